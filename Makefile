@@ -1,0 +1,46 @@
+# make train   set up, then train AlexNet on real photographs and test it   (about a quarter of an hour)
+# make test    set up, then run the tests
+# make check   lint, format, types and the import contract
+# make bench   side by side with the usual ways to run the same network
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ALEXNET := $(BIN)/alexnet
+RUN ?= runs/elpv
+
+# torch alone first, within the tested range: asked for without a bound, pip takes the newest build,
+# which brings gigabytes of CUDA. Where there is an NVIDIA GPU that is what is wanted.
+TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch>=2.11,<2.14)
+
+.PHONY: setup train test check bench figures clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: setup
+	$(ALEXNET) train elpv --out $(RUN)
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(ALEXNET) bench
+
+figures: setup
+	$(ALEXNET) figures $(RUN)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

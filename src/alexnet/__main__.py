@@ -1,0 +1,5 @@
+"""``python -m alexnet``."""
+
+from alexnet.cli.main import main
+
+main()

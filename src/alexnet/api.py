@@ -1,0 +1,108 @@
+"""The public Python interface, gathered: `spec`, `build`, `load`."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from alexnet.spec import Spec
+from alexnet.variants import (
+    network_named,
+    plain_pooling,
+    with_input,
+    without_layer,
+    without_lrn,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from alexnet.network import AlexNet
+    from alexnet.prediction import Model
+
+
+def spec(
+    name: str = "single",
+    *,
+    num_classes: int | None = None,
+    towers: Literal[1, 2] | None = None,
+    activation: Literal["relu", "tanh"] | None = None,
+    lrn: bool = True,
+    overlapping: bool = True,
+    dropout: float | None = None,
+    input: Literal["227", "224-overhang", "224-padded"] | None = None,
+    without: str | None = None,
+) -> Spec:
+    """Return a named network with some switches thrown; finer ones with `dataclasses.replace`.
+
+    Parameters
+    ----------
+    name
+        One of the named networks: single, paper, as_run, caffe, caffenet, torchvision, ...
+    num_classes
+        Width of the last layer; by default the network's own.
+    towers
+        1, or 2 with maps shared where the paper shares them.
+    activation
+        ``"relu"`` or ``"tanh"``.
+    lrn
+        False takes every normalisation out.
+    overlapping
+        False for 2/2 pooling, padded so that the head still sees 6x6 (facts 1a).
+    dropout
+        Rate; 0 for none.
+    input
+        An answer to '224 or 227?' (`variants.with_input`).
+    without
+        A convolution to take out: ``"conv3"``, ``"conv4"`` or ``"conv5"``.
+
+    Raises
+    ------
+    ConfigError
+        When a name is unknown or the network cannot be.
+    """
+    chosen = network_named(name)
+    if num_classes is not None:
+        chosen = replace(chosen, classes=num_classes)
+    if towers is not None:
+        chosen = replace(chosen, towers=towers)
+    if activation is not None:
+        chosen = replace(chosen, activation=activation)
+    if dropout is not None:
+        chosen = replace(chosen, dropout=replace(chosen.dropout, rate=dropout))
+    if not lrn:
+        chosen = without_lrn(chosen)
+    if not overlapping:
+        chosen = plain_pooling(chosen)
+    if input is not None:
+        chosen = with_input(chosen, input)
+    return without_layer(chosen, without) if without else chosen
+
+
+def build(network: "str | Spec" = "single", *, seed: int = 0, **switches: object) -> "AlexNet":
+    """Build a network, its initial weights drawn from `seed`.
+
+    Parameters
+    ----------
+    network
+        A name or a `Spec`.
+    seed
+        Of the initial weights.
+    **switches
+        Those of `spec`, with a name: ``alexnet.build("paper", num_classes=10)``.
+
+    Returns
+    -------
+    AlexNet
+        A `torch.nn.Module` in training mode: pixels ``(N, 3, 227, 227)`` to logits
+        ``(N, num_classes)``; `spec.pixels` says what the pixels are.
+    """
+    from alexnet.network import build as build_network
+
+    chosen = network if isinstance(network, Spec) else spec(network, **switches)  # type: ignore[arg-type]
+    return build_network(chosen, seed)
+
+
+def load(run: "str | Path") -> "Model":
+    """Load a trained run: `load(run).predict(image)` ranks its classes."""
+    from alexnet.prediction import load as load_run
+
+    return load_run(run)

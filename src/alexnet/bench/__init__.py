@@ -1,0 +1,1 @@
+"""Side-by-side measurements: this project, its peers, and the limits of the machine."""

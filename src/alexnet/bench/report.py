@@ -1,0 +1,143 @@
+"""Runs of interleaved rounds, and what they come to."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from alexnet import machine
+from alexnet.bench.works import Setting, infer_work, lrn_work, train_work
+from alexnet.spec import Spec
+from alexnet.version import __version__
+
+WORKS = {"train": train_work, "infer": infer_work, "lrn": lrn_work}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One comparison. A ratio above 1 means that ours is ahead; limits count as peers."""
+
+    work: str
+    peer: str
+    unit: str
+    ours: float  # median
+    theirs: float  # median
+    ratio: float
+    ours_spread: tuple[float, float]  # slowest and fastest round
+    theirs_spread: tuple[float, float]
+
+
+def measured(
+    works: Iterable[str], spec: Spec, *, batch_size: int, rounds: int, threads: int | None
+) -> dict[str, Any]:
+    """Run benchmarks one after another; return the report that ``--json`` prints."""
+    device = machine.best_device()
+    used = machine.use_threads(threads)
+    setting = Setting(spec, batch_size, device, machine.chosen_type("auto", device))
+    results: list[Result] = []
+    for work in works:
+        subject = WORKS[work](setting)
+        rates = interleaved(subject.timed, rounds, device)
+        ours = [subject.amount / seconds for seconds in rates.pop("ours")]
+        for peer, times in rates.items():
+            theirs = [subject.amounts.get(peer, subject.amount) / seconds for seconds in times]
+            results.append(
+                Result(
+                    work=work,
+                    peer=peer,
+                    unit=subject.unit,
+                    ours=statistics.median(ours),
+                    theirs=statistics.median(theirs),
+                    ratio=statistics.median(ours) / statistics.median(theirs),
+                    ours_spread=(min(ours), max(ours)),
+                    theirs_spread=(min(theirs), max(theirs)),
+                )
+            )
+    return {
+        "results": [asdict(result) for result in results],
+        "limits": limits(device),
+        "machine": {
+            "processor": processor(),
+            "threads": used,
+            "device": str(device),
+            "system": platform.platform(),
+        },
+        "versions": {
+            "alexnet": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "network": spec.name,
+        "batch_size": batch_size,
+        "rounds": rounds,
+    }
+
+
+def interleaved(
+    timed: Mapping[str, Callable[[], None]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Time each function once a round, in turn, so that a busy moment meets them all."""
+    for call in timed.values():
+        call()  # compilation, caches, first touches of memory
+        call()
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(rounds):
+        for name, call in timed.items():
+            times[name].append(seconds(call, device))
+    return times
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return how long a call takes, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def limits(device: torch.device) -> dict[str, float]:
+    """Measure what the machine can do at most: matrix products by type, and copying."""
+    found = {}
+    side = 8192 if device.type == "cuda" else 4096
+    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        times = [seconds(lambda: a @ b, device) for _ in range(5)]  # noqa: B023 -- used at once
+        found[f"matmul_{name}_gflops"] = 2 * side**3 / statistics.median(times) / 1e9
+    source = torch.ones(64 << 20, device=device)  # 256 MB
+    target = torch.empty_like(source)
+    times = [seconds(lambda: target.copy_(source), device) for _ in range(7)]
+    found["copy_gb_per_s"] = 2 * source.nbytes / statistics.median(times[2:]) / 1e9
+    return found
+
+
+def processor() -> str:
+    """Return the processor's name and number of cores."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- no regular file
+            lines = [line for line in file if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """Return a report as a table."""
+    lines = [f"{'work':8} {'against':16} {'ours':>10} {'theirs':>10} {'ratio':>7}  unit"]
+    for row in report["results"]:
+        lines.append(
+            f"{row['work']:8} {row['peer']:16} {row['ours']:10.1f} {row['theirs']:10.1f} "
+            f"{row['ratio']:6.2f}x  {row['unit']}"
+        )
+    lines.append(", ".join(f"{name} {value:,.0f}" for name, value in report["limits"].items()))
+    lines.append(", ".join(f"{k} {v}" for k, v in (report["machine"] | report["versions"]).items()))
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""``alexnet bench``."""
+
+import json as json_format
+
+from alexnet.errors import ConfigError, did_you_mean
+
+WORKS = ("train", "infer", "lrn")
+
+
+def bench(
+    *works: str,
+    network: str = "single",
+    batch_size: int = 64,
+    rounds: int = 5,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Measure this machine's speed side by side with the usual ways to run the same network.
+
+    Example: `alexnet bench train infer`
+
+    Parameters
+    ----------
+    works
+        train, infer, lrn; by default all.
+    network
+        The network to run.
+    batch_size
+        Images a step.
+    rounds
+        Interleaved measurements of each; the median is reported, with the spread.
+    threads
+        Processor threads; by default all.
+    json
+        Print one JSON object and nothing else.
+    """
+    for work in works:
+        if work not in WORKS:
+            raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
+
+    from alexnet.bench.report import as_text, measured
+    from alexnet.variants import network_named
+
+    report = measured(
+        works or WORKS, network_named(network), batch_size=batch_size, rounds=rounds,
+        threads=threads,
+    )  # fmt: skip
+    print(json_format.dumps(report) if json else as_text(report))

@@ -1,0 +1,48 @@
+"""``alexnet doctor``."""
+
+import importlib.metadata
+import importlib.util
+
+EXTRAS = {
+    "demo": ("elpv_dataset", "the built-in photographs"),
+    "fast": ("simplejpeg", "faster decoding"),
+    "tensorboard": ("tensorboard", "curves in TensorBoard"),
+    "plots": ("matplotlib", "alexnet figures"),
+}
+
+
+def doctor() -> None:
+    """Say what is installed, what this machine can do, and how to get what is missing.
+
+    Example: `alexnet doctor`
+    """
+    import platform
+
+    import torch
+
+    from alexnet import machine
+    from alexnet.data.cache import cache_folder
+    from alexnet.files import free_bytes
+    from alexnet.version import __version__
+
+    device = machine.best_device()
+    _, complaint = machine.compile_or_not(torch.relu, device)
+    cache = cache_folder()
+    facts = {
+        "alexnet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
+        "threads": str(machine.use_threads(None)),
+        "bfloat16": "in hardware" if machine.has_fast_bfloat16(device) else "no: float32 is used",
+        "torch.compile": complaint or "works",
+        "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
+    }
+    for name, fact in facts.items():
+        print(f"{name:14} {fact}")
+    for extra, (module, purpose) in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{extra:14} missing: {purpose}. Install: pip install 'alexnet[{extra}]'")
+        else:
+            version = importlib.metadata.version(module.replace("_", "-"))
+            print(f"{extra:14} {module} {version}")

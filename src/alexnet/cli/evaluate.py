@@ -1,0 +1,56 @@
+"""``alexnet evaluate``."""
+
+import json as json_format
+from pathlib import Path
+from typing import Literal
+
+
+def evaluate(
+    run: Path,
+    data: str | None = None,
+    *,
+    views: Literal[1, 10] = 10,
+    threads: int | None = None,
+    json: bool = False,
+) -> None:
+    """Test a trained run on held-out images.
+
+    Example: `alexnet evaluate runs/elpv --views 1`
+
+    Parameters
+    ----------
+    run
+        The folder that `alexnet train --out` made.
+    data
+        A prepared data set or any source; by default the run's own. Its test split is used, or
+        its val split where it has no test. Classes are matched by name.
+    views
+        10: corners, centre and their mirror images, probabilities averaged, as the paper tested;
+        1: the centre.
+    threads
+        Processor threads; by default all.
+    json
+        Print one JSON object and nothing else.
+    """
+    import sys
+
+    from alexnet.cli.screen import tested
+    from alexnet.data.cache import ready
+    from alexnet.data.prepare import Options
+    from alexnet.evaluation import summary
+    from alexnet.prediction import load
+    from alexnet.training.run import Run
+
+    config = Run.open(run).config
+    model = load(run, threads=threads)
+    prepared = ready(
+        data or config.data,
+        Options(size=model.prepared),
+        seed=config.recipe.seed,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    result = model.evaluate(prepared, views=views)
+    if json:
+        print(json_format.dumps({"split": prepared.held_out.name, **summary(result)}))
+    else:
+        print(tested(prepared.held_out.name, result))

@@ -1,0 +1,32 @@
+"""``alexnet figures``."""
+
+from pathlib import Path
+
+
+def figures(run: Path, *, data: str | None = None, seed: int = 0) -> None:
+    """Draw a run's curves, the filters of conv1 (Figure 3) and predictions (Figure 4).
+
+    Example: `alexnet figures runs/elpv`
+
+    Parameters
+    ----------
+    run
+        The folder that `alexnet train --out` made; the pictures go into its `figures`.
+    data
+        Held-out photographs for the predictions; by default the run's own data.
+    seed
+        Of the choice of photographs.
+    """
+    from alexnet.data.cache import ready
+    from alexnet.data.prepare import Options
+    from alexnet.figures import draw_all
+    from alexnet.prediction import load
+    from alexnet.training.run import Run
+
+    opened = Run.open(run)
+    model = load(run)
+    prepared = ready(
+        data or opened.config.data, Options(size=model.prepared), seed=opened.config.recipe.seed
+    )
+    for path in draw_all(opened, model, prepared, seed):
+        print(path)

@@ -1,0 +1,62 @@
+"""The entry point: finds the command, and turns what goes wrong into a line and a status."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from alexnet.cli.bench import bench
+from alexnet.cli.doctor import doctor
+from alexnet.cli.evaluate import evaluate
+from alexnet.cli.figures import figures
+from alexnet.cli.predict import predict
+from alexnet.cli.prepare import prepare
+from alexnet.cli.summary import summary
+from alexnet.cli.train import train
+from alexnet.errors import AlexNetError
+from alexnet.version import __version__
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
+
+app = cyclopts.App(
+    name="alexnet",
+    help="AlexNet (Krizhevsky, Sutskever, Hinton 2012), complete.",
+    help_epilogue="Example: `alexnet train elpv --out runs/elpv`, "
+    "then `alexnet predict runs/elpv PHOTOGRAPH`. `--debug` adds the traceback to an error.",
+    version=__version__,
+    default_parameter=cyclopts.Parameter(negative_iterable=()),
+    suppress_keyboard_interrupt=False,
+)
+for command in (summary, prepare, train, evaluate, predict, figures, bench, doctor):
+    app.command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit status: 0, 1 failed, 2 usage, 130 interrupted."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        status = app(arguments, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except cyclopts.CycloptsError:
+        return USAGE  # cyclopts has printed what is wrong
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has gone
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except AlexNetError as error:
+        if debug:
+            raise
+        print(f"alexnet: {error}", file=sys.stderr)
+        return FAILED
+    return int(status or 0)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""What a training or a preparation shows: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from alexnet.data.prepare import Progress
+    from alexnet.evaluation import Evaluation
+    from alexnet.training.fit import Event
+
+LINE_EVERY = 10.0  # seconds between plain lines
+
+
+class Screen:
+    """Shows progress on standard error; `say` and results go to standard output."""
+
+    def __init__(self, log: Callable[[str], None] = lambda text: None) -> None:
+        self._log = log
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._printed = time.monotonic()
+        self._epoch = -1
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar if there is one, and log it."""
+        self._log(text)
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def prepared(self, progress: "Progress") -> None:
+        """Show how far a preparation is."""
+        skipped = f", {progress.skipped:,} skipped" if progress.skipped else ""
+        text = f"prepared {progress.done:,} of {progress.total:,} images{skipped}"
+        self._show(text, progress.done, progress.total, last=progress.done == progress.total)
+
+    def event(self, event: "Event") -> None:
+        """Show what a training did."""
+        from alexnet.training import fit
+
+        match event:
+            case fit.Notice(text):
+                self.say(text)
+            case fit.Progressed():
+                self._progressed(event)
+            case fit.Validated(step, epoch, split, result, best):
+                self.say(
+                    f"epoch {epoch:.0f}, step {step:,}: {split} top-1 {result.top1:.3f} "
+                    f"(best {best:.3f}), top-5 {result.top5:.3f}, one view"
+                )
+            case fit.Tested(split, result):
+                self.say(tested(split, result))
+            case fit.Stopped(step):
+                self.say(f"Stopped and saved after step {step:,}; the same command goes on.")
+
+    def _progressed(self, event: "Event") -> None:
+        from alexnet.training import fit
+
+        assert isinstance(event, fit.Progressed)
+        number, steps_an_epoch = event.step.number, event.step.number / event.epoch
+        left = (event.total - number) * event.images_per_step / event.images_per_second
+        text = (
+            f"epoch {event.epoch:5.1f}  step {number:,}/{event.total:,}  "
+            f"loss {event.step.loss:.3f}  {event.images_per_second:.0f} images/s  "
+            f"{left // 60:.0f}:{left % 60:02.0f} left"
+        )
+        epoch = int((number - 1) / steps_an_epoch)
+        if self._bar is not None and epoch != self._epoch:
+            self._clear()
+            self._epoch = epoch
+        within = number - epoch * steps_an_epoch
+        self._show(text, within, steps_an_epoch, last=number == event.total)
+
+    def _show(self, text: str, done: float, total: float, *, last: bool) -> None:
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(text, total=total)
+            self._bar.update(self._task, description=text, completed=done)
+        elif last or time.monotonic() - self._printed >= LINE_EVERY:
+            self._printed = time.monotonic()
+            print(text, flush=True)
+
+    def _clear(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+
+def tested(split: str, result: "Evaluation") -> str:
+    """Return a test result with its class names, a line a class."""
+    views = "ten views" if result.views == 10 else "one view"
+    width = max(map(len, result.classes))
+    lines = [
+        f"{split}, {result.images:,} images, {views}: top-1 {result.top1:.4f}, "
+        f"top-5 {result.top5:.4f} (the largest class alone: {result.majority:.4f})"
+    ]
+    for label, (name, images, share) in enumerate(result.by_class()):
+        if not images:
+            continue
+        row = result.confusion[label]
+        wrong = {result.classes[i]: n for i, n in enumerate(row) if n and i != label}
+        most = sorted(wrong.items(), key=lambda pair: -pair[1])[:2]
+        taken = ", ".join(f"{n} as {other}" for other, n in most)
+        lines.append(
+            f"  {name:{width}} {share:6.3f} of {images:4}" + (f"  ({taken})" if taken else "")
+        )
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""``alexnet summary``."""
+
+import json as json_format
+from dataclasses import asdict
+
+from alexnet.spec import Spec
+from alexnet.values import with_setting
+from alexnet.variants import network_named
+
+
+def summary(network: str = "single", *, set: list[str] | None = None, json: bool = False) -> None:
+    """Print a network layer by layer, with the arithmetic written out.
+
+    Example: `alexnet summary paper --set classes=10`
+
+    Parameters
+    ----------
+    network
+        single, paper, as_run, caffe, caffenet, torchvision, cifar_quick or cifar_local.
+    set
+        A field of the network to change, NAME=VALUE: `towers=2`, `conv1.norm.k=1`. Repeatable.
+    json
+        Print one JSON object and nothing else.
+    """
+    chosen = with_settings(network_named(network), set or [])
+    if json:
+        print(as_json(chosen))
+    else:
+        print(as_text(chosen))
+
+
+def with_settings(spec: Spec, settings: list[str]) -> Spec:
+    """Apply NAME=VALUE settings to a network."""
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        spec = with_setting(spec, name, text)
+    return spec
+
+
+def as_json(spec: Spec) -> str:
+    """Return the counts of a network as a JSON object."""
+    layers = [{**asdict(layer), "outputs": layer.outputs} for layer in spec.layers()]
+    counts = {
+        "network": spec.name,
+        "parameters": spec.parameters,
+        "neurons": spec.neurons,
+        "neurons_with_input": spec.neurons + spec.inputs,
+        "macs": spec.macs,
+        "classes": spec.classes,
+        "layers": layers,
+    }
+    return json_format.dumps(counts)
+
+
+def as_text(spec: Spec) -> str:
+    """Return the counts of a network as the starting document writes them."""
+    lines = [f"{'layer':10} {'output':>12} {'neurons':>9} {'parameters':>12}  arithmetic"]
+    for layer in spec.layers():
+        shape = f"{layer.size}x{layer.size}x{layer.maps}" if layer.size > 1 else str(layer.maps)
+        neurons = f"{layer.outputs:,}" if layer.kind != "pool" else ""
+        count = f"{layer.parameters:,}" if layer.parameters else ""
+        lines.append(
+            f"{layer.name:10} {shape:>12} {neurons:>9} {count:>12}  {layer.arithmetic}".rstrip()
+        )
+    lines.append(f"{spec.parameters:,} parameters, {spec.macs:,} multiply-accumulates an image")
+    lines.append(
+        f"{spec.neurons:,} neurons, {spec.neurons + spec.inputs:,} with the input's {spec.inputs:,}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""Batches of uint8 images -> what a network sees: crops, mirrors, colour noise, views.
+
+All of it runs on the device that holds the images. What is random is drawn first, as a `Draws`,
+and applied after, so that a test can apply it another way.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.data.statistics import Statistics
+from alexnet.errors import DataError
+from alexnet.spec import Pixels
+
+ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random choices for a batch of N images."""
+
+    corners: Tensor  # (N, 2) int64: top and left of the crop, in pixels
+    mirrored: Tensor  # (N,) bool
+    noise: Tensor  # (N, 3) float32: along each colour axis, in its standard deviations
+    boxes: Tensor | None = None  # (N, 4) float32 in [-1, 1]: centre x, y and half sizes of a crop
+    # at any zoom, which takes the place of `corners`
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Turns 0-255 RGB pixels into those that a network expects: `spec.Pixels`, with numbers."""
+
+    mean: Tensor  # (1, 3, size, size) or (1, 3, 1, 1), RGB, after scaling
+    scale: float
+    stdev: Tensor  # (1, 3, 1, 1)
+    bgr: bool
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalise ``(N, 3, size, size)`` float RGB of 0-255; channels-last is kept."""
+        out = pixels - self.mean if self.scale == 1 else pixels * self.scale - self.mean
+        if (self.stdev != 1).any():
+            out = out / self.stdev
+        return out.flip(1) if self.bgr else out
+
+
+def normaliser(
+    pixels: Pixels, statistics: Statistics, size: int, device: torch.device | str = "cpu"
+) -> Normaliser:
+    """Return the preprocessing of a network whose images are `size` pixels on a side.
+
+    The mean image's central window is subtracted from every crop, wherever the crop was taken,
+    as in 2012 (facts 4).
+
+    Raises
+    ------
+    DataError
+        When the images of the statistics are smaller than `size`.
+    """
+    if pixels.mean == "image":
+        prepared = statistics.mean_image.shape[-1]
+        if prepared < size:
+            raise DataError(
+                f"The data was prepared at {prepared} pixels and the network takes {size}.",
+                f"Prepare it again with --size {size + 29} or more.",
+            )
+        at = (prepared - size) // 2
+        mean = torch.from_numpy(statistics.mean_image)[:, at : at + size, at : at + size]
+    elif pixels.mean == "channel":
+        mean = torch.from_numpy(statistics.mean_colour)[:, None, None]
+    else:
+        mean = torch.tensor(pixels.mean)[:, None, None] / pixels.scale
+    stdev = torch.tensor(pixels.stdev)[None, :, None, None]
+    return Normaliser(
+        (mean * pixels.scale)[None].to(device), pixels.scale, stdev.to(device),
+        pixels.channels == "BGR",
+    )  # fmt: skip
+
+
+def draw(
+    images: int,
+    prepared: int,
+    size: int,
+    generator: torch.Generator,
+    *,
+    mirror: bool = True,
+    crop_area: float | None = None,
+) -> Draws:
+    """Draw the random choices for `images` images of `prepared` pixels on a side.
+
+    Parameters
+    ----------
+    images, prepared, size
+        The batch, its images' side, and the side of what the network sees.
+    generator
+        On the processor; the draws are the same whatever device applies them.
+    mirror
+        Whether half of the images are mirrored left to right.
+    crop_area
+        The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
+        `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
+    """
+    corners = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
+    mirrored = torch.rand(images, generator=generator) < (0.5 if mirror else 0)
+    noise = torch.randn(images, 3, generator=generator)
+    if crop_area is None:
+        return Draws(corners, mirrored, noise)
+    share = torch.rand(images, generator=generator) * (1 - crop_area) + crop_area
+    aspect = ASPECT ** (torch.rand(images, generator=generator) * 2 - 1)
+    half = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1).clamp(max=1)
+    centre = (torch.rand(images, 2, generator=generator) * 2 - 1) * (1 - half)
+    return Draws(corners, mirrored, noise, torch.cat([centre, half], 1))
+
+
+def crops(images: Tensor, draws: Draws, size: int) -> Tensor:
+    """Cut and mirror.
+
+    ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
+    """
+    if draws.boxes is not None:
+        return _zoomed(images, draws.boxes, draws.mirrored, size)
+    out = images.new_empty(len(images), size, size, 3)
+    for image, cut, (top, left), mirrored in zip(
+        images, out, draws.corners.tolist(), draws.mirrored.tolist(), strict=True
+    ):
+        window = image[top : top + size, left : left + size]
+        cut.copy_(window.flip(1) if mirrored else window)
+    return out.permute(0, 3, 1, 2).float()
+
+
+def _zoomed(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    boxes = boxes.to(images.device)
+    sign = torch.where(mirrored.to(images.device), -1.0, 1.0)
+    grid = torch.zeros(len(images), 2, 3, device=images.device)
+    grid[:, 0, 0], grid[:, 1, 1] = boxes[:, 2] * sign, boxes[:, 3]
+    grid[:, :, 2] = boxes[:, :2]
+    shape = [len(images), 3, size, size]
+    return F.grid_sample(
+        images.permute(0, 3, 1, 2).float(),
+        F.affine_grid(grid, shape, align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
+
+
+def colour_shift(noise: Tensor, statistics: Statistics, strength: float) -> Tensor:
+    """Return one RGB shift an image, ``(N, 3, 1, 1)`` of 0-255 (section 4.1).
+
+    The paper prints eigenvalues as the lengths of the axes; its source used standard deviations,
+    their roots. Eigenvalues of pixels of 0-255 would shift by a thousand grey levels (facts 4).
+    """
+    stdevs = torch.from_numpy(statistics.colour_stdevs)
+    axes = torch.from_numpy(statistics.colour_eigenvectors)  # columns
+    return ((noise * stdevs * strength) @ axes.T)[:, :, None, None]
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """Cut the central window: ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32."""
+    return next(views(images, size, 1))
+
+
+def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
+    """Yield the views that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
+
+    One: the centre. Ten: the centre and the four corners, and the mirror image of each
+    (section 4.1).
+
+    Raises
+    ------
+    DataError
+        For another number of views, or images smaller than `size`.
+    """
+    if count not in (1, 10):
+        raise DataError(f"{count} views cannot be taken of an image.", "Take 1 or 10.")
+    rest = images.shape[1] - size
+    if rest < 0:
+        raise DataError(f"Images of {images.shape[1]} pixels are too small for {size}.")
+    middle = rest // 2
+    corners = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
+    for top, left in corners[: 1 if count == 1 else 5]:
+        view = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
+        yield view
+        if count == 10:
+            yield view.flip(3)

@@ -1,0 +1,67 @@
+"""The errors a user can meet. Each is one sentence on what happened and one on what to do.
+
+AlexNetError
+├── ConfigError            a name or a setting that does not exist or cannot work
+├── DataError              a source of images, or a prepared data set, that cannot be used
+│   └── ImageError         one image that cannot be decoded
+├── RunError               a run's folder or checkpoint that cannot be used
+├── TrainingError          a training that cannot go on
+└── MissingExtraError      an optional package that is not installed
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlexNetError(Exception):
+    """Any failure that is explained to the user in a line instead of a traceback.
+
+    Parameters
+    ----------
+    what : str
+        What happened, and to which file or setting; a sentence.
+    fix : str
+        What to do about it; a sentence, or nothing.
+    """
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(" ".join(part for part in (what, fix) if part))
+        self.what = what
+        self.fix = fix
+
+
+class ConfigError(AlexNetError, ValueError):
+    """A name or a setting that does not exist or cannot work."""
+
+
+class DataError(AlexNetError):
+    """A source of images, or a prepared data set, that cannot be used."""
+
+
+class ImageError(DataError):
+    """One image that cannot be decoded."""
+
+
+class RunError(AlexNetError):
+    """A run's folder or checkpoint that cannot be used."""
+
+
+class TrainingError(AlexNetError):
+    """A training that cannot go on."""
+
+
+class MissingExtraError(AlexNetError, ImportError):
+    """An optional package that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed.",
+            f"Install it with: pip install 'alexnet[{extra}]'",
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that offers the nearest known name, or all of them when none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."

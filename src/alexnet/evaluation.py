@@ -1,0 +1,131 @@
+"""How often a network is right: top-1 and top-5, one view or ten, by class."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.data.augment import Normaliser, views
+from alexnet.data.loader import Batch
+
+Probabilities = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a network got right, in whole numbers of images."""
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [true class][class ranked first]
+    in_top5: int  # images whose class is among the five ranked first
+    views: int
+
+    @property
+    def images(self) -> int:
+        """How many images were tested."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def top1(self) -> float:
+        """Share of images whose class is ranked first, 0 to 1."""
+        return sum(row[i] for i, row in enumerate(self.confusion)) / max(1, self.images)
+
+    @property
+    def top5(self) -> float:
+        """Share of images whose class is among the first five, 0 to 1."""
+        return self.in_top5 / max(1, self.images)
+
+    @property
+    def majority(self) -> float:
+        """Share of the largest class: what always naming it would score."""
+        return max(map(sum, self.confusion)) / max(1, self.images)
+
+    def by_class(self) -> list[tuple[str, int, float]]:
+        """Return each class's name, its images, and the share of them ranked first."""
+        return [
+            (name, sum(row), row[i] / sum(row) if sum(row) else float("nan"))
+            for i, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
+        ]
+
+
+def summary(result: Evaluation) -> dict[str, object]:
+    """Return an evaluation as plain numbers, for JSON."""
+    return {
+        "top1": result.top1,
+        "top5": result.top5,
+        "majority": result.majority,
+        "images": result.images,
+        "views": result.views,
+        "classes": list(result.classes),
+        "by_class": [
+            {"name": name, "images": images, "top1": None if math.isnan(share) else share}
+            for name, images, share in result.by_class()
+        ],
+        "confusion": [list(row) for row in result.confusion],
+    }
+
+
+@torch.inference_mode()
+def probabilities(
+    network: nn.Module,
+    images: Tensor,
+    normalise: Normaliser,
+    *,
+    size: int,
+    count: int = 1,
+    kind: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return class probabilities, averaged over the views (section 4.1).
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode; pixels to logits.
+    images : Tensor
+        ``(N, H, W, 3)`` uint8 RGB, on the network's device.
+    normalise : Normaliser
+        The network's preprocessing.
+    size : int
+        Side of what the network sees, in pixels.
+    count : int
+        Views an image, 1 or 10.
+    kind : torch.dtype
+        Of the matrix products: float32 or bfloat16.
+
+    Returns
+    -------
+    Tensor
+        ``(N, classes)`` float32, each row summing to 1.
+    """
+    total: Tensor | float = 0.0
+    for view in views(images, size, count):
+        pixels = normalise(view).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
+            logits = network(pixels)
+        total = total + logits.float().softmax(1)
+    assert isinstance(total, Tensor)
+    return total / count
+
+
+def evaluate(
+    predict: Probabilities,
+    batches: Iterable[Batch],
+    classes: tuple[str, ...],
+    *,
+    views: int,
+    device: torch.device,
+) -> Evaluation:
+    """Count what `predict`, which maps images to probabilities, gets right over all batches.
+
+    Counters are whole numbers; no image is counted twice and none is left out.
+    """
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    in_top5 = 0
+    for batch in batches:
+        ranked = predict(batch.images.to(device)).topk(min(5, len(classes))).indices.cpu()
+        labels = batch.labels
+        confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
+        in_top5 += int((ranked == labels[:, None]).sum())
+    return Evaluation(classes, tuple(map(tuple, confusion.tolist())), in_top5, views)

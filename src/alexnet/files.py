@@ -1,0 +1,77 @@
+"""Files that are either whole or not there: write beside, flush to the disk, rename."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from alexnet.errors import AlexNetError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
+
+    The content is on the disk before the new name is, so that neither a kill nor a power cut
+    leaves half a file under the final name.
+
+    Raises
+    ------
+    AlexNetError
+        When the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    with explained(path):
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = free_bytes(path)
+            raise AlexNetError(
+                f"The disk is full: {str(path)!r} could not be written, "
+                f"{free / 1e6:,.1f} MB are free.",
+                "Make room and run the same command again; it goes on where it stopped.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise AlexNetError(
+                f"{str(path)!r} cannot be written ({error.strerror}).",
+                "Choose a folder that you may write to.",
+            ) from error
+        raise
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space, in bytes, of the disk that holds `path` or will hold it."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder's entries are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

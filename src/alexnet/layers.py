@@ -1,0 +1,147 @@
+"""The layers that PyTorch lacks, or does differently from 2012."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.kernels.lrn import banded_lrn
+from alexnet.spec import LRN, SameMapNorm
+
+
+def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
+    r"""Divide each activation by a power of the energy of its neighbouring maps (section 3.3).
+
+    .. math:: b_i = a_i \left(k + \frac{\alpha}{n} \sum_{j=i-n/2}^{i+n/2} a_j^2\right)^{-\beta}
+
+    This is the plain form, a sum of shifted slices; `LocalResponseNorm` runs the fast one.
+
+    Parameters
+    ----------
+    x : Tensor
+        Activations, ``(N, C, H, W)``, float. Any range: at pixel scale 0-255 the sum matters, at
+        unit scale it vanishes and the layer is a constant factor ``k**-beta`` (facts 2).
+    norm : LRN
+        Window and constants. ``alpha_over_n`` follows PyTorch: it is divided by ``size`` here.
+    towers : int
+        How many parts the maps are in; the window stays inside one unless ``norm.span`` is
+        ``"layer"``.
+
+    Returns
+    -------
+    Tensor
+        ``(N, C, H, W)``, the type of `x`. Maps beyond the first and last count as zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> thirds = LRN(size=3, alpha_over_n=3, beta=1, k=0)
+    >>> local_response_norm(torch.ones(1, 3, 1, 1), thirds).flatten()
+    tensor([0.5000, 0.3333, 0.5000])
+    """
+    if towers > 1 and norm.span == "tower":
+        return torch.cat([local_response_norm(part, norm) for part in x.chunk(towers, 1)], 1)
+    before = norm.size // 2
+    maps = x.shape[1]
+    squares = F.pad(x.square(), (0, 0, 0, 0, before, norm.size - 1 - before))
+    slices = [squares[:, shift : shift + maps] for shift in range(norm.size)]
+    energy = torch.stack(slices).sum(0)  # (N, C, H, W)
+    return x * (norm.k + norm.alpha_over_n / norm.size * energy).pow(-norm.beta)
+
+
+class LocalResponseNorm(nn.Module):
+    """`local_response_norm` as a layer, in its fast form: ``(N, C, H, W)`` to the same."""
+
+    def __init__(self, norm: LRN, towers: int = 1) -> None:
+        super().__init__()
+        self.norm = norm
+        self.groups = towers if norm.span == "tower" else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``; the type is kept."""
+        norm = self.norm
+        return banded_lrn(x, norm.size, norm.alpha_over_n, norm.beta, norm.k, self.groups)
+
+    def extra_repr(self) -> str:
+        """Show the constants in `print(network)`."""
+        return f"{self.norm}, groups={self.groups}"
+
+
+class SameMapResponseNorm(nn.Module):
+    r"""Divide each activation by a power of the energy around it in its own map (facts 1a, 2).
+
+    .. math:: b = a \left(k + \frac{\alpha}{n^2} \sum_{n \times n} a^2\right)^{-\beta}
+
+    Pixels outside the map count as zero. ``(N, C, H, W)`` to the same.
+    """
+
+    def __init__(self, norm: SameMapNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``; the type is kept."""
+        norm = self.norm
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = F.avg_pool2d(wide.square(), norm.size, stride=1, padding=norm.size // 2)
+        return (wide * (norm.k + norm.alpha_over_n * mean).pow(-norm.beta)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the constants in `print(network)`."""
+        return str(self.norm)
+
+
+class OverhangConv2d(nn.Conv2d):
+    """A convolution whose last windows hang over the right and bottom edge (facts 1c).
+
+    The 2012 source counted positions with ``ceil`` and skipped the pixels outside, which is the
+    same as zeros there: 224 pixels give the 55x55 of 227.
+    """
+
+    def __init__(self, *sizes: int, overhang: int, stride: int, padding: int, groups: int) -> None:
+        super().__init__(*sizes, stride=stride, padding=padding, groups=groups)
+        self.overhang = overhang
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve ``(N, C, H, W)`` with `overhang` zeros added right and below."""
+        return super().forward(F.pad(input, (0, self.overhang, 0, self.overhang)))
+
+
+class LocallyConnected2d(nn.Module):
+    """A convolution whose weights are not shared: one filter bank a position (facts 6).
+
+    ``(N, C, H, W)`` to ``(N, M, H', W')``. The weight is ``(M, C * kernel**2, H' * W')``.
+    """
+
+    def __init__(self, maps: int, out: int, side: int, kernel: int, *, padding: int) -> None:
+        super().__init__()
+        self.kernel, self.padding, self.side = kernel, padding, side
+        self.weight = nn.Parameter(torch.empty(out, maps * kernel**2, side**2))
+        self.bias = nn.Parameter(torch.empty(out, side, side))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each position's own filters."""
+        windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H' W')
+        out = torch.einsum("nip,oip->nop", windows, self.weight)
+        return out.unflatten(2, (self.side, self.side)) + self.bias
+
+
+class MaskDropout(nn.Module):
+    """Dropout as in 2012: outputs are masked in training and multiplied by 1 - rate at test.
+
+    `torch.nn.Dropout` divides by 1 - rate in training instead. The expectations agree, the
+    gradients do not: with this form every following weight learns at another scale (facts 3b).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mask or scale a tensor of any shape."""
+        if self.training:
+            return F.dropout(x, self.rate) * (1 - self.rate)
+        return x * (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        """Show the rate in `print(network)`."""
+        return f"rate={self.rate}"

@@ -1,0 +1,90 @@
+"""What the machine can do, and how it is made to do it: device, types, compiler, memory."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=nn.Module)
+
+
+def best_device() -> torch.device:
+    """Return the GPU where PyTorch has one that it can use, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def placed(network: M, device: torch.device | str) -> M:
+    """Move a network to a device, its weights channels-last, the fast layout of convolutions."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(
+        torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
+        or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+    )
+
+
+def chosen_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """Return the type of the matrix products; weights and sums are float32 in either case."""
+    if precision == "auto":
+        precision = "bf16" if has_fast_bfloat16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def compile_or_not(function: F, device: torch.device) -> tuple[F, str | None]:
+    """Return the function compiled, or as it is with the reason why.
+
+    ``torch.compile`` needs a C++ compiler on a processor and Triton on a GPU, and fails at the
+    first call without; a probe of two numbers finds out before.
+    """
+    try:
+        torch.compile(_probe)(torch.ones(2, device=device))
+    except Exception as error:  # whatever the tool chain raises
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else repr(error)
+        return function, f"torch.compile does not work here, so steps are slower ({reason})."
+    return torch.compile(function), None  # type: ignore[return-value]
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 + 1
+
+
+MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -3, -1, -2, -4  # glibc's malloc.h
+
+
+def keep_freed_memory(keep: bool = True) -> bool:
+    """Let the process reuse freed memory instead of returning it to the kernel; glibc alone.
+
+    A step allocates and frees gigabytes. By default glibc maps each large block anew, and the
+    kernel clears every page of it again: a third of the time of a step (measured in
+    ``docs/log.md``). The price is that the process keeps its largest size to its end.
+
+    Returns
+    -------
+    bool
+        Whether the C library took the setting.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    if keep:
+        settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 256 << 20))
+    else:  # the defaults of glibc
+        settings = ((MMAP_MAX, 65536), (TRIM_THRESHOLD, 128 << 10), (TOP_PAD, 128 << 10))
+    return all(list(library.mallopt(name, value) for name, value in settings))
+
+
+def use_threads(count: int | None) -> int:
+    """Use `count` processor threads, or all that this process may run on; return how many."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(count or available or 1)
+    return torch.get_num_threads()

@@ -1,0 +1,166 @@
+"""A trained run and an image -> ranked classes."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet import machine
+from alexnet.data.augment import Normaliser, normaliser
+from alexnet.data.decode import open_image, square
+from alexnet.data.loader import Batch, evaluation_batches
+from alexnet.data.shards import PreparedData
+from alexnet.errors import DataError, ImageError, did_you_mean
+from alexnet.evaluation import Evaluation, evaluate, probabilities
+from alexnet.network import AlexNet, build
+from alexnet.spec import Spec
+from alexnet.training.run import Run
+
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class and how probable the network finds it."""
+
+    name: str
+    probability: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained network with its preprocessing and the names of its classes."""
+
+    network: AlexNet
+    classes: tuple[str, ...]
+    normalise: Normaliser
+    prepared: int  # side of the square that the views are cut from, in pixels
+    step: int  # of the checkpoint
+    device: torch.device
+    kind: torch.dtype
+
+    @property
+    def spec(self) -> Spec:
+        """What the network is."""
+        return self.network.spec
+
+    def predict(self, image: Picture, *, top: int = 5, views: int = 10) -> list[Prediction]:
+        """Rank the classes for an image.
+
+        Parameters
+        ----------
+        image : str, Path, bytes, PIL.Image.Image or ndarray
+            A file of any format that Pillow reads, its content, an image, or uint8 RGB of
+            ``(H, W, 3)``. Files are turned upright as their EXIF orientation says.
+        top : int
+            How many classes to return, the most probable first.
+        views : int
+            1, the centre, or 10, as the paper tested (section 4.1).
+
+        Raises
+        ------
+        ImageError
+            When it cannot be read or is no image.
+        """
+        pixels = np.array(square(_opened(image), self.prepared))  # (prepared, prepared, 3)
+        ranked = self.probabilities(torch.from_numpy(pixels)[None], views)[0]
+        chances, labels = ranked.sort(descending=True)
+        return [
+            Prediction(self.classes[label], chance)
+            for chance, label in zip(chances.tolist()[:top], labels.tolist(), strict=False)
+        ]
+
+    def probabilities(self, images: torch.Tensor, views: int = 1) -> torch.Tensor:
+        """Map ``(N, prepared, prepared, 3)`` uint8 RGB to ``(N, classes)`` probabilities."""
+        return probabilities(
+            self.network,
+            images.to(self.device),
+            self.normalise,
+            size=self.spec.image,
+            count=views,
+            kind=self.kind,
+        )
+
+    def evaluate(self, data: PreparedData, *, views: int = 10) -> Evaluation:
+        """Test on the held-out split of a prepared data set; classes are matched by name.
+
+        Raises
+        ------
+        DataError
+            When the data has a class that the run does not know, or images too small.
+        """
+        labels = torch.tensor([self._label(name) for name in data.classes])
+        batches = (
+            Batch(batch.images, labels[batch.labels], batch.numbers)
+            for batch in evaluation_batches(data.held_out, batch_size=64)
+        )
+        return evaluate(
+            partial(self.probabilities, views=views),
+            batches,
+            self.classes,
+            views=views,
+            device=self.device,
+        )
+
+    def _label(self, name: str) -> int:
+        if name not in self.classes:
+            raise DataError(
+                f"The data has a class {name!r} that the run was not trained on.",
+                did_you_mean(name, self.classes),
+            )
+        return self.classes.index(name)
+
+
+def load(run: str | Path, *, threads: int | None = None) -> Model:
+    """Load a trained run.
+
+    Parameters
+    ----------
+    run : str or Path
+        The folder that ``alexnet train --out`` made.
+    threads : int
+        Processor threads to use; all by default.
+
+    Raises
+    ------
+    RunError
+        When the folder is no run, or has no checkpoint that can be loaded.
+    """
+    opened = Run.open(run)
+    checkpoint = opened.weights()
+    device = machine.best_device()
+    machine.keep_freed_memory()
+    machine.use_threads(threads)
+    config = opened.config
+    network = build(config.spec, seed=None)
+    network.load_state_dict(checkpoint.weights)
+    network = machine.placed(network, device).eval()
+    statistics = opened.statistics()
+    return Model(
+        network,
+        config.classes,
+        normaliser(config.spec.pixels, statistics, config.spec.image, device),
+        statistics.mean_image.shape[-1],
+        checkpoint.step,
+        device,
+        machine.chosen_type(config.recipe.precision, device),
+    )
+
+
+def _opened(image: Picture) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    if isinstance(image, bytes):
+        return open_image(image)
+    try:
+        return open_image(Path(image).read_bytes())
+    except ImageError as error:
+        raise ImageError(f"{str(image)!r} is not usable: {error}") from None
+    except OSError as error:
+        raise ImageError(f"{str(image)!r} cannot be read ({error.strerror}).") from None

@@ -1,0 +1,148 @@
+"""The named ways to train a network, each a value. Every field can be set on the command line."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from alexnet.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How a network is trained.
+
+    Fractions count from 0, the first step, to 1, the last one planned by `epochs`.
+
+    Raises
+    ------
+    ConfigError
+        When a value cannot work.
+    """
+
+    name: str
+    epochs: float = 90  # passes over the training images (section 5)
+    batch_size: int = 128  # images a step, over all devices (section 5)
+    seed: int = 0  # of the initial weights, the order, the crops and the dropout
+
+    # The update rule.
+    lr: float = 0.01  # of the weights; the highest rate of the schedule (section 5)
+    bias_lr: float = 1.0  # the biases' rate as a multiple of `lr`; 2 in the 2012 source (facts 3b)
+    bias_lr_drops: bool = True  # whether the biases' rate follows the schedule
+    momentum: float = 0.9  # section 5
+    weight_decay: float = 5e-4  # on weights, never on biases (section 5, facts 3a)
+    lr_inside_velocity: bool = True  # v keeps the rate it was built with (section 5, facts 3a)
+
+    # The schedule of the learning rate.
+    schedule: Literal["plateau", "drops", "one-cycle"] = "plateau"
+    patience: int = 5  # plateau: validations without a better error; not in the paper, assumed
+    max_drops: int = 3  # plateau: how often the rate is divided by 10 (section 5)
+    drops: tuple[float, ...] = ()  # drops: fractions at which the rate is divided by 10
+    warmup: float = 0.15  # one-cycle: fraction of the run in which the rate rises
+    conv1_slow_from: float | None = None  # fraction from which conv1 has the lowest rate
+    conv1_frozen_from: float | None = None  # fraction from which conv1 no longer changes
+
+    # The images.
+    crop_area: float | None = None  # smallest share of the image a crop covers, at any zoom;
+    # None: crops of the network's size from 256x256 (section 4.1)
+    mirror: bool = True  # half of the images, left to right (section 4.1)
+    colour_noise: float = 0.1  # standard deviation along each colour axis, in units of the
+    # training set's own (section 4.1, facts 4)
+    colour_noise_until: float = 1.0  # fraction at which the colour noise ends
+    colour_noise_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+
+    # The machine.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
+    compile: bool = True  # fuse the network with torch.compile, where there is a compiler
+    threads: int | None = None  # processor threads; None: all
+    max_steps: int | None = None  # stop here, whatever `epochs` says
+    checkpoint_every: int = 500  # steps
+    log_every: int = 10  # steps
+    validate_every: float = 1.0  # epochs
+
+    def __post_init__(self) -> None:
+        at_least_one = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps")
+        for name in at_least_one:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}.", "It must be at least 1.")
+        for name in ("epochs", "lr", "colour_noise_divisor", "validate_every"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "It must be above 0.")
+        for name in ("momentum", "label_smoothing", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}.", "It must be at least 0 and below 1."
+                )
+        if self.crop_area is not None and not 0 < self.crop_area <= 1:
+            raise ConfigError(
+                f"crop_area is {self.crop_area}.", "It must be above 0 and at most 1."
+            )
+
+    def with_(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises
+        ------
+        ConfigError
+            When a name is unknown, with the nearest one, or a value cannot work.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"No setting is called {name!r}.", did_you_mean(name, known))
+        return replace(self, **changes)
+
+
+# As the paper prints it. Goes with the network of the same name.
+PAPER = Recipe(name="paper")
+
+# As the 2012 source ran it (facts 3b): rates of biases doubled and never dropped, drops after 25,
+# 51 and 79 of 90 epochs, conv1 slowed at 67 and frozen at 72, colour noise off at 67.
+AS_RUN = PAPER.with_(
+    name="as_run",
+    bias_lr=2.0,
+    bias_lr_drops=False,
+    schedule="drops",
+    drops=(25 / 90, 51 / 90, 79 / 90),
+    conv1_slow_from=67 / 90,
+    conv1_frozen_from=72 / 90,
+    colour_noise_until=67 / 90,
+    colour_noise_divisor=1.1,
+)
+
+# BVLC's solver: 450,000 steps of 256, a tenth every 100,000, no colour noise (facts 3d).
+CAFFE = PAPER.with_(
+    name="caffe",
+    batch_size=256,
+    bias_lr=2.0,
+    schedule="drops",
+    drops=(100 / 450, 200 / 450, 300 / 450, 400 / 450),
+    colour_noise=0.0,
+)
+
+# For a few thousand photographs: the default.
+FAST = PAPER.with_(
+    name="fast",
+    epochs=32,
+    batch_size=64,
+    schedule="one-cycle",
+    lr_inside_velocity=False,
+    crop_area=0.35,
+    label_smoothing=0.1,
+    validate_every=4,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FAST, PAPER, AS_RUN, CAFFE)}
+
+
+def recipe_named(name: str) -> Recipe:
+    """Return the named recipe.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, with the nearest name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"No recipe is called {name!r}.", did_you_mean(name, RECIPES))
+    return RECIPES[name]

@@ -1,0 +1,290 @@
+"""What a network is, as pure data: its layers, their sizes, and the arithmetic of the paper.
+
+Nothing here computes with images: a `Spec` counts its own shapes, parameters, neurons and
+multiplications without loading any numerical library. `network.build` turns one into a module.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from alexnet.errors import ConfigError, did_you_mean
+
+Step = Literal["activation", "norm", "same_map_norm", "pool"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LRN:
+    """Local response normalisation across maps (section 3.3).
+
+    ``b = a / (k + alpha_over_n / size * sum(a**2 over the window)) ** beta``. The coefficient is
+    divided by the window size, as in PyTorch, Caffe, ONNX and the 2012 source. The paper prints
+    the sum without that division, so its formula read to the letter is ``alpha_over_n=5e-4``;
+    the 2012 run used ``1e-4`` (facts 2).
+    """
+
+    size: int = 5  # n, maps in the window
+    alpha_over_n: float = 5e-4  # the paper's alpha 1e-4, times n = 5: see above
+    beta: float = 0.75
+    k: float = 2.0
+    span: Literal["tower", "layer"] = "tower"  # the window stays in a tower, or crosses them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SameMapNorm:
+    """Normalisation over a square of one map; in the 2012 source, not in the paper (facts 1a).
+
+    ``b = a * (k + alpha_over_n / size**2 * sum(a**2 over the square)) ** -beta``.
+    """
+
+    size: int = 5  # pixels on a side
+    alpha_over_n: float = 1e-3
+    beta: float = 0.75
+    k: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """Pooling; it overlaps where the window is wider than the stride (section 3.4)."""
+
+    window: int = 3
+    stride: int = 2
+    kind: Literal["max", "average"] = "max"
+    ceil: bool = False  # count the positions with ceil, as cuda-convnet did (facts 1c)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conv:
+    """A convolution and what follows it, in the order given by `order`."""
+
+    name: str  # the paper's: conv1 ... conv5
+    maps: int  # over both towers
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    overhang: int = 0  # zeros past the right and bottom edge alone (facts 1c)
+    sees: Literal["all", "tower"] = "all"  # the maps of both towers, or of its own
+    shared: bool = True  # False: every position has its own weights ("local" layers, facts 6)
+    std: float | None = 0.01  # of the normal initial weights; None: PyTorch's default draw
+    bias: float | None = 0.0  # initial; None: PyTorch's default draw
+    norm: LRN | None = None
+    same_map_norm: SameMapNorm | None = None
+    pool: Pool | None = None
+    order: tuple[Step, ...] = ("activation", "norm", "same_map_norm", "pool")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dense:
+    """A hidden fully-connected layer; an activation, and dropout if the spec has it, follow."""
+
+    name: str  # the paper's: fc6, fc7
+    units: int
+    std: float | None = 0.01
+    bias: float | None = 1.0  # section 5: ones keep the ReLUs alive early on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropout:
+    """Dropout of the hidden fully-connected layers (section 4.2)."""
+
+    rate: float = 0.5  # share of units set to zero in training; 0 turns it off
+    form: Literal["2012", "inverted"] = "2012"  # outputs times 1 - rate at test, or / in training
+    place: Literal["outputs", "inputs"] = "outputs"  # torchvision drops the inputs (facts 1d)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pixels:
+    """What the network expects of its pixels: ``(value * scale - mean) / stdev``, per channel."""
+
+    channels: Literal["RGB", "BGR"] = "RGB"
+    scale: float = 1.0  # applied to 0-255
+    mean: Literal["image", "channel"] | tuple[float, float, float] = "image"  # of the training set
+    stdev: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One line of a network's arithmetic, as `Spec.layers` counts it."""
+
+    name: str
+    kind: Literal["input", "conv", "pool", "dense"]
+    maps: int  # or units
+    size: int  # pixels on a side; 1 for a fully-connected layer
+    parameters: int = 0
+    macs: int = 0  # multiply-accumulate operations for one image
+    arithmetic: str = ""  # how the parameters were counted, written out
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that come out: the neurons of the paper where the layer has weights."""
+        return self.maps * self.size**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """A network of the AlexNet family.
+
+    Raises
+    ------
+    ConfigError
+        When a layer would have no output, or a size does not divide between the towers.
+    """
+
+    name: str
+    convs: tuple[Conv, ...]
+    dense: tuple[Dense, ...]
+    image: int = 227  # pixels on a side; the paper prints 224 (facts 1c)
+    channels: int = 3
+    classes: int = 1000
+    towers: Literal[1, 2] = 1
+    activation: Literal["relu", "tanh"] = "relu"
+    dropout: Dropout = Dropout()
+    pixels: Pixels = Pixels()
+    output_name: str = "fc8"
+    output_std: float | None = 0.01
+    output_bias: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        if self.towers not in (1, 2):
+            raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
+        if self.classes < 1 or self.channels < 1:
+            raise ConfigError(f"A network of {self.classes} classes has no use.", "Give 1 or more.")
+        if not 0 <= self.dropout.rate < 1:
+            raise ConfigError(
+                f"The dropout rate is {self.dropout.rate}.", "It must be at least 0 and below 1."
+            )
+        if not self.convs:
+            raise ConfigError("A network needs at least one convolution.")
+        for conv in self.convs:
+            if conv.maps % self.towers:
+                raise ConfigError(
+                    f"{conv.name} has {conv.maps} maps, which two towers cannot share."
+                )
+        self._check_sizes()
+
+    def groups(self, conv: Conv) -> int:
+        """Return how many groups the convolution's input maps are split into: 1 or `towers`."""
+        return self.towers if conv.sees == "tower" else 1
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield the input and every layer with an output size of its own, first to last."""
+        return self._layers(self.image)
+
+    def _layers(self, image: int) -> Iterator[Layer]:
+        maps, size = self.channels, image
+        yield Layer(name="input", kind="input", maps=maps, size=size)
+        for conv in self.convs:
+            layer = self._conv(conv, maps, size)
+            yield layer
+            maps, size = layer.maps, layer.size
+            if pool := conv.pool:
+                size = positions(size, pool.window, pool.stride, ceil=pool.ceil)
+                yield Layer(name=pool_name(conv), kind="pool", maps=maps, size=size)
+        inputs, written = maps * size**2, f"({size}x{size}x{maps})"
+        ends = [(dense.name, dense.units) for dense in self.dense]
+        for name, units in (*ends, (self.output_name, self.classes)):
+            yield Layer(
+                name=name,
+                kind="dense",
+                maps=units,
+                size=1,
+                parameters=inputs * units + units,
+                macs=inputs * units,
+                arithmetic=f"{written}x{units}+{units}",
+            )
+            inputs, written = units, str(units)
+
+    def _conv(self, conv: Conv, maps: int, size: int) -> Layer:
+        sees = maps // self.groups(conv)
+        reach = size + 2 * conv.padding + conv.overhang
+        out = positions(reach, conv.kernel, conv.stride)
+        window = conv.kernel**2 * sees
+        copies = 1 if conv.shared else out**2
+        filters = f"({conv.kernel}x{conv.kernel}x{sees})x{conv.maps}+{conv.maps}"
+        return Layer(
+            name=conv.name,
+            kind="conv",
+            maps=conv.maps,
+            size=out,
+            parameters=copies * (window + 1) * conv.maps,
+            macs=out**2 * window * conv.maps,
+            arithmetic=filters if conv.shared else f"({filters})x{out}x{out}",
+        )
+
+    def _check_sizes(self) -> None:
+        empty = next((layer.name for layer in self.layers() if layer.size < 1), None)
+        if empty is None:
+            return
+        fits = (
+            image
+            for image in range(self.image + 1, 1024)
+            if all(layer.size for layer in self._layers(image))
+        )
+        raise ConfigError(
+            f"Network {self.name!r} cannot take {self.image}-pixel images: nothing would be left "
+            f"for {empty}.",
+            f"The smallest it takes is {next(fits, 'above 1024')} pixels.",
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases to learn: 60,965,224 for the paper's network (facts 1d)."""
+        return sum(layer.parameters for layer in self.layers())
+
+    @property
+    def neurons(self) -> int:
+        """Outputs of the layers with weights, the input not counted: 659,272 for the paper's."""
+        return sum(layer.outputs for layer in self.layers() if layer.kind in ("conv", "dense"))
+
+    @property
+    def inputs(self) -> int:
+        """Numbers in one image: 154,587 for 227x227x3."""
+        return self.channels * self.image**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations for one image, forward."""
+        return sum(layer.macs for layer in self.layers())
+
+    @property
+    def flat(self) -> tuple[int, int]:
+        """Maps and side of what the first fully-connected layer sees: (256, 6) for the paper's."""
+        last = [layer for layer in self.layers() if layer.kind in ("conv", "pool")][-1]
+        return last.maps, last.size
+
+    def layer(self, name: str) -> Conv | Dense:
+        """Return the convolution or hidden layer called `name`.
+
+        Raises
+        ------
+        ConfigError
+            When there is none.
+        """
+        for layer in (*self.convs, *self.dense):
+            if layer.name == name:
+                return layer
+        names = [layer.name for layer in (*self.convs, *self.dense)]
+        raise ConfigError(f"{self.name!r} has no layer {name!r}.", did_you_mean(name, names))
+
+    def with_layers(self, *names: str, **changes: object) -> Self:
+        """Return a copy in which the named layers have some fields changed."""
+        for name in names:
+            self.layer(name)
+        return replace(
+            self,
+            convs=tuple(replace(c, **changes) if c.name in names else c for c in self.convs),
+            dense=tuple(replace(d, **changes) if d.name in names else d for d in self.dense),
+        )
+
+
+def pool_name(conv: Conv) -> str:
+    """Return the name of the pooling after a convolution: pool1 after conv1."""
+    return conv.name.replace("conv", "pool") if "conv" in conv.name else f"{conv.name}_pool"
+
+
+def positions(size: int, window: int, stride: int, *, ceil: bool = False) -> int:
+    """Return how many windows fit along a side, 0 where not even one does."""
+    if size < window:
+        return 0
+    return 1 + (math.ceil if ceil else math.floor)((size - window) / stride)

@@ -1,0 +1,118 @@
+"""The paper's update rule (section 5) and the schedules of its learning rate.
+
+``v <- momentum * v - decay * rate * w - rate * gradient``, then ``w <- w + v``: the rate is inside
+the velocity, so after a drop the old velocity still moves the weights at its old scale. PyTorch
+keeps ``v / -rate`` instead and would rescale it at once. The two are the same rule when PyTorch's
+momentum is multiplied by ``old rate / new rate`` in the step where the rate changes, which costs
+nothing and keeps its fused kernel.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from alexnet.recipes import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The learning rates of one step; 0 freezes what it belongs to."""
+
+    weights: float
+    biases: float
+    conv1_weights: float
+    conv1_biases: float
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a)."""
+    groups: dict[str, list[nn.Parameter]] = {
+        name: [] for name in ("weights", "biases", "conv1_weights", "conv1_biases")
+    }
+    for name, parameter in network.named_parameters():
+        layer, kind = name.rsplit(".", 2)[-2:]
+        group = "biases" if kind == "bias" else "weights"
+        groups[f"conv1_{group}" if layer == "conv1" else group].append(parameter)
+    return torch.optim.SGD(
+        [
+            {
+                "params": parameters,
+                "name": name,
+                "weight_decay": recipe.weight_decay if name.endswith("weights") else 0.0,
+            }
+            for name, parameters in groups.items()
+        ],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        fused=True,
+    )
+
+
+def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:
+    """Apply the gradients that `backward` left, at the given rates, and clear them.
+
+    A rate of 0 skips the group altogether, its velocity too, as the 2012 source did (facts 3a).
+    """
+    for group in optimizer.param_groups:
+        rate = getattr(rates, group["name"])
+        if rate == 0:
+            for parameter in group["params"]:
+                parameter.grad = None
+            continue
+        carried = group["lr"] / rate if recipe.lr_inside_velocity else 1.0
+        group["momentum"] = recipe.momentum * carried
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
+    """Return the rates at a point of the run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its schedule.
+    progress : float
+        Fraction of the run, 0 to 1.
+    plateaus : int
+        How often the validation error has stalled (`count_plateaus`); for the plateau schedule.
+    """
+    factor = _factor(recipe, progress, plateaus)
+    weights = recipe.lr * factor
+    biases = recipe.lr * recipe.bias_lr * (factor if recipe.bias_lr_drops else 1.0)
+    conv1_weights, conv1_biases = weights, biases
+    if recipe.conv1_slow_from is not None and progress >= recipe.conv1_slow_from:
+        conv1_weights = recipe.lr * 0.1 ** (len(recipe.drops) or recipe.max_drops)
+    if recipe.conv1_frozen_from is not None and progress >= recipe.conv1_frozen_from:
+        conv1_weights = conv1_biases = 0.0
+    return Rates(weights, biases, conv1_weights, conv1_biases)
+
+
+def _factor(recipe: Recipe, progress: float, plateaus: int) -> float:
+    if recipe.schedule == "plateau":
+        return float(0.1**plateaus)
+    if recipe.schedule == "drops":
+        return float(0.1 ** sum(progress >= drop for drop in recipe.drops))
+    if progress < recipe.warmup:
+        return max(progress / recipe.warmup, 0.04)  # a first step of 0 would be no step
+    falling = (progress - recipe.warmup) / (1 - recipe.warmup)
+    return max((1 + math.cos(math.pi * falling)) / 2, 1e-6)
+
+
+def count_plateaus(errors: Sequence[float], patience: int, most: int) -> int:
+    """Return how often a validation error has stalled, a function of its history alone.
+
+    It has stalled when `patience` validations in a row were no better than the best before them;
+    after a drop the count starts again. More than `most` stalls are not counted.
+    """
+    best, since, stalls = math.inf, 0, 0
+    for error in errors:
+        since = 0 if error < best else since + 1
+        best = min(best, error)
+        if since == patience and stalls < most:
+            stalls, since = stalls + 1, 0
+    return stalls

@@ -1,0 +1,198 @@
+"""A run's folder: what it was asked to do, what it has done, and the going on where it stopped.
+
+RUN/  config.json  metrics.jsonl  statistics.safetensors  events.out.tfevents...
+      checkpoints/step-00001234/  console.log  test.json
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from alexnet.data.statistics import Statistics
+from alexnet.errors import ConfigError, RunError
+from alexnet.files import explained, whole_file
+from alexnet.recipes import Recipe
+from alexnet.spec import Spec
+from alexnet.training.checkpoint import Checkpoint, load_newest
+from alexnet.values import differences, from_json
+from alexnet.version import __version__
+
+FREE_TO_CHANGE = frozenset(
+    f"recipe.{name}" for name in ("epochs", "max_steps", "threads", "checkpoint_every", "log_every")
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What a run is asked to do: the content of its ``config.json``."""
+
+    spec: Spec
+    recipe: Recipe
+    classes: tuple[str, ...]
+    data: str  # path of the prepared data set
+    data_fingerprint: str
+    made_with: dict[str, str] = field(default_factory=dict, compare=False)
+
+
+class Run:
+    """An opened run's folder."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a run's folder.
+
+        Raises
+        ------
+        RunError
+            When it is none, or its configuration cannot be read.
+        """
+        folder = Path(folder)
+        path = folder / "config.json"
+        try:
+            config = from_json(RunConfig, json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            what = "has no config.json" if folder.is_dir() else "does not exist"
+            raise RunError(
+                f"The run {str(folder)!r} {what}.", f"Train one with: alexnet train --out {folder}"
+            ) from None
+        except (ValueError, ConfigError) as error:
+            raise RunError(f"{str(path)!r} cannot be read: {error}") from None
+        return cls(folder, config)
+
+    @classmethod
+    def start(cls, folder: str | Path, config: RunConfig, statistics: Statistics) -> Self:
+        """Make a run's folder, or go on with one that was asked to do the same.
+
+        Raises
+        ------
+        RunError
+            When the folder holds a run that was asked something else, with the differences.
+        """
+        folder = Path(folder)
+        if (folder / "config.json").is_file():
+            old = cls.open(folder).config
+            changed = differences(old, config)
+            refused = [
+                f"{name}: {was!r} in the run, {now!r} now"
+                for name, (was, now) in changed.items()
+                if name not in FREE_TO_CHANGE and not name.startswith(("made_with", "data."))
+                if name != "data"
+            ]
+            if refused:
+                raise RunError(
+                    f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
+                    "Choose another --out, or leave these settings as they were.",
+                )
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder / "config.json") as temporary:
+                text = json.dumps(asdict(config), indent=1)
+                temporary.write_text(text + "\n", encoding="utf-8")
+            if not (folder / "statistics.safetensors").is_file():
+                statistics.save(folder / "statistics.safetensors")
+        return cls(folder, config)
+
+    def statistics(self) -> Statistics:
+        """Return the statistics of the run's training data."""
+        return Statistics.load(self.folder / "statistics.safetensors")
+
+    def newest(self, *, with_state: bool = True) -> Checkpoint | None:
+        """Load the run's newest good checkpoint, if it has any."""
+        return load_newest(self.checkpoints, with_state=with_state)
+
+    def weights(self) -> Checkpoint:
+        """Load the run's newest good weights.
+
+        Raises
+        ------
+        RunError
+            When the run has no checkpoint, or none that can be loaded.
+        """
+        found = self.newest(with_state=False)
+        if found is None:
+            raise RunError(
+                f"The run {str(self.folder)!r} has no checkpoint yet.",
+                f"Train it with: alexnet train --out {self.folder}",
+            )
+        return found
+
+    def log(self, **numbers: float | None) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        self._append("metrics.jsonl", json.dumps(numbers))
+
+    def say(self, text: str) -> None:
+        """Add a line to ``console.log``."""
+        self._append("console.log", text)
+
+    def _append(self, name: str, line: str) -> None:
+        with explained(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that are about to be taken again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        with whole_file(self.folder / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a result beside the run's other files."""
+        with whole_file(self.folder / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return what `write_json` wrote, or nothing."""
+        try:
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return dict(content)
+
+
+def made_with() -> dict[str, str]:
+    """Return the versions, the commit and the command behind a run."""
+    return {
+        "alexnet": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _commit() -> str:
+    try:
+        asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
