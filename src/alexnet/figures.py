@@ -86,8 +86,8 @@ def filters(model: Model) -> "Figure":
     """Draw conv1's filters as Figure 3 does: 16 a row, one scale for all (facts 5)."""
     from matplotlib.figure import Figure
 
-    weight = model.network.get_submodule("conv1").get_parameter("weight")
-    weight = weight.detach().float().cpu()  # (maps, 3, k, k)
+    parameter = model.network.get_submodule("conv1").get_parameter("weight")
+    weight = parameter.detach().float().cpu()  # (maps, 3, k, k)
     if model.normalise.bgr:
         weight = weight.flip(1)
     low, high = weight.min(), weight.max()

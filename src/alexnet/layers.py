@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels.lrn import banded_lrn
-from alexnet.spec import LRN, SameMapNorm
+from alexnet.spec import LRN, Conv, SameMapNorm
 
 
 def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
@@ -97,9 +97,16 @@ class OverhangConv2d(nn.Conv2d):
     same as zeros there: 224 pixels give the 55x55 of 227.
     """
 
-    def __init__(self, *sizes: int, overhang: int, stride: int, padding: int, groups: int) -> None:
-        super().__init__(*sizes, stride=stride, padding=padding, groups=groups)
-        self.overhang = overhang
+    def __init__(self, conv: Conv, maps: int, groups: int) -> None:
+        super().__init__(
+            maps,
+            conv.maps,
+            conv.kernel,
+            stride=conv.stride,
+            padding=conv.padding,
+            groups=groups,
+        )
+        self.overhang = conv.overhang
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(N, C, H, W)`` with `overhang` zeros added right and below."""

@@ -80,7 +80,8 @@ def keep_freed_memory(keep: bool = True) -> bool:
         settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 256 << 20))
     else:  # the defaults of glibc
         settings = ((MMAP_MAX, 65536), (TRIM_THRESHOLD, 128 << 10), (TOP_PAD, 128 << 10))
-    return all(list(library.mallopt(name, value) for name, value in settings))
+    taken = [library.mallopt(name, value) for name, value in settings]
+    return all(taken)
 
 
 def use_threads(count: int | None) -> int:

@@ -81,17 +81,18 @@ class AlexNet(nn.Sequential):
 def conv_block(spec: Spec, conv: Conv, maps: int, side: int) -> dict[str, nn.Module]:
     """Return a convolution and what follows it, named and in the spec's order."""
     number = "".join(filter(str.isdigit, conv.name))
-    steps: dict[str, tuple[str, nn.Module | None]] = {
-        "activation": (f"{spec.activation}{number}", activation(spec)),
-        "norm": (f"norm{number}", conv.norm and LocalResponseNorm(conv.norm, spec.towers)),
-        "same_map_norm": (
-            f"same_map_norm{number}",
-            conv.same_map_norm and SameMapResponseNorm(conv.same_map_norm),
-        ),
-        "pool": (pool_name(conv), conv.pool and pooling(conv.pool)),
+    steps: dict[str, tuple[str, nn.Module]] = {
+        "activation": (f"{spec.activation}{number}", activation(spec))
     }
+    if conv.norm:
+        steps["norm"] = (f"norm{number}", LocalResponseNorm(conv.norm, spec.towers))
+    if conv.same_map_norm:
+        layer = SameMapResponseNorm(conv.same_map_norm)
+        steps["same_map_norm"] = (f"same_map_norm{number}", layer)
+    if conv.pool:
+        steps["pool"] = (pool_name(conv), pooling(conv.pool))
     block: dict[str, nn.Module] = {conv.name: convolution(spec, conv, maps, side)}
-    block.update({name: step for name, step in map(steps.__getitem__, conv.order) if step})
+    block.update(steps[step] for step in conv.order if step in steps)
     return block
 
 
@@ -99,16 +100,17 @@ def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
     """Return the convolution alone: shared or local, with or without the overhang."""
     if not conv.shared:
         return LocallyConnected2d(maps, conv.maps, side, conv.kernel, padding=conv.padding)
-    sizes, groups = (maps, conv.maps, conv.kernel), spec.groups(conv)
+    groups = spec.groups(conv)
     if conv.overhang:
-        return OverhangConv2d(
-            *sizes,
-            overhang=conv.overhang,
-            stride=conv.stride,
-            padding=conv.padding,
-            groups=groups,
-        )
-    return nn.Conv2d(*sizes, stride=conv.stride, padding=conv.padding, groups=groups)
+        return OverhangConv2d(conv, maps, groups)
+    return nn.Conv2d(
+        maps,
+        conv.maps,
+        conv.kernel,
+        stride=conv.stride,
+        padding=conv.padding,
+        groups=groups,
+    )
 
 
 def pooling(pool: Pool) -> nn.Module:
@@ -148,7 +150,8 @@ def initialise(network: AlexNet, seed: int = 0) -> None:
     """
     spec = network.spec
     draws = torch.Generator().manual_seed(seed)
-    settings = {layer.name: (layer.std, layer.bias) for layer in (*spec.convs, *spec.dense)}
+    settings = {conv.name: (conv.std, conv.bias) for conv in spec.convs}
+    settings |= {dense.name: (dense.std, dense.bias) for dense in spec.dense}
     settings[spec.output_name] = (spec.output_std, spec.output_bias)
     for name, (std, bias) in settings.items():
         layer = network.get_submodule(name)

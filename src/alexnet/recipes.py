@@ -127,7 +127,7 @@ FAST = PAPER.with_(
     batch_size=64,
     schedule="one-cycle",
     lr_inside_velocity=False,
-    crop_area=0.35,
+    crop_area=0.5,
     label_smoothing=0.1,
     validate_every=4,
 )

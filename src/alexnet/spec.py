@@ -7,7 +7,7 @@ multiplications without loading any numerical library. `network.build` turns one
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from alexnet.errors import ConfigError, did_you_mean
 
@@ -261,13 +261,17 @@ class Spec:
         ConfigError
             When there is none.
         """
-        for layer in (*self.convs, *self.dense):
+        for layer in self._weighted():
             if layer.name == name:
                 return layer
-        names = [layer.name for layer in (*self.convs, *self.dense)]
+        names = [layer.name for layer in self._weighted()]
         raise ConfigError(f"{self.name!r} has no layer {name!r}.", did_you_mean(name, names))
 
-    def with_layers(self, *names: str, **changes: object) -> Self:
+    def _weighted(self) -> Iterator[Conv | Dense]:
+        yield from self.convs
+        yield from self.dense
+
+    def with_layers(self, *names: str, **changes: Any) -> Self:
         """Return a copy in which the named layers have some fields changed."""
         for name in names:
             self.layer(name)

@@ -22,35 +22,41 @@ def from_json(kind: type[T], data: Any) -> T:
 
 
 def _rebuilt(kind: Any, data: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{where} is {data!r}.", "It should be an object.")
-        hints = get_type_hints(kind)
-        for name in data:
-            if name not in hints:
-                raise ConfigError(f"{where} has no field {name!r}.", did_you_mean(name, hints))
-        try:
-            values = {k: _rebuilt(hints[k], v, f"{where}.{k}") for k, v in data.items()}
-            return kind(**values)  # type: ignore[operator]
-        except TypeError as error:
-            raise ConfigError(f"{where} is incomplete ({error}).") from None
     options = get_args(kind)
+    if is_dataclass(kind):
+        return _rebuilt_fields(kind, data, where)
     if get_origin(kind) is Literal:
         if data in options:
             return data
         raise ConfigError(f"{where} is {data!r}.", f"It must be one of {options}.")
     if get_origin(kind) in (Union, types.UnionType):
         return _first_that_fits(options, data, where)
+    if get_origin(kind) is dict and isinstance(data, Mapping):
+        return {key: _rebuilt(options[1], value, f"{where}.{key}") for key, value in data.items()}
     if get_origin(kind) is tuple and isinstance(data, list | tuple):
         kinds = [options[0]] * len(data) if options[-1] is ... else options
         if len(kinds) == len(data):
             parts = zip(kinds, data, strict=True)
             return tuple(_rebuilt(k, d, f"{where}[{i}]") for i, (k, d) in enumerate(parts))
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if kind is float and type(data) is int:
         return float(data)
     if isinstance(kind, type) and type(data) is kind:
         return data
     raise ConfigError(f"{where} is {data!r}.", f"It should be {_spelled(kind)}.")
+
+
+def _rebuilt_fields(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is {data!r}.", "It should be an object.")
+    hints = get_type_hints(kind)
+    for name in data:
+        if name not in hints:
+            raise ConfigError(f"{where} has no field {name!r}.", did_you_mean(name, hints))
+    values = {k: _rebuilt(hints[k], v, f"{where}.{k}") for k, v in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where} is incomplete ({error}).") from None
 
 
 def _first_that_fits(options: tuple[Any, ...], data: Any, where: str) -> Any:

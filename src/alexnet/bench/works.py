@@ -76,8 +76,10 @@ def train_work(setting: Setting) -> Work:
     labels = torch.randint(0, spec.classes, (setting.batch_size,), device=setting.device)
 
     def peer(kind: torch.dtype, layout: torch.memory_format) -> Callable[[], None]:
-        network = plain_network(spec).to(setting.device, memory_format=layout)
+        network = plain_network(spec).to(setting.device)
         optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
+        if layout == torch.channels_last:
+            network = machine.placed(network, setting.device)
         pixels = images.contiguous(memory_format=layout)
 
         def step() -> None:
@@ -125,7 +127,9 @@ def infer_work(setting: Setting) -> Work:
     images = _images(setting)
 
     def peer(kind: torch.dtype, layout: torch.memory_format) -> Callable[[], None]:
-        network = plain_network(setting.spec).to(setting.device, memory_format=layout).eval()
+        network = plain_network(setting.spec).to(setting.device).eval()
+        if layout == torch.channels_last:
+            network = machine.placed(network, setting.device)
         return _inference(network, images.contiguous(memory_format=layout), kind)
 
     network = machine.placed(build(setting.spec), setting.device).eval()

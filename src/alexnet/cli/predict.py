@@ -88,6 +88,6 @@ def named(name: str) -> list[Path]:
         if not path.exists():
             raise DataError(f"There is no file {name!r}.", "Name an image, a folder or a pattern.")
         return [path]
-    if matching := [Path(match) for match in sorted(glob.glob(name, recursive=True))]:
+    if matching := [Path(match) for match in sorted(glob.glob(name, recursive=True))]:  # noqa: PTH207 -- absolute patterns too
         return matching
     raise DataError(f"No file matches {name!r}.")

@@ -45,7 +45,7 @@ def open_image(data: bytes, *, exif: bool = True) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and large images; errors remain
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             if exif:
                 image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scaling

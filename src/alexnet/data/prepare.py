@@ -94,7 +94,7 @@ def prepare(
         disk is too small.
     """
     root = Path(root)
-    identity = {"options": asdict(options), "fingerprint": source.fingerprint()}
+    identity: dict[str, Any] = {"options": asdict(options), "fingerprint": source.fingerprint()}
     if is_prepared(root):
         manifest = open_prepared(root).manifest
         if {"options": manifest.options, "fingerprint": manifest.fingerprint} != identity:
@@ -175,8 +175,9 @@ def _prepared(items: tuple[Item, ...], options: Options) -> tuple[list[bytes | s
         except OSError as error:
             results.append(f"It cannot be read ({error.strerror}).")
         else:
-            results.append(to_jpeg(image, options.quality))
-            sums += PixelSums.of(decode_jpeg(results[-1]))  # of the pixels as they will be read
+            encoded = to_jpeg(image, options.quality)
+            sums += PixelSums.of(decode_jpeg(encoded))  # of the pixels as they will be read
+            results.append(encoded)
     return results, sums
 
 

@@ -50,9 +50,8 @@ def write_shard(path: Path, records: Iterable[Record]) -> None:
     """Write records to an Arrow IPC file, whole or not at all."""
     columns = list(zip(*((r.image, r.label, r.path) for r in records), strict=True)) or [(), (), ()]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with whole_file(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
-        with pa.ipc.new_file(file, SCHEMA) as writer:
-            writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+    with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
 
 class Split:

@@ -255,7 +255,8 @@ BUILT_IN: dict[str, Callable[[], Source]] = {"elpv": elpv}
 
 def _hold_out(source: Source, seed: int) -> Source:
     """Move a share of every class to a test split; the same images for a seed, always."""
-    train, test = [], []
+    train: list[Item] = []
+    test: list[Item] = []
     for label in range(len(source.classes)):
         items = [item for item in source.splits["train"] if item.label == label]
         chosen = set(
