@@ -156,11 +156,6 @@ def colour_shift(noise: Tensor, statistics: Statistics, strength: float) -> Tens
     return ((noise * stdevs * strength) @ axes.T)[:, :, None, None]
 
 
-def centre(images: Tensor, size: int) -> Tensor:
-    """Cut the central window: ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32."""
-    return next(views(images, size, 1))
-
-
 def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     """Yield the views that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
 

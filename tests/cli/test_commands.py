@@ -1,0 +1,256 @@
+"""The real command line: what it prints, and the line it prints when something is wrong."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+import alexnet
+
+
+def test_help_names_every_command_and_every_command_has_an_example(command):
+    whole = command("--help")
+    assert whole.returncode == 0
+    for name in (
+        "summary",
+        "prepare",
+        "train",
+        "evaluate",
+        "predict",
+        "figures",
+        "bench",
+        "doctor",
+    ):
+        assert name in whole.stdout
+        one = command(name, "--help")
+        assert one.returncode == 0
+        assert f"Example: alexnet {name}" in one.stdout
+
+
+def test_help_loads_no_torch(environment):
+    import subprocess
+    import sys
+
+    asked = (
+        "import sys; from alexnet.cli.main import run; run(['--help']);"
+        "sys.exit(bool({'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, check=False, capture_output=True
+    )
+    assert done.returncode == 0
+
+
+def test_summary_as_json_and_as_text(command):
+    found = json.loads(command("summary", "single", "--json").stdout)
+    assert (found["parameters"], found["neurons"]) == (62_378_344, 659_272)
+    assert found["neurons_with_input"] == 813_859
+    assert [layer["name"] for layer in found["layers"] if layer["parameters"]] == [
+        "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8",
+    ]  # fmt: skip
+    text = command("summary", "single").stdout
+    assert "(11x11x3)x96+96" in text
+    assert "62,378,344 parameters" in text
+
+
+def test_prepare_prints_what_it_made(command, photographs, tmp_path):
+    done = command("prepare", photographs, tmp_path / "out", "--size", 48)
+    assert done.returncode == 0, done.stderr
+    assert "2 classes, images: 12 test, 36 train" in done.stdout
+    assert "classes: defective, functional" in done.stdout
+
+
+def test_training_prints_the_test_with_its_class_names(trained):
+    log = (trained / "console.log").read_text()
+    assert "ten views: top-1" in log
+    assert "defective" in log
+    assert "functional" in log
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_evaluate_as_json(command, trained, views):
+    done = command("evaluate", trained, "--views", views, "--json")
+    found = json.loads(done.stdout)
+    assert found["views"] == views
+    assert found["images"] == 12
+    assert found["majority"] == 0.5
+    assert found["classes"] == ["defective", "functional"]
+    assert 0 <= found["top1"] <= found["top5"] == 1
+    if views == 10:
+        assert found == json.loads((trained / "test.json").read_text())
+
+
+def test_evaluate_matches_classes_by_name(command, trained, photographs, tmp_path):
+    """Without its first class the labels of the folder shift; the result must not."""
+    shutil.copytree(photographs / "test" / "functional", tmp_path / "data/train/functional")
+    shutil.copytree(photographs / "test" / "functional", tmp_path / "data/test/functional")
+    shutil.copytree(photographs / "test" / "defective", tmp_path / "data/train/defective")
+    part = json.loads(command("evaluate", trained, tmp_path / "data", "--json").stdout)
+    whole = json.loads(command("evaluate", trained, "--json").stdout)
+    assert part["confusion"][1] == whole["confusion"][1]
+    assert part["confusion"][0] == [0, 0]
+
+
+def test_predict_files_folders_and_patterns(command, trained, photographs, tmp_path):
+    folder = photographs / "test" / "defective"
+    files = sorted(folder.iterdir())
+    by_file = json.loads(command("predict", trained, *files, "--json").stdout)
+    by_folder = json.loads(command("predict", trained, folder, "--json").stdout)
+    by_pattern = json.loads(command("predict", trained, f"{folder}/*.png", "--json").stdout)
+    assert by_file == by_folder == by_pattern
+    assert len(by_file["images"]) == len(files) == 6
+    ranked = by_file["images"][0]["predictions"]
+    assert sum(place["probability"] for place in ranked) == pytest.approx(1, rel=1e-5)
+    text = command("predict", trained, files[0], "--top", 1).stdout
+    assert ranked[0]["name"] in text
+    assert ("defective" in text) != ("functional" in text)
+
+
+def test_predict_turns_photographs_upright(command, trained, photographs, tmp_path):
+    upright = Image.open(sorted((photographs / "test" / "defective").iterdir())[0]).convert("RGB")
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    one, two = json.loads(command("predict", trained, tmp_path, "--json").stdout)["images"]
+    assert one["predictions"] == two["predictions"]
+
+
+def test_the_python_interface_says_the_same(command, trained, photographs):
+    file = sorted((photographs / "test" / "defective").iterdir())[0]
+    model = alexnet.load(trained)
+    printed = json.loads(command("predict", trained, file, "--json").stdout)
+    for ours, theirs in zip(model.predict(file), printed["images"][0]["predictions"], strict=True):
+        assert ours.name == theirs["name"]
+        assert ours.probability == pytest.approx(theirs["probability"], rel=1e-4)
+    assert model.predict(file.read_bytes()) == model.predict(str(file))
+    assert alexnet.build("paper", num_classes=10).spec.classes == 10
+
+
+def test_figures_are_pictures(command, trained):
+    done = command("figures", trained)
+    assert done.returncode == 0, done.stderr
+    for name in ("curves", "filters", "predictions"):
+        with Image.open(trained / "figures" / f"{name}.png") as image:
+            assert min(image.size) >= 100
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_doctor_says_what_there_is(command):
+    done = command("doctor")
+    assert done.returncode == 0, done.stderr
+    for word in ("torch", "device", "threads", "bfloat16", "cache", "simplejpeg", "matplotlib"):
+        assert word in done.stdout
+
+
+@pytest.fixture
+def nothing(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    return tmp_path / "nothing"
+
+
+@pytest.fixture
+def one_class(photographs, tmp_path):
+    shutil.copytree(photographs / "train" / "defective", tmp_path / "one" / "defective")
+    return tmp_path / "one"
+
+
+@pytest.fixture
+def no_training_image(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    shutil.copytree(photographs / "test" / "defective", tmp_path / "data" / "test" / "burnt")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def other_classes(photographs, tmp_path):
+    for name in ("cat", "dog"):
+        shutil.copytree(photographs / "train" / "defective", tmp_path / "pets" / name)
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def no_image(tmp_path):
+    (tmp_path / "letter.jpg").write_text("Dear reader,")
+    return tmp_path / "letter.jpg"
+
+
+@pytest.fixture
+def no_checkpoint(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "fresh", symlinks=True)
+    shutil.rmtree(tmp_path / "fresh" / "checkpoints")
+    return tmp_path / "fresh"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("train", "no/such/folder"), 1, "There is no folder 'no/such/folder'"),
+        (("train", "elvp"), 1, "Did you mean 'elpv'?"),
+        (("train", "{nothing}"), 1, "No images were found"),
+        (("train", "{one_class}"), 1, "has one class only, 'defective'"),
+        (("train", "{no_training_image}"), 1, "Class 'burnt' of"),
+        (("train", "elpv", "--network", "papr"), 1, "Did you mean 'paper'?"),
+        (("train", "elpv", "--recipe", "fats"), 1, "Did you mean 'fast'?"),
+        (("train", "elpv", "--set", "momentun=1"), 1, "Did you mean 'momentum'?"),
+        (("train", "elpv", "--set", "momentum"), 1, "has no value"),
+        (("train", "elpv", "--lr", "-1"), 1, "lr is -1.0. It must be above 0"),
+        (("train", "elpv", "--lr", "fast"), 2, "float"),
+        (("train", "elpv", "--epoch", "3"), 2, "--epochs"),
+        (("evaluate", "{nothing}"), 1, "has no config.json"),
+        (("evaluate", "no/such/run"), 1, "does not exist"),
+        (("evaluate", "{no_checkpoint}"), 1, "has no checkpoint yet"),
+        (("evaluate", "{trained}", "{other_classes}"), 1, "has a class 'cat' that the run was not"),
+        (("evaluate", "{trained}", "--views", "3"), 2, "views"),
+        (("predict", "{trained}", "{no_image}"), 1, "It is not an image of a known format"),
+        (("predict", "{trained}", "missing.jpg"), 1, "There is no file 'missing.jpg'"),
+        (("predict", "{trained}", "{nothing}"), 1, "has no images"),
+        (("predict", "{trained}", "nowhere/*.jpg"), 1, "No file matches"),
+        (("predict", "{trained}"), 1, "No image was named"),
+        (("summary", "papr"), 1, "Did you mean 'paper'?"),
+        (("summary", "single", "--set", "image=50"), 1, "The smallest it takes is 67 pixels"),
+        (("bench", "trian"), 1, "Did you mean 'train'?"),
+        (("predct",), 2, "predict"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_says_what_to_do(
+    command, request, arguments, status, told, tmp_path
+):
+    def filled(argument):
+        if argument[0] == "{":
+            return request.getfixturevalue(argument[1:-1])
+        return argument
+
+    done = command(*map(filled, arguments), cwd=tmp_path)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    if status == 1:
+        lines = done.stderr.strip().splitlines()  # what was done on the way, then what is wrong
+        assert [line.startswith("alexnet: ") for line in lines].count(True) == 1
+        assert lines[-1].startswith("alexnet: ")
+
+
+def test_debug_adds_the_traceback(command):
+    assert "Traceback" in command("summary", "papr", "--debug").stderr
+
+
+def test_one_bad_image_does_not_lose_the_others(command, trained, photographs, no_image):
+    good = sorted((photographs / "test" / "defective").iterdir())[0]
+    done = command("predict", trained, no_image, good, "--json")
+    assert done.returncode == 1
+    bad, other = json.loads(done.stdout)["images"]
+    assert "not an image" in bad["error"]
+    assert other["predictions"]
+
+
+def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
+    command, photographs, tmp_path
+):
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "train" / "defective" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    done = command("prepare", tmp_path / "data", tmp_path / "out", "--size", 32)
+    assert done.returncode == 0
+    assert "skipped train/defective/torn.jpg: It is not an image of a known format." in done.stdout
+    assert "1 images were skipped" in done.stdout

@@ -1,0 +1,79 @@
+"""Real photographs in small numbers, and the real command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.shards import PreparedData, open_prepared
+from alexnet.data.sources import class_folders, elpv, open_source
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """Return a class folder of 48 photographs of solar cells: train 36 and test 12."""
+    root = tmp_path_factory.mktemp("photographs")
+    source = elpv()
+    for label, name in enumerate(source.classes):
+        items = [item for item in source.splits["train"] if item.label == label][:24]
+        for number, item in enumerate(items):
+            split = "train" if number < 18 else "test"
+            folder = root / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / Path(item.path).name).write_bytes(item.read())
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared(photographs, tmp_path_factory) -> PreparedData:
+    """Return the photographs, prepared at 64 pixels."""
+    root = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(open_source(photographs), root, Options(size=64))
+    return open_prepared(root)
+
+
+@pytest.fixture
+def source(photographs):
+    return class_folders(photographs)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Return an environment with a cache of its own and one thread."""
+    changed = {"ALEXNET_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **changed, "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def command(environment) -> Command:
+    """Return a function that runs ``alexnet`` in a process of its own."""
+
+    def run(*arguments: str | Path, **more) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "alexnet", *map(str, arguments)],
+            env=environment, capture_output=True, text=True, timeout=120, **more,
+        )  # fmt: skip
+
+    return run
+
+
+QUICK = (
+    *("--network", "cifar_quick", "--batch-size", "12", "--no-compile", "--precision", "fp32"),
+    *("--threads", "1", "--set", "log_every=1", "--set", "network.dropout.rate=0.5"),
+    *("--set", "validate_every=10", "--lr", "0.001", "--set", "crop_area=none"),
+)
+
+
+@pytest.fixture(scope="session")
+def trained(photographs, tmp_path_factory, command) -> Path:
+    """Return the folder of a short finished run."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    done = command("train", photographs, "--out", run, *QUICK, "--max-steps", "12")
+    assert done.returncode == 0, done.stderr
+    return run

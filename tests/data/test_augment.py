@@ -1,0 +1,127 @@
+"""What the network sees, against slow loops over single pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.data.augment import colour_shift, crops, draw, normaliser, views
+from alexnet.data.decode import decode_jpeg
+from alexnet.errors import DataError
+from alexnet.spec import Pixels
+
+SIZE = 51
+
+
+@pytest.fixture(scope="module")
+def images(prepared):
+    split = prepared.splits["train"]
+    return torch.from_numpy(np.stack([decode_jpeg(split[i].image) for i in range(6)]))
+
+
+def test_crops_are_windows_of_the_image_mirrored_or_not(images):
+    draws = draw(6, 64, SIZE, torch.Generator().manual_seed(0))
+    out = crops(images, draws, SIZE)
+    assert draws.mirrored.any()
+    assert not draws.mirrored.all()
+    for n in range(6):
+        top, left = draws.corners[n].tolist()
+        window = images[n].numpy()[top : top + SIZE, left : left + SIZE]
+        if draws.mirrored[n]:
+            window = window[:, ::-1]
+        assert np.array_equal(out[n].permute(1, 2, 0).numpy(), window.astype(np.float32))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_place_is_drawn_and_none_outside():
+    draws = draw(5000, 64, 60, torch.Generator().manual_seed(1))
+    assert {tuple(corner) for corner in draws.corners.tolist()} == {
+        (y, x) for y in range(5) for x in range(5)
+    }
+    assert draws.mirrored.float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_zoomed_crop_of_the_whole_image_is_the_image_scaled(images):
+    draws = draw(6, 64, 64, torch.Generator().manual_seed(0), mirror=False, crop_area=1.0)
+    draws = replace(draws, boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(6, 1))
+    out = crops(images, draws, 64)
+    torch.testing.assert_close(out, images.permute(0, 3, 1, 2).float(), rtol=0, atol=1e-2)
+
+
+def test_zoomed_crops_stay_inside_and_cover_what_they_say():
+    boxes = draw(2000, 64, 51, torch.Generator().manual_seed(2), crop_area=0.35).boxes
+    assert (boxes[:, :2].abs() + boxes[:, 2:] <= 1 + 1e-6).all()
+    area = boxes[:, 2] * boxes[:, 3]
+    assert area.max() <= 1
+    assert area.min() > 0.3
+
+
+def test_colour_noise_has_the_covariance_of_the_pixels(prepared):
+    """Section 4.1 with standard deviations, facts 4: a tenth of the pixels' own spread."""
+    statistics = prepared.statistics
+    noise = torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0))
+    shifts = colour_shift(noise, statistics, 0.1)[:, :, 0, 0].double().numpy()
+    axes = statistics.colour_eigenvectors.astype(float)
+    expected = 0.01 * axes @ np.diag(statistics.colour_stdevs.astype(float) ** 2) @ axes.T
+    np.testing.assert_allclose(np.cov(shifts.T), expected, rtol=0.02, atol=0.02)
+
+
+def test_colour_shift_is_the_sum_over_the_axes(prepared):
+    statistics = prepared.statistics
+    noise = torch.tensor([[0.3, -1.0, 2.0]])
+    expected = sum(
+        statistics.colour_eigenvectors[:, i]
+        * statistics.colour_stdevs[i]
+        * noise[0, i].item()
+        * 0.1
+        for i in range(3)
+    )
+    shift = colour_shift(noise, statistics, 0.1)
+    np.testing.assert_allclose(shift.flatten().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_mean_images_central_window_is_subtracted_wherever_the_crop_was_taken(prepared, images):
+    normalise = normaliser(Pixels(), prepared.statistics, SIZE)
+    window = prepared.statistics.mean_image[:, 6 : 6 + SIZE, 6 : 6 + SIZE]
+    for top, left in ((0, 0), (13, 4)):
+        pixels = images[:, top : top + SIZE, left : left + SIZE].permute(0, 3, 1, 2).float()
+        np.testing.assert_allclose(normalise(pixels).numpy(), pixels.numpy() - window, atol=1e-4)
+
+
+def test_other_networks_get_the_pixels_that_they_expect(prepared, images):
+    pixels = images.permute(0, 3, 1, 2).float()
+    mean, stdev = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    kind = Pixels(scale=1 / 255, mean=mean, stdev=stdev)
+    expected = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(stdev)[
+        :, None, None
+    ]
+    got = normaliser(kind, prepared.statistics, 64)(pixels)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    bgr = normaliser(Pixels(channels="BGR"), prepared.statistics, 64)(pixels)
+    rgb = normaliser(Pixels(), prepared.statistics, 64)(pixels)
+    assert torch.equal(bgr, rgb[:, [2, 1, 0]])
+
+
+def test_ten_views_are_those_of_a_slow_loop(images):
+    """Section 4.1: four corners, the centre, and the mirror image of each."""
+    rest = 64 - SIZE
+    expected = []
+    for top, left in [(rest // 2, rest // 2), (0, 0), (0, rest), (rest, 0), (rest, rest)]:
+        for mirrored in (False, True):
+            view = np.empty((6, 3, SIZE, SIZE), np.float32)
+            for n, c, y, x in np.ndindex(view.shape):
+                source = left + (SIZE - 1 - x if mirrored else x)
+                view[n, c, y, x] = images[n, top + y, source, c]
+            expected.append(view)
+    got = list(views(images, SIZE, 10))
+    assert len(got) == 10
+    for ours, slow in zip(got, expected, strict=True):
+        assert np.array_equal(ours.numpy(), slow)
+
+
+def test_views_that_cannot_be_are_refused(images):
+    with pytest.raises(DataError, match="3 views"):
+        next(views(images, SIZE, 3))
+    with pytest.raises(DataError, match="too small"):
+        next(views(images, 65, 1))

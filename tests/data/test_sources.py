@@ -1,0 +1,121 @@
+"""Labelled images are found, in a fixed order, and nothing is decided silently."""
+
+import json
+import shutil
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alexnet.data.sources import class_folders, open_source
+from alexnet.errors import DataError
+
+
+def test_elpv_is_split_by_class_the_same_at_every_run():
+    source, again, other = open_source("elpv"), open_source("elpv"), open_source("elpv", seed=1)
+    assert source.classes == ("functional", "defective")
+    assert {split: len(items) for split, items in source.splits.items()} == {
+        "train": 1968,
+        "test": 656,
+    }
+    assert Counter(item.label for item in source.splits["test"]) == {0: 451, 1: 205}
+    assert source.splits == again.splits
+    assert source.fingerprint() == again.fingerprint() != other.fingerprint()
+    paths = [{item.path for item in items} for items in source.splits.values()]
+    assert not paths[0] & paths[1]
+    assert "656 of its 2,624 images" in source.notes[0]
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
+def test_class_folders_with_a_held_out_split_by_any_of_its_names(photographs, tmp_path, name):
+    shutil.copytree(photographs / "train", tmp_path / "train")
+    shutil.copytree(photographs / "test", tmp_path / name)
+    source = open_source(tmp_path)
+    assert source.classes == ("defective", "functional")
+    assert {split: len(items) for split, items in source.splits.items()} == {
+        "train": 36,
+        "test" if name == "test" else "val": 12,
+    }
+
+
+def test_class_folders_without_splits_hold_a_quarter_of_each_class_out(photographs):
+    source = open_source(photographs / "train")
+    assert Counter(item.label for item in source.splits["train"]) == {0: 14, 1: 14}
+    assert Counter(item.label for item in source.splits["test"]) == {0: 4, 1: 4}
+
+
+def test_labels_go_by_name_when_a_split_lacks_a_class(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "test" / "defective")
+    source = open_source(tmp_path / "data")
+    assert {source.classes[item.label] for item in source.splits["test"]} == {"functional"}
+    assert source.notes == ("The test split has no image of: defective.",)
+
+
+def test_hidden_folders_and_other_files_are_passed_over(photographs, tmp_path):
+    shutil.copytree(photographs / "train", tmp_path / "data")
+    (tmp_path / "data" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "data" / "defective" / "notes.txt").write_text("no image")
+    (tmp_path / "data" / "defective" / ".hidden.png").write_bytes(b"")
+    assert (
+        class_folders(tmp_path / "data").fingerprint()
+        == class_folders(photographs / "train").fingerprint()
+    )
+
+
+def test_odd_names_work(photographs, tmp_path):
+    for name in ('it\'s a "cell"', "zwölf 電池"):
+        shutil.copytree(photographs / "train" / "defective", tmp_path / name)
+    assert open_source(tmp_path).classes == ('it\'s a "cell"', "zwölf 電池")
+
+
+def test_a_link_to_its_own_folder_is_not_followed(photographs, tmp_path):
+    shutil.copytree(photographs / "train", tmp_path / "data")
+    (tmp_path / "data" / "defective" / "loop").symlink_to(tmp_path / "data" / "defective")
+    assert len(class_folders(tmp_path / "data").splits["train"]) == 36
+
+
+def huggingface(photographs, root, split, names=("defective", "functional")):
+    rows = [
+        {"image": {"bytes": file.read_bytes(), "path": file.name}, "label": label}
+        for label, name in enumerate(("defective", "functional"))
+        for file in sorted((photographs / split / name).iterdir())
+    ]
+    table = pa.Table.from_pylist(rows)
+    if names:
+        features = {"info": {"features": {"label": {"names": list(names)}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, root / f"{split}-00000-of-00001.parquet", row_group_size=5)
+
+
+def test_parquet_gives_the_images_of_the_folders(photographs, tmp_path):
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path, split)
+    source, folders = open_source(tmp_path), open_source(photographs)
+    assert source.classes == folders.classes
+    for split in ("train", "test"):
+        ours = [(item.read(), item.label) for item in source.splits[split]]
+        assert ours == [(item.read(), item.label) for item in folders.splits[split]]
+
+
+def test_parquet_without_class_names_takes_those_of_a_file_or_numbers(photographs, tmp_path):
+    huggingface(photographs, tmp_path, "train", names=None)
+    assert open_source(tmp_path).classes == ("0", "1")
+    (tmp_path / "classes.txt").write_text("bad\ngood\n")
+    assert open_source(tmp_path).classes == ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "No images were found"),
+        (lambda root: (root / "train").mkdir(), "No images were found"),
+        (lambda root: (root / "train.parquet").write_bytes(b"PAR1"), "is not Parquet"),
+        (lambda root: (root / "one.parquet").write_bytes(b""), "names its split"),
+    ],
+)
+def test_what_is_no_source_is_a_sentence(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_source(tmp_path)

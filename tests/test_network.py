@@ -1,0 +1,120 @@
+"""The built network is the spec, and the grouped form is two towers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alexnet.errors import ConfigError
+from alexnet.layers import LocalResponseNorm
+from alexnet.network import build
+from alexnet.spec import Spec
+from alexnet.variants import AS_RUN, NETWORKS, PAPER, SINGLE
+
+
+def narrow(spec: Spec, by: int = 16) -> Spec:
+    """Return a network with every width divided: all geometry real, little arithmetic."""
+    convs = tuple(replace(conv, maps=conv.maps // by) for conv in spec.convs)
+    dense = tuple(replace(layer, units=max(1, layer.units // by)) for layer in spec.dense)
+    return replace(spec, convs=convs, dense=dense, classes=10)
+
+
+@pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)
+def test_every_layer_has_the_size_and_parameters_that_the_spec_counts(spec):
+    spec = narrow(spec, 8)
+    network = build(spec)
+    kept = network.activations(
+        torch.zeros(2, 3, spec.image, spec.image), [layer.name for layer in spec.layers()][1:]
+    )
+    for layer in list(spec.layers())[1:]:
+        assert kept[layer.name][0].numel() == layer.outputs, layer.name
+        module = network.get_submodule(layer.name)
+        assert sum(p.numel() for p in module.parameters()) == layer.parameters, layer.name
+    assert network(torch.zeros(2, 3, spec.image, spec.image)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("spec", [PAPER, AS_RUN], ids=["paper", "as_run"])
+def test_the_grouped_network_is_two_towers(spec):
+    """Each tower run by itself, joined only where the paper joins them."""
+    network = build(narrow(spec), seed=3).double().eval()
+    x = torch.randn(2, 3, spec.image, spec.image, dtype=torch.float64) * 60
+    together = network.activations(x, ["pool2", "pool5"])
+    towers = [first_half(network, spec, x, tower) for tower in (0, 1)]
+    torch.testing.assert_close(together["pool2"], torch.cat(towers, 1), rtol=1e-10, atol=1e-12)
+
+
+def first_half(network, spec, x, tower):
+    """Run conv1 to pool2 with one tower's filters and normalisation alone."""
+    for name, module in network.named_children():
+        if name in ("conv1", "conv2"):
+            half = module.out_channels // 2
+            mine = slice(tower * half, tower * half + half)
+            if name == "conv1" and spec.convs[0].overhang:
+                x = torch.nn.functional.pad(x, (0, 3, 0, 3))
+            x = torch.nn.functional.conv2d(
+                x, module.weight[mine], module.bias[mine], module.stride, module.padding
+            )
+        elif isinstance(module, LocalResponseNorm):
+            x = LocalResponseNorm(module.norm, towers=1)(x)
+        else:
+            x = module(x)
+        if name == "pool2":
+            return x
+    raise AssertionError("no pool2")
+
+
+def test_initial_weights_are_those_of_the_spec():
+    network = build(replace(SINGLE, classes=10), seed=5)
+    for name, std, bias in [
+        ("conv1", 0.01, 0), ("conv2", 0.01, 1), ("conv3", 0.03, 0), ("conv4", 0.03, 1),
+        ("conv5", 0.03, 1), ("fc6", 0.01, 1), ("fc7", 0.01, 1), ("fc8", 0.01, 0),
+    ]:  # fmt: skip
+        layer = network.get_submodule(name)
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.02), name
+        assert abs(layer.weight.mean().item()) < 4 * std / layer.weight.numel() ** 0.5, name
+        assert (layer.bias == bias).all(), name
+
+
+def test_pytorchs_default_weights_where_the_spec_names_none():
+    network = build(narrow(NETWORKS["torchvision"]), seed=5)
+    bound = (network.conv2.in_channels * 25) ** -0.5
+    assert network.conv2.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+
+
+def test_a_seed_draws_the_same_weights_and_another_seed_others():
+    one, same, other = (build(narrow(PAPER), seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["fc6.weight"], other["fc6.weight"])
+
+
+def test_building_leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    build(narrow(PAPER), seed=None)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_state_dict_has_the_papers_names():
+    names = [f"{layer}.{kind}" for layer in
+             ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+             for kind in ("weight", "bias")]  # fmt: skip
+    assert list(build(PAPER, None).state_dict()) == names
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(ConfigError, match=r"takes images of \(3, 227, 227\)"):
+        build(narrow(PAPER))(torch.zeros(1, 3, 224, 224))
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest():
+    network = build(narrow(PAPER))
+    with pytest.raises(ConfigError, match="Did you mean 'conv5'"):
+        network.activations(torch.zeros(1, 3, 227, 227), ["conv55"])
+
+
+def test_as_run_orders_its_first_layers_as_the_source_did():
+    """Facts 1a: conv1, norm, pool, ReLU; conv2, ReLU, norm, same-map norm, pool."""
+    names = [name for name, _ in build(AS_RUN, None).named_children()][:9]
+    assert names == [
+        "conv1", "norm1", "pool1", "relu1", "conv2", "relu2", "norm2", "same_map_norm2", "pool2",
+    ]  # fmt: skip

@@ -1,0 +1,50 @@
+"""Recipes are values that refuse what cannot work."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from alexnet.cli.train import train
+from alexnet.errors import ConfigError
+from alexnet.recipes import PAPER, RECIPES, recipe_named
+
+
+def test_the_paper_is_as_printed():
+    """Section 5."""
+    assert (PAPER.batch_size, PAPER.momentum, PAPER.weight_decay) == (128, 0.9, 5e-4)
+    assert (PAPER.lr, PAPER.epochs, PAPER.max_drops, PAPER.schedule) == (0.01, 90, 3, "plateau")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0}, {"batch_size": 0}, {"momentum": 1}, {"epochs": -1}, {"crop_area": 2}],
+)
+def test_values_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        PAPER.with_(**wrong)
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'momentum'"):
+        PAPER.with_(momentun=0.5)
+    with pytest.raises(ConfigError, match="Did you mean 'as_run'"):
+        recipe_named("asrun")
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size"])
+def test_the_help_tells_the_defaults_that_the_recipes_have(field):
+    written = re.search(rf"\n    {field}\n +(.*?)\n    \w", train.__doc__, re.DOTALL)[1]
+    told = {
+        name: float(number)
+        for names, number in re.findall(r"([\w, ]+): (\d+)", written)
+        for name in names.replace(" ", "").split(",")
+    }
+    for name, recipe in RECIPES.items():
+        assert told.get(name, told.get("asrun")) == getattr(recipe, field), name
+
+
+def test_no_file_is_longer_than_a_reader_wants():
+    root = Path(__file__).parents[1] / "src"
+    longest = max(len(file.read_text().splitlines()) for file in root.rglob("*.py"))
+    assert longest <= 400

@@ -1,0 +1,93 @@
+"""The arithmetic of the paper and of the starting document."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from alexnet.errors import ConfigError
+from alexnet.spec import Dropout
+from alexnet.variants import NETWORKS, PAPER, SINGLE, TORCHVISION
+
+# The starting document's own counts. Its list of layers prints 384 filters for conv5; its
+# arithmetic, and the paper, have 256.
+DOCUMENT = {
+    "conv1": (55, 96, 34_944),
+    "conv2": (27, 256, 614_656),
+    "conv3": (13, 384, 885_120),
+    "conv4": (13, 384, 1_327_488),
+    "conv5": (13, 256, 884_992),
+    "fc6": (1, 4096, 37_752_832),
+    "fc7": (1, 4096, 16_781_312),
+    "fc8": (1, 1000, 4_097_000),
+}
+
+
+def test_each_layer_counts_as_in_the_starting_document():
+    counted = {
+        layer.name: (layer.size, layer.maps, layer.parameters)
+        for layer in SINGLE.layers()
+        if layer.parameters
+    }
+    assert counted == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("single", 62_378_344),
+        ("paper", 60_965_224),  # facts 1d
+        ("as_run", 60_965_224),
+        ("caffe", 60_965_224),
+        ("caffenet", 60_965_224),
+        ("torchvision", 61_100_840),
+        ("cifar_quick", 145_578),  # 2,432 + 25,632 + 51,264 + 65,600 + 650
+        ("cifar_local", 2_112_970),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, parameters):
+    assert NETWORKS[name].parameters == parameters
+
+
+@pytest.mark.parametrize("network", [SINGLE, PAPER])
+def test_neurons_are_the_published_ones(network):
+    assert network.neurons == 659_272
+    assert network.neurons + network.inputs == 813_859
+
+
+def test_pools_give_the_sizes_of_the_paper():
+    sizes = [layer.size for layer in PAPER.layers() if layer.kind == "pool"]
+    assert sizes == [27, 13, 6]
+
+
+def test_the_paper_has_over_twice_the_multiplications_of_its_towers_left_out():
+    assert (SINGLE.macs, PAPER.macs) == (1_135_256_096, 724_406_816)
+
+
+@pytest.mark.parametrize(("network", "smallest"), [(SINGLE, 67), (TORCHVISION, 63)])
+def test_an_image_too_small_is_refused_with_the_smallest_that_is_not(network, smallest):
+    assert replace(network, image=smallest).flat == (256, 1)
+    with pytest.raises(ConfigError, match=rf"cannot take {smallest - 1}-pixel.* {smallest} pixels"):
+        replace(network, image=smallest - 1)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 21_841])
+def test_any_number_of_classes(classes):
+    changed = replace(PAPER, classes=classes)
+    assert changed.parameters == 60_965_224 - 4_097_000 + 4097 * classes
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classes": 0}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
+)
+def test_values_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        replace(PAPER, **wrong)
+
+
+def test_counting_loads_no_numerical_library():
+    asked = (
+        "import sys, alexnet.variants; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

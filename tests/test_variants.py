@@ -1,0 +1,91 @@
+"""Each switch changes one thing."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet.errors import ConfigError
+from alexnet.network import build
+from alexnet.values import differences
+from alexnet.variants import (
+    AS_RUN,
+    PAPER,
+    SINGLE,
+    network_named,
+    plain_pooling,
+    with_input,
+    with_lrn,
+    without_layer,
+    without_lrn,
+)
+
+
+def test_an_unknown_network_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'paper'"):
+        network_named("papr")
+
+
+def test_plain_pooling_keeps_the_head_at_6x6():
+    """Facts 1a: 55 -> 28 -> 26 -> 13 -> 13 -> 11 -> 6."""
+    sizes = [layer.size for layer in plain_pooling(PAPER).layers()]
+    assert sizes[:9] == [227, 55, 28, 26, 13, 13, 13, 11, 6]
+    assert plain_pooling(PAPER).parameters == PAPER.parameters
+
+
+@pytest.mark.parametrize("form", ["227", "224-overhang", "224-padded"])
+def test_every_answer_to_224_or_227_gives_55(form):
+    changed = with_input(SINGLE, form)
+    assert [layer.size for layer in changed.layers()][1] == 55
+    assert changed.parameters == SINGLE.parameters
+
+
+@pytest.mark.parametrize("name", ["conv3", "conv4", "conv5"])
+def test_a_layer_can_be_taken_out_and_the_head_still_sees_6x6(name):
+    changed = without_layer(PAPER, name)
+    assert name not in [conv.name for conv in changed.convs]
+    assert changed.flat[1] == 6
+    assert sum(p.numel() for p in build(changed, None).parameters()) == changed.parameters
+
+
+def test_conv1_cannot_be_taken_out():
+    with pytest.raises(ConfigError, match="'conv1' cannot be taken out"):
+        without_layer(PAPER, "conv1")
+
+
+def test_without_lrn_has_no_norm_of_either_kind():
+    names = dict(build(without_lrn(AS_RUN), None).named_children())
+    assert not [name for name in names if "norm" in name]
+
+
+def test_lrn_constants_change_in_every_layer():
+    changed = with_lrn(PAPER, k=1.5)
+    assert differences(PAPER, changed) == {
+        "convs.conv1.norm.k": (2.0, 1.5),
+        "convs.conv2.norm.k": (2.0, 1.5),
+    }
+
+
+def test_paper_and_as_run_differ_in_named_fields_only():
+    """Facts 1b, line by line."""
+    changed = differences(PAPER, AS_RUN)
+    assert set(changed) == {
+        "name", "image", "convs.conv1.overhang", "convs.conv1.order",
+        "convs.conv1.norm.alpha_over_n", "convs.conv2.norm.alpha_over_n",
+        *(f"convs.conv2.same_map_norm{tail}" for tail in
+          (".size", ".alpha_over_n", ".beta", ".k")),
+        "convs.conv3.std", "convs.conv4.std", "convs.conv5.std",
+    }  # fmt: skip
+    assert changed["convs.conv3.std"] == (0.01, 0.03)
+
+
+def test_single_is_the_paper_in_one_tower_with_the_weights_of_the_source():
+    assert set(differences(PAPER, SINGLE)) == {
+        "name", "towers", "convs.conv3.std", "convs.conv4.std", "convs.conv5.std",
+    }  # fmt: skip
+
+
+def test_switches_combine():
+    changed = replace(
+        plain_pooling(without_lrn(with_input(PAPER, "224-overhang"))), activation="tanh"
+    )
+    assert "tanh5" in dict(build(changed, None).named_children())

@@ -1,0 +1,136 @@
+"""A run goes on where it stopped, as if it had not, and refuses to become another one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet.files import sha256
+from tests.conftest import QUICK
+
+STEPS = 60
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line.get("loss", line.get("val_top1"))) for line in lines]
+
+
+def weights(run: Path) -> str:
+    newest = max((run / "checkpoints").glob("step-*"))
+    return sha256(newest / "weights.safetensors")
+
+
+def training(photographs, run, *more):
+    arguments = ("train", photographs, "--out", run, *QUICK, "--max-steps", STEPS, *more)
+    return [sys.executable, "-m", "alexnet", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photographs, tmp_path_factory, environment):
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    subprocess.run(training(photographs, run), env=environment, check=True, capture_output=True)
+    return run
+
+
+def started(photographs, run, environment, until):
+    """Start a training and return it once its metrics have `until` lines."""
+    process = subprocess.Popen(
+        training(photographs, run, "--checkpoint-every", 5),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        metrics = run / "metrics.jsonl"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= until:
+            break
+        time.sleep(0.005)
+    return process
+
+
+def test_after_sigkills_the_curve_and_the_weights_are_those_of_an_undisturbed_run(
+    photographs, undisturbed, tmp_path, environment
+):
+    run = tmp_path / "run"
+    killed = 0
+    for until in (7, 23, 38, 51):
+        process = started(photographs, run, environment, until)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    done = subprocess.run(
+        training(photographs, run), env=environment, capture_output=True, text=True, check=True
+    )
+    assert killed >= 3
+    assert "Going on after step" in done.stdout
+    assert losses(run) == losses(undisturbed)
+    assert weights(run) == weights(undisturbed)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_that_step_and_goes_on(
+    photographs, undisturbed, tmp_path, environment, sent, status
+):
+    run = tmp_path / "run"
+    process = started(photographs, run, environment, 12)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Stopped and saved after step" in output
+    last = losses(run)[-1][0]
+    assert (run / "checkpoints" / f"step-{last:08}").is_dir()
+    subprocess.run(training(photographs, run), env=environment, check=True, capture_output=True)
+    assert losses(run) == losses(undisturbed)
+    assert weights(run) == weights(undisturbed)
+
+
+def test_a_finished_run_only_tests_again(undisturbed, command):
+    before = weights(undisturbed)
+    done = command("train", "--out", undisturbed)
+    assert done.returncode == 0, done.stderr
+    assert "ten views: top-1" in done.stdout
+    assert "step 1/" not in done.stdout
+    assert weights(undisturbed) == before
+
+
+def test_more_epochs_extend_a_run(trained, command, tmp_path):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    done = command("train", "--out", tmp_path / "run", "--max-steps", 15)
+    assert done.returncode == 0, done.stderr
+    assert "Going on after step 12 of 15" in done.stdout
+    assert [step for step, _ in losses(tmp_path / "run")][-1] == 15
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--lr", "0.5"), "recipe.lr: 0.001 in the run, 0.5 now"),
+        (("--seed", "3"), "recipe.seed: 0 in the run, 3 now"),
+        (("--batch-size", "7"), "recipe.batch_size: 12 in the run, 7 now"),
+        (("--network", "cifar_local"), "spec.image: 32 in the run, 24 now"),
+        (("elpv",), "data_fingerprint"),
+    ],
+)
+def test_a_run_that_was_begun_otherwise_is_refused_with_the_difference(
+    trained, command, flags, told
+):
+    done = command("train", *flags, "--out", trained)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "was begun otherwise" in done.stderr
+
+
+def test_the_configuration_tells_everything(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["spec"]["name"] == "cifar_quick"
+    assert config["classes"] == ["defective", "functional"]
+    assert config["recipe"]["seed"] == 0
+    assert "--network cifar_quick" in config["made_with"]["command"]
+    assert config["made_with"]["torch"]
+    assert list(trained.glob("events.out.tfevents*"))

@@ -1,0 +1,67 @@
+"""The loop: it learns, repeats itself, and stops when the loss is no number."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alexnet.errors import TrainingError
+from alexnet.network import build
+from alexnet.recipes import PAPER
+from alexnet.spec import Dropout
+from alexnet.training.optimizer import make_optimizer, rates_at
+from alexnet.training.trainer import train
+from alexnet.variants import CIFAR_QUICK
+
+SPEC = replace(CIFAR_QUICK, dropout=Dropout(rate=0.5)).with_layers("conv1", std=0.01)
+RECIPE = PAPER.with_(lr=1e-3, batch_size=8)
+
+
+def batches(wrong_at=None):
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(8) % 4
+    images = torch.randn(8, 3, 32, 32, generator=draws) * 60
+    for number in itertools.count(1):
+        yield (images * float("nan") if number == wrong_at else images), labels
+
+
+def run(done=0, total=12, network=None, wrong_at=None, kind=torch.float32):
+    network = network or build(SPEC)
+    optimizer = make_optimizer(network, RECIPE)
+    steps = train(
+        network, optimizer, batches(wrong_at), RECIPE, lambda step: rates_at(RECIPE, 0.0),
+        done=done, total=total, kind=kind,
+    )  # fmt: skip
+    return network, steps
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_it_learns_a_batch_by_heart(kind):
+    losses = [step.loss for step in run(total=150, kind=kind)[1]]
+    assert losses[0] == pytest.approx(2.303, abs=0.8)  # ln 10, and what the first weights add
+    assert losses[-1] < 0.5
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit():
+    assert [s.loss for s in run()[1]] == [s.loss for s in run()[1]]
+
+
+def test_a_loss_that_is_no_number_changes_nothing_and_says_what_to_try():
+    network, steps = run(wrong_at=3)
+    list(itertools.islice(steps, 2))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"nan at step 3, at a learning rate of 0\.001.*lower"):
+        next(steps)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_no_batch_is_drawn_for_a_step_that_is_not_taken():
+    drawn = []
+    source = ((drawn.append(1), batch)[1] for batch in batches())
+    network = build(SPEC)
+    list(
+        train(network, make_optimizer(network, RECIPE), source, RECIPE,
+              lambda step: rates_at(RECIPE, 0.0), done=0, total=3, kind=torch.float32)
+    )  # fmt: skip
+    assert len(drawn) == 3
