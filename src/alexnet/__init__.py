@@ -1,7 +1,7 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012), complete.
 
->>> import alexnet
->>> alexnet.spec("single").parameters
+>>> from alexnet.variants import SINGLE
+>>> SINGLE.parameters
 62378344
 """
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.version import __version__
 
-__all__ = ["__version__", "build", "load", "spec"]
+__all__ = ["__version__", "build", "load"]
 
 if TYPE_CHECKING:
-    from alexnet.api import build, load, spec
+    from alexnet.api import build, load
 
 
 def __getattr__(name: str) -> Any:

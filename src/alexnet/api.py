@@ -1,4 +1,4 @@
-"""The public Python interface, gathered: `spec`, `build`, `load`."""
+"""The public Python interface, gathered: `build`, `switched`, `load`."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alexnet.prediction import Model
 
 
-def spec(
+def switched(
     name: str = "single",
     *,
     num_classes: int | None = None,
@@ -87,17 +87,17 @@ def build(network: "str | Spec" = "single", *, seed: int = 0, **switches: object
     seed
         Of the initial weights.
     **switches
-        Those of `spec`, with a name: ``alexnet.build("paper", num_classes=10)``.
+        Those of `switched`: ``alexnet.build("paper", num_classes=10)``.
 
     Returns
     -------
     AlexNet
         A `torch.nn.Module` in training mode: pixels ``(N, 3, 227, 227)`` to logits
-        ``(N, num_classes)``; `spec.pixels` says what the pixels are.
+        ``(N, num_classes)``; ``network.spec.pixels`` says what the pixels are.
     """
     from alexnet.network import build as build_network
 
-    chosen = network if isinstance(network, Spec) else spec(network, **switches)  # type: ignore[arg-type]
+    chosen = network if isinstance(network, Spec) else switched(network, **switches)  # type: ignore[arg-type]
     return build_network(chosen, seed)
 
 
