@@ -1,7 +1,6 @@
 """What the machine can do, and how it is made to do it: device, types, compiler, memory."""
 
 import ctypes
-import os
 import platform
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -85,7 +84,13 @@ def keep_freed_memory(keep: bool = True) -> bool:
 
 
 def use_threads(count: int | None) -> int:
-    """Use `count` processor threads, or all that this process may run on; return how many."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(count or available or 1)
+    """Use `count` processor threads, or PyTorch's choice: ``OMP_NUM_THREADS``, else every core.
+
+    Returns
+    -------
+    int
+        How many threads are used.
+    """
+    if count:
+        torch.set_num_threads(count)
     return torch.get_num_threads()

@@ -115,15 +115,13 @@ class Model:
         return self.classes.index(name)
 
 
-def load(run: str | Path, *, threads: int | None = None) -> Model:
+def load(run: str | Path) -> Model:
     """Load a trained run.
 
     Parameters
     ----------
     run : str or Path
         The folder that ``alexnet train --out`` made.
-    threads : int
-        Processor threads to use; all by default.
 
     Raises
     ------
@@ -133,8 +131,6 @@ def load(run: str | Path, *, threads: int | None = None) -> Model:
     opened = Run.open(run)
     checkpoint = opened.weights()
     device = machine.best_device()
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
     config = opened.config
     network = build(config.spec, seed=None)
     network.load_state_dict(checkpoint.weights)

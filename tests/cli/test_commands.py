@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import alexnet
+from tests.conftest import QUICK
 
 
 def test_help_names_every_command_and_every_command_has_an_example(command):
@@ -254,3 +255,41 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
     assert done.returncode == 0
     assert "skipped train/defective/torn.jpg: It is not an image of a known format." in done.stdout
     assert "1 images were skipped" in done.stdout
+
+
+def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):
+    """A real terminal on standard error, as a person has it."""
+    import os
+    import pty
+    import subprocess
+    import sys
+
+    ours, theirs = pty.openpty()
+    arguments = ("train", photographs, "--out", tmp_path / "run", *QUICK, "--max-steps", "6")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alexnet", *map(str, arguments)],
+        env={**environment, "TERM": "xterm"}, stderr=theirs, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    process.stdout.close()
+    assert b"images/s" in shown
+    assert b"loss" in shown
+    assert b"ten views: top-1" in shown
+
+
+@pytest.mark.parametrize(("network", "told"), [("cifar_quick", "sees 32"), ("single", "sees 227")])
+def test_data_prepared_at_a_size_that_does_not_fit_is_refused(command, prepared, network, told):
+    done = command("train", prepared.root, "--network", network)
+    assert done.returncode == 1
+    assert f"The data was prepared at 64 pixels and network '{network}' {told}" in done.stderr

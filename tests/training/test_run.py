@@ -88,6 +88,17 @@ def test_asked_to_stop_it_saves_that_step_and_goes_on(
     assert weights(run) == weights(undisturbed)
 
 
+def test_a_compiled_run_in_bfloat16_goes_on_bit_for_bit(photographs, tmp_path, environment):
+    """The fast path: the compiler's own random numbers for dropout, and reduced precision."""
+    fast = ("--set", "compile=yes", "--set", "precision=bf16")
+    for run, stops in ((tmp_path / "whole", (18,)), (tmp_path / "parts", (6, 12, 18))):
+        for steps in stops:
+            asked = [*training(photographs, run, *fast), "--set", f"max_steps={steps}"]
+            subprocess.run(asked, env=environment, check=True, capture_output=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
 def test_a_finished_run_only_tests_again(undisturbed, command):
     before = weights(undisturbed)
     done = command("train", "--out", undisturbed)

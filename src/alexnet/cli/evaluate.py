@@ -34,6 +34,7 @@ def evaluate(
     """
     import sys
 
+    from alexnet import machine
     from alexnet.cli.screen import tested
     from alexnet.data.cache import ready
     from alexnet.data.prepare import Options
@@ -42,7 +43,9 @@ def evaluate(
     from alexnet.training.run import Run
 
     config = Run.open(run).config
-    model = load(run, threads=threads)
+    machine.keep_freed_memory()
+    machine.use_threads(threads)
+    model = load(run)
     prepared = ready(
         data or config.data,
         Options(size=model.prepared),

@@ -54,6 +54,11 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
         return FAILED
+    except OSError as error:  # of the disk or the folder, where no sentence of ours fits better
+        if debug:
+            raise
+        print(f"alexnet: {error.strerror}: {error.filename!r}.", file=sys.stderr)
+        return FAILED
     return int(status or 0)
 
 

@@ -43,9 +43,12 @@ def predict(
         raise ConfigError(f"--top is {top}.", "It must be at least 1.")
     files = [file for name in images for file in named(name)]
 
+    from alexnet import machine
     from alexnet.prediction import load
 
-    model = load(run, threads=threads)
+    machine.keep_freed_memory()
+    machine.use_threads(threads)
+    model = load(run)
     results: list[dict[str, object]] = []
     refused = 0
     for file in files:

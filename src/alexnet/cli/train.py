@@ -112,6 +112,7 @@ def opened(
     where = data or (old.data if old else "elpv")
     options = Options(size=prepared_size(spec))
     prepared = ready(where, options, seed=plan.seed, say=screen.say, report=screen.prepared)
+    check_size(prepared.manifest.size, spec)
     config = RunConfig(
         spec=replace(spec, classes=len(prepared.classes)),
         recipe=plan,
@@ -143,6 +144,17 @@ def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple
 def prepared_size(spec: "Spec") -> int:
     """Return the side to prepare images at: 256 as in the paper, 32 for the CIFAR networks."""
     return 32 if spec.image <= 32 else max(256, spec.image + 29)
+
+
+def check_size(size: int, spec: "Spec") -> None:
+    """See that the network's crops fit into the prepared images, and are most of them."""
+    from alexnet.errors import DataError
+
+    if not spec.image <= size < 2 * spec.image:
+        raise DataError(
+            f"The data was prepared at {size} pixels and network {spec.name!r} sees {spec.image}.",
+            f"Prepare it with --size {prepared_size(spec)}, or name the source itself.",
+        )
 
 
 def follow(run: "Run", data: "PreparedData") -> int:
