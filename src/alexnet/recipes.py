@@ -65,6 +65,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}.", "It must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}.", "It must be 0 to 4294967295.")
         for name in ("epochs", "lr", "colour_noise_divisor", "validate_every"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "It must be above 0.")

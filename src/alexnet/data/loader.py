@@ -37,7 +37,9 @@ class Batch:
 @lru_cache(maxsize=2)
 def shuffled(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of an epoch: a permutation of ``range(images)``."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=epoch)).permutation(images)
+    # The epoch is part of the key: neighbouring counters of one key give shifted copies of one row.
+    key = np.array([seed, epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(images)
 
 
 def training_numbers(images: int, batch_size: int, step: int, seed: int) -> tuple[int, ...]:
