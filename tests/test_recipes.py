@@ -18,7 +18,17 @@ def test_the_paper_is_as_printed():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": 0}, {"batch_size": 0}, {"momentum": 1}, {"epochs": -1}, {"crop_area": 2}],
+    [
+        {"lr": 0},
+        {"batch_size": 0},
+        {"momentum": 1},
+        {"epochs": -1},
+        {"crop_area": 2},
+        {"seed": -1},
+        {"epochs": float("inf")},
+        {"weight_decay": -1},
+        {"threads": 0},
+    ],
 )
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):

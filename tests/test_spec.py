@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet.errors import ConfigError
-from alexnet.spec import Dropout
+from alexnet.spec import LRN, Dropout, Pool, SameMapNorm
 from alexnet.variants import NETWORKS, PAPER, SINGLE, TORCHVISION
 
 # The starting document's own counts. Its list of layers prints 384 filters for conv5; its
@@ -76,6 +76,26 @@ def test_an_image_too_small_is_refused_with_the_smallest_that_is_not(network, sm
 def test_any_number_of_classes(classes):
     changed = replace(PAPER, classes=classes)
     assert changed.parameters == 60_965_224 - 4_097_000 + 4097 * classes
+
+
+@pytest.mark.parametrize(
+    ("layer", "wrong"),
+    [
+        ("conv1", {"stride": 0}),
+        ("conv1", {"sees": "tower"}),  # 3 colours for two towers
+        ("conv2", {"maps": 255}),
+        ("conv1", {"order": ("norm", "pool")}),
+        ("conv1", {"order": ("activation", "norm")}),
+        ("conv1", {"order": ("activation", "norm", "pool", "pool")}),
+        ("conv1", {"pool": Pool(stride=0)}),
+        ("conv1", {"norm": LRN(size=0)}),
+        ("conv2", {"same_map_norm": SameMapNorm(size=4)}),
+        ("conv2", {"padding": -1}),
+    ],
+)
+def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
+    with pytest.raises(ConfigError, match=layer):
+        PAPER.with_layers(layer, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from alexnet.errors import ConfigError
+
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
 
@@ -76,10 +78,16 @@ def keep_freed_memory(keep: bool = True) -> bool:
         return False
     library = ctypes.CDLL(None)
     if keep:
-        settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 256 << 20))
-    else:  # the defaults of glibc
-        settings = ((MMAP_MAX, 65536), (TRIM_THRESHOLD, 128 << 10), (TOP_PAD, 128 << 10))
-    taken = [library.mallopt(name, value) for name, value in settings]
+        settings = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 256 << 20}
+    else:  # what glibc's own moving thresholds come to in a process with large blocks
+        settings = {
+            MMAP_MAX: 65536,
+            MMAP_THRESHOLD: 32 << 20,
+            TRIM_THRESHOLD: 64 << 20,
+            TOP_PAD: 128 << 10,
+        }
+        library.malloc_trim(0)
+    taken = [library.mallopt(name, value) for name, value in settings.items()]
     return all(taken)
 
 
@@ -91,6 +99,8 @@ def use_threads(count: int | None) -> int:
     int
         How many threads are used.
     """
-    if count:
+    if count is not None:
+        if count < 1:
+            raise ConfigError(f"{count} threads cannot do anything.", "Give 1 or more.")
         torch.set_num_threads(count)
     return torch.get_num_threads()

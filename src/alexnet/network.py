@@ -173,10 +173,9 @@ def build(spec: Spec, seed: int | None = 0) -> AlexNet:
 
     With ``seed=None`` the weights are left undrawn, for a checkpoint to fill.
     """
-    if seed is None:
-        with torch.device("meta"):
-            network = AlexNet(spec)
-        return network.to_empty(device="cpu")
-    network = AlexNet(spec)
-    initialise(network, seed)
+    with torch.device("meta"):  # else PyTorch would draw every weight first, to be overwritten
+        network = AlexNet(spec)
+    network.to_empty(device="cpu")
+    if seed is not None:
+        initialise(network, seed)
     return network

@@ -91,8 +91,14 @@ class Model:
         Raises
         ------
         DataError
-            When the data has a class that the run does not know, or images too small.
+            When the data has a class that the run does not know, or was prepared at another size.
         """
+        if data.manifest.size != self.prepared:
+            raise DataError(
+                f"The data was prepared at {data.manifest.size} pixels and the run's at "
+                f"{self.prepared}.",
+                f"Prepare it with --size {self.prepared}, or name the source itself.",
+            )
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
             Batch(batch.images, labels[batch.labels], batch.numbers)

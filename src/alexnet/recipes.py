@@ -1,5 +1,7 @@
 """The named ways to train a network, each a value. Every field can be set on the command line."""
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
@@ -60,25 +62,22 @@ class Recipe:
     validate_every: float = 1.0  # epochs
 
     def __post_init__(self) -> None:
-        at_least_one = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps")
-        for name in at_least_one:
+        counts = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps", "patience")
+        self._require(counts, lambda value: value >= 1, "at least 1")
+        positive = ("epochs", "lr", "colour_noise_divisor", "validate_every")
+        self._require(positive, lambda value: 0 < value < math.inf, "above 0, and a number")
+        at_least_0 = ("weight_decay", "colour_noise", "bias_lr", "max_drops")
+        self._require(at_least_0, lambda value: value >= 0, "at least 0")
+        shares = ("momentum", "label_smoothing", "warmup")
+        self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
+        self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
+
+    def _require(self, names: Iterable[str], holds: Callable[[float], bool], what: str) -> None:
+        for name in names:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}.", "It must be at least 1.")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed is {self.seed}.", "It must be 0 to 4294967295.")
-        for name in ("epochs", "lr", "colour_noise_divisor", "validate_every"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", "It must be above 0.")
-        for name in ("momentum", "label_smoothing", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}.", "It must be at least 0 and below 1."
-                )
-        if self.crop_area is not None and not 0 < self.crop_area <= 1:
-            raise ConfigError(
-                f"crop_area is {self.crop_area}.", "It must be above 0 and at most 1."
-            )
+            if value is not None and not holds(value):
+                raise ConfigError(f"{name} is {value}.", f"It must be {what}.")
 
     def with_(self, **changes: Any) -> Self:
         """Return a copy with some fields changed.

@@ -156,12 +156,35 @@ class Spec:
             )
         if not self.convs:
             raise ConfigError("A network needs at least one convolution.")
+        maps = self.channels
         for conv in self.convs:
-            if conv.maps % self.towers:
-                raise ConfigError(
-                    f"{conv.name} has {conv.maps} maps, which two towers cannot share."
-                )
+            self._check(conv, maps)
+            maps = conv.maps
         self._check_sizes()
+
+    def _check(self, conv: Conv, maps: int) -> None:
+        """See that a convolution can be built on `maps` input maps."""
+        if min(conv.maps, conv.kernel, conv.stride) < 1 or min(conv.padding, conv.overhang) < 0:
+            raise ConfigError(f"{conv.name} has a size below 1, or a padding below 0.")
+        if conv.maps % self.towers or maps % self.groups(conv):
+            raise ConfigError(
+                f"{conv.name} makes {conv.maps} maps of {maps}, which two towers cannot share."
+            )
+        steps: tuple[tuple[Step, object], ...] = (
+            ("activation", True),
+            ("norm", conv.norm),
+            ("same_map_norm", conv.same_map_norm),
+            ("pool", conv.pool),
+        )
+        for step, present in steps:
+            if conv.order.count(step) > 1 or (present and step not in conv.order):
+                raise ConfigError(f"The order of {conv.name} should have {step!r} once.")
+        if conv.pool and min(conv.pool.window, conv.pool.stride) < 1:
+            raise ConfigError(f"The pool after {conv.name} has a size below 1.")
+        if conv.norm and conv.norm.size < 1:
+            raise ConfigError(f"The norm after {conv.name} has a window below 1.")
+        if conv.same_map_norm and conv.same_map_norm.size % 2 == 0:
+            raise ConfigError(f"The square of the same-map norm after {conv.name} must be odd.")
 
     def groups(self, conv: Conv) -> int:
         """Return how many groups the convolution's input maps are split into: 1 or `towers`."""

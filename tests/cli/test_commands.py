@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 import alexnet
+from alexnet.cli.train import check_size, prepared_size
+from alexnet.variants import network_named
 from tests.conftest import QUICK
 
 
@@ -211,6 +214,8 @@ def no_checkpoint(trained, tmp_path):
         (("predict", "{trained}"), 1, "No image was named"),
         (("summary", "papr"), 1, "Did you mean 'paper'?"),
         (("summary", "single", "--set", "image=50"), 1, "The smallest it takes is 67 pixels"),
+        (("evaluate", "{trained}", "--threads", "0"), 1, "0 threads cannot"),
+        (("bench", "--rounds", "0"), 1, "--rounds is 0"),
         (("bench", "trian"), 1, "Did you mean 'train'?"),
         (("predct",), 2, "predict"),
     ],
@@ -281,11 +286,21 @@ def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):
             break
         shown += part
     os.close(ours)
-    assert process.wait() == 0
-    process.stdout.close()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
     assert b"images/s" in shown
     assert b"loss" in shown
-    assert b"ten views: top-1" in shown
+    assert b"ten views: top-1" in said
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [(227, 256), (224, 256), (67, 76), (112, 126), (300, 338), (32, 32), (24, 32)],
+)
+def test_images_are_prepared_at_a_size_in_proportion_to_the_networks(image, size):
+    spec = network_named("cifar_quick" if image < 63 else "single")
+    assert prepared_size(replace(spec, image=image)) == size
+    check_size(size, replace(spec, image=image))
 
 
 @pytest.mark.parametrize(("network", "told"), [("cifar_quick", "sees 32"), ("single", "sees 227")])

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from alexnet.data.cache import ready
+from alexnet.data.prepare import Options
 from alexnet.data.sources import class_folders, open_source
 from alexnet.errors import DataError
 
@@ -99,11 +101,56 @@ def test_parquet_gives_the_images_of_the_folders(photographs, tmp_path):
         assert ours == [(item.read(), item.label) for item in folders.splits[split]]
 
 
+def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_path):
+    row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
+    for wrong, message in (
+        (row, "without a label"),
+        (row | {"label": None}, "is not Parquet with the columns"),
+        ({"label": 0}, "is not Parquet with the columns"),
+    ):
+        pq.write_table(pa.Table.from_pylist([wrong]), tmp_path / "train.parquet")
+        with pytest.raises(DataError, match=message):
+            open_source(tmp_path)
+
+
+def test_splits_that_contradict_each_other_are_refused(photographs, tmp_path):
+    shutil.copytree(photographs / "test", tmp_path / "val")
+    with pytest.raises(DataError, match="has 'val' and no 'train'"):
+        open_source(tmp_path)
+    shutil.copytree(photographs / "train", tmp_path / "train")
+    shutil.copytree(photographs / "test", tmp_path / "validation")
+    with pytest.raises(DataError, match="more than one of val"):
+        open_source(tmp_path)
+
+
+def test_two_images_a_class_are_one_to_train_and_one_to_test(photographs, tmp_path):
+    for name in ("defective", "functional"):
+        (tmp_path / name).mkdir()
+        for file in sorted((photographs / "train" / name).iterdir())[:2]:
+            shutil.copy(file, tmp_path / name)
+    assert {split: len(items) for split, items in open_source(tmp_path).splits.items()} == {
+        "train": 2,
+        "test": 2,
+    }
+
+
+def test_the_cache_notices_a_changed_photograph(photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(photographs, tmp_path / "data")
+    before = ready(tmp_path / "data", Options(size=32))
+    assert ready(tmp_path / "data", Options(size=32)).root == before.root
+    files = sorted((tmp_path / "data" / "train" / "defective").iterdir())
+    files[0].write_bytes(files[1].read_bytes())
+    after = ready(tmp_path / "data", Options(size=32))
+    assert after.root != before.root
+    assert after.splits["train"][0].image == after.splits["train"][1].image
+
+
 def test_parquet_without_class_names_takes_those_of_a_file_or_numbers(photographs, tmp_path):
     huggingface(photographs, tmp_path, "train", names=None)
     assert open_source(tmp_path).classes == ("0", "1")
-    (tmp_path / "classes.txt").write_text("bad\ngood\n")
-    assert open_source(tmp_path).classes == ("bad", "good")
+    (tmp_path / "classes.txt").write_text("very bad\ngood\n")
+    assert open_source(tmp_path).classes == ("very bad", "good")
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,10 @@ def test_a_full_disk_is_a_sentence_and_the_one_before_stays(tmp_path):
         pytest.skip("tmpfs cannot be mounted here")
     try:
         save(disk, 1)
-        with pytest.raises(AlexNetError, match=r"The disk is full: .* MB are free"):
-            save_checkpoint(disk, 2, {"fc6.weight": torch.zeros(100_000)}, {})
+        large = torch.zeros(100_000)
+        for weights, state in (({"fc6.weight": large}, {}), (WEIGHTS, {"velocity": large})):
+            with pytest.raises(AlexNetError, match=r"The disk is full: .* MB are free"):
+                save_checkpoint(disk, 2, weights, state)
         assert load_newest(disk).step == 1
         assert not list(disk.glob(".*.part"))
     finally:

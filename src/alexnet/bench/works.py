@@ -1,8 +1,8 @@
 """What is measured: a training step, an inference, the normalisation; ours and the peers'.
 
 Ours runs with freed memory kept in the process (`machine.keep_freed_memory`), as `alexnet train`
-does; the peers run with the C library's defaults, as their users do, and once more, marked
-``-kept``, with our memory setting, so that the difference can be seen.
+does; the peers run as glibc treats a process with large blocks by default, as their users have
+it, and once more, marked ``-kept``, with our memory setting, so that the difference can be seen.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alexnet import machine
 from alexnet.bench.peers import plain_lrn, plain_network
+from alexnet.errors import ConfigError
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
 from alexnet.recipes import FAST
@@ -162,7 +163,9 @@ def _inference(
 def lrn_work(setting: Setting) -> Work:
     """Return the normalisation after conv1 alone, against PyTorch's and against a copy."""
     conv1 = setting.spec.convs[0]
-    norm = next(conv.norm for conv in setting.spec.convs if conv.norm)
+    norm = conv1.norm
+    if norm is None:
+        raise ConfigError(f"Network {setting.spec.name!r} has no LRN after conv1 to measure.")
     side = next(layer.size for layer in setting.spec.layers() if layer.name == conv1.name)
     x = torch.randn(setting.batch_size, conv1.maps, side, side, device=setting.device)
     x = x.contiguous(memory_format=torch.channels_last)

@@ -38,6 +38,10 @@ def bench(
         if work not in WORKS:
             raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
 
+    for name, value in (("batch-size", batch_size), ("rounds", rounds)):
+        if value < 1:
+            raise ConfigError(f"--{name} is {value}.", "It must be at least 1.")
+
     from alexnet.bench.report import as_text, measured
     from alexnet.variants import network_named
 

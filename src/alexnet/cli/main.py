@@ -57,7 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # of the disk or the folder, where no sentence of ours fits better
         if debug:
             raise
-        print(f"alexnet: {error.strerror}: {error.filename!r}.", file=sys.stderr)
+        where = f": {error.filename!r}" if error.filename else ""
+        print(f"alexnet: {error.strerror or error}{where}.", file=sys.stderr)
         return FAILED
     return int(status or 0)
 

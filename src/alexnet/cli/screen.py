@@ -18,7 +18,7 @@ LINE_EVERY = 10.0  # seconds between plain lines
 
 
 class Screen:
-    """Shows progress on standard error; `say` and results go to standard output."""
+    """Shows progress on standard error and says results on standard output."""
 
     def __init__(self, log: Callable[[str], None] = lambda text: None) -> None:
         self._log = log
@@ -33,7 +33,9 @@ class Screen:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(
+                *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+            )
             self._bar.start()
         return self
 
@@ -49,8 +51,8 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line, above the bar if there is one, and log it."""
         self._log(text)
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+        if self._bar is not None and sys.stdout.isatty():  # one terminal shows both
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, flush=True)
 
@@ -104,7 +106,7 @@ class Screen:
             self._bar.update(self._task, description=text, completed=done)
         elif last or time.monotonic() - self._printed >= LINE_EVERY:
             self._printed = time.monotonic()
-            print(text, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     def _clear(self) -> None:
         if self._bar is not None and self._task is not None:

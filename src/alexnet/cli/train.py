@@ -119,6 +119,7 @@ def opened(
         classes=prepared.classes,
         data=str(prepared.root.resolve()),
         data_fingerprint=prepared.manifest.fingerprint,
+        data_size=prepared.manifest.size,
         made_with=made_with(),
     )
     folder = out or Path("runs") / prepared.manifest.name
@@ -142,8 +143,10 @@ def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple
 
 
 def prepared_size(spec: "Spec") -> int:
-    """Return the side to prepare images at: 256 as in the paper, 32 for the CIFAR networks."""
-    return 32 if spec.image <= 32 else max(256, spec.image + 29)
+    """Return the side to prepare images at: 256 for 227, as in the paper, and in proportion."""
+    if spec.image <= 32:
+        return 32
+    return 256 if 200 <= spec.image <= 240 else round(spec.image * 256 / 227)
 
 
 def check_size(size: int, spec: "Spec") -> None:

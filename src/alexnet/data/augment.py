@@ -57,7 +57,7 @@ def normaliser(
     Raises
     ------
     DataError
-        When the images of the statistics are smaller than `size`.
+        When the mean is an image, and smaller than `size`.
     """
     if pixels.mean == "image":
         prepared = statistics.mean_image.shape[-1]

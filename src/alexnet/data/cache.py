@@ -1,5 +1,6 @@
 """Any data a user can name -> an opened prepared data set, prepared into a cache if need be."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -53,8 +54,9 @@ def ready(
     source = open_source(where, seed)
     for note in source.notes:
         say(note)
-    name = f"{source.name}-{source.fingerprint()[:12]}-{options.size}"
-    root = cache_folder() / name
+    identity = f"{source.fingerprint()} {source.stamp} {options}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    root = cache_folder() / f"{source.name}-{options.size}-{key}"
     if not is_prepared(root):
         say(f"Preparing {source.name} in {root}, once.")
     manifest = prepare(source, root, options, report=report)

@@ -80,7 +80,7 @@ def prepare(
         Threads that decode and encode; by default one a processor. The result does not depend
         on it.
     report : callable
-        Called with a `Progress` after every image.
+        Called with a `Progress` every few images.
 
     Returns
     -------
@@ -93,6 +93,8 @@ def prepare(
         When the folder holds something else, a class is left without a training image, or the
         disk is too small.
     """
+    if workers is not None and workers < 1:
+        raise DataError(f"{workers} workers cannot prepare anything.", "Give 1 or more.")
     root = Path(root)
     identity: dict[str, Any] = {"options": asdict(options), "fingerprint": source.fingerprint()}
     if is_prepared(root):
@@ -105,12 +107,17 @@ def prepare(
         return manifest
     _claim(root, identity)
     total = sum(map(len, source.splits.values()))
-    _check_space(root, total, options)
+    left = sum(
+        len(items)
+        for split, number, items in _shards(source)
+        if not _notes(_shard(root, split, number)).is_file()
+    )
+    _check_space(root, left, options)
     done = skipped = 0
     names = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for split, number, items in _shards(source):
-            path = root / f"{split}-{number:05}.arrow"
+            path = _shard(root, split, number)
             names.append(path.name)
             if _notes(path).is_file():  # whole, from before this command was stopped
                 done += len(items)
@@ -140,7 +147,7 @@ def _claim(root: Path, identity: dict[str, object]) -> None:
                 f"{str(root)!r} holds the unfinished preparation of something else.",
                 "Delete it or choose another folder.",
             )
-        if any(root.iterdir()):
+        if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
     with whole_file(mark) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
@@ -196,6 +203,10 @@ def _write(
     labels = Counter(record.label for record in records)
     with whole_file(_notes(path)) as temporary:
         temporary.write_text(json.dumps({"skipped": skipped, "labels": labels}), encoding="utf-8")
+
+
+def _shard(root: Path, split: str, number: int) -> Path:
+    return root / f"{split}-{number:05}.arrow"
 
 
 def _notes(shard: Path) -> Path:

@@ -5,7 +5,7 @@ A source lists its images without decoding any; `open_source` finds out what it 
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ class Source:
     classes: tuple[str, ...]
     splits: dict[str, tuple[Item, ...]]  # "train" and at least one of "val" and "test"
     notes: tuple[str, ...] = ()  # what was decided on the way, for the user to read
+    stamp: str = ""  # of the files' places, sizes and times: changes when their content may have
 
     def fingerprint(self) -> str:
         """Return a hash of the class names and of every image's name and label."""
@@ -102,9 +103,18 @@ def class_folders(root: Path) -> Source:
     The classes are those of the training split, in the order of their names. Hidden folders and
     files that are no images by their ending are passed over.
     """
-    folders = {SPLITS[folder.name]: folder for folder in _folders(root) if folder.name in SPLITS}
-    if "train" not in folders:
-        folders = {"train": root}
+    named = [folder for folder in _folders(root) if folder.name in SPLITS]
+    folders = {SPLITS[folder.name]: folder for folder in named}
+    if len(folders) < len(named):
+        raise DataError(
+            f"{str(root)!r} has more than one of val, valid and validation.", "Keep one of them."
+        )
+    if folders and "train" not in folders:
+        raise DataError(
+            f"{str(root)!r} has {named[0].name!r} and no 'train'.",
+            "Name the training folder 'train'.",
+        )
+    folders = folders or {"train": root}
     classes = tuple(folder.name for folder in _folders(folders["train"]) if any(_images(folder)))
     if not classes:
         raise DataError(
@@ -128,9 +138,23 @@ def class_folders(root: Path) -> Source:
             for label, name in enumerate(classes)
             for file in found.get(name, ())
         )
-    return Source(
-        root.resolve().name, classes, {k: v for k, v in splits.items() if v}, tuple(notes)
-    )
+    files = (file for folder in folders.values() for file in sorted(folder.rglob("*")))
+    filled = {split: items for split, items in splits.items() if items}
+    return Source(root.resolve().name, classes, filled, tuple(notes), stamp(files))
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Return a hash of where files are, how large, and when they were changed."""
+    digest = hashlib.sha256()
+    for file in files:
+        about = file.stat() if file.exists() else None
+        if about and not file.is_dir():
+            digest.update(
+                f"{file.resolve()}\0{about.st_size} {about.st_mtime_ns}\n".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
+    return digest.hexdigest()
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -166,7 +190,8 @@ def parquet_folder(root: Path) -> Source:
             continue
         try:
             table = pq.ParquetFile(file)  # type: ignore[no-untyped-call]
-            labels = table.read(["label"]).column("label").to_pylist()
+            labels = [int(label) for label in table.read(["label"]).column("label").to_pylist()]
+            table.schema_arrow.field("image").type.field("bytes")
         except Exception as error:
             raise DataError(
                 f"{str(file)!r} is not Parquet with the columns image and label ({error})."
@@ -174,7 +199,7 @@ def parquet_folder(root: Path) -> Source:
         about = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = names or about.get("info", {}).get("features", {}).get("label", {}).get("names")
         splits.setdefault(split, []).extend(
-            Item(f"{file.stem}/{row}", int(label), partial(_parquet_image, file, row))
+            Item(f"{file.stem}/{row}", label, partial(_parquet_image, file, row))
             for row, label in enumerate(labels)
         )
     if not splits:
@@ -182,16 +207,18 @@ def parquet_folder(root: Path) -> Source:
             f"No Parquet file in {str(root)!r} names its split.",
             "They should be called train…, val… or test….",
         )
-    highest = max(item.label for items in splits.values() for item in items)
+    given = [item.label for items in splits.values() for item in items]
+    highest = max(given, default=0)
+    if min(given, default=0) < 0:
+        raise DataError(f"{str(root)!r} has images without a label (below 0).", "Leave them out.")
     listed = root / "classes.txt"
     if names is None and listed.is_file():
-        names = listed.read_text(encoding="utf-8").split()
+        names = listed.read_text(encoding="utf-8").splitlines()
     names = names or [str(number) for number in range(highest + 1)]
     if highest >= len(names):
         raise DataError(f"{str(root)!r} has label {highest} but names {len(names)} classes.")
-    return Source(
-        root.resolve().name, tuple(names), {split: tuple(items) for split, items in splits.items()}
-    )
+    listed_splits = {split: tuple(items) for split, items in splits.items()}
+    return Source(root.resolve().name, tuple(names), listed_splits, stamp=stamp(files))
 
 
 def _parquet_image(file: Path, row: int) -> bytes:
@@ -203,10 +230,7 @@ def _parquet_image(file: Path, row: int) -> bytes:
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
         if row < rows:
-            data = _row_group(file, group)[row]
-            if not data:
-                raise DataError(f"Row {row} of {str(file)!r} has no image bytes.")
-            return data
+            return _row_group(file, group)[row]
         row -= rows
     raise DataError(f"{str(file)!r} became shorter while it was read.")
 
@@ -223,7 +247,7 @@ def _row_group(file: Path, group: int) -> Sequence[bytes]:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(file).read_row_group(group, ["image"])  # type: ignore[no-untyped-call]
-    return [image["bytes"] for image in table.column("image").to_pylist()]
+    return [(image or {}).get("bytes") or b"" for image in table.column("image").to_pylist()]
 
 
 def elpv() -> Source:
@@ -261,7 +285,8 @@ def _hold_out(source: Source, seed: int) -> Source:
         items = [item for item in source.splits["train"] if item.label == label]
         chosen = set(
             random.Random(f"{seed}/{label}").sample(
-                range(len(items)), k=round(TEST_SHARE * len(items))
+                range(len(items)),
+                k=min(len(items) - 1, max(1, round(TEST_SHARE * len(items)))) if items else 0,
             )
         )
         for index, item in enumerate(items):
@@ -275,4 +300,5 @@ def _hold_out(source: Source, seed: int) -> Source:
         source.classes,
         {"train": tuple(train), "test": tuple(test)},
         (*source.notes, note),
+        source.stamp,
     )

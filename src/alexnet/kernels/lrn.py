@@ -30,7 +30,8 @@ def banded_lrn(
     Tensor
         ``(N, C, H, W)`` in the type of `x`. The energy is summed in the type's own precision
         (bfloat16: relative error 2**-8, on a term that is small beside `k`), the power is taken
-        in float32 at least.
+        in float32 at least. On a GPU, where this form has not been measured, PyTorch's default
+        lets float32 convolutions run in TF32 (``torch.backends.cudnn.allow_tf32``).
     """
     maps = x.shape[1] // groups
     index = torch.arange(maps, device=x.device)

@@ -5,6 +5,7 @@ A checkpoint is a folder ``step-00001234`` with ``weights.safetensors`` (any rea
 """
 
 import contextlib
+import io
 import json
 import shutil
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ def save_checkpoint(
             part.mkdir()
             dense = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
             (part / WEIGHTS).write_bytes(safetensors.torch.save(dense))
-            torch.save(state, part / STATE)
+            buffer = io.BytesIO()  # torch's own writer hides why the disk refused
+            torch.save(state, buffer)
+            (part / STATE).write_bytes(buffer.getbuffer())
             sums = {name: sha256(part / name) for name in (WEIGHTS, STATE)}
             (part / CHECKSUMS).write_text(json.dumps(sums))
             for file in part.iterdir():

@@ -225,7 +225,7 @@ def _train(
             if stop or step.number == total or step.number % recipe.checkpoint_every == 0:
                 trainee.save(step.number)
                 clock.restart()
-            if stop and step.number < total:
+            if stop:
                 return Stopped(step.number, stop)
     return None
 

@@ -40,6 +40,7 @@ class RunConfig:
     classes: tuple[str, ...]
     data: str  # path of the prepared data set
     data_fingerprint: str
+    data_size: int  # side of the prepared images, in pixels
     made_with: dict[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -168,14 +169,6 @@ class Run:
         """Write a result beside the run's other files."""
         with whole_file(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return what `write_json` wrote, or nothing."""
-        try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        return dict(content)
 
 
 def made_with() -> dict[str, str]:

@@ -70,9 +70,8 @@ def train(
         if not math.isfinite(value):
             raise TrainingError(
                 f"The loss is {value} at step {number}, at a learning rate of {now.weights:g}.",
-                "Try a lower rate (--set lr=...); the last checkpoint is from before it went wrong."
-                " Pixels that are not 0-255 less the mean, and weights too large at the start, do"
-                " this as well.",
+                "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
+                "less the mean, and weights too large at the start, do this as well.",
             )
         correct = int((logits.argmax(1) == labels).sum())
         loss.backward()  # type: ignore[no-untyped-call]
