@@ -59,15 +59,16 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
     return x * 2 + 1
 
 
-MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -3, -1, -2, -4  # glibc's malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
-def keep_freed_memory(keep: bool = True) -> bool:
+def keep_freed_memory() -> bool:
     """Let the process reuse freed memory instead of returning it to the kernel; glibc alone.
 
     A step allocates and frees gigabytes. By default glibc maps each large block anew, and the
     kernel clears every page of it again: a third of the time of a step (measured in
-    ``docs/log.md``). The price is that the process keeps its largest size to its end.
+    ``docs/log.md``). The price is that the process keeps its largest size to its end; there is no
+    way back.
 
     Returns
     -------
@@ -77,16 +78,7 @@ def keep_freed_memory(keep: bool = True) -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    if keep:
-        settings = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 256 << 20}
-    else:  # what glibc's own moving thresholds come to in a process with large blocks
-        settings = {
-            MMAP_MAX: 65536,
-            MMAP_THRESHOLD: 32 << 20,
-            TRIM_THRESHOLD: 64 << 20,
-            TOP_PAD: 128 << 10,
-        }
-        library.malloc_trim(0)
+    settings = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 256 << 20}
     taken = [library.mallopt(name, value) for name, value in settings.items()]
     return all(taken)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from alexnet import machine
-from alexnet.bench.works import Setting, infer_work, lrn_work, train_work
+from alexnet.bench.works import Setting, Work, infer_work, lrn_work, train_work
 from alexnet.spec import Spec
 from alexnet.version import __version__
 
@@ -39,25 +39,18 @@ def measured(
     device = machine.best_device()
     used = machine.use_threads(threads)
     setting = Setting(spec, batch_size, device, machine.chosen_type("auto", device))
-    results: list[Result] = []
-    for work in works:
-        subject = WORKS[work](setting)
-        rates = interleaved(subject.timed, rounds, device)
-        ours = [subject.amount / seconds for seconds in rates.pop("ours")]
-        for peer, times in rates.items():
-            theirs = [subject.amounts.get(peer, subject.amount) / seconds for seconds in times]
-            results.append(
-                Result(
-                    work=work,
-                    peer=peer,
-                    unit=subject.unit,
-                    ours=statistics.median(ours),
-                    theirs=statistics.median(theirs),
-                    ratio=statistics.median(ours) / statistics.median(theirs),
-                    ours_spread=(min(ours), max(ours)),
-                    theirs_spread=(min(theirs), max(theirs)),
-                )
-            )
+    subjects = {work: WORKS[work](setting) for work in works}
+    # Memory once kept stays, and the peers would find it: those that must not are timed before.
+    times = {work: interleaved(s.timed, rounds, device) for work, s in subjects.items()}
+    machine.keep_freed_memory()
+    for work, subject in subjects.items():
+        times[work] |= interleaved(subject.timed_with_memory_kept, rounds, device)
+    results = [
+        compared(work, subject, peer, times[work])
+        for work, subject in subjects.items()
+        for peer in times[work]
+        if peer != "ours"
+    ]
     return {
         "results": [asdict(result) for result in results],
         "limits": limits(device),
@@ -78,17 +71,37 @@ def measured(
     }
 
 
+def compared(work: str, subject: Work, peer: str, times: Mapping[str, list[float]]) -> Result:
+    """Return the comparison with one peer."""
+    ours = [subject.amount / seconds for seconds in times["ours"]]
+    theirs = [subject.amounts.get(peer, subject.amount) / seconds for seconds in times[peer]]
+    return Result(
+        work=work,
+        peer=peer,
+        unit=subject.unit,
+        ours=statistics.median(ours),
+        theirs=statistics.median(theirs),
+        ratio=statistics.median(ours) / statistics.median(theirs),
+        ours_spread=(min(ours), max(ours)),
+        theirs_spread=(min(theirs), max(theirs)),
+    )
+
+
 def interleaved(
     timed: Mapping[str, Callable[[], None]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Time each function once a round, in turn, so that a busy moment meets them all."""
-    for call in timed.values():
-        call()  # compilation, caches, first touches of memory
-        call()
+    """Time each function once a round, in turn, so that a busy moment meets them all.
+
+    Each runs once untimed before: what is measured is a step among steps, not the first one
+    after another's.
+    """
     times: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
+    for number in range(rounds + 1):  # the first round compiles and is not counted
         for name, call in timed.items():
-            times[name].append(seconds(call, device))
+            call()
+            elapsed = seconds(call, device)
+            if number:
+                times[name].append(elapsed)
     return times
 
 
