@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.sources import class_folders, elpv, open_source
+from alexnet.data.sources import elpv, open_source
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,8 +39,15 @@ def prepared(photographs, tmp_path_factory) -> PreparedData:
 
 
 @pytest.fixture
-def source(photographs):
-    return class_folders(photographs)
+def small_disk(tmp_path, request) -> Iterator[Path]:
+    """Return a folder on a real disk of `request.param` kilobytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ from alexnet.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
     MaskDropout,
-    OverhangConv2d,
     SameMapResponseNorm,
     local_response_norm,
 )
-from alexnet.spec import LRN, Conv, SameMapNorm
+from alexnet.spec import LRN, SameMapNorm
 
 # No default constants, and sums that matter.
 WINDOWS = [
@@ -113,20 +112,6 @@ def test_same_map_norm_is_the_2012_formula(x):
         window = a[n, c, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
         expected = a[n, c, i, j] * (1 + 1e-3 / 25 * (window**2).sum()) ** -0.75
         assert out[n, c, i, j] == pytest.approx(expected, rel=1e-12)
-
-
-def test_overhang_skips_what_is_outside():
-    """Facts 1c: 224 gives 55; inside it is the plain convolution, past the edge pixels are 0."""
-    conv = Conv(name="conv1", maps=2, kernel=11, stride=4, overhang=3)
-    layer = OverhangConv2d(conv, 3, 1)
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(3))
-    out = layer(image)
-    assert out.shape == (1, 2, 55, 55)
-    plain = F.conv2d(image, layer.weight, layer.bias, stride=4)
-    torch.testing.assert_close(out[..., :54, :54], plain)
-    corner = image[..., 216:, 216:]  # 8x8 of the last window's 11x11
-    expected = torch.einsum("nchw,mchw->nm", corner, layer.weight[..., :8, :8]) + layer.bias
-    torch.testing.assert_close(out[..., 54, 54], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_local_layer_with_equal_filters_is_a_convolution():

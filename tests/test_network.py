@@ -49,8 +49,6 @@ def first_half(network, spec, x, tower):
         if name in ("conv1", "conv2"):
             half = module.out_channels // 2
             mine = slice(tower * half, tower * half + half)
-            if name == "conv1" and spec.convs[0].overhang:
-                x = torch.nn.functional.pad(x, (0, 3, 0, 3))
             x = torch.nn.functional.conv2d(
                 x, module.weight[mine], module.bias[mine], module.stride, module.padding
             )
@@ -61,6 +59,19 @@ def first_half(network, spec, x, tower):
         if name == "pool2":
             return x
     raise AssertionError("no pool2")
+
+
+def test_the_overhang_skips_what_is_outside():
+    """Facts 1c: 224 gives 55; inside it is the plain convolution, past the edge pixels are 0."""
+    network = build(narrow(AS_RUN)).eval()
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(3))
+    out, layer = network.activations(image, ["conv1"])["conv1"], network.conv1
+    assert out.shape == (1, 6, 55, 55)
+    plain = torch.nn.functional.conv2d(image, layer.weight, layer.bias, stride=4)
+    torch.testing.assert_close(out[..., :54, :54], plain)
+    corner = image[..., 216:, 216:]  # 8x8 of the last window's 11x11
+    expected = torch.einsum("nchw,mchw->nm", corner, layer.weight[..., :8, :8]) + layer.bias
+    torch.testing.assert_close(out[..., 54, 54], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_initial_weights_are_those_of_the_spec():
@@ -114,7 +125,8 @@ def test_an_unknown_layer_is_answered_with_the_nearest():
 
 def test_as_run_orders_its_first_layers_as_the_source_did():
     """Facts 1a: conv1, norm, pool, ReLU; conv2, ReLU, norm, same-map norm, pool."""
-    names = [name for name, _ in build(AS_RUN, None).named_children()][:9]
+    names = [name for name, _ in build(AS_RUN, None).named_children()][:10]
     assert names == [
-        "conv1", "norm1", "pool1", "relu1", "conv2", "relu2", "norm2", "same_map_norm2", "pool2",
+        "overhang1", "conv1", "norm1", "pool1", "relu1",
+        "conv2", "relu2", "norm2", "same_map_norm2", "pool2",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels.lrn import banded_lrn
-from alexnet.spec import LRN, Conv, SameMapNorm
+from alexnet.spec import LRN, SameMapNorm
 
 
 def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
@@ -88,29 +88,6 @@ class SameMapResponseNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show the constants in `print(network)`."""
         return str(self.norm)
-
-
-class OverhangConv2d(nn.Conv2d):
-    """A convolution whose last windows hang over the right and bottom edge (facts 1c).
-
-    The 2012 source counted positions with ``ceil`` and skipped the pixels outside, which is the
-    same as zeros there: 224 pixels give the 55x55 of 227.
-    """
-
-    def __init__(self, conv: Conv, maps: int, groups: int) -> None:
-        super().__init__(
-            maps,
-            conv.maps,
-            conv.kernel,
-            stride=conv.stride,
-            padding=conv.padding,
-            groups=groups,
-        )
-        self.overhang = conv.overhang
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve ``(N, C, H, W)`` with `overhang` zeros added right and below."""
-        return super().forward(F.pad(input, (0, self.overhang, 0, self.overhang)))
 
 
 class LocallyConnected2d(nn.Module):

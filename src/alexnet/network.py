@@ -15,7 +15,6 @@ from alexnet.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
     MaskDropout,
-    OverhangConv2d,
     SameMapResponseNorm,
 )
 from alexnet.spec import Conv, Pool, Spec, pool_name
@@ -91,25 +90,25 @@ def conv_block(spec: Spec, conv: Conv, maps: int, side: int) -> dict[str, nn.Mod
         steps["same_map_norm"] = (f"same_map_norm{number}", layer)
     if conv.pool:
         steps["pool"] = (pool_name(conv), pooling(conv.pool))
-    block: dict[str, nn.Module] = {conv.name: convolution(spec, conv, maps, side)}
+    block: dict[str, nn.Module] = {}
+    if conv.overhang:  # windows past the right and bottom edge skip what is outside: zeros there
+        block[f"overhang{number}"] = nn.ZeroPad2d((0, conv.overhang, 0, conv.overhang))
+    block[conv.name] = convolution(spec, conv, maps, side)
     block.update(steps[step] for step in conv.order if step in steps)
     return block
 
 
 def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
-    """Return the convolution alone: shared or local, with or without the overhang."""
+    """Return the convolution alone, its weights shared or local."""
     if not conv.shared:
         return LocallyConnected2d(maps, conv.maps, side, conv.kernel, padding=conv.padding)
-    groups = spec.groups(conv)
-    if conv.overhang:
-        return OverhangConv2d(conv, maps, groups)
     return nn.Conv2d(
         maps,
         conv.maps,
         conv.kernel,
         stride=conv.stride,
         padding=conv.padding,
-        groups=groups,
+        groups=spec.groups(conv),
     )
 
 
