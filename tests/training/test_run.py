@@ -145,3 +145,23 @@ def test_the_configuration_tells_everything(trained):
     assert "--network cifar_quick" in config["made_with"]["command"]
     assert config["made_with"]["torch"]
     assert list(trained.glob("events.out.tfevents*"))
+
+
+def test_without_a_compiler_it_trains_all_the_same_and_says_so(photographs, tmp_path, environment):
+    asked = [
+        *training(photographs, tmp_path / "run"),
+        "--set",
+        "compile=yes",
+        "--set",
+        "max_steps=3",
+    ]
+    bare = {
+        **environment,
+        "PATH": "",
+        "CXX": "",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(asked, env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch.compile does not work here, so steps are slower" in done.stdout
+    assert losses(tmp_path / "run")[-1][0] == 3
