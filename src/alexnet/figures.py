@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.decode import decode_jpeg
 from alexnet.data.shards import PreparedData
+from alexnet.data.wordnet import readable
 from alexnet.errors import MissingExtraError
 from alexnet.files import whole_file
 from alexnet.prediction import Model
@@ -109,19 +109,19 @@ def predictions(model: Model, data: PreparedData, seed: int) -> "Figure":
     """Draw eight held-out photographs with their five most probable classes (Figure 4, left)."""
     from matplotlib.figure import Figure
 
-    split = data.held_out
+    split, names = data.held_out, readable(data.classes)
     chosen = np.random.default_rng(seed).permutation(len(split))[:8]
     figure = Figure(figsize=(9, 6.6), layout="constrained")
     axes = figure.subplots(4, 4, height_ratios=(3, 1.3, 3, 1.3))
     for place in range(8):
         row, column = place // 4 * 2, place % 4
         if place < len(chosen):
-            record = split[int(chosen[place])]
-            pixels = decode_jpeg(record.image)
-            _picture(axes[row, column], pixels, data.classes[record.label])
+            pixels = split.pixels(int(chosen[place]))
+            right = names[split.label(int(chosen[place]))]
+            _picture(axes[row, column], pixels, right)
             ranked = model.predict(pixels)
             bars = [(p.name, p.probability) for p in reversed(ranked)]
-            _bars(axes[row + 1, column], bars, data.classes[record.label])
+            _bars(axes[row + 1, column], bars, right)
         else:
             axes[row, column].set_axis_off()
             axes[row + 1, column].set_axis_off()

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +13,19 @@ from alexnet.errors import AlexNetError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
     The content is on the disk before the new name is, so that neither a kill nor a power cut
-    leaves half a file under the final name.
+    leaves half a file under the final name. Where several processes may write the same file at
+    once, each gives a `mark` of its own for the temporary name.
 
     Raises
     ------
     AlexNetError
         When the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{mark}.part")
     with explained(path):
         try:
             yield temporary
@@ -75,3 +77,15 @@ def sha256(path: Path) -> str:
     """Return the checksum of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: ``ALEXNET_CACHE``, else the user's cache."""
+    if chosen := os.environ.get("ALEXNET_CACHE"):
+        return Path(chosen)
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "alexnet"
+    try:
+        return Path.home() / ".cache" / "alexnet"
+    except RuntimeError:  # no home, as in some containers
+        return Path(tempfile.gettempdir()) / "alexnet"

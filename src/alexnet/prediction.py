@@ -14,6 +14,7 @@ from alexnet.data.augment import Normaliser, normaliser
 from alexnet.data.decode import open_image, square
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData
+from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.network import AlexNet, build
@@ -27,8 +28,9 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 class Prediction:
     """A class and how probable the network finds it."""
 
-    name: str
+    name: str  # readable: a wnid's first word
     probability: float  # 0 to 1
+    label: str  # the class as the data names it: a folder or a wnid
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ class Model:
         pixels = np.array(square(_opened(image), self.prepared))  # (prepared, prepared, 3)
         ranked = self.probabilities(torch.from_numpy(pixels)[None], views)[0]
         chances, labels = ranked.sort(descending=True)
+        names = readable(self.classes)
         return [
-            Prediction(self.classes[label], chance)
+            Prediction(names[label], chance, self.classes[label])
             for chance, label in zip(chances.tolist()[:top], labels.tolist(), strict=False)
         ]
 

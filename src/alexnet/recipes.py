@@ -51,6 +51,10 @@ class Recipe:
     colour_noise_until: float = 1.0  # fraction at which the colour noise ends
     colour_noise_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
     label_smoothing: float = 0.0  # share of the target spread over all classes
+    last_batch: Literal["run-on", "short", "drop"] = "run-on"  # what an epoch does with images
+    # that fill no batch: goes on into the next epoch, takes fewer, leaves them out
+    max_damaged: float = 0.001  # share of the training images that may turn out damaged and be
+    # replaced by others before the training stops
 
     # The machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
@@ -68,7 +72,7 @@ class Recipe:
         self._require(positive, lambda value: 0 < value < math.inf, "above 0, and a number")
         at_least_0 = ("weight_decay", "colour_noise", "bias_lr", "max_drops")
         self._require(at_least_0, lambda value: value >= 0, "at least 0")
-        shares = ("momentum", "label_smoothing", "warmup")
+        shares = ("momentum", "label_smoothing", "warmup", "max_damaged")
         self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
         self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
         self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
@@ -108,6 +112,7 @@ AS_RUN = PAPER.with_(
     conv1_slow_from=67 / 90,
     conv1_frozen_from=72 / 90,
     colour_noise_until=67 / 90,
+    last_batch="short",  # as the batches of 2012 came (facts 4)
     colour_noise_divisor=1.1,
 )
 
@@ -133,7 +138,20 @@ FAST = PAPER.with_(
     validate_every=4,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (FAST, PAPER, AS_RUN, CAFFE)}
+# For the CIFAR networks on CIFAR-10, in minutes on a laptop. Their weights start from pixels of
+# 0-255, hence the low rate; the decay is that of the convolutions of 2012, for every layer.
+CIFAR = PAPER.with_(
+    name="cifar",
+    epochs=20,
+    schedule="one-cycle",
+    lr=0.003,
+    lr_inside_velocity=False,
+    weight_decay=0.004,
+    colour_noise=0.0,
+    validate_every=4,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FAST, PAPER, AS_RUN, CAFFE, CIFAR)}
 
 
 def recipe_named(name: str) -> Recipe:

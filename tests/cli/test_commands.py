@@ -258,8 +258,15 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
     (tmp_path / "data" / "train" / "defective" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     done = command("prepare", tmp_path / "data", tmp_path / "out", "--size", 32)
     assert done.returncode == 0
-    assert "skipped train/defective/torn.jpg: It is not an image of a known format." in done.stdout
-    assert "1 images were skipped" in done.stdout
+    assert "1 images were skipped and 0 repaired" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["skipped"] == [
+        {
+            "split": "train",
+            "image": "train/defective/torn.jpg",
+            "reason": "It is not an image of a known format.",
+        }
+    ]
 
 
 def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from alexnet.data.augment import colour_shift, crops, draw, normaliser, views
-from alexnet.data.decode import decode_jpeg
 from alexnet.errors import DataError
 from alexnet.spec import Pixels
 
@@ -17,7 +16,7 @@ SIZE = 51
 @pytest.fixture(scope="module")
 def images(prepared):
     split = prepared.splits["train"]
-    return torch.from_numpy(np.stack([decode_jpeg(split[i].image) for i in range(6)]))
+    return torch.from_numpy(np.stack([split.pixels(i) for i in range(6)]))
 
 
 def test_crops_are_windows_of_the_image_mirrored_or_not(images):

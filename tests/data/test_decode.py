@@ -105,7 +105,7 @@ def test_scaling_down_averages_areas():
 
 
 def test_both_jpeg_decoders_agree_bit_for_bit(monkeypatch):
-    data = decode.to_jpeg(photograph(), 95)
+    data = decode.to_jpeg(np.asarray(photograph()), 95)
     fast = decode.decode_jpeg(data)
     assert decode.simplejpeg is not None
     monkeypatch.setattr(decode, "simplejpeg", None)

@@ -1,23 +1,37 @@
-"""A prepared data set is exact, resumable, and says what it left out."""
+"""A prepared data set is exact, resumable, and says what it left out.
+
+The long form of the kills, as a release runs it: ``ALEXNET_KILLS=100 pytest -k kill -n 0
+--timeout 3000 tests/data/test_prepare.py``.
+"""
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from alexnet.data import prepare as module
-from alexnet.data.decode import decode_jpeg
-from alexnet.data.prepare import Options, prepare
-from alexnet.data.shards import damaged_files, open_prepared
+from alexnet.data.listing import Listing, Place, read_file
+from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
+from alexnet.data.shards import open_prepared
+from alexnet.data.source import Source
 from alexnet.data.sources import open_source
+from alexnet.data.statistics import PixelSums
+from alexnet.data.verify import verify
 from alexnet.errors import AlexNetError, DataError
 from alexnet.files import sha256
+
+KILLS = int(os.environ.get("ALEXNET_KILLS", "8"))
 
 
 def contents(root):
@@ -25,7 +39,7 @@ def contents(root):
 
 
 def pixels(split):
-    return np.stack([decode_jpeg(split[i].image) for i in range(len(split))])
+    return np.stack([split.pixels(i) for i in range(len(split))])
 
 
 def test_images_labels_and_names_are_those_of_the_source(prepared, photographs):
@@ -38,9 +52,12 @@ def test_images_labels_and_names_are_those_of_the_source(prepared, photographs):
         assert pixels(split).shape == (len(items), 64, 64, 3)
 
 
-def test_mean_image_and_colour_axes_are_numpys_on_the_same_photographs(prepared):
-    images = pixels(prepared.splits["train"]).astype(np.float64)
-    statistics = prepared.statistics
+def test_mean_image_and_colour_axes_are_numpys_on_the_same_photographs(photographs, tmp_path):
+    """They are of the pixels before JPEG: raw shards hold just those."""
+    prepare(open_source(photographs), tmp_path, Options(size=64, raw=True))
+    data = open_prepared(tmp_path)
+    images = pixels(data.splits["train"]).astype(np.float64)
+    statistics = data.statistics
     np.testing.assert_allclose(statistics.mean_image, images.mean(0).transpose(2, 0, 1), rtol=1e-6)
     flat = images.reshape(-1, 3)
     covariance = np.cov(flat.T, bias=True)
@@ -49,16 +66,37 @@ def test_mean_image_and_colour_axes_are_numpys_on_the_same_photographs(prepared)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
 
 
+def test_sums_are_exact_at_any_size():
+    """White images, the largest sums there can be, against Python's own whole numbers."""
+    for size in (8, 258, 300):
+        white = np.full((size, size, 3), 255, np.uint8)
+        sums = PixelSums.of([white] * 3, size)
+        assert (sums.total == 3 * 255).all()
+        assert (sums.products == 3 * size * size * 255**2).all()
+
+
 def test_any_arrow_reader_opens_a_shard(prepared):
     table = pa.ipc.open_file(str(prepared.root / "train-00000.arrow")).read_all()
-    assert table.column_names == ["image", "label", "path"]
+    assert table.column_names == ["image", "label", "path", "crc32"]
     assert table.num_rows == 36
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
-def test_the_bytes_do_not_depend_on_the_workers(prepared, photographs, tmp_path, workers):
-    prepare(open_source(photographs), tmp_path / "again", Options(size=64), workers=workers)
-    assert contents(tmp_path / "again") == contents(prepared.root)
+SMALL = Options(size=64, shard_images=6)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photographs, tmp_path_factory) -> dict[str, str]:
+    """Return the files and checksums of a preparation in one process."""
+    root = tmp_path_factory.mktemp("undisturbed") / "data"
+    prepare(open_source(photographs), root, SMALL, workers=1)
+    return contents(root)
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_the_bytes_do_not_depend_on_the_workers(undisturbed, photographs, tmp_path, workers):
+    """Scenario 15."""
+    prepare(open_source(photographs), tmp_path / "again", SMALL, workers=workers)
+    assert contents(tmp_path / "again") == undisturbed
 
 
 def test_a_second_time_does_nothing(prepared, photographs):
@@ -67,32 +105,147 @@ def test_a_second_time_does_nothing(prepared, photographs):
     assert before == {file: file.stat().st_mtime_ns for file in prepared.root.iterdir()}
 
 
-KILLED = """
+PREPARE = """
 import sys
-from alexnet.data import prepare as module
+from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
-module.SHARD_IMAGES, module.CHUNK = 3, 1
-module.prepare(open_source(sys.argv[1]), sys.argv[2], module.Options(size=64))
+if __name__ == "__main__":
+    options = Options(size=64, shard_images=6)
+    prepare(open_source(sys.argv[1]), sys.argv[2], options, workers=int(sys.argv[3]))
 """
 
 
-def test_a_killed_preparation_goes_on_to_the_same_bytes(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_IMAGES", 3)
-    prepare(open_source(photographs), tmp_path / "undisturbed", Options(size=64))
-    killed = tmp_path / "killed"
-    started = 0
-    while not (killed / "dataset.json").exists():
-        before = len(list(killed.glob("*.arrow"))) if killed.exists() else 0
-        process = subprocess.Popen([sys.executable, "-c", KILLED, photographs, killed])
-        started += 1
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if killed.exists() and len(list(killed.glob("*.arrow"))) >= before + 3:
-                process.send_signal(signal.SIGKILL)
-                break
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "prepare_it.py"
+    path.write_text(PREPARE)
+    return path
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+def test_killed_preparations_go_on_to_the_same_bytes(undisturbed, photographs, tmp_path):
+    """Killed at any moment, its workers with it; what is finished is never other bytes."""
+    draws, command = random.Random(0), script(tmp_path)
+    killed = finished = 0
+    root = tmp_path / "data"
+    while killed < KILLS or not finished:
+        process = subprocess.Popen([sys.executable, command, photographs, root, "2"])
+        workers: list[int] = []
+        until = time.monotonic() + draws.uniform(0.1, 2.5)
+        while process.poll() is None and (time.monotonic() < until or killed >= KILLS):
+            workers = children(process.pid) or workers
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.kill()
+            killed += 1
         process.wait()
-    assert started >= 3
-    assert contents(killed) == contents(tmp_path / "undisturbed")
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{worker}/exe").exists() for worker in workers):
+            assert time.monotonic() < deadline, "a worker outlives its parent"
+            time.sleep(0.02)
+        if (root / "dataset.json").exists() and not (root / "preparing.json").exists():
+            assert contents(root) == undisturbed
+            finished += 1
+            shutil.rmtree(root)
+
+
+def test_killed_workers_are_replaced(undisturbed, photographs, tmp_path):
+    """Scenario 14: four workers, one killed at a time; no finished shard is made again."""
+    draws, done, kills, finished = random.Random(1), threading.Event(), 0, 0
+
+    def kill() -> None:
+        nonlocal kills
+        while not done.wait(draws.uniform(0.4, 1.2)) and kills < KILLS:
+            if alive := multiprocessing.active_children():
+                draws.choice(alive).kill()
+                kills += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        while kills < KILLS or not finished:
+            root = tmp_path / f"data{finished}"
+            prepare(open_source(photographs), root, SMALL, workers=4)
+            assert contents(root) == undisturbed
+            finished += 1
+    finally:
+        done.set()
+        killer.join()
+
+
+def test_two_preparations_share_one_folder(undisturbed, photographs, tmp_path):
+    """Scenario 15: as two machines would, with a folder between them."""
+    command = [sys.executable, script(tmp_path), photographs, tmp_path / "data", "1"]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert contents(tmp_path / "data") == undisturbed
+
+
+def read_or_die(file: str, name: str, offset: int, length: int) -> bytes:
+    """Read a file; one of them ends the process, as a fault in a decoder would."""
+    if name.endswith("cell0002.png"):
+        os._exit(139)
+    return read_file(file, name, offset, length)
+
+
+def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
+    photographs, tmp_path
+):
+    files = sorted(photographs.glob("train/*/*.png"))
+    names = [f"cell{number:04}.png" for number in range(8)]
+    for name, file in zip(names, files, strict=False):
+        shutil.copy(file, tmp_path / name)
+    listing = partial(Listing.of, read_or_die)
+    places = [(Place(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
+    source = Source(
+        "cells", ("a", "b"), {"train": listing(places[:6]), "test": listing(places[6:])}
+    )
+    manifest = prepare(source, tmp_path / "out", Options(size=32, shard_images=4), workers=2)
+    assert manifest.counts == {"train": 5, "test": 2}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["skipped"] == [
+        {"split": "train", "image": names[2], "reason": "It ends the process that decodes it."}
+    ]
+
+
+CLUSTER = """
+import os, signal, sys, threading, time
+from distributed import Client, LocalCluster
+from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
+from alexnet.data.sources import open_source
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            pid = client.submit(os.getpid).result()
+            def kill():
+                while not list(__import__("pathlib").Path(sys.argv[2]).glob("*.arrow")):
+                    time.sleep(0.005)
+                os.kill(pid, signal.SIGKILL)
+            killer = threading.Thread(target=kill)
+            killer.start()
+            prepare(open_source(sys.argv[1]), sys.argv[2], Options(size=64, shard_images=6),
+                    executor=client.get_executor())
+            killer.join()
+"""
+
+
+def test_a_dask_cluster_that_loses_a_worker_makes_the_same_bytes(
+    undisturbed, photographs, tmp_path
+):
+    command = tmp_path / "cluster.py"
+    command.write_text(CLUSTER)
+    done = subprocess.run(
+        [sys.executable, command, photographs, tmp_path / "data"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "data") == undisturbed
 
 
 def test_what_cannot_be_decoded_is_left_out_named_and_counted(photographs, tmp_path):
@@ -102,11 +255,12 @@ def test_what_cannot_be_decoded_is_left_out_named_and_counted(photographs, tmp_p
     (bad / "text.png").write_text("no image")
     manifest = prepare(open_source(tmp_path / "data"), tmp_path / "out", Options(size=32))
     assert manifest.counts == {"train": 36, "test": 12}
-    assert [path for path, _ in manifest.skipped] == [
-        "train/defective/empty.jpg",
-        "train/defective/text.png",
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [(one["image"], one["reason"]) for one in report["skipped"]] == [
+        ("train/defective/empty.jpg", "The file is empty."),
+        ("train/defective/text.png", "It is not an image of a known format."),
     ]
-    assert "empty" in manifest.skipped[0][1]
+    assert manifest.skipped == 2
 
 
 def test_a_class_left_without_an_image_is_refused(photographs, tmp_path):
@@ -126,22 +280,47 @@ def test_a_folder_with_something_else_is_left_alone(prepared, photographs, tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_flipped_bit_is_found(prepared, tmp_path):
+def test_every_flipped_bit_is_found_and_its_image_named(prepared, tmp_path):
+    """Scenario 13; the long form makes 1,000 flips: ``ALEXNET_KILLS=1000``."""
+    draws = random.Random(2)
+    files = ["train-00000.arrow", "test-00000.arrow", "statistics.safetensors"]
     shutil.copytree(prepared.root, tmp_path / "data")
-    shard = tmp_path / "data" / "train-00000.arrow"
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
-    assert damaged_files(tmp_path / "data") == ["train-00000.arrow"]
-    assert damaged_files(prepared.root) == []
+    assert verify(tmp_path / "data") == []
+    for _ in range(max(20, KILLS)):
+        file = tmp_path / "data" / draws.choice(files)
+        whole = file.read_bytes()
+        data = bytearray(whole)
+        data[draws.randrange(len(data))] ^= 1 << draws.randrange(8)
+        file.write_bytes(data)
+        assert [damage.file for damage in verify(tmp_path / "data")] == [file.name]
+        file.write_bytes(whole)
+    image = prepared.splits["train"][7].image
+    shard = tmp_path / "data" / files[0]
+    shard.write_bytes(shard.read_bytes().replace(image, image[:50] + b"\0" * 9 + image[59:]))
+    (damage,) = verify(tmp_path / "data")
+    assert f"{prepared.splits['train'][7].path!r} (row 7 of {files[0]})" in damage.what
+
+
+@pytest.mark.parametrize("harm", ["deleted", "cut short"])
+def test_a_missing_or_shortened_shard_is_found(prepared, tmp_path, harm):
+    shutil.copytree(prepared.root, tmp_path / "data")
+    shard = tmp_path / "data" / "test-00000.arrow"
+    if harm == "deleted":
+        shard.unlink()
+    else:
+        os.truncate(shard, shard.stat().st_size // 2)
+    (damage,) = verify(tmp_path / "data")
+    assert damage.file == "test-00000.arrow"
+    assert ("cannot be read" if harm == "deleted" else "should have") in damage.what
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda m: m | {"format": 99}, "Install a newer"),
-        (lambda m: {"format": 1}, "is damaged"),
-        (lambda m: m | {"counts": {"train": 7}}, "should have 7"),
+        (lambda m: m | {"format": 1}, "Prepare the data again"),
+        (lambda m: {"format": 2}, "is damaged"),
+        (lambda m: m | {"counts": {"train": 7}}, "do not hold the 7"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_a_sentence(prepared, tmp_path, change, message):

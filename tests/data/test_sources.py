@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from alexnet.data.cache import ready
-from alexnet.data.prepare import Options
-from alexnet.data.sources import class_folders, open_source
+from alexnet.data.options import Options
+from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 
 
@@ -22,8 +22,8 @@ def test_elpv_is_split_by_class_the_same_at_every_run():
         "test": 656,
     }
     assert Counter(item.label for item in source.splits["test"]) == {0: 451, 1: 205}
-    assert source.splits == again.splits
     assert source.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert [i.path for i in source.splits["test"]] == [i.path for i in again.splits["test"]]
     paths = [{item.path for item in items} for items in source.splits.values()]
     assert not paths[0] & paths[1]
     assert "656 of its 2,624 images" in source.notes[0]
@@ -61,8 +61,8 @@ def test_hidden_folders_and_other_files_are_passed_over(photographs, tmp_path):
     (tmp_path / "data" / "defective" / "notes.txt").write_text("no image")
     (tmp_path / "data" / "defective" / ".hidden.png").write_bytes(b"")
     assert (
-        class_folders(tmp_path / "data").fingerprint()
-        == class_folders(photographs / "train").fingerprint()
+        open_source(tmp_path / "data").fingerprint()
+        == open_source(photographs / "train").fingerprint()
     )
 
 
@@ -75,7 +75,7 @@ def test_odd_names_work(photographs, tmp_path):
 def test_a_link_to_its_own_folder_is_not_followed(photographs, tmp_path):
     shutil.copytree(photographs / "train", tmp_path / "data")
     (tmp_path / "data" / "defective" / "loop").symlink_to(tmp_path / "data" / "defective")
-    assert len(class_folders(tmp_path / "data").splits["train"]) == 36
+    assert sum(map(len, open_source(tmp_path / "data").splits.values())) == 36
 
 
 def huggingface(photographs, root, split, names=("defective", "functional")):

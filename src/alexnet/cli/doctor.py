@@ -21,8 +21,7 @@ def doctor() -> None:
     import torch
 
     from alexnet import machine
-    from alexnet.data.cache import cache_folder
-    from alexnet.files import free_bytes
+    from alexnet.files import cache_folder, free_bytes
     from alexnet.version import __version__
 
     device = machine.best_device()

@@ -37,7 +37,7 @@ def evaluate(
     from alexnet import machine
     from alexnet.cli.screen import tested
     from alexnet.data.cache import ready
-    from alexnet.data.prepare import Options
+    from alexnet.data.options import Options
     from alexnet.evaluation import summary
     from alexnet.prediction import load
     from alexnet.training.run import Run

@@ -18,7 +18,7 @@ def figures(run: Path, *, data: str | None = None, seed: int = 0) -> None:
         Of the choice of photographs.
     """
     from alexnet.data.cache import ready
-    from alexnet.data.prepare import Options
+    from alexnet.data.options import Options
     from alexnet.figures import draw_all
     from alexnet.prediction import load
     from alexnet.training.run import Run

@@ -43,6 +43,8 @@ def predict(
         raise ConfigError(f"--top is {top}.", "It must be at least 1.")
     files = [file for name in images for file in named(name)]
 
+    from dataclasses import asdict
+
     from alexnet import machine
     from alexnet.prediction import load
 
@@ -61,7 +63,7 @@ def predict(
             continue
         results.append({
             "path": str(file),
-            "predictions": [{"name": p.name, "probability": p.probability} for p in ranked],
+            "predictions": [asdict(place) for place in ranked],
         })  # fmt: skip
         if not json:
             print(file)
@@ -75,7 +77,7 @@ def predict(
 
 def named(name: str) -> list[Path]:
     """Return the files that an argument means: itself, those of a folder, or of a pattern."""
-    from alexnet.data.sources import IMAGE_SUFFIXES
+    from alexnet.data.archives import IMAGE_SUFFIXES
 
     path = Path(name)
     if path.is_dir():

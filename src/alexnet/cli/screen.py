@@ -58,9 +58,23 @@ class Screen:
 
     def prepared(self, progress: "Progress") -> None:
         """Show how far a preparation is."""
-        skipped = f", {progress.skipped:,} skipped" if progress.skipped else ""
-        text = f"prepared {progress.done:,} of {progress.total:,} images{skipped}"
+        left = progress.seconds_left
+        text = (
+            f"prepared {progress.done:,} of {progress.total:,} images, "
+            f"{progress.images_per_second:,.0f}/s, {left // 60:.0f}:{left % 60:02.0f} left, "
+            f"{progress.skipped:,} skipped, {progress.repaired:,} repaired"
+        )
         self._show(text, progress.done, progress.total, last=progress.done == progress.total)
+
+    def fetched(self, file: str, done: int, total: int) -> None:
+        """Show how far a download is."""
+        of = f" of {total / 1e6:,.0f}" if total else ""
+        text = f"downloading {file}: {done / 1e6:,.0f}{of} MB"
+        self._show(text, done, total or done, last=done == total)
+
+    def verified(self, done: int, total: int) -> None:
+        """Show how far a verification is."""
+        self._show(f"verified {done:,} of {total:,} images", done, total, last=done == total)
 
     def event(self, event: "Event") -> None:
         """Show what a training did."""
@@ -117,19 +131,21 @@ class Screen:
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
     views = "ten views" if result.views == 10 else "one view"
-    width = max(map(len, result.classes))
+    from alexnet.data.wordnet import readable
+
+    names = readable(result.classes)
+    width = max(map(len, names))
     lines = [
         f"{split}, {result.images:,} images, {views}: top-1 {result.top1:.4f}, "
         f"top-5 {result.top5:.4f} (the largest class alone: {result.majority:.4f})"
     ]
-    for label, (name, images, share) in enumerate(result.by_class()):
+    for label, (_, images, share) in enumerate(result.by_class()):
         if not images:
             continue
         row = result.confusion[label]
-        wrong = {result.classes[i]: n for i, n in enumerate(row) if n and i != label}
+        wrong = {names[i]: n for i, n in enumerate(row) if n and i != label}
         most = sorted(wrong.items(), key=lambda pair: -pair[1])[:2]
         taken = ", ".join(f"{n} as {other}" for other, n in most)
-        lines.append(
-            f"  {name:{width}} {share:6.3f} of {images:4}" + (f"  ({taken})" if taken else "")
-        )
+        taken = f"  ({taken})" if taken else ""
+        lines.append(f"  {names[label]:{width}} {share:6.3f} of {images:4}{taken}")
     return "\n".join(lines)

@@ -38,20 +38,20 @@ def train(
     Parameters
     ----------
     data
-        A prepared data set, a class folder, a folder of Parquet files, or `elpv`, the default.
-        A source that is not prepared is prepared into the cache first.
+        A prepared data set, or any source that `alexnet prepare` takes; `elpv` is the default. A
+        source is prepared into the cache first.
     network
         single (default), paper, as_run, caffe, caffenet, torchvision, cifar_quick, cifar_local.
     recipe
-        fast (default), paper, as_run or caffe.
+        fast (default), paper, as_run, caffe or cifar.
     out
         The run's folder; by default `runs/` and the name of the data.
     epochs
-        Passes over the training images. fast: 32; paper, as_run, caffe: 90.
+        Passes over the training images. fast: 32; paper, as_run, caffe: 90; cifar: 20.
     batch_size
-        Images a step. fast: 64; paper, as_run: 128; caffe: 256.
+        Images a step. fast: 64; paper, as_run, cifar: 128; caffe: 256.
     lr
-        Learning rate, the highest of the schedule. Every recipe: 0.01.
+        Learning rate, the highest of the schedule. cifar: 0.003; every other recipe: 0.01.
     seed
         Of the weights, the order, the crops and the dropout. Every recipe: 0.
     precision
@@ -100,7 +100,7 @@ def opened(
     from dataclasses import replace
 
     from alexnet.data.cache import ready
-    from alexnet.data.prepare import Options
+    from alexnet.data.options import Options
     from alexnet.recipes import recipe_named
     from alexnet.training.run import Run, RunConfig, made_with
     from alexnet.variants import network_named
@@ -111,7 +111,14 @@ def opened(
     plan, spec = with_settings(plan.with_(**asked), spec, settings)
     where = data or (old.data if old else "elpv")
     options = Options(size=prepared_size(spec))
-    prepared = ready(where, options, seed=plan.seed, say=screen.say, report=screen.prepared)
+    prepared = ready(
+        where,
+        options,
+        seed=plan.seed,
+        say=screen.say,
+        report=screen.prepared,
+        fetched=screen.fetched,
+    )
     check_size(prepared.manifest.size, spec)
     config = RunConfig(
         spec=replace(spec, classes=len(prepared.classes)),

@@ -1,26 +1,15 @@
 """Any data a user can name -> an opened prepared data set, prepared into a cache if need be."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.data.prepare import Options, Progress, prepare
-from alexnet.data.shards import PreparedData, is_prepared, open_prepared
+from alexnet.data.downloads import Report
+from alexnet.data.options import Options
+from alexnet.data.prepare import Progress, prepare
+from alexnet.data.shards import FORMAT, REPORT, PreparedData, is_prepared, open_prepared
 from alexnet.data.sources import open_source
-
-
-def cache_folder() -> Path:
-    """Return where prepared data sets are kept: ``ALEXNET_CACHE``, else the user's cache."""
-    if chosen := os.environ.get("ALEXNET_CACHE"):
-        return Path(chosen)
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "alexnet"
-    try:
-        return Path.home() / ".cache" / "alexnet"
-    except RuntimeError:  # no home, as in some containers
-        return Path(tempfile.gettempdir()) / "alexnet"
+from alexnet.files import cache_folder
 
 
 def ready(
@@ -28,8 +17,10 @@ def ready(
     options: Options = Options(),  # noqa: B008 -- a frozen value
     *,
     seed: int = 0,
+    workers: int | None = None,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
+    fetched: Report = lambda file, done, total: None,
 ) -> PreparedData:
     """Open a prepared data set, or prepare a source into the cache and open that.
 
@@ -41,8 +32,10 @@ def ready(
         For a source.
     seed : int
         Of the split that is made of a source which holds nothing out.
-    say, report
-        Called with sentences for the user, and with the progress.
+    workers : int
+        Processes that prepare; by default one a processor.
+    say, report, fetched
+        Called with sentences for the user, with the progress, and with that of a download.
 
     Raises
     ------
@@ -51,16 +44,15 @@ def ready(
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
-    source = open_source(where, seed)
+    source = open_source(where, seed, report=fetched)
     for note in source.notes:
         say(note)
-    identity = f"{source.fingerprint()} {source.stamp} {options}"
+    identity = f"{FORMAT} {source.fingerprint()} {source.stamp} {options}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     root = cache_folder() / f"{source.name}-{options.size}-{key}"
     if not is_prepared(root):
         say(f"Preparing {source.name} in {root}, once.")
-    manifest = prepare(source, root, options, report=report)
+    manifest = prepare(source, root, options, workers=workers, report=report)
     if manifest.skipped:
-        path, reason = manifest.skipped[0]
-        say(f"{len(manifest.skipped)} images were skipped; the first: {path}: {reason}")
+        say(f"{manifest.skipped:,} images were skipped: {root / REPORT} says why.")
     return open_prepared(root)

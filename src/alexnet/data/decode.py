@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,27 @@ except ImportError:
 
 Pixels = NDArray[np.uint8]
 
+MAX_PIXELS = 178_956_970  # Pillow's own limit: a gibibyte of RGBA at three quarters
+ORIENTATION = 0x0112  # the EXIF tag
+_TURBO = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image, and what had to be done to make RGB of it."""
+
+    image: Image.Image  # mode RGB
+    format: str  # of the file, as Pillow names it: JPEG, PNG, ...
+    repairs: tuple[str, ...] = ()
+
 
 def open_image(data: bytes, *, exif: bool = True) -> Image.Image:
-    """Decode an image file of any format that Pillow reads.
+    """Decode an image file of any format that Pillow reads; `examined` says more."""
+    return examined(data, exif=exif).image
+
+
+def examined(data: bytes, *, exif: bool = True) -> Decoded:
+    """Decode an image file of any format that Pillow reads, and say what it took.
 
     Parameters
     ----------
@@ -31,9 +49,9 @@ def open_image(data: bytes, *, exif: bool = True) -> Image.Image:
 
     Returns
     -------
-    PIL.Image.Image
+    Decoded
         Mode RGB. Grey, palette, CMYK and 16-bit images are converted, transparency is dropped,
-        of an animation the first frame is taken.
+        of an animation the first frame is taken, colour profiles are ignored.
 
     Raises
     ------
@@ -42,21 +60,45 @@ def open_image(data: bytes, *, exif: bool = True) -> Image.Image:
     """
     if not data:
         raise ImageError("The file is empty.")
+    if not (exif and b"Exif\0\0" in data[:65536]):
+        pixels = _turbo(data)
+        if pixels is not None:
+            return Decoded(Image.fromarray(pixels), "JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and large images; errors remain
-            image: Image.Image = Image.open(io.BytesIO(data))
-            if exif:
-                image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scaling
-                image = image.convert("I").point(lambda value: value / 257).convert("L")
-            return image.convert("RGB")
+            with Image.open(io.BytesIO(data)) as image:
+                return _as_rgb(image, exif)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError("It is not an image of a known format.") from None
     except Image.DecompressionBombError:
         raise ImageError("It announces more pixels than any photograph has.") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         raise ImageError(f"It cannot be decoded ({str(error) or type(error).__name__}).") from None
+
+
+def _as_rgb(image: Image.Image, exif: bool) -> Decoded:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("It announces more pixels than any photograph has.")
+    form, mode = image.format or "", image.mode
+    repairs = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and form != "MPO":  # a camera's JPEG with a preview behind it
+        repairs.append(f"the first of {frames} frames")
+    turned = image.getexif().get(ORIENTATION, 1) if exif else 1
+    if turned != 1:
+        image = ImageOps.exif_transpose(image)
+        repairs.append(f"turned upright (EXIF orientation {turned})")
+    if mode.startswith("I"):  # 16 bits: Pillow would clip instead of scaling
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+        repairs.append("16 bits made 8")
+    elif mode == "CMYK":
+        repairs.append("CMYK made RGB")
+    elif mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        repairs.append("transparency dropped")
+    return Decoded(image.convert("RGB"), "JPEG" if form == "MPO" else form, tuple(repairs))
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -71,28 +113,62 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), how, box=(left, top, left + side, top + side))
 
 
-def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """Encode as JPEG at a quality of 1 to 100, colour at full resolution from 90 up."""
+def encoder() -> str:
+    """Return what writes JPEGs here; another one writes other bytes for the same pixels."""
+    return "Pillow" if simplejpeg is None else "simplejpeg"
+
+
+def to_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """Encode ``(H, W, 3)`` uint8 RGB as JPEG, quality 1 to 100, colour at half resolution."""
+    if simplejpeg is not None:
+        encoded: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False)
+        return encoded
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    Image.fromarray(pixels).save(out, "JPEG", quality=quality, subsampling="4:2:0")
     return out.getvalue()
 
 
-def decode_jpeg(data: bytes) -> Pixels:
+def decode_jpeg(data: bytes, out: Pixels | None = None) -> Pixels:
     """Decode a JPEG of a prepared data set to ``(H, W, 3)`` uint8 RGB.
 
     libjpeg-turbo through `simplejpeg` where it is installed, strictly; what it refuses is left
     to Pillow, whose verdict counts. The two agree bit for bit.
 
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    out : ndarray
+        Where to put the pixels, ``(H, W, 3)`` uint8 and contiguous; by default a new array.
+
     Raises
     ------
     ImageError
-        When Pillow cannot decode it either.
+        When Pillow cannot decode it either, or it does not fit `out`.
     """
-    if simplejpeg is not None:
-        strict: Callable[..., Any] = simplejpeg.decode_jpeg
-        try:
-            return np.asarray(strict(data, "RGB"), dtype=np.uint8)
-        except ValueError:
-            pass
-    return np.asarray(open_image(data, exif=False))
+    pixels = _turbo(data, out)
+    if pixels is not None:
+        return pixels
+    pixels = np.asarray(open_image(data, exif=False))
+    if out is None:
+        return pixels
+    if pixels.shape != out.shape:
+        raise ImageError(f"It has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {out.shape[0]}.")
+    out[:] = pixels
+    return out
+
+
+def _turbo(data: bytes, out: Pixels | None = None) -> Pixels | None:
+    """Decode by libjpeg-turbo what both decoders agree on; ``None`` for all else."""
+    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space not in _TURBO or width * height > MAX_PIXELS:
+            return None
+        if out is not None and (height, width, 3) != out.shape:
+            return None
+        decoded: Any = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    except ValueError:
+        return None
+    return decoded if out is None else out

@@ -1,28 +1,38 @@
-"""Prepared data set -> uint8 batches, in an order that is a function of the seed alone.
+"""Prepared data set -> uint8 batches, decoded in threads while the device works.
 
-Training images form one endless row: every image once in a shuffled order, then every image once
-in another. Step ``s`` takes places ``s * batch`` to ``(s + 1) * batch - 1`` of it, so that all
-batches are full, every image comes once an epoch, and any step can be drawn without the ones
-before it.
+A batch is decoded straight into the memory that goes to the device, in pieces, so that the
+interpreter is asked for little: libjpeg-turbo works outside its lock.
 """
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.decode import decode_jpeg
+from alexnet.data.order import Order, Part
 from alexnet.data.shards import Split
 from alexnet.errors import DataError, ImageError
 
+ALONE = Part()  # one process, which takes all
 AHEAD = 3  # batches decoded while the device works
+PIECE = 16  # images that a thread decodes in a row
+TRIES = 1000  # images in a row that may be damaged before their shard is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A damaged training image, in whose place another one was taken."""
+
+    number: int  # in its split
+    image: str  # its name, shard and place
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,62 +42,103 @@ class Batch:
     images: Tensor  # (N, size, size, 3) uint8 RGB: channels last, as decoded
     labels: Tensor  # (N,) int64
     numbers: tuple[int, ...]  # of the images in their split
+    replaced: tuple[Replaced, ...] = ()
 
 
-@lru_cache(maxsize=2)
-def shuffled(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: a permutation of ``range(images)``."""
-    # The epoch is part of the key: neighbouring counters of one key give shifted copies of one row.
-    key = np.array([seed, epoch], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(images)
+def training_batches(
+    split: Split, order: Order, first_step: int, part: Part = ALONE
+) -> Iterator[Batch]:
+    """Yield this process's part of the training batches from `first_step` on, without end.
+
+    A damaged image is replaced by the next whole one of its split, and named in the batch.
+    """
+    numbers = (part.of(order.numbers(step)) for step in count(first_step))
+    return _loaded(split, numbers, replace=True)
 
 
-def training_numbers(images: int, batch_size: int, step: int, seed: int) -> tuple[int, ...]:
-    """Return which images step `step`, counted from 0, trains on."""
-    places = range(step * batch_size, (step + 1) * batch_size)
-    return tuple(int(shuffled(images, seed, at // images)[at % images]) for at in places)
+def evaluation_batches(split: Split, batch_size: int, part: Part = ALONE) -> Iterator[Batch]:
+    """Yield every image of a split once, in order; the last batch may be smaller.
+
+    Of several processes each takes its part: together they have every image once.
+
+    Raises
+    ------
+    DataError
+        At a damaged image, which cannot be replaced here.
+    """
+    mine = part.of(np.arange(len(split)))
+    starts = range(0, len(mine), batch_size)
+    return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
 
 
-def training_batches(split: Split, batch_size: int, seed: int, first_step: int) -> Iterator[Batch]:
-    """Yield the training batches from `first_step` on, without end."""
-    steps = iter(range(first_step, 2**62))
-    return _loaded(split, (training_numbers(len(split), batch_size, step, seed) for step in steps))
-
-
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Yield every image of a split once, in order; the last batch may be smaller."""
-    starts = range(0, len(split), batch_size)
-    return _loaded(split, (range(at, min(at + batch_size, len(split))) for at in starts))
-
-
-def _loaded(split: Split, batches: Iterable[Sequence[int]]) -> Iterator[Batch]:
+def _loaded(
+    split: Split, batches: Iterable[NDArray[np.integer]], *, replace: bool
+) -> Iterator[Batch]:
     """Decode batches in threads, `AHEAD` of the one that is asked for."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        waiting: deque[tuple[Sequence[int], list[Future[NDArray[np.uint8]]]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[_Coming] = deque()
         try:
             for numbers in batches:
-                waiting.append((numbers, [pool.submit(_image, split, n) for n in numbers]))
+                waiting.append(_begin(pool, split, numbers, replace))
                 if len(waiting) > AHEAD:
-                    yield _batch(split, *waiting.popleft())
+                    yield waiting.popleft().batch()
             while waiting:
-                yield _batch(split, *waiting.popleft())
+                yield waiting.popleft().batch()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batch(split: Split, numbers: Sequence[int], images: list[Future[NDArray[np.uint8]]]) -> Batch:
-    pixels = torch.from_numpy(np.stack([image.result() for image in images]))
-    labels = torch.from_numpy(split.labels[list(numbers)].astype(np.int64))
-    return Batch(pixels, labels, tuple(numbers))
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """A batch that threads are filling."""
+
+    images: Tensor
+    labels: Tensor
+    numbers: NDArray[np.integer]
+    pieces: list[Future[list[Replaced]]]
+
+    def batch(self) -> Batch:
+        replaced = [one for piece in self.pieces for one in piece.result()]
+        return Batch(self.images, self.labels, tuple(self.numbers.tolist()), tuple(replaced))
 
 
-def _image(split: Split, number: int) -> NDArray[np.uint8]:
-    record = split[number]
-    try:
-        return decode_jpeg(record.image)
-    except ImageError as error:
-        raise DataError(
-            f"Image {record.path!r}, number {number} of the {split.name} split, is damaged: "
-            f"{error}",
-            "Prepare the data again.",
-        ) from None
+def _begin(
+    pool: ThreadPoolExecutor, split: Split, numbers: NDArray[np.integer], replace: bool
+) -> _Coming:
+    pinned = torch.cuda.is_available()  # so that the copy to the device waits for nobody
+    shape = (len(numbers), split.size, split.size, 3)
+    images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+    labels = torch.empty(len(numbers), dtype=torch.int64, pin_memory=pinned)
+
+    def fill(start: int) -> list[Replaced]:
+        replaced = []
+        for at in range(start, min(start + PIECE, len(numbers))):
+            number = int(numbers[at])
+            label, lost = _filled(split, number, images[at].numpy(), replace)
+            labels[at] = label
+            replaced += lost
+        return replaced
+
+    pieces = [pool.submit(fill, start) for start in range(0, len(numbers), PIECE)]
+    return _Coming(images, labels, numbers, pieces)
+
+
+def _filled(
+    split: Split, number: int, out: NDArray[np.uint8], replace: bool
+) -> tuple[int, list[Replaced]]:
+    """Decode an image, or the next whole one, into `out`; return its label and what was lost."""
+    lost: list[Replaced] = []
+    for at in range(number, number + TRIES):
+        taken = at % len(split)
+        try:
+            split.pixels(taken, out)
+        except ImageError as error:
+            lost.append(Replaced(taken, split.where(taken), str(error)))
+            if not replace:
+                break
+        else:
+            return split.label(taken), lost
+    raise DataError(
+        f"Of the {split.name} split, {lost[0].image} is damaged: {lost[0].reason}",
+        "Prepare the data again; alexnet prepare --verify names all damage.",
+    )

@@ -1,52 +1,47 @@
 """Source -> prepared data set: in parallel, resumable, the same bytes whatever happens.
 
-The source's order is cut into shards of `SHARD_IMAGES`. A shard and its sums are written whole
-or not at all; a killed preparation keeps the shards that it has.
+The source's order is cut into shards. A shard is one task, written whole or not at all, and its
+bytes are a function of its images: a killed preparation keeps the shards that it has, and any
+number of preparations may work on one folder at once, on one machine or on several that share it.
 """
 
 import json
 import os
-from collections import Counter
+import platform
+import random
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alexnet.data.decode import decode_jpeg, open_image, square, to_jpeg
+from alexnet.data import decode
+from alexnet.data.options import Options
+from alexnet.data.shard_work import (
+    Task,
+    make_shard,
+    make_shard_carefully,
+    notes_file,
+    sums_file,
+)
 from alexnet.data.shards import (
+    REPORT,
     STATISTICS,
     Manifest,
-    Record,
+    Shard,
     is_prepared,
     open_prepared,
     write_manifest,
-    write_shard,
 )
-from alexnet.data.sources import Item, Source
+from alexnet.data.source import Source
 from alexnet.data.statistics import PixelSums, Statistics
-from alexnet.errors import DataError, ImageError
+from alexnet.data.workers import in_processes, on_executor
+from alexnet.errors import DataError
 from alexnet.files import explained, free_bytes, sha256, whole_file
 
-SHARD_IMAGES = 1024
-CHUNK = 32  # images a task: small enough for a live progress, large enough to be worth a thread
 UNFINISHED = "preparing.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """How images are prepared."""
-
-    size: int = 256  # pixels on a side, after scaling the shorter side and cropping (section 2)
-    quality: int = 95  # of the JPEG, as in cuda-convnet2 (facts 4)
-    exif: bool = True  # turn images upright as their EXIF orientation says
-
-    def __post_init__(self) -> None:
-        if not 8 <= self.size <= 4096:
-            raise DataError(f"The prepared size is {self.size}.", "It must be 8 to 4096 pixels.")
-        if not 1 <= self.quality <= 100:
-            raise DataError(f"The JPEG quality is {self.quality}.", "It must be 1 to 100.")
+AT_ONCE = 256  # shards in work on a cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +51,24 @@ class Progress:
     done: int  # images
     total: int
     skipped: int
+    repaired: int
+    images_per_second: float  # since this command began
+    seconds_left: float
 
 
 def prepare(
     source: Source,
     root: str | Path,
-    options: Options = Options(),
+    options: Options = Options(),  # noqa: B008 -- a frozen value
     *,
     workers: int | None = None,
+    executor: Executor | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Manifest:
     """Make a prepared data set of a source, or finish one that was begun.
+
+    With more than one worker, processes are started that import the calling script anew: it
+    should do its own work below ``if __name__ == "__main__"``.
 
     Parameters
     ----------
@@ -77,15 +79,17 @@ def prepare(
     options : Options
         Size, quality, orientation.
     workers : int
-        Threads that decode and encode; by default one a processor. The result does not depend
-        on it.
+        Processes; by default one a processor. The result does not depend on it.
+    executor : concurrent.futures.Executor
+        Does the work instead, such as Dask's ``Client.get_executor()``. Its workers must see the
+        source's files and `root` under the same paths.
     report : callable
         Called with a `Progress` every few images.
 
     Returns
     -------
     Manifest
-        What was prepared, with the images that had to be skipped.
+        What was prepared; ``report.json`` beside it lists what was skipped or repaired.
 
     Raises
     ------
@@ -96,66 +100,95 @@ def prepare(
     if workers is not None and workers < 1:
         raise DataError(f"{workers} workers cannot prepare anything.", "Give 1 or more.")
     root = Path(root)
-    identity: dict[str, Any] = {"options": asdict(options), "fingerprint": source.fingerprint()}
+    identity: dict[str, Any] = {
+        "options": asdict(options),
+        "fingerprint": source.fingerprint(),
+        "encoder": "none" if options.raw else decode.encoder(),
+    }
     if is_prepared(root):
-        manifest = open_prepared(root).manifest
-        if {"options": manifest.options, "fingerprint": manifest.fingerprint} != identity:
-            raise DataError(
-                f"{str(root)!r} holds another prepared data set ({manifest.name}).",
-                "Delete it or choose another folder.",
-            )
-        return manifest
-    _claim(root, identity)
-    total = sum(map(len, source.splits.values()))
-    left = sum(
-        len(items)
-        for split, number, items in _shards(source)
-        if not _notes(_shard(root, split, number)).is_file()
-    )
-    _check_space(root, left, options)
-    done = skipped = 0
-    names = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for split, number, items in _shards(source):
-            path = _shard(root, split, number)
-            names.append(path.name)
-            if _notes(path).is_file():  # whole, from before this command was stopped
-                done += len(items)
-                continue
-            chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-            results: list[bytes | str] = []
-            sums = PixelSums.empty(options.size)
-            for encoded, of_chunk in pool.map(partial(_prepared, options=options), chunks):
-                results += encoded
-                sums += of_chunk
-                done += len(encoded)
-                skipped += sum(isinstance(result, str) for result in encoded)
-                report(Progress(done, total, skipped))
-            _write(path, items, results, sums)
-    return _finish(root, source, identity, names)
+        return _finished(root, identity)
+    alone = _claim(root, identity)
+    tasks = _tasks(source, root, options)
+    _check_space(root, sum(len(t.items) for t in tasks if not is_made(t)) * options.typical_bytes)
+    if not alone:  # another preparation may be at work: two random orders seldom meet
+        random.shuffle(tasks)
+    try:
+        for progress in _made(tasks, workers, executor):
+            report(progress)
+        return _finish(root, source, identity)
+    except FileNotFoundError:
+        if not is_prepared(root):
+            raise
+        return _finished(root, identity)  # another preparation of this folder was faster
 
 
-def _claim(root: Path, identity: dict[str, object]) -> None:
-    """Mark the folder as being prepared from this source, or see that it was already."""
+def is_made(task: Task) -> bool:
+    """Whether a shard is there, whole."""
+    return notes_file(task.shard).is_file()
+
+
+def _made(tasks: list[Task], workers: int | None, executor: Executor | None) -> Iterator[Progress]:
+    """Make the shards that are not there yet; yield the progress after each."""
+    total = sum(len(task.items) for task in tasks)
+    done = sum(len(task.items) for task in tasks if is_made(task))
+    before, begun = done, time.monotonic()
+    skipped = repaired = 0
+    left = (task for task in tasks if not is_made(task))  # asked as each one's turn comes
+    count = sum(not is_made(task) for task in tasks)
+    use = min(workers or os.cpu_count() or 1, count)
+    if executor is not None:
+        results = on_executor(executor, make_shard, left, AT_ONCE)
+    elif use > 1:
+        results = in_processes(make_shard, left, use, make_shard_carefully)
+    else:
+        results = ((task, make_shard(task)) for task in left)
+    for task, notes in results:
+        done += len(task.items)
+        skipped += len(notes["skipped"])
+        repaired += len(notes["repaired"])
+        speed = (done - before) / (time.monotonic() - begun)
+        yield Progress(done, total, skipped, repaired, speed, (total - done) / speed)
+
+
+def _finished(root: Path, identity: dict[str, Any]) -> Manifest:
+    manifest = open_prepared(root).manifest
+    if manifest.fingerprint != identity["fingerprint"] or manifest.options != identity["options"]:
+        raise DataError(
+            f"{str(root)!r} holds another prepared data set ({manifest.name}).",
+            "Delete it or choose another folder.",
+        )
+    _clear(root)
+    return manifest
+
+
+def _clear(root: Path) -> None:
+    """Remove what only an unfinished preparation needs."""
+    for pattern in ("*.notes.json", "*.sums.safetensors", ".*.part", UNFINISHED):
+        for leftover in root.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
+def _claim(root: Path, identity: dict[str, object]) -> bool:
+    """Mark the folder as being prepared from this source; return whether it was not before."""
     mark = root / UNFINISHED
     with explained(root):
         root.mkdir(parents=True, exist_ok=True)
         if mark.is_file():
             if json.loads(mark.read_text(encoding="utf-8")) == identity:
-                return
+                return False
             raise DataError(
-                f"{str(root)!r} holds the unfinished preparation of something else.",
+                f"{str(root)!r} holds the unfinished preparation of something else, with other "
+                "options, or by another JPEG encoder.",
                 "Delete it or choose another folder.",
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with whole_file(mark) as temporary:
+    with whole_file(mark, _mark()) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
+    return True
 
 
-def _check_space(root: Path, images: int, options: Options) -> None:
-    typical = 0.65 * options.size**2 * options.quality / 95  # 42 kB at 256 pixels, quality 95
-    needed = images * typical
+def _check_space(root: Path, needed: float) -> None:
     if needed > free_bytes(root):
         raise DataError(
             f"About {needed / 1e9:,.1f} GB are needed in {str(root)!r}, "
@@ -164,91 +197,65 @@ def _check_space(root: Path, images: int, options: Options) -> None:
         )
 
 
-def _shards(source: Source) -> Iterator[tuple[str, int, tuple[Item, ...]]]:
-    for split, items in sorted(source.splits.items()):
-        for start in range(0, len(items), SHARD_IMAGES):
-            yield split, start // SHARD_IMAGES, items[start : start + SHARD_IMAGES]
+def _tasks(source: Source, root: Path, options: Options) -> list[Task]:
+    return [
+        Task(
+            root / f"{split}-{start // options.shard_images:05}.arrow",
+            items[start : start + options.shard_images],
+            options,
+            _mark(),
+        )
+        for split, items in sorted(source.splits.items())
+        for start in range(0, len(items), options.shard_images)
+    ]
 
 
-def _prepared(items: tuple[Item, ...], options: Options) -> tuple[list[bytes | str], PixelSums]:
-    """Return each image's JPEG, or what is wrong with it, and the sums of those that are right."""
-    results: list[bytes | str] = []
-    sums = PixelSums.empty(options.size)
-    for item in items:
-        try:
-            image = square(open_image(item.read(), exif=options.exif), options.size)
-        except ImageError as error:
-            results.append(str(error))
-        except OSError as error:
-            results.append(f"It cannot be read ({error.strerror}).")
-        else:
-            encoded = to_jpeg(image, options.quality)
-            sums += PixelSums.of(decode_jpeg(encoded))  # of the pixels as they will be read
-            results.append(encoded)
-    return results, sums
+def _mark() -> str:
+    return f".{platform.node()}-{os.getpid()}"
 
 
-def _write(
-    path: Path, items: tuple[Item, ...], results: list[bytes | str], sums: PixelSums
-) -> None:
-    """Write a shard, its sums and, last, its notes, which say that all three are there."""
-    records, skipped = [], []
-    for item, result in zip(items, results, strict=True):
-        if isinstance(result, str):
-            skipped.append((item.path, result))
-        else:
-            records.append(Record(result, item.label, item.path))
-    write_shard(path, records)
-    sums.save(_sums(path))
-    labels = Counter(record.label for record in records)
-    with whole_file(_notes(path)) as temporary:
-        temporary.write_text(json.dumps({"skipped": skipped, "labels": labels}), encoding="utf-8")
-
-
-def _shard(root: Path, split: str, number: int) -> Path:
-    return root / f"{split}-{number:05}.arrow"
-
-
-def _notes(shard: Path) -> Path:
-    return shard.with_suffix(".notes.json")
-
-
-def _sums(shard: Path) -> Path:
-    return shard.with_suffix(".sums.safetensors")
-
-
-def _finish(root: Path, source: Source, identity: dict[str, Any], names: list[str]) -> Manifest:
-    """Add up what the shards' notes say, write statistics and manifest, clear the notes."""
-    skipped: list[tuple[str, str]] = []
-    sums = PixelSums.empty(identity["options"]["size"])
+def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
+    """Add up what the shards' notes say, write report, statistics and manifest, clear the notes."""
+    options = Options(**identity["options"])
+    tasks = _tasks(source, root, options)
+    shards: dict[str, list[Shard]] = {split: [] for split in source.splits}
     counts = {split: [0] * len(source.classes) for split in source.splits}
-    for name in names:
-        split = name.split("-")[0]
-        notes = json.loads(_notes(root / name).read_text(encoding="utf-8"))
-        skipped += [(path, reason) for path, reason in notes["skipped"]]
+    found: dict[str, list[dict[str, str]]] = {"skipped": [], "repaired": []}
+    sums = PixelSums.empty(options.size)
+    for task in tasks:
+        split = task.shard.name.split("-")[0]
+        notes = json.loads(notes_file(task.shard).read_text(encoding="utf-8"))
+        shards[split].append(
+            Shard(task.shard.name, notes["images"], notes["bytes"], notes["sha256"])
+        )
         for label, images in notes["labels"].items():
             counts[split][int(label)] += images
+        for kind, listed in found.items():
+            listed += [{"split": split, "image": i, "reason": why} for i, why in notes[kind]]
         if split == "train":
-            sums += PixelSums.load(_sums(root / name))
+            sums += PixelSums.load(sums_file(task.shard))
     for label, images in enumerate(counts["train"]):
         if not images:
             raise DataError(
                 f"Class {source.classes[label]!r} has no training image that can be decoded.",
                 "Add some, or remove the class.",
             )
-    Statistics.from_sums(sums).save(root / STATISTICS)
+    Statistics.from_sums(sums).save(root / STATISTICS, _mark())
+    with whole_file(root / REPORT, _mark()) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     manifest = Manifest(
         name=source.name,
         classes=source.classes,
         counts={split: sum(images) for split, images in counts.items()},
         class_counts={split: tuple(images) for split, images in counts.items()},
-        skipped=tuple(skipped),
-        checksums={name: sha256(root / name) for name in (*names, STATISTICS)},
-        size=identity["options"]["size"],
-        **identity,
+        size=options.size,
+        options=identity["options"],
+        fingerprint=identity["fingerprint"],
+        skipped=len(found["skipped"]),
+        repaired=len(found["repaired"]),
+        shards={split: tuple(listed) for split, listed in shards.items()},
+        checksums={name: sha256(root / name) for name in (STATISTICS, REPORT)},
     )
-    write_manifest(root, manifest)
-    for leftover in (*root.glob("*.notes.json"), *root.glob("*.sums.safetensors")):
-        leftover.unlink()
-    (root / UNFINISHED).unlink()
+    write_manifest(root, manifest, _mark())
+    _clear(root)
     return manifest

@@ -1,33 +1,51 @@
-"""The prepared data set on disk: Arrow files of small JPEGs, memory-mapped, and what is in them."""
+"""The prepared data set on disk: Arrow files of small images, memory-mapped."""
 
 import json
+import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from alexnet.data.decode import Pixels, decode_jpeg
 from alexnet.data.statistics import Statistics
-from alexnet.errors import DataError
-from alexnet.files import sha256, whole_file
+from alexnet.errors import DataError, ImageError
+from alexnet.files import whole_file
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "dataset.json"
 STATISTICS = "statistics.safetensors"
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("path", pa.string())])
+REPORT = "report.json"
+SCHEMA = pa.schema(
+    [("image", pa.binary()), ("label", pa.int32()), ("path", pa.string()), ("crc32", pa.uint32())]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One prepared image."""
 
-    image: bytes  # a JPEG
+    image: bytes  # a JPEG, or the pixels themselves
     label: int
     path: str  # its name in the source
+    crc32: int  # of `image`
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What the manifest knows of a shard."""
+
+    file: str
+    images: int
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,44 +53,134 @@ class Manifest:
     """What a prepared data set is: the content of its ``dataset.json``."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # folder names or wnids
     counts: dict[str, int]  # images by split
     class_counts: dict[str, tuple[int, ...]]  # images by split and class
     size: int  # pixels on a side
     options: dict[str, object]  # of `prepare`
     fingerprint: str  # of the source's names and labels
-    skipped: tuple[tuple[str, str], ...]  # images left out: path, reason
-    checksums: dict[str, str]  # sha256 of every file
+    skipped: int  # images left out: report.json says which, and why
+    repaired: int  # images that needed more than decoding: report.json says which
+    shards: dict[str, tuple[Shard, ...]]  # by split
+    checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
     format: int = FORMAT
 
+    @property
+    def raw(self) -> bool:
+        """Whether images are kept as pixels instead of JPEGs."""
+        return bool(self.options.get("raw"))
 
-def write_shard(path: Path, records: Iterable[Record]) -> None:
-    """Write records to an Arrow IPC file, whole or not at all."""
-    columns = list(zip(*((r.image, r.label, r.path) for r in records), strict=True)) or [(), (), ()]
+
+def write_shard(path: Path, records: Iterable[Record], mark: str = "") -> None:
+    """Write records to an Arrow IPC file, whole or not at all; `mark` as for `whole_file`."""
+    rows = [(r.image, r.label, r.path, r.crc32) for r in records]
+    columns = list(zip(*rows, strict=True)) or [() for _ in SCHEMA]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+    with whole_file(path, mark) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
 
 class Split:
-    """The images of one split, by number; nothing is read before it is asked for."""
+    """The images of one split, by number; no shard is opened before one of its images is asked for.
 
-    def __init__(self, name: str, shards: list[pa.RecordBatch]) -> None:
+    What it costs does not grow with the images: a shard's entry is some numbers.
+    """
+
+    def __init__(
+        self, name: str, root: Path, shards: tuple[Shard, ...], size: int, raw: bool
+    ) -> None:
         self.name = name
-        self._shards = shards
-        self._ends = list(accumulate(shard.num_rows for shard in shards))
-        labels = [np.asarray(shard.column("label")) for shard in shards]
-        self.labels: NDArray[np.int32] = np.concatenate(labels or [np.zeros(0, np.int32)])
+        self.size = size
+        self.raw = raw
+        self._root = root
+        self._about = shards
+        self._ends = list(accumulate(shard.images for shard in shards))
+        self._opened: dict[int, pa.RecordBatch] = {}
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Record:
-        shard = bisect_right(self._ends, index)
-        row = index - (self._ends[shard - 1] if shard else 0)
-        batch = self._shards[shard]
-        image, label, path = (batch.column(name)[row].as_py() for name in SCHEMA.names)
-        return Record(image, label, path)
+        """Return an image's record; nothing of it is checked."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"The {self.name} split has no image {index}.")
+        number, row = self._place(index)
+        batch = self._batch(number)
+        return Record(*(batch.column(column)[row].as_py() for column in range(len(SCHEMA))))
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
+
+        Raises
+        ------
+        ImageError
+            When it is not what was written, or cannot be decoded.
+        """
+        number, row = self._place(index)
+        batch = self._batch(number)
+        image = batch.column(0)[row].as_py()
+        if zlib.crc32(image) != batch.column(3)[row].as_py():
+            raise ImageError("Its checksum is not that of what was written.")
+        if not self.raw:
+            return decode_jpeg(image, out)
+        pixels = np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3)
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        number, row = self._place(index)
+        return int(self._batch(number).column(1)[row].as_py())
+
+    def where(self, index: int) -> str:
+        """Name an image for a message: its own name, its shard and its place in it."""
+        number, row = self._place(index)
+        try:
+            name = repr(self[index].path)
+        except (pa.ArrowInvalid, UnicodeDecodeError):  # the damage may be in the name
+            name = "an image"
+        return f"{name} (row {row} of {self._about[number].file})"
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """All labels in order, ``(N,)``: reads every shard."""
+        found = [np.asarray(self._batch(i).column("label")) for i in range(len(self._about))]
+        return np.concatenate(found or [np.zeros(0, np.int32)])
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        if number not in self._opened:
+            self._opened[number] = open_shard(self._root, self._about[number])
+        return self._opened[number]
+
+
+def open_shard(root: Path, about: Shard) -> pa.RecordBatch:
+    """Map a shard into memory.
+
+    Raises
+    ------
+    DataError
+        When it is missing, or not as long as it was written.
+    """
+    path = root / about.file
+    fix = "Prepare the data again, into a new folder."
+    try:
+        size = path.stat().st_size
+        if size != about.bytes:
+            raise DataError(
+                f"{str(path)!r} has {size:,} bytes and should have {about.bytes:,}.", fix
+            )
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}).", fix) from None
+    if batch.schema != SCHEMA or batch.num_rows != about.images:
+        raise DataError(f"{str(path)!r} does not hold {about.images:,} images.", fix)
+    return batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,71 +213,70 @@ def is_prepared(root: Path) -> bool:
     return (root / MANIFEST).is_file()
 
 
-def write_manifest(root: Path, manifest: Manifest) -> None:
+def write_manifest(root: Path, manifest: Manifest, mark: str = "") -> None:
     """Write ``dataset.json``, the last file of a preparation."""
-    with whole_file(root / MANIFEST) as temporary:
+    with whole_file(root / MANIFEST, mark) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
 
 
 def open_prepared(root: str | Path) -> PreparedData:
-    """Open a prepared data set; its images are memory-mapped.
+    """Open a prepared data set; its images are memory-mapped as they are asked for.
 
     Raises
     ------
     DataError
-        When it is none, was made by a later version, or lacks a file.
+        When it is none, was made by another version, or lacks a file.
     """
     root = Path(root)
-    manifest = _read_manifest(root / MANIFEST)
-    splits: dict[str, Split] = {}
-    for split in manifest.counts:
-        names = sorted(name for name in manifest.checksums if name.startswith(f"{split}-"))
-        splits[split] = Split(split, [_open_shard(root / name) for name in names])
-        if len(splits[split]) != manifest.counts[split]:
+    manifest = read_manifest(root)
+    splits = {
+        split: Split(split, root, shards, manifest.size, manifest.raw)
+        for split, shards in manifest.shards.items()
+    }
+    for split, images in manifest.counts.items():
+        if len(splits.get(split, ())) != images:
             raise DataError(
-                f"The {split} split of {str(root)!r} has {len(splits[split]):,} images and "
-                f"should have {manifest.counts[split]:,}.",
+                f"{str(root / MANIFEST)!r} is damaged: its {split} shards do not hold the "
+                f"{images:,} images that they should have.",
                 "Prepare the data again.",
             )
     return PreparedData(root, manifest, Statistics.load(root / STATISTICS), splits)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(root: Path) -> Manifest:
+    """Read ``dataset.json``.
+
+    Raises
+    ------
+    DataError
+        When there is none, it is damaged, or of another format.
+    """
+    path = root / MANIFEST
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields["format"] > FORMAT:
+        if fields["format"] != FORMAT:
             raise DataError(
                 f"{str(path)!r} is of format {fields['format']}, this version reads {FORMAT}.",
-                "Install a newer alexnet.",
+                "Install a newer alexnet."
+                if fields["format"] > FORMAT
+                else "Prepare the data again, into a new folder.",
             )
-        fields["classes"] = tuple(fields["classes"])
-        return Manifest(**fields)
+        return _manifest(fields)
     except FileNotFoundError:
         raise DataError(
-            f"{str(path.parent)!r} is no prepared data set.",
-            f"Make one with: alexnet prepare SOURCE {path.parent}",
+            f"{str(root)!r} is no prepared data set.",
+            f"Make one with: alexnet prepare SOURCE {root}",
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f"{str(path)!r} is damaged ({error}).", "Delete the folder and prepare it again."
         ) from None
 
 
-def _open_shard(path: Path) -> pa.RecordBatch:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read ({error}).", "Delete it and prepare the data again."
-        ) from None
-
-
-def damaged_files(root: str | Path) -> list[str]:
-    """Return the files of a prepared data set whose checksum is not the recorded one."""
-    root = Path(root)
-    manifest = _read_manifest(root / MANIFEST)
-    return [
-        name
-        for name, checksum in manifest.checksums.items()
-        if not (root / name).is_file() or sha256(root / name) != checksum
-    ]
+def _manifest(fields: Mapping[str, Any]) -> Manifest:
+    shards = {
+        split: tuple(Shard(**shard) for shard in listed)
+        for split, listed in fields["shards"].items()
+    }
+    changed = {"classes": tuple(fields["classes"]), "shards": shards}
+    return Manifest(**{**fields, **changed})

@@ -4,6 +4,7 @@ Sums are of integers, so that their order does not matter: any number of workers
 of restarts, give the same bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,29 +23,39 @@ class PixelSums:
     """Running sums over images of one size; mergeable."""
 
     images: int
-    total: NDArray[np.int64]  # (size, size, 3), of the pixel values 0-255
+    total: NDArray[np.int64]  # (3, size, size), of the pixel values 0-255
     products: NDArray[np.int64]  # (3, 3), of the channels' values with each other
 
     @classmethod
     def empty(cls, size: int) -> Self:
         """Return the sums of no image."""
-        return cls(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
+        return cls(0, np.zeros((3, size, size), np.int64), np.zeros((3, 3), np.int64))
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8]) -> Self:
-        """Return the sums of one image, ``(size, size, 3)`` uint8 RGB."""
-        flat = image.reshape(-1, 3).astype(np.float64)  # whole numbers below 2**53: exact
-        return cls(1, image.astype(np.int64), (flat.T @ flat).astype(np.int64))
+    def of(cls, images: Sequence[NDArray[np.uint8]], size: int) -> Self:
+        """Return the sums of some images, at most 4,096, each ``(size, size, 3)`` uint8 RGB."""
+        # Whole numbers: float32 holds them exactly up to 2**24, below which stay the sum of 4,096
+        # pixels and a row of 258 squares.
+        kind = np.float32 if size <= 258 else np.float64
+        total, products = np.zeros((3, size, size), kind), np.zeros((3, 3), np.int64)
+        for image in images:
+            planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=kind)
+            total += planes
+            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+                products[i, j] += int(np.vecdot(planes[i], planes[j]).sum(dtype=np.float64))
+        lower = np.tril_indices(3, -1)
+        products[lower] = products.T[lower]
+        return cls(len(images), total.astype(np.int64), products)
 
     def __add__(self, other: "PixelSums") -> "PixelSums":
         return PixelSums(
             self.images + other.images, self.total + other.total, self.products + other.products
         )
 
-    def save(self, path: Path) -> None:
-        """Write the sums to a file, whole or not at all."""
+    def save(self, path: Path, mark: str = "") -> None:
+        """Write the sums to a file, whole or not at all; `mark` as for `whole_file`."""
         arrays = {"total": self.total, "products": self.products}
-        with whole_file(path) as temporary:
+        with whole_file(path, mark) as temporary:
             temporary.write_bytes(save({"images": np.array(self.images), **arrays}))
 
     @classmethod
@@ -75,25 +86,25 @@ class Statistics:
         (section 4.1). Axes are in ascending order of variance, each with a positive largest
         component, so that they are the same on every machine.
         """
-        pixels = sums.images * sums.total.shape[0] * sums.total.shape[1]
-        mean = sums.total.sum(axis=(0, 1)) / pixels
+        pixels = sums.images * sums.total[0].size
+        mean = sums.total.sum(axis=(1, 2)) / pixels
         covariance = sums.products / pixels - np.outer(mean, mean)
         values, axes = np.linalg.eigh(covariance)
         strongest = axes[np.abs(axes).argmax(axis=0), range(3)]
         return cls(
-            (sums.total / sums.images).transpose(2, 0, 1).astype(np.float32, order="C"),
+            (sums.total / sums.images).astype(np.float32),
             np.sqrt(np.maximum(values, 0)).astype(np.float32),
             (axes * np.sign(strongest)).astype(np.float32),
         )
 
-    def save(self, path: Path) -> None:
-        """Write ``statistics.safetensors``, whole or not at all."""
+    def save(self, path: Path, mark: str = "") -> None:
+        """Write ``statistics.safetensors``, whole or not at all; `mark` as for `whole_file`."""
         arrays = {
             "mean_image": self.mean_image,
             "colour_stdevs": self.colour_stdevs,
             "colour_eigenvectors": self.colour_eigenvectors,
         }
-        with whole_file(path) as temporary:
+        with whole_file(path, mark) as temporary:
             temporary.write_bytes(save(arrays))
 
     @classmethod

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from alexnet import machine
 from alexnet.data.augment import Normaliser, colour_shift, crops, draw, normaliser
-from alexnet.data.loader import evaluation_batches, training_batches
+from alexnet.data.loader import Batch, evaluation_batches, training_batches
+from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split
+from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities, summary
 from alexnet.network import AlexNet, build
 from alexnet.recipes import Recipe
@@ -133,7 +135,8 @@ def fit(run: Run, data: PreparedData) -> Iterator[Event]:
         When the run has checkpoints and none of them is good.
     """
     recipe = run.config.recipe
-    planned = planned_steps(recipe, len(data.splits["train"]))
+    order = training_order(recipe, len(data.splits["train"]))
+    planned = order.steps(recipe.epochs)
     total = min(planned, recipe.max_steps or planned)
     trainee, start = _restored(run, data)
     yield from (Notice(f"{text}; an older one is used.") for text in start.passed_over)
@@ -141,7 +144,7 @@ def fit(run: Run, data: PreparedData) -> Iterator[Event]:
         yield Notice(f"Going on after step {start.step:,} of {total:,}.")
     run.forget_after(start.step)
     if start.step < total:
-        stopped = yield from _train(trainee, start.step, total, planned)
+        stopped = yield from _train(trainee, order, start.step, total)
         if stopped:
             yield stopped
             return
@@ -151,9 +154,9 @@ def fit(run: Run, data: PreparedData) -> Iterator[Event]:
     yield Tested(split.name, result)
 
 
-def planned_steps(recipe: Recipe, images: int) -> int:
-    """Return how many steps `epochs` are; the last one counts whole."""
-    return max(1, math.ceil(recipe.epochs * images / recipe.batch_size))
+def training_order(recipe: Recipe, images: int) -> Order:
+    """Return the order in which a recipe takes the training images."""
+    return Order(images, recipe.batch_size, recipe.seed, recipe.last_batch)
 
 
 def _restored(run: Run, data: PreparedData) -> tuple[Trainee, Checkpoint]:
@@ -184,7 +187,7 @@ def _restored(run: Run, data: PreparedData) -> tuple[Trainee, Checkpoint]:
 
 
 def _train(
-    trainee: Trainee, done: int, total: int, planned: int
+    trainee: Trainee, order: Order, done: int, total: int
 ) -> Generator[Event, None, Stopped | None]:
     """Take the steps; return why they stopped early, if they did."""
     run, recipe, data = trainee.run, trainee.run.config.recipe, trainee.data
@@ -193,11 +196,12 @@ def _train(
         forward, complaint = machine.compile_or_not(forward, trainee.device)
         if complaint:
             yield Notice(complaint)
-    images = len(data.splits["train"])
+    planned = order.steps(recipe.epochs)
+    damage = Damage(recipe.max_damaged * order.images)
     steps = train(
         forward,
         trainee.optimizer,
-        _pixels(trainee, done, planned),
+        _pixels(trainee, order, done, damage),
         recipe,
         partial(_rates, recipe, planned, trainee.errors),
         done=done,
@@ -209,15 +213,16 @@ def _train(
     clock = Stopwatch()
     with asked_to_stop() as asked, Board(run.folder, done) as board:
         for step in steps:
-            epoch = step.number * recipe.batch_size / images
+            epoch = step.number / order.steps_an_epoch
             speed = clock.lap(recipe.batch_size)
             recent.append(step.loss)
+            yield from damage.news()
             yield Progressed(step, total, epoch, recipe.batch_size, speed)
             if step.number % recipe.log_every == 0 or step.number == total:
                 _log(run, board, step, epoch, speed)
             if step.number == STUCK_STEPS and _stuck(recent, len(data.classes)):
                 yield Notice(STUCK)
-            before = (step.number - 1) * recipe.batch_size / images
+            before = (step.number - 1) / order.steps_an_epoch
             if epoch // recipe.validate_every > before // recipe.validate_every:
                 yield _validated(trainee, board, step.number, epoch)
                 clock.restart()
@@ -247,7 +252,7 @@ def _log(run: Run, board: Board, step: Step, epoch: float, speed: float) -> None
         step=step.number,
         epoch=round(epoch, 4),
         loss=step.loss,
-        train_top1=step.correct / run.config.recipe.batch_size,
+        train_top1=step.correct / step.images,
         lr=step.lr,
         images_per_second=round(speed, 1),
     )
@@ -268,12 +273,15 @@ def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> 
     return rates_at(recipe, (step - 1) / planned, plateaus)
 
 
-def _pixels(trainee: Trainee, done: int, planned: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _pixels(
+    trainee: Trainee, order: Order, done: int, damage: "Damage"
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what the network sees and the labels, from the step after `done` on."""
     spec, recipe = trainee.run.config.spec, trainee.run.config.recipe
-    statistics = trainee.data.statistics
-    batches = training_batches(trainee.data.splits["train"], recipe.batch_size, recipe.seed, done)
+    statistics, planned = trainee.data.statistics, order.steps(recipe.epochs)
+    batches = training_batches(trainee.data.splits["train"], order, done)
     for step, batch in enumerate(batches, start=done + 1):
+        damage.count(batch)
         draws = draw(
             len(batch.labels),
             batch.images.shape[1],
@@ -282,7 +290,8 @@ def _pixels(trainee: Trainee, done: int, planned: int) -> Iterator[tuple[Tensor,
             mirror=recipe.mirror,
             crop_area=recipe.crop_area,
         )
-        pixels = crops(batch.images.to(trainee.device), draws, spec.image)
+        images = batch.images.to(trainee.device, non_blocking=True)
+        pixels = crops(images, draws, spec.image)
         noisy = recipe.colour_noise > 0 and step <= recipe.colour_noise_until * planned
         if noisy:
             shift = colour_shift(draws.noise, statistics, recipe.colour_noise)
@@ -292,6 +301,38 @@ def _pixels(trainee: Trainee, done: int, planned: int) -> Iterator[tuple[Tensor,
             pixels = pixels / recipe.colour_noise_divisor
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         yield pixels, batch.labels.to(trainee.device)
+
+
+class Damage:
+    """The training images that turned out damaged."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._found: dict[int, str] = {}
+        self._told = 0
+
+    def count(self, batch: Batch) -> None:
+        """Take note of a batch's damaged images.
+
+        Raises
+        ------
+        TrainingError
+            When there are more than may be.
+        """
+        for one in batch.replaced:
+            self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
+        if len(self._found) > self._most:
+            raise TrainingError(
+                f"{len(self._found)} training images are damaged, more than --set max_damaged "
+                f"allows; the last: {list(self._found.values())[-1]}",
+                "alexnet prepare --verify names all damage; prepare the data again.",
+            )
+
+    def news(self) -> Iterator[Notice]:
+        """Yield what has been found since it was last asked for."""
+        for text in list(self._found.values())[self._told :]:
+            self._told += 1
+            yield Notice(f"{text} Another image takes its place ({self._told} so far).")
 
 
 class Stopwatch:

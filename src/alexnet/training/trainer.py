@@ -20,6 +20,7 @@ class Step:
     number: int  # from 1
     loss: float  # cross-entropy, mean over the batch, in nats
     correct: int  # images of the batch whose class was ranked first
+    images: int  # in the batch
     lr: float  # of the weights
 
 
@@ -76,7 +77,7 @@ def train(
         correct = int((logits.argmax(1) == labels).sum())
         loss.backward()  # type: ignore[no-untyped-call]
         update(optimizer, now, recipe)
-        yield Step(number, value, correct, now.weights)
+        yield Step(number, value, correct, len(labels), now.weights)
 
 
 def step_seed(seed: int, number: int) -> int:

@@ -1,0 +1,127 @@
+"""Tasks over the processes of one machine, or on a cluster; the loss of a worker loses nothing."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from alexnet.errors import AlexNetError
+
+ATTEMPTS = 3  # after which a task that its worker does not survive is set aside
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class LostWorkerError(AlexNetError):
+    """A task whose worker died each time that it was tried."""
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of fresh processes, which end when this one does, however it ends."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+
+
+def in_processes(
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    rescue: Callable[[Task], Result],
+) -> Iterator[tuple[Task, Result]]:
+    """Do tasks over processes; yield each with its result, as they finish.
+
+    When a process dies, the pool is made anew and what was in work is done again. A task that
+    was in work at `ATTEMPTS` deaths is given to `rescue`, in this process.
+    """
+    left = iter(tasks)
+    again: deque[Task] = deque()
+    losses: Counter[int] = Counter()
+    while True:
+        in_work: dict[Future[Result], Task] = {}
+        with process_pool(workers) as pool:
+            try:
+                while _fill(pool, work, again, left, in_work, 2 * workers):
+                    for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield in_work.pop(future), result
+                return
+            except BrokenProcessPool:
+                pool.shutdown(wait=True, cancel_futures=True)
+        for task in in_work.values():
+            losses[id(task)] += 1
+            if losses[id(task)] < ATTEMPTS:
+                again.append(task)
+            else:
+                yield task, rescue(task)
+
+
+def on_executor(
+    executor: Executor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
+) -> Iterator[tuple[Task, Result]]:
+    """Do tasks on any executor, such as a cluster's; yield each with its result.
+
+    A task that fails by anything but an error of ours, as when its worker is lost, is tried
+    `ATTEMPTS` times.
+
+    Raises
+    ------
+    LostWorkerError
+        When that was not enough.
+    """
+    left = iter(tasks)
+    again: deque[Task] = deque()
+    losses: Counter[int] = Counter()
+    in_work: dict[Future[Result], Task] = {}
+    while _fill(executor, work, again, left, in_work, at_once):
+        for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+            task = in_work.pop(future)
+            try:
+                result = future.result()
+            except AlexNetError:
+                raise
+            except Exception as error:
+                losses[id(task)] += 1
+                if losses[id(task)] == ATTEMPTS:
+                    raise LostWorkerError(
+                        f"The cluster lost the same work {ATTEMPTS} times ({error}).",
+                        "Look at its workers' logs; the same command goes on.",
+                    ) from error
+                again.append(task)
+            else:
+                yield task, result
+
+
+def _fill(
+    executor: Executor,
+    work: Callable[[Task], Result],
+    again: "deque[Task]",
+    left: Iterator[Task],
+    in_work: "dict[Future[Result], Task]",
+    at_once: int,
+) -> bool:
+    """Have `at_once` tasks in work, or as many as are left; return whether there are any."""
+    while len(in_work) < at_once:
+        task = again.popleft() if again else next(left, None)
+        if task is None:
+            break
+        in_work[executor.submit(work, task)] = task
+    return bool(in_work)
+
+
+def _follow_parent() -> None:
+    """End this process when its parent has died; leave Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,206 @@
+"""The layouts in which images are handed around, in folders and in archives, whole and broken."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
+from alexnet.data.shards import open_prepared
+from alexnet.data.sources import open_source
+from alexnet.errors import DataError
+
+from .test_ilsvrc import tar_of
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+
+
+def content(source) -> dict[str, list[tuple[str, bytes]]]:
+    return {
+        split: [(source.classes[item.label], item.read()) for item in items]
+        for split, items in source.splits.items()
+    }
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(root).as_posix(): file.read_bytes()
+        for file in sorted(root.rglob("*.*"))
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "stored zip", "tar", "tar.gz", "tgz"])
+def test_an_archive_is_read_like_the_folder_it_holds(photographs, tmp_path, kind):
+    files = {f"cells-main/{name}": data for name, data in files_of(photographs).items()}
+    files["cells-main/README.md"] = b"about"
+    archive = tmp_path / f"cells.{kind.split()[-1]}"
+    if "zip" in kind:
+        method = zipfile.ZIP_STORED if "stored" in kind else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(archive, "w", method) as out:
+            for name, data in files.items():
+                out.writestr(name, data)
+    else:
+        data = tar_of(files)
+        archive.write_bytes(data if kind == "tar" else gzip.compress(data))
+    source, folder = open_source(archive), open_source(photographs)
+    assert (source.name, source.classes) == ("cells", folder.classes)
+    assert content(source) == content(folder)
+
+
+def test_a_damaged_zip_or_gzip_is_a_sentence(photographs, tmp_path):
+    with zipfile.ZipFile(tmp_path / "cells.zip", "w") as out:
+        out.writestr("a/b.png", b"x" * 1000)
+    os.truncate(tmp_path / "cells.zip", 500)
+    with pytest.raises(DataError, match=r"cells.zip' is no whole zip"):
+        open_source(tmp_path / "cells.zip")
+    (tmp_path / "cells.tar.gz").write_bytes(gzip.compress(os.urandom(9000))[:4000])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        open_source(tmp_path / "cells.tar.gz")
+    (tmp_path / "cells.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DataError, match="no uncompressed tar"):
+        open_source(tmp_path / "cells.tar")
+    (tmp_path / "cells.rar").write_bytes(b"Rar!")
+    with pytest.raises(DataError, match="neither a folder nor a tar"):
+        open_source(tmp_path / "cells.rar")
+
+
+def test_a_zipped_image_that_unpacks_without_end_is_left_out(photographs, tmp_path):
+    picture = next(photographs.rglob("*.png")).read_bytes()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        for number in range(4):
+            out.writestr(f"{'ab'[number % 2]}/{number}.png", picture)
+        out.writestr("a/bomb.png", bytes(300 << 20))
+    assert (tmp_path / "bomb.zip").stat().st_size < 2 << 20
+    manifest = prepare(open_source(tmp_path / "bomb.zip"), tmp_path / "out", Options(size=16))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [one["image"] for one in report["skipped"]] == ["a/bomb.png"]
+    assert sum(manifest.counts.values()) == 4
+
+
+def test_names_in_a_tar_reach_nothing_outside_it(photographs, tmp_path):
+    """Absolute paths, ``..``, links and bytes that are no UTF-8: names, and nothing more."""
+    picture = next(photographs.rglob("*.png")).read_bytes()
+    tar_file = tmp_path / "names.tar"
+    odd = [
+        "/train/a/1.png",
+        "../../train/a/2.png",
+        "train/b/\udcff\udcfe.png",
+        "train/b/4 ' \".png",
+    ]
+    tar_file.write_bytes(tar_of(dict.fromkeys([*odd, "test/a/5.png", "test/b/6.png"], picture)))
+    with tarfile.open(tar_file, "a") as tar:
+        link = tarfile.TarInfo("train/a/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    before = set(tmp_path.parent.rglob("*"))
+    prepare(open_source(tar_file), tmp_path / "out", Options(size=16))
+    data = open_prepared(tmp_path / "out")
+    train = data.splits["train"]
+    assert [train[i].path for i in range(len(train))] == [
+        "train/a/1.png", "train/a/2.png", "train/b/4 ' \".png", "train/b/\\udcff\\udcfe.png",
+    ]  # fmt: skip
+    for path in set(tmp_path.parent.rglob("*")) - before:
+        assert (tmp_path / "out") in (path, *path.parents)
+
+
+def test_file_names_that_are_no_text_are_prepared(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    folder = tmp_path / "data" / "train" / "defective"
+    first = next(folder.iterdir())
+    first.rename(folder / os.fsdecode(b"caf\xe9.png"))
+    manifest = prepare(open_source(tmp_path / "data"), tmp_path / "out", Options(size=16))
+    assert manifest.counts == {"train": 36, "test": 12}
+    paths = {open_prepared(tmp_path / "out").splits["train"][i].path for i in range(36)}
+    assert "train/defective/caf\\udce9.png" in paths
+
+
+def test_webdataset_tars(photographs, tmp_path):
+    folder = open_source(photographs)
+    for split, tars in (("train", 2), ("test", 1)):
+        items = list(folder.splits[split])
+        for number in range(tars):
+            files = {}
+            for index, item in enumerate(items[number::tars]):
+                files[f"sample{number}{index:03}.png"] = item.read()
+                files[f"sample{number}{index:03}.cls"] = str(item.label).encode()
+                files[f"sample{number}{index:03}.json"] = b"{}"
+            (tmp_path / f"cells-{split}-{number:04}.tar").write_bytes(tar_of(files))
+    source = open_source(tmp_path)
+    assert source.classes == ("0", "1")
+    (tmp_path / "classnames.txt").write_text("defective\nfunctional\n")
+    named = open_source(tmp_path)
+    assert named.classes == folder.classes
+    ours, theirs = content(named), content(folder)
+    assert {k: sorted(v) for k, v in ours.items()} == {k: sorted(v) for k, v in theirs.items()}
+    lone = tar_of({"a.png": b"x", "b.cls": b"1", "c.png": b"x", "c.cls": b"1"})
+    (tmp_path / "cells-train-0000.tar").write_bytes(lone)
+    assert any("2 samples lack" in note for note in open_source(tmp_path).notes)
+    (tmp_path / "cells-train-0000.tar").write_bytes(tar_of({"c.png": b"x", "c.cls": b"one"}))
+    with pytest.raises(DataError, match="is 'one', no number"):
+        open_source(tmp_path)
+
+
+def test_tiny_imagenet(photographs, tmp_path):
+    files: dict[str, bytes] = {"wnids.txt": b"n02012849\nn01440764\n"}
+    lines = []
+    wnids = {"defective": "n02012849", "functional": "n01440764"}
+    for name, data in files_of(photographs).items():
+        split, label, file = name.split("/")
+        if split == "train":
+            files[f"train/{wnids[label]}/images/{file}"] = data
+        else:
+            files[f"val/images/{file}"] = data
+            lines.append(f"{file}\t{wnids[label]}\t0\t0\t62\t62\n")
+    files["val/val_annotations.txt"] = "".join(lines).encode()
+    files["test/images/test_0.png"] = b"unlabelled"
+    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in files.items():
+            out.writestr(f"tiny-imagenet-200/{name}", data)
+    source = open_source(tmp_path / "tiny-imagenet-200.zip")
+    assert source.classes == ("n01440764", "n02012849")
+    folder, back = open_source(photographs), {wnid: name for name, wnid in wnids.items()}
+    theirs = content(folder)
+    for split, same in (("train", "train"), ("val", "test")):
+        ours = [(back[wnid], data) for wnid, data in content(source)[split]]
+        assert sorted(ours) == sorted(theirs[same])
+
+
+def test_kaggles_layout(photographs, tmp_path):
+    rows = ["ImageId,PredictionString"]
+    for name, data in files_of(photographs).items():
+        split, label, file = name.split("/")
+        wnid = {"defective": "n02012849", "functional": "n01440764"}[label]
+        place = f"train/{wnid}/{file}" if split == "train" else f"val/{file}"
+        target = tmp_path / "ILSVRC/Data/CLS-LOC" / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        if split == "test":
+            rows.append(f"{Path(file).stem},{wnid} 1 2 3 4 n01440764 5 6 7 8")
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
+    source = open_source(tmp_path)
+    assert source.classes == ("n01440764", "n02012849")
+    names = {"n02012849": "defective", "n01440764": "functional"}
+    theirs = content(open_source(photographs))
+    ours = {k: sorted((names[c], d) for c, d in v) for k, v in content(source).items()}
+    assert ours == {"train": sorted(theirs["train"]), "val": sorted(theirs["test"])}
+
+
+def test_a_hundred_thousand_classes_are_listed(tmp_path):
+    """Scenario 18; as a tar, since a folder of so many folders is slow to make."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for number in range(100_000):
+            tar.addfile(tarfile.TarInfo(f"class{number:06}/a.jpg"))
+    (tmp_path / "many.tar").write_bytes(out.getvalue())
+    assert len(open_source(tmp_path / "many.tar").classes) == 100_000
