@@ -169,6 +169,6 @@ def _turbo(data: bytes, out: Pixels | None = None) -> Pixels | None:
         if out is not None and (height, width, 3) != out.shape:
             return None
         decoded: Any = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-    except ValueError:
+    except Exception:  # ValueError as a rule, KeyError for a sampling that it has no name for
         return None
     return decoded if out is None else out
