@@ -3,19 +3,28 @@
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from alexnet import machine
+from alexnet.bench.data_works import loader_work, prepare_work
 from alexnet.bench.works import Setting, Work, infer_work, lrn_work, train_work
 from alexnet.spec import Spec
 from alexnet.version import __version__
 
-WORKS = {"train": train_work, "infer": infer_work, "lrn": lrn_work}
+WORKS = {
+    "train": train_work,
+    "infer": infer_work,
+    "lrn": lrn_work,
+    "prepare": prepare_work,
+    "loader": loader_work,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,18 +42,29 @@ class Result:
 
 
 def measured(
-    works: Iterable[str], spec: Spec, *, batch_size: int, rounds: int, threads: int | None
+    works: Iterable[str],
+    spec: Spec,
+    *,
+    batch_size: int,
+    rounds: int,
+    threads: int | None,
+    images: Path | None = None,
 ) -> dict[str, Any]:
-    """Run benchmarks one after another; return the report that ``--json`` prints."""
+    """Run benchmarks one after another; return the report that ``--json`` prints.
+
+    `images` is a folder of photographs, for the works on data.
+    """
     device = machine.best_device()
     used = machine.use_threads(threads)
-    setting = Setting(spec, batch_size, device, machine.chosen_type("auto", device))
-    subjects = {work: WORKS[work](setting) for work in works}
-    # Memory once kept stays, and the peers would find it: those that must not are timed before.
-    times = {work: interleaved(s.timed, rounds, device) for work, s in subjects.items()}
-    machine.keep_freed_memory()
-    for work, subject in subjects.items():
-        times[work] |= interleaved(subject.timed_with_memory_kept, rounds, device)
+    with tempfile.TemporaryDirectory() as scratch:
+        kind = machine.chosen_type("auto", device)
+        setting = Setting(spec, batch_size, device, kind, Path(scratch), images)
+        subjects = {work: WORKS[work](setting) for work in works}
+        # Memory once kept stays, and the peers would find it: those that must not go first.
+        times = {work: interleaved(s.timed, rounds, device) for work, s in subjects.items()}
+        machine.keep_freed_memory()
+        for work, subject in subjects.items():
+            times[work] |= interleaved(subject.timed_with_memory_kept, rounds, device)
     results = [
         compared(work, subject, peer, times[work])
         for work, subject in subjects.items()

@@ -5,8 +5,9 @@ does. The peers run before that is set, as their users have them, and once more 
 ``-kept``, so that what the memory is worth can be told from what the network is worth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ class Setting:
     batch_size: int
     device: torch.device
     kind: torch.dtype  # ours: of the matrix products
+    scratch: Path  # a folder to write to
+    images: Path | None = None  # a folder of photographs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Work:
     timed_with_memory_kept: dict[str, Callable[[], None]]
     amount: float  # of `unit`-seconds in a call: images, or tensors
     unit: str
-    amounts: dict[str, float] = field(default_factory=dict)  # where a peer's differs
+    amounts: Mapping[str, float] = field(default_factory=dict)  # where a peer's differs
 
 
 def _images(setting: Setting) -> Tensor:

@@ -1,10 +1,12 @@
 """``alexnet bench``."""
 
 import json as json_format
+from pathlib import Path
 
 from alexnet.errors import ConfigError, did_you_mean
 
-WORKS = ("train", "infer", "lrn")
+WORKS = ("train", "infer", "lrn", "prepare", "loader")
+NEED_IMAGES = ("prepare", "loader")
 
 
 def bench(
@@ -12,6 +14,7 @@ def bench(
     network: str = "single",
     batch_size: int = 64,
     rounds: int = 5,
+    images: Path | None = None,
     threads: int | None = None,
     json: bool = False,
 ) -> None:
@@ -22,13 +25,16 @@ def bench(
     Parameters
     ----------
     works
-        train, infer, lrn; by default all.
+        train, infer, lrn, prepare, loader; by default all that can be run: prepare and loader
+        need --images.
     network
         The network to run.
     batch_size
         Images a step.
     rounds
         Interleaved measurements of each; the median is reported, with the spread.
+    images
+        A folder of photographs, JPEG files, for prepare and loader.
     threads
         Processor threads; by default all.
     json
@@ -46,7 +52,11 @@ def bench(
     from alexnet.variants import network_named
 
     report = measured(
-        works or WORKS, network_named(network), batch_size=batch_size, rounds=rounds,
+        works or [work for work in WORKS if images or work not in NEED_IMAGES],
+        network_named(network),
+        batch_size=batch_size,
+        rounds=rounds,
         threads=threads,
-    )  # fmt: skip
+        images=images,
+    )
     print(json_format.dumps(report) if json else as_text(report))

@@ -21,8 +21,8 @@ from alexnet.data.shards import Split
 from alexnet.errors import DataError, ImageError
 
 ALONE = Part()  # one process, which takes all
-AHEAD = 3  # batches decoded while the device works
-PIECE = 16  # images that a thread decodes in a row
+AHEAD = 3  # batches, at least, that are decoded while the device works
+PIECE = 32  # images that a thread decodes in a row
 TRIES = 1000  # images in a row that may be damaged before their shard is given up
 
 
@@ -74,13 +74,14 @@ def evaluation_batches(split: Split, batch_size: int, part: Part = ALONE) -> Ite
 def _loaded(
     split: Split, batches: Iterable[NDArray[np.integer]], *, replace: bool
 ) -> Iterator[Batch]:
-    """Decode batches in threads, `AHEAD` of the one that is asked for."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """Decode batches in threads, ahead of the one that is asked for."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
         waiting: deque[_Coming] = deque()
         try:
             for numbers in batches:
                 waiting.append(_begin(pool, split, numbers, replace))
-                if len(waiting) > AHEAD:
+                if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(numbers))):
                     yield waiting.popleft().batch()
             while waiting:
                 yield waiting.popleft().batch()
@@ -109,13 +110,12 @@ def _begin(
     shape = (len(numbers), split.size, split.size, 3)
     images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
     labels = torch.empty(len(numbers), dtype=torch.int64, pin_memory=pinned)
+    pixels, classes = images.numpy(), labels.numpy()  # the same memory
 
     def fill(start: int) -> list[Replaced]:
         replaced = []
         for at in range(start, min(start + PIECE, len(numbers))):
-            number = int(numbers[at])
-            label, lost = _filled(split, number, images[at].numpy(), replace)
-            labels[at] = label
+            classes[at], lost = _filled(split, int(numbers[at]), pixels[at], replace)
             replaced += lost
         return replaced
 

@@ -23,7 +23,6 @@ from alexnet.data.shard_work import (
     make_shard,
     make_shard_carefully,
     notes_file,
-    sums_file,
 )
 from alexnet.data.shards import (
     REPORT,
@@ -163,7 +162,7 @@ def _finished(root: Path, identity: dict[str, Any]) -> Manifest:
 
 def _clear(root: Path) -> None:
     """Remove what only an unfinished preparation needs."""
-    for pattern in ("*.notes.json", "*.sums.safetensors", ".*.part", UNFINISHED):
+    for pattern in ("*.notes.safetensors", ".*.part", UNFINISHED):
         for leftover in root.glob(pattern):
             leftover.unlink(missing_ok=True)
 
@@ -224,7 +223,8 @@ def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
     sums = PixelSums.empty(options.size)
     for task in tasks:
         split = task.shard.name.split("-")[0]
-        notes = json.loads(notes_file(task.shard).read_text(encoding="utf-8"))
+        of_shard, text = PixelSums.load(notes_file(task.shard))
+        notes = json.loads(text)
         shards[split].append(
             Shard(task.shard.name, notes["images"], notes["bytes"], notes["sha256"])
         )
@@ -233,7 +233,7 @@ def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
         for kind, listed in found.items():
             listed += [{"split": split, "image": i, "reason": why} for i, why in notes[kind]]
         if split == "train":
-            sums += PixelSums.load(sums_file(task.shard))
+            sums += of_shard
     for label, images in enumerate(counts["train"]):
         if not images:
             raise DataError(

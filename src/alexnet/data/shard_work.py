@@ -1,7 +1,7 @@
 """The work of one task of a preparation: some images of a source -> one shard and its notes.
 
 It runs in a process of its own, or on another machine, and speaks through the files that it
-writes: the shard, the sums of its pixels and, last, the notes that say that all three are there.
+writes: the shard and, last, its notes with the sums of its pixels, which say that both are there.
 """
 
 import json
@@ -23,7 +23,7 @@ from alexnet.data.shards import Record, write_shard
 from alexnet.data.statistics import PixelSums
 from alexnet.data.workers import ATTEMPTS, process_pool
 from alexnet.errors import ImageError
-from alexnet.files import sha256, whole_file
+from alexnet.files import sha256
 
 CHUNK = 64  # images whose pixels are held before they are summed
 
@@ -67,7 +67,7 @@ def prepare_image(item: Item, options: Options) -> Prepared | str:
 def make_shard(
     task: Task, prepared: Callable[[Item, Options], Prepared | str] = prepare_image
 ) -> dict[str, Any]:
-    """Write a shard, its sums and its notes; return the notes."""
+    """Write a shard and its notes; return the notes."""
     size = task.options.size
     records, sums = [], PixelSums.empty(size)
     skipped: list[tuple[str, str]] = []
@@ -87,7 +87,6 @@ def make_shard(
             records.append(Record(image, item.label, name, zlib.crc32(image)))
         sums += PixelSums.of(pixels, size)
     write_shard(task.shard, records, task.mark)
-    sums.save(sums_file(task.shard), task.mark)
     notes = {
         "images": len(records),
         "labels": Counter(record.label for record in records),
@@ -96,8 +95,7 @@ def make_shard(
         "bytes": task.shard.stat().st_size,
         "sha256": sha256(task.shard),
     }
-    with whole_file(notes_file(task.shard), task.mark) as temporary:
-        temporary.write_text(json.dumps(notes), encoding="utf-8")
+    sums.save(notes_file(task.shard), json.dumps(notes), task.mark)
     return notes
 
 
@@ -124,10 +122,5 @@ def make_shard_carefully(task: Task) -> dict[str, Any]:
 
 
 def notes_file(shard: Path) -> Path:
-    """Return where a shard's notes are: what it holds, and what it had to leave out."""
-    return shard.with_suffix(".notes.json")
-
-
-def sums_file(shard: Path) -> Path:
-    """Return where the sums of a shard's pixels are."""
-    return shard.with_suffix(".sums.safetensors")
+    """Return where a shard's notes are: what it holds, what it had to leave out, and its sums."""
+    return shard.with_suffix(".notes.safetensors")

@@ -95,7 +95,7 @@ class Split:
         self._root = root
         self._about = shards
         self._ends = list(accumulate(shard.images for shard in shards))
-        self._opened: dict[int, pa.RecordBatch] = {}
+        self._opened: dict[int, list[pa.Array]] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -105,8 +105,7 @@ class Split:
         if not 0 <= index < len(self):
             raise IndexError(f"The {self.name} split has no image {index}.")
         number, row = self._place(index)
-        batch = self._batch(number)
-        return Record(*(batch.column(column)[row].as_py() for column in range(len(SCHEMA))))
+        return Record(*(column[row].as_py() for column in self._columns(number)))
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
         """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
@@ -117,9 +116,9 @@ class Split:
             When it is not what was written, or cannot be decoded.
         """
         number, row = self._place(index)
-        batch = self._batch(number)
-        image = batch.column(0)[row].as_py()
-        if zlib.crc32(image) != batch.column(3)[row].as_py():
+        images, _, _, checks = self._columns(number)
+        image = images[row].as_py()
+        if zlib.crc32(image) != checks[row].as_py():
             raise ImageError("Its checksum is not that of what was written.")
         if not self.raw:
             return decode_jpeg(image, out)
@@ -132,7 +131,7 @@ class Split:
     def label(self, index: int) -> int:
         """Return the class of an image."""
         number, row = self._place(index)
-        return int(self._batch(number).column(1)[row].as_py())
+        return int(self._columns(number)[1][row].as_py())
 
     def where(self, index: int) -> str:
         """Name an image for a message: its own name, its shard and its place in it."""
@@ -146,16 +145,16 @@ class Split:
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """All labels in order, ``(N,)``: reads every shard."""
-        found = [np.asarray(self._batch(i).column("label")) for i in range(len(self._about))]
+        found = [np.asarray(self._columns(i)[1]) for i in range(len(self._about))]
         return np.concatenate(found or [np.zeros(0, np.int32)])
 
     def _place(self, index: int) -> tuple[int, int]:
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 
-    def _batch(self, number: int) -> pa.RecordBatch:
+    def _columns(self, number: int) -> list[pa.Array]:
         if number not in self._opened:
-            self._opened[number] = open_shard(self._root, self._about[number])
+            self._opened[number] = open_shard(self._root, self._about[number]).columns
         return self._opened[number]
 
 

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from alexnet.errors import DataError
@@ -52,17 +52,20 @@ class PixelSums:
             self.images + other.images, self.total + other.total, self.products + other.products
         )
 
-    def save(self, path: Path, mark: str = "") -> None:
-        """Write the sums to a file, whole or not at all; `mark` as for `whole_file`."""
+    def save(self, path: Path, notes: str, mark: str = "") -> None:
+        """Write the sums and a text to a file, whole or not at all; `mark` as for `whole_file`."""
         arrays = {"total": self.total, "products": self.products}
+        content = save({"images": np.array(self.images), **arrays}, {"notes": notes})
         with whole_file(path, mark) as temporary:
-            temporary.write_bytes(save({"images": np.array(self.images), **arrays}))
+            temporary.write_bytes(content)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        arrays = load_file(path)
-        return cls(int(arrays["images"]), arrays["total"], arrays["products"])
+    def load(cls, path: Path) -> tuple[Self, str]:
+        """Read what `save` wrote: the sums, and the text."""
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in ("images", "total", "products")}
+            notes = file.metadata()["notes"]
+        return cls(int(arrays["images"]), arrays["total"], arrays["products"]), notes
 
 
 @dataclass(frozen=True, slots=True)
