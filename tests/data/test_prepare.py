@@ -31,7 +31,7 @@ from alexnet.data.verify import verify
 from alexnet.errors import AlexNetError, DataError
 from alexnet.files import sha256
 
-KILLS = int(os.environ.get("ALEXNET_KILLS", "8"))
+KILLS = int(os.environ.get("ALEXNET_KILLS", "4"))
 
 
 def contents(root):

@@ -110,7 +110,9 @@ def _fill(
         task = again.popleft() if again else next(left, None)
         if task is None:
             break
+        again.appendleft(task)  # until it is taken: a pool may be found broken here as well
         in_work[executor.submit(work, task)] = task
+        again.popleft()
     return bool(in_work)
 
 
