@@ -1,6 +1,7 @@
 """Real photographs in small numbers, and the real command line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,19 @@ def prepared(photographs, tmp_path_factory) -> PreparedData:
     root = tmp_path_factory.mktemp("prepared") / "data"
     prepare(open_source(photographs), root, Options(size=64))
     return open_prepared(root)
+
+
+def damaged(prepared: PreparedData, folder: Path, numbers: list[int]) -> PreparedData:
+    """Copy a prepared data set and overwrite some training images on the disk."""
+    shutil.copytree(prepared.root, folder)
+    shard = folder / "train-00000.arrow"
+    data = bytearray(shard.read_bytes())
+    for number in numbers:
+        image = prepared.splits["train"][number].image
+        at = data.find(image)
+        data[at + 20 : at + 60] = bytes(40)
+    shard.write_bytes(data)
+    return open_prepared(folder)
 
 
 @pytest.fixture

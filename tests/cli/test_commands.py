@@ -10,7 +10,7 @@ from PIL import Image
 import alexnet
 from alexnet.cli.train import check_size, prepared_size
 from alexnet.variants import network_named
-from tests.conftest import QUICK
+from tests.conftest import QUICK, damaged
 
 
 def test_help_names_every_command_and_every_command_has_an_example(command):
@@ -315,3 +315,32 @@ def test_data_prepared_at_a_size_that_does_not_fit_is_refused(command, prepared,
     done = command("train", prepared.root, "--network", network)
     assert done.returncode == 1
     assert f"The data was prepared at 64 pixels and network '{network}' {told}" in done.stderr
+
+
+def test_verify_names_the_damage_and_fails(command, prepared, tmp_path):
+    whole = command("prepare", "--verify", prepared.root)
+    assert (whole.returncode, whole.stdout) == (0, f"{prepared.root}: all is well.\n")
+    damaged(prepared, tmp_path / "data", [7])
+    done = command("prepare", "--verify", tmp_path / "data")
+    assert done.returncode == 1
+    assert "(row 7 of train-00000.arrow)" in done.stdout
+    assert done.stdout.endswith("1 files are damaged.\n")
+    assert command("prepare", "--verify", tmp_path).returncode == 1
+
+
+def test_prepare_needs_a_folder_and_a_cluster_that_is_there(command, photographs, tmp_path):
+    done = command("prepare", photographs)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No folder to make was named" in done.stderr
+    done = command("prepare", photographs, tmp_path / "out", "--cluster", "tcp://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "There is no Dask scheduler at 'tcp://127.0.0.1:9'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(command, photographs, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("prepare", photographs, tmp_path / "file" / "data", "--size", "16")
+    assert done.returncode == 1
+    assert done.stderr.startswith("alexnet: ")
+    assert "Traceback" not in done.stderr

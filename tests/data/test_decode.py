@@ -167,6 +167,12 @@ def zoo() -> dict[str, tuple[bytes, str | None]]:
         "dot.png": (saved(image.resize((1, 1)), "PNG"), None),
         "thread.png": (saved(image.resize((1, 20_000)), "PNG"), None),
         "ribbon.png": (saved(image.resize((20_000, 1)), "PNG"), None),
+        "plain.webp": (saved(image, "WEBP"), None),
+        "cmyk.tiff": (saved(image.convert("CMYK"), "TIFF"), "CMYK made RGB"),
+        "lab.tiff": (saved(image.convert("LAB"), "TIFF"), None),
+        "float.tiff": (saved(image.convert("F"), "TIFF"), None),
+        "deep.tiff": (saved(Image.fromarray(deep), "TIFF"), "16 bits made 8"),
+        "still.gif": (saved(image, "GIF"), None),
         "bitmap.bmp": (saved(image, "BMP"), None),
         "map.ppm": (saved(image, "PPM"), None),
         "picture.tiff": (saved(image, "TIFF"), None),
@@ -184,7 +190,7 @@ def zoo() -> dict[str, tuple[bytes, str | None]]:
 def test_the_zoo_is_decoded_or_left_out_with_its_reason_and_no_neighbour_is_lost(tmp_path):
     """Scenario 16, through a whole preparation."""
     animals = zoo()
-    assert len(animals) >= 34
+    assert len(animals) >= 40
     for split in ("train", "test"):
         for label in ("a", "b"):
             folder = tmp_path / "zoo" / split / label

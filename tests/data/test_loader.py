@@ -22,6 +22,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
+from tests.conftest import damaged
 
 
 @given(images=st.integers(1, 50), batch=st.integers(1, 64), seed=st.integers(0, 9))
@@ -117,19 +118,6 @@ def test_raw_shards_hold_the_same_pixels_without_a_jpeg_between(photographs, tmp
     near = next(evaluation_batches(fine.splits["train"], 36)).images
     assert (ours.int() - near.int()).abs().float().mean() < 1.0  # grey levels, of quality 100
     assert np.array_equal(raw.statistics.mean_image, fine.statistics.mean_image)
-
-
-def damaged(prepared, folder, numbers):
-    """Copy a prepared data set and overwrite some training images on the disk."""
-    shutil.copytree(prepared.root, folder)
-    shard = folder / "train-00000.arrow"
-    data = bytearray(shard.read_bytes())
-    for number in numbers:
-        image = prepared.splits["train"][number].image
-        at = data.find(image)
-        data[at + 20 : at + 60] = bytes(40)
-    shard.write_bytes(data)
-    return open_prepared(folder)
 
 
 def test_a_damaged_training_image_is_named_and_replaced_by_the_next(prepared, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 
 from alexnet.data.cache import ready
 from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
+from alexnet.data.wordnet import readable, words
 from alexnet.errors import DataError
 
 
@@ -166,3 +168,77 @@ def test_what_is_no_source_is_a_sentence(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(DataError, match=message):
         open_source(tmp_path)
+
+
+def test_a_folder_without_an_image_makes_no_class_and_is_named(photographs, tmp_path):
+    """Scenario 18."""
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "train" / "cracked").mkdir()
+    (tmp_path / "data" / "train" / "burnt").mkdir()
+    (tmp_path / "data" / "train" / "burnt" / "notes.txt").write_text("none yet")
+    source = open_source(tmp_path / "data")
+    assert source.classes == ("defective", "functional")
+    assert source.notes == ("No class is made of folders without an image: burnt, cracked.",)
+
+
+def test_one_image_in_all_and_one_in_a_class(photographs, tmp_path):
+    picture = next(photographs.rglob("*.png"))
+    (tmp_path / "a").mkdir()
+    shutil.copy(picture, tmp_path / "a")
+    with pytest.raises(DataError, match="one class only, 'a'"):
+        open_source(tmp_path)
+    (tmp_path / "b").mkdir()
+    shutil.copy(picture, tmp_path / "b")
+    source = open_source(tmp_path)
+    assert {split: len(items) for split, items in source.splits.items()} == {"train": 2, "test": 0}
+
+
+def test_a_class_of_the_held_out_split_that_is_not_trained_on_is_refused(photographs, tmp_path):
+    """Scenario 19."""
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "test" / "defective").rename(tmp_path / "data" / "test" / "broken")
+    with pytest.raises(DataError, match=r"Class 'broken' of the test split .* no training image"):
+        open_source(tmp_path / "data")
+
+
+def test_a_split_without_any_label_is_passed_over_and_half_a_one_is_refused(photographs, tmp_path):
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path, split)
+    hidden = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as ImageNet's test split
+    pq.write_table(pa.Table.from_pylist([hidden] * 3), tmp_path / "val-00000-of-00001.parquet")
+    source = open_source(tmp_path)
+    assert set(source.splits) == {"train", "test"}
+    assert "The val split has no labels: passed over." in source.notes
+    half = [hidden, hidden | {"label": 1}]
+    pq.write_table(pa.Table.from_pylist(half), tmp_path / "val-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="without a label"):
+        open_source(tmp_path)
+
+
+def test_a_parquet_file_that_is_damaged_inside_loses_its_row_group_and_no_other(
+    photographs, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path / "in", split)
+    file = tmp_path / "in" / "train-00000-of-00001.parquet"
+    about = pq.ParquetFile(file).metadata.row_group(2).column(0)
+    data = bytearray(file.read_bytes())
+    start = about.dictionary_page_offset or about.data_page_offset
+    data[start : start + 40] = b"\xff" * 40
+    file.write_bytes(data)
+    manifest = prepare(open_source(tmp_path / "in"), tmp_path / "out", Options(size=16))
+    assert manifest.counts["train"] == 36 - 5
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {one["image"].split("/")[1] for one in report["skipped"]} == {
+        "10", "11", "12", "13", "14",
+    }  # fmt: skip
+    assert "row group cannot be read" in report["skipped"][0]["reason"]
+
+
+def test_readable_names_are_unique_and_the_thousand_are_there():
+    wnids = [wnid for wnid in words() if wnid in ("n02012849", "n03126707", "n03710637")]
+    assert readable(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")
+    assert len(words()) == 21_842
+    assert words()["n01440764"] == "tench, Tinca tinca"
+    assert readable(["dress", "n99999999"]) == ("dress", "n99999999")

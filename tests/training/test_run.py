@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.files import sha256
-from tests.conftest import QUICK
+from tests.conftest import QUICK, damaged
 
 STEPS = 60
 
@@ -165,3 +165,22 @@ def test_without_a_compiler_it_trains_all_the_same_and_says_so(photographs, tmp_
     assert done.returncode == 0, done.stderr
     assert "torch.compile does not work here, so steps are slower" in done.stdout
     assert losses(tmp_path / "run")[-1][0] == 3
+
+
+def test_damaged_images_are_reported_and_too_many_stop_the_training(prepared, tmp_path, command):
+    damaged(prepared, tmp_path / "two", [3, 20])
+    settings = (*QUICK, "--max-steps", "6", "--set", "network.image=64")
+    refused = command("train", tmp_path / "two", "--out", tmp_path / "refused", *settings)
+    assert refused.returncode == 1
+    assert "training images are damaged, more than --set max_damaged" in refused.stderr
+    allowed = (*settings, "--set", "max_damaged=0.1")
+    outcomes = []
+    for name in ("first", "again"):
+        done = command("train", tmp_path / "two", "--out", tmp_path / name, *allowed)
+        assert done.returncode == 0, done.stderr
+        for row in (3, 20):
+            assert f"(row {row} of train-00000.arrow) is damaged: Its checksum" in done.stdout
+        assert "(2 so far)" in done.stdout
+        metrics = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        outcomes.append([json.loads(line).get("loss") for line in metrics])
+    assert outcomes[0] == outcomes[1]  # the replacement is the same one each time

@@ -6,6 +6,8 @@ import importlib.util
 EXTRAS = {
     "demo": ("elpv_dataset", "the built-in photographs"),
     "fast": ("simplejpeg", "faster decoding"),
+    "imagenet": ("scipy", "ILSVRC's devkit"),
+    "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
 }
@@ -21,6 +23,7 @@ def doctor() -> None:
     import torch
 
     from alexnet import machine
+    from alexnet.data import decode
     from alexnet.files import cache_folder, free_bytes
     from alexnet.version import __version__
 
@@ -35,6 +38,7 @@ def doctor() -> None:
         "threads": str(machine.use_threads(None)),
         "bfloat16": "in hardware" if machine.has_fast_bfloat16(device) else "no: float32 is used",
         "torch.compile": complaint or "works",
+        "JPEG decoder": decode.library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
     }
     for name, fact in facts.items():

@@ -178,6 +178,7 @@ def follow(run: "Run", data: "PreparedData") -> int:
         screen.say(f"data     {data.manifest.name}: {spec.classes} classes, images: {counts}")
         screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
         screen.say(f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}")
+        screen.say(f"images   {data.splits['train'].decoding()}")
         screen.say(f"run      {run.folder}")
         if data.validation is data.held_out:
             screen.say(

@@ -113,8 +113,8 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), how, box=(left, top, left + side, top + side))
 
 
-def encoder() -> str:
-    """Return what writes JPEGs here; another one writes other bytes for the same pixels."""
+def library() -> str:
+    """Return what reads and writes JPEGs here; another writes other bytes for the same pixels."""
     return "Pillow" if simplejpeg is None else "simplejpeg"
 
 

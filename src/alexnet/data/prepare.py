@@ -102,7 +102,7 @@ def prepare(
     identity: dict[str, Any] = {
         "options": asdict(options),
         "fingerprint": source.fingerprint(),
-        "encoder": "none" if options.raw else decode.encoder(),
+        "encoder": "none" if options.raw else decode.library(),
     }
     if is_prepared(root):
         return _finished(root, identity)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode_jpeg
+from alexnet.data.decode import Pixels, decode_jpeg, library
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
 from alexnet.files import whole_file
@@ -133,6 +133,12 @@ class Split:
         number, row = self._place(index)
         return int(self._columns(number)[1][row].as_py())
 
+    def decoding(self) -> str:
+        """Say how images become pixels: by which decoder, or not at all."""
+        if self.raw:
+            return f"raw {self.size}x{self.size} pixels, nothing to decode"
+        return f"{self.size}x{self.size} JPEG, decoded by {library()} in threads"
+
     def where(self, index: int) -> str:
         """Name an image for a message: its own name, its shard and its place in it."""
         number, row = self._place(index)
@@ -175,6 +181,7 @@ def open_shard(root: Path, about: Shard) -> pa.RecordBatch:
                 f"{str(path)!r} has {size:,} bytes and should have {about.bytes:,}.", fix
             )
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch.validate(full=True)  # a damaged offset would read outside the file
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error}).", fix) from None
     if batch.schema != SCHEMA or batch.num_rows != about.images:

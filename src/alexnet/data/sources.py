@@ -4,6 +4,7 @@ A source lists its images without decoding any.
 """
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from alexnet.data import archives, cifar, downloads, ilsvrc, layouts, parquet
 from alexnet.data.listing import Listing, Place, read_file, read_slice, read_zipped
-from alexnet.data.source import Source, split_named
+from alexnet.data.source import SPLITS, Source, split_named
 from alexnet.errors import DataError, MissingExtraError, did_you_mean
 
 TEST_SHARE = 0.25  # of a source without a held-out split; elpv's publication held out as much
@@ -77,7 +78,7 @@ def _built_in(name: str, report: downloads.Report) -> Source:
     if name == "elpv":
         return elpv()
     found = _open_file(downloads.downloaded(name, report), "wnid")
-    return Source(name, found.classes, found.splits, found.notes, found.stamp)
+    return replace(found, name=name)
 
 
 def _open_folder(root: Path, order: ilsvrc.Order) -> Source:
@@ -95,7 +96,13 @@ def _open_folder(root: Path, order: ilsvrc.Order) -> Source:
         raise DataError(f"{error.filename} cannot be read.", "Check its permissions.") from None
     if cifar.is_cifar(places):
         return cifar.cifar(name, places, read_file)
-    return layouts.recognised(name, places, read_file)
+    found = layouts.recognised(name, places, read_file)
+    train = root / "train" if (root / "train").is_dir() else root
+    folders = {path.name for path in train.iterdir() if path.is_dir() and path.name[0] != "."}
+    if empty := sorted(folders - {*found.classes, *SPLITS, "ILSVRC"}):
+        note = f"No class is made of folders without an image: {', '.join(empty)}."
+        return replace(found, notes=(*found.notes, note))
+    return found
 
 
 def _open_file(file: Path, order: ilsvrc.Order) -> Source:
@@ -119,7 +126,7 @@ def _open_file(file: Path, order: ilsvrc.Order) -> Source:
         source = cifar.cifar(name, places, read_slice)
     else:
         source = layouts.recognised(name, archives.without_top(places), read_slice)
-    return Source(name, source.classes, source.splits, (*notes, *source.notes), source.stamp)
+    return replace(source, name=name, notes=(*notes, *source.notes))
 
 
 def _webdataset(tars: list[Path]) -> Source:
@@ -127,7 +134,7 @@ def _webdataset(tars: list[Path]) -> Source:
     listed = [(tar, list(archives.tar_places(tar, notes))) for tar in tars]
     name = tars[0].resolve().parent.name
     found = layouts.webdataset(name, listed, read_slice)
-    return Source(name, found.classes, found.splits, (*notes, *found.notes), found.stamp)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def elpv() -> Source:
@@ -172,4 +179,4 @@ def _hold_out(source: Source, seed: int) -> Source:
         f"The source holds nothing out: {test.sum():,} of its {len(test):,} images, "
         f"a quarter of each class, are its test split (seed {seed})."
     )
-    return Source(source.name, source.classes, splits, (*source.notes, note), source.stamp)
+    return replace(source, splits=splits, notes=(*source.notes, note))

@@ -33,6 +33,8 @@ from alexnet.training.run import Run
 from alexnet.training.trainer import Step, step_seed, train
 
 EVALUATION_BATCH = 64  # images; ten views of each are taken one after another
+WAIT_STEPS = 200  # after which too much waiting for images is remarked on
+TOO_LONG = 0.1  # share of the time
 STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
 
 
@@ -197,11 +199,11 @@ def _train(
         if complaint:
             yield Notice(complaint)
     planned = order.steps(recipe.epochs)
-    damage = Damage(recipe.max_damaged * order.images)
+    damage, waits = Damage(recipe.max_damaged * order.images), Waits()
     steps = train(
         forward,
         trainee.optimizer,
-        _pixels(trainee, order, done, damage),
+        _pixels(trainee, order, done, damage, waits),
         recipe,
         partial(_rates, recipe, planned, trainee.errors),
         done=done,
@@ -217,6 +219,11 @@ def _train(
             speed = clock.lap(recipe.batch_size)
             recent.append(step.loss)
             yield from damage.news()
+            if step.number - done == WAIT_STEPS and waits.share() > TOO_LONG:
+                yield Notice(
+                    f"The network waits for images {waits.share():.0%} of the time. Data prepared "
+                    "with --raw needs no decoding."
+                )
             yield Progressed(step, total, epoch, recipe.batch_size, speed)
             if step.number % recipe.log_every == 0 or step.number == total:
                 _log(run, board, step, epoch, speed)
@@ -274,12 +281,12 @@ def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> 
 
 
 def _pixels(
-    trainee: Trainee, order: Order, done: int, damage: "Damage"
+    trainee: Trainee, order: Order, done: int, damage: "Damage", waits: "Waits"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what the network sees and the labels, from the step after `done` on."""
     spec, recipe = trainee.run.config.spec, trainee.run.config.recipe
     statistics, planned = trainee.data.statistics, order.steps(recipe.epochs)
-    batches = training_batches(trainee.data.splits["train"], order, done)
+    batches = waits.timed(training_batches(trainee.data.splits["train"], order, done))
     for step, batch in enumerate(batches, start=done + 1):
         damage.count(batch)
         draws = draw(
@@ -333,6 +340,32 @@ class Damage:
         for text in list(self._found.values())[self._told :]:
             self._told += 1
             yield Notice(f"{text} Another image takes its place ({self._told} so far).")
+
+
+class Waits:
+    """How long the training waits for its images."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._begun: float | None = None
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on; count the time until each is there, but for the first one's."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            got = time.perf_counter()
+            if self._begun is None:
+                self._begun = got
+            else:
+                self._waited += got - asked
+            yield batch
+
+    def share(self) -> float:
+        """Return the waiting's share of the time since the first batch, 0 to 1."""
+        if self._begun is None:
+            return 0.0
+        return self._waited / (time.perf_counter() - self._begun)
 
 
 class Stopwatch:
