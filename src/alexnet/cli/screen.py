@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
-    from alexnet.training.fit import Event
+    from alexnet.training.events import Event
 
 LINE_EVERY = 10.0  # seconds between plain lines
 
@@ -78,27 +78,27 @@ class Screen:
 
     def event(self, event: "Event") -> None:
         """Show what a training did."""
-        from alexnet.training import fit
+        from alexnet.training import events
 
         match event:
-            case fit.Notice(text):
+            case events.Notice(text):
                 self.say(text)
-            case fit.Progressed():
+            case events.Progressed():
                 self._progressed(event)
-            case fit.Validated(step, epoch, split, result, best):
+            case events.Validated(step, epoch, split, result, best):
                 self.say(
                     f"epoch {epoch:.0f}, step {step:,}: {split} top-1 {result.top1:.3f} "
                     f"(best {best:.3f}), top-5 {result.top5:.3f}, one view"
                 )
-            case fit.Tested(split, result):
+            case events.Tested(split, result):
                 self.say(tested(split, result))
-            case fit.Stopped(step):
+            case events.Stopped(step):
                 self.say(f"Stopped and saved after step {step:,}; the same command goes on.")
 
     def _progressed(self, event: "Event") -> None:
-        from alexnet.training import fit
+        from alexnet.training import events
 
-        assert isinstance(event, fit.Progressed)
+        assert isinstance(event, events.Progressed)
         number, steps_an_epoch = event.step.number, event.step.number / event.epoch
         left = (event.total - number) * event.images_per_step / event.images_per_second
         text = (

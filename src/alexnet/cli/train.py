@@ -170,7 +170,8 @@ def check_size(size: int, spec: "Spec") -> None:
 def follow(run: "Run", data: "PreparedData") -> int:
     """Train, showing and logging what happens; return the exit status."""
     from alexnet.cli.screen import Screen
-    from alexnet.training import fit
+    from alexnet.training.events import Stopped
+    from alexnet.training.fit import fit
 
     with Screen(run.say) as screen:
         spec, recipe = run.config.spec, run.config.recipe
@@ -186,8 +187,8 @@ def follow(run: "Run", data: "PreparedData") -> int:
                 if recipe.schedule != "plateau"
                 else f"the rate drops by the error on the {data.held_out.name} split, as in 2012"
             )
-        for event in fit.fit(run, data):
+        for event in fit(run, data):
             screen.event(event)
-            if isinstance(event, fit.Stopped):
+            if isinstance(event, Stopped):
                 return 128 + event.signal
     return 0

@@ -8,7 +8,6 @@ import contextlib
 import math
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,71 +18,24 @@ from torch import Tensor
 
 from alexnet import machine
 from alexnet.data.augment import Normaliser, colour_shift, crops, draw, normaliser
-from alexnet.data.loader import Batch, evaluation_batches, training_batches
+from alexnet.data.loader import evaluation_batches, training_batches
 from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split
-from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities, summary
 from alexnet.network import AlexNet, build
 from alexnet.recipes import Recipe
 from alexnet.training.board import Board
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.events import Event, Notice, Progressed, Stopped, Tested, Validated
 from alexnet.training.optimizer import Rates, count_plateaus, make_optimizer, rates_at
 from alexnet.training.run import Run
 from alexnet.training.trainer import Step, step_seed, train
+from alexnet.training.watch import Damage, Stopwatch, Waits
 
 EVALUATION_BATCH = 64  # images; ten views of each are taken one after another
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 TOO_LONG = 0.1  # share of the time
 STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something the user should know."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    """An update was made."""
-
-    step: Step
-    total: int  # steps planned
-    epoch: float  # passes over the training images so far
-    images_per_step: int
-    images_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """The network was tested on the split that is watched."""
-
-    step: int
-    epoch: float
-    split: str
-    result: Evaluation
-    best: float  # top-1 of the best validation so far
-
-
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """The training is over and the network was tested with ten views."""
-
-    split: str
-    result: Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The training was asked to stop; everything up to `step` is saved."""
-
-    step: int
-    signal: int
-
-
-Event = Notice | Progressed | Validated | Tested | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +233,7 @@ def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> 
 
 
 def _pixels(
-    trainee: Trainee, order: Order, done: int, damage: "Damage", waits: "Waits"
+    trainee: Trainee, order: Order, done: int, damage: Damage, waits: Waits
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what the network sees and the labels, from the step after `done` on."""
     spec, recipe = trainee.run.config.spec, trainee.run.config.recipe
@@ -308,83 +260,6 @@ def _pixels(
             pixels = pixels / recipe.colour_noise_divisor
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         yield pixels, batch.labels.to(trainee.device)
-
-
-class Damage:
-    """The training images that turned out damaged."""
-
-    def __init__(self, most: float) -> None:
-        self._most = most
-        self._found: dict[int, str] = {}
-        self._told = 0
-
-    def count(self, batch: Batch) -> None:
-        """Take note of a batch's damaged images.
-
-        Raises
-        ------
-        TrainingError
-            When there are more than may be.
-        """
-        for one in batch.replaced:
-            self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
-        if len(self._found) > self._most:
-            raise TrainingError(
-                f"{len(self._found)} training images are damaged, more than --set max_damaged "
-                f"allows; the last: {list(self._found.values())[-1]}",
-                "alexnet prepare --verify names all damage; prepare the data again.",
-            )
-
-    def news(self) -> Iterator[Notice]:
-        """Yield what has been found since it was last asked for."""
-        for text in list(self._found.values())[self._told :]:
-            self._told += 1
-            yield Notice(f"{text} Another image takes its place ({self._told} so far).")
-
-
-class Waits:
-    """How long the training waits for its images."""
-
-    def __init__(self) -> None:
-        self._waited = 0.0
-        self._begun: float | None = None
-
-    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Pass batches on; count the time until each is there, but for the first one's."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches)
-            got = time.perf_counter()
-            if self._begun is None:
-                self._begun = got
-            else:
-                self._waited += got - asked
-            yield batch
-
-    def share(self) -> float:
-        """Return the waiting's share of the time since the first batch, 0 to 1."""
-        if self._begun is None:
-            return 0.0
-        return self._waited / (time.perf_counter() - self._begun)
-
-
-class Stopwatch:
-    """Images a second, over the last few steps."""
-
-    def __init__(self) -> None:
-        self._laps: deque[float] = deque(maxlen=20)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the time since the last lap, which was spent on something else."""
-        self._last = time.perf_counter()
-
-    def lap(self, images: int) -> float:
-        """Count a step of `images`; return the rate."""
-        now = time.perf_counter()
-        self._laps.append((now - self._last) / images)
-        self._last = now
-        return len(self._laps) / sum(self._laps)
 
 
 @contextlib.contextmanager
