@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet.data import decode
 from alexnet.data.loader import evaluation_batches, training_batches
 from alexnet.data.options import Options
 from alexnet.data.order import Order, Part
@@ -192,7 +193,7 @@ def test_an_index_of_14_million_images_is_small_and_opens_at_once(prepared, tmp_
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     found, seconds, megabytes = (float(word) for word in done.stdout.split())
-    assert found == images
+    assert found == images, done.stdout
     assert seconds < 2
     assert megabytes < 200
 
@@ -208,3 +209,11 @@ def test_memory_stays_flat_over_many_batches(prepared):
     batches.close()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 20  # MB, over 16,000 images
+
+
+def test_whole_images_never_need_the_slow_decoder(prepared, monkeypatch):
+    def slow(*_, **__):
+        raise AssertionError("Pillow was asked")
+
+    monkeypatch.setattr(decode, "open_image", slow)
+    next(training_batches(prepared.splits["train"], Order(36, 36, 0), 0))

@@ -128,7 +128,7 @@ def to_jpeg(pixels: Pixels, quality: int) -> bytes:
     return out.getvalue()
 
 
-def decode_jpeg(data: bytes, out: Pixels | None = None) -> Pixels:
+def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     """Decode a JPEG of a prepared data set to ``(H, W, 3)`` uint8 RGB.
 
     libjpeg-turbo through `simplejpeg` where it is installed, strictly; what it refuses is left
@@ -136,7 +136,7 @@ def decode_jpeg(data: bytes, out: Pixels | None = None) -> Pixels:
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
         The file.
     out : ndarray
         Where to put the pixels, ``(H, W, 3)`` uint8 and contiguous; by default a new array.
@@ -149,7 +149,7 @@ def decode_jpeg(data: bytes, out: Pixels | None = None) -> Pixels:
     pixels = _turbo(data, out)
     if pixels is not None:
         return pixels
-    pixels = np.asarray(open_image(data, exif=False))
+    pixels = np.asarray(open_image(bytes(data), exif=False))
     if out is None:
         return pixels
     if pixels.shape != out.shape:
@@ -158,7 +158,7 @@ def decode_jpeg(data: bytes, out: Pixels | None = None) -> Pixels:
     return out
 
 
-def _turbo(data: bytes, out: Pixels | None = None) -> Pixels | None:
+def _turbo(data: bytes | memoryview, out: Pixels | None = None) -> Pixels | None:
     """Decode by libjpeg-turbo what both decoders agree on; ``None`` for all else."""
     if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
         return None

@@ -95,7 +95,7 @@ class Split:
         self._root = root
         self._about = shards
         self._ends = list(accumulate(shard.images for shard in shards))
-        self._opened: dict[int, list[pa.Array]] = {}
+        self._opened: dict[int, OpenedShard] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -105,7 +105,9 @@ class Split:
         if not 0 <= index < len(self):
             raise IndexError(f"The {self.name} split has no image {index}.")
         number, row = self._place(index)
-        return Record(*(column[row].as_py() for column in self._columns(number)))
+        shard = self._shard(number)
+        path = shard.paths[row].as_py()
+        return Record(bytes(shard.image(row)), int(shard.labels[row]), path, int(shard.crcs[row]))
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
         """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
@@ -116,9 +118,9 @@ class Split:
             When it is not what was written, or cannot be decoded.
         """
         number, row = self._place(index)
-        images, _, _, checks = self._columns(number)
-        image = images[row].as_py()
-        if zlib.crc32(image) != checks[row].as_py():
+        shard = self._shard(number)
+        image = shard.image(row)
+        if zlib.crc32(image) != shard.crcs[row]:
             raise ImageError("Its checksum is not that of what was written.")
         if not self.raw:
             return decode_jpeg(image, out)
@@ -131,7 +133,7 @@ class Split:
     def label(self, index: int) -> int:
         """Return the class of an image."""
         number, row = self._place(index)
-        return int(self._columns(number)[1][row].as_py())
+        return int(self._shard(number).labels[row])
 
     def decoding(self) -> str:
         """Say how images become pixels: by which decoder, or not at all."""
@@ -151,20 +153,35 @@ class Split:
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """All labels in order, ``(N,)``: reads every shard."""
-        found = [np.asarray(self._columns(i)[1]) for i in range(len(self._about))]
+        found = [self._shard(number).labels for number in range(len(self._about))]
         return np.concatenate(found or [np.zeros(0, np.int32)])
 
     def _place(self, index: int) -> tuple[int, int]:
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 
-    def _columns(self, number: int) -> list[pa.Array]:
+    def _shard(self, number: int) -> "OpenedShard":
         if number not in self._opened:
-            self._opened[number] = open_shard(self._root, self._about[number]).columns
+            self._opened[number] = open_shard(self._root, self._about[number])
         return self._opened[number]
 
 
-def open_shard(root: Path, about: Shard) -> pa.RecordBatch:
+@dataclass(frozen=True, slots=True)
+class OpenedShard:
+    """The columns of a shard, in the mapped file: nothing is copied."""
+
+    images: memoryview  # all of them, one behind the other
+    ends: NDArray[np.int32]  # (N + 1,): image i is from ends[i] to ends[i + 1]
+    labels: NDArray[np.int32]
+    paths: pa.StringArray
+    crcs: NDArray[np.uint32]
+
+    def image(self, row: int) -> memoryview:
+        """Return the bytes of an image."""
+        return self.images[self.ends[row] : self.ends[row + 1]]
+
+
+def open_shard(root: Path, about: Shard) -> OpenedShard:
     """Map a shard into memory.
 
     Raises
@@ -186,7 +203,15 @@ def open_shard(root: Path, about: Shard) -> pa.RecordBatch:
         raise DataError(f"{str(path)!r} cannot be read ({error}).", fix) from None
     if batch.schema != SCHEMA or batch.num_rows != about.images:
         raise DataError(f"{str(path)!r} does not hold {about.images:,} images.", fix)
-    return batch
+    images, labels, paths, crcs = batch.columns
+    _, ends, data = images.buffers()
+    return OpenedShard(
+        memoryview(data or b"").cast("B"),
+        np.frombuffer(ends, np.int32),
+        np.asarray(labels),
+        paths,
+        np.asarray(crcs),
+    )
 
 
 @dataclass(frozen=True, slots=True)
