@@ -8,6 +8,8 @@ EXTRAS = {
     "fast": ("simplejpeg", "faster decoding"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
+    "export": ("onnxruntime", "alexnet export --to onnx"),
+    "hub": ("huggingface_hub", "repositories of the Hugging Face hub"),
 }
 
 

@@ -48,6 +48,8 @@ class Preprocessing(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.stdev: Tensor
         corner = (model.prepared - model.spec.image) // 2
         self.inside = slice(corner, corner + model.spec.image)
         self.scale, self.bgr = model.normalise.scale, model.normalise.bgr

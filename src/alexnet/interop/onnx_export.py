@@ -1,4 +1,4 @@
-"""ONNX: one file with the graph, the weights and what a reader must know, checked before it is kept.
+"""ONNX: one file with graph, weights and what a reader must know, checked before it is kept.
 
 Local response normalisation is ONNX's own operator, which readers have fast kernels for; in two
 towers there is one for each half of the maps.

@@ -18,9 +18,9 @@ from alexnet.prediction import Model
 
 BATCHES = (1, 2, 7, 64)
 
-# Two programs add the same float32 terms in another order. A sum of n = 9216 terms, fc6's, is off by
-# about sqrt(n) * 2**-24 = 6e-6 of its size; eight layers of that stay below the limits, while a wrong
-# constant, crop or order of channels is off by 1e-2 and more.
+# Two programs add the same float32 terms in another order. A sum of n = 9216 terms, fc6's, is off
+# by about sqrt(n) * 2**-24 = 6e-6 of its size; eight layers of that stay below the limits. A wrong
+# constant, crop or order of channels does not: the tests plant each.
 LOGITS_WITHIN = 1e-4  # of the image's largest logit
 PROBABILITIES_WITHIN = 1e-5
 TIE = 1e-5  # of the largest logit: classes nearer than this may change places
