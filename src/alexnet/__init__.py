@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.version import __version__
 
-__all__ = ["__version__", "build", "load"]
+__all__ = ["__version__", "build", "from_pretrained", "load", "push_to_hub"]
 
 if TYPE_CHECKING:
-    from alexnet.api import build, load
+    from alexnet.api import build, from_pretrained, load, push_to_hub
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The public Python interface, gathered: `build`, `switched`, `load`."""
+"""The public Python interface, gathered: `build`, `switched`, `load`, and the hub's two."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -106,3 +106,20 @@ def load(run: "str | Path") -> "Model":
     from alexnet.prediction import load as load_run
 
     return load_run(run)
+
+
+def from_pretrained(where: "str | Path", *, revision: str | None = None) -> "Model":
+    """Load a model folder, or a repository ``user/name`` of the Hugging Face hub of that form.
+
+    Nothing in it is run: weights are safetensors, and are compared with the configuration first.
+    """
+    from alexnet.interop.model_folder import from_pretrained as load_folder
+
+    return load_folder(where, revision=revision)
+
+
+def push_to_hub(run: "str | Path", repo_id: str, *, private: bool = False) -> str:
+    """Send a trained run to the Hugging Face hub, with a model card; return its address."""
+    from alexnet.interop.model_folder import push_to_hub as push
+
+    return push(run, repo_id, private=private)

@@ -14,12 +14,14 @@ from alexnet.data.augment import Normaliser, normaliser
 from alexnet.data.decode import open_image, square
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData
+from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.network import AlexNet, build
 from alexnet.spec import Spec
-from alexnet.training.run import Run
+from alexnet.training.checkpoint import Checkpoint
+from alexnet.training.run import Run, RunConfig
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
@@ -124,13 +126,15 @@ class Model:
         return self.classes.index(name)
 
 
-def load(run: str | Path) -> Model:
+def load(run: str | Path, *, device: torch.device | None = None) -> Model:
     """Load a trained run.
 
     Parameters
     ----------
     run : str or Path
         The folder that ``alexnet train --out`` made.
+    device : torch.device, optional
+        Where the network is to run; by default the GPU where there is one.
 
     Raises
     ------
@@ -139,14 +143,22 @@ def load(run: str | Path) -> Model:
     """
     opened = Run.open(run)
     checkpoint = opened.weights()
-    device = machine.best_device()
-    config = opened.config
+    return assembled(opened.config, checkpoint, opened.statistics(), device=device)
+
+
+def assembled(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    statistics: Statistics,
+    *,
+    device: torch.device | None = None,
+) -> Model:
+    """Put a trained network together from what a run's folder holds, or one like it."""
+    device = device or machine.best_device()
     network = build(config.spec, seed=None)
     network.load_state_dict(checkpoint.weights)
-    network = machine.placed(network, device).eval()
-    statistics = opened.statistics()
     return Model(
-        network,
+        machine.placed(network, device).eval(),
         config.classes,
         normaliser(config.spec.pixels, statistics, config.spec.image, device),
         statistics.mean_image.shape[-1],

@@ -10,6 +10,8 @@ EXTRAS = {
     "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
+    "export": ("onnxruntime", "alexnet export --to onnx"),
+    "hub": ("huggingface_hub", "repositories of the Hugging Face hub"),
 }
 
 

@@ -11,6 +11,7 @@ import cyclopts
 from alexnet.cli.bench import bench
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
+from alexnet.cli.export import export
 from alexnet.cli.figures import figures
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
@@ -30,7 +31,7 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for command in (summary, prepare, train, evaluate, predict, figures, bench, doctor):
+for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor):
     app.command(command)
 
 

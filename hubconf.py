@@ -1,0 +1,66 @@
+"""The networks for ``torch.hub``, from a clone or from GitHub, without an installation.
+
+>>> import torch
+>>> network = torch.hub.load(REPOSITORY, "paper", num_classes=10)  # doctest: +SKIP
+
+Every entry returns a `torch.nn.Module` from pixels ``(N, 3, side, side)`` to logits
+``(N, num_classes)``; ``network.spec.pixels`` says what the pixels are.
+"""
+
+import sys
+from pathlib import Path as _Path  # torch.hub lists every name without an underscore
+from typing import Any as _Any
+
+dependencies = ["torch"]  # to build; `weights` needs those of pyproject.toml
+
+SOURCE = str(_Path(__file__).resolve().parent / "src")
+if SOURCE not in sys.path:
+    sys.path.insert(0, SOURCE)
+
+
+def alexnet(network: str = "single", *, weights: str | None = None, **switches: _Any) -> _Any:
+    """Build a network, or load a trained one.
+
+    Parameters
+    ----------
+    network : str
+        ``single``, ``paper``, ``as_run``, ``caffe``, ``caffenet``, ``torchvision``, ...
+    weights : str, optional
+        A model folder, or a repository ``user/name`` of the Hugging Face hub; it says what the
+        network is, and the other arguments are not looked at.
+    **switches
+        Those of ``alexnet.build``: ``num_classes``, ``seed``, ``lrn``, ``dropout``, ...
+    """
+    from alexnet.api import build, from_pretrained
+
+    return from_pretrained(weights).network if weights else build(network, **switches)
+
+
+def single(**switches: _Any) -> _Any:
+    """Build the network of one GPU, the default."""
+    return alexnet("single", **switches)
+
+
+def paper(**switches: _Any) -> _Any:
+    """Build the two towers as published."""
+    return alexnet("paper", **switches)
+
+
+def as_run(**switches: _Any) -> _Any:
+    """Build what the 2012 source ran."""
+    return alexnet("as_run", **switches)
+
+
+def caffe(**switches: _Any) -> _Any:
+    """Build BVLC's AlexNet."""
+    return alexnet("caffe", **switches)
+
+
+def caffenet(**switches: _Any) -> _Any:
+    """Build BVLC's CaffeNet, which pools before it normalises."""
+    return alexnet("caffenet", **switches)
+
+
+def torchvision(**switches: _Any) -> _Any:
+    """Build the network that torchvision calls AlexNet."""
+    return alexnet("torchvision", **switches)
