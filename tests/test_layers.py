@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from alexnet.kernels.lrn import banded_lrn
 from alexnet.layers import (
+    Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
-    MaskDropout,
     SameMapResponseNorm,
     local_response_norm,
+    seed_dropout,
 )
 from alexnet.spec import LRN, SameMapNorm
 
@@ -124,11 +126,50 @@ def test_a_local_layer_with_equal_filters_is_a_convolution():
     torch.testing.assert_close(layer(x), F.conv2d(x, weight, padding=1))
 
 
-def test_mask_dropout_is_the_form_of_2012():
+def test_dropout_as_in_2012_masks_and_scales_at_test():
     """Facts 3b: masked without rescaling in training, times 1 - rate at test."""
-    layer, ones = MaskDropout(0.25), torch.ones(10_000)
+    layer, ones = Dropout(0.25, "2012"), torch.ones(1, 10_000)
     torch.manual_seed(0)
     out = layer(ones)
     assert set(out.unique().tolist()) == {0.0, 1.0}
     assert out.mean().item() == pytest.approx(0.75, abs=0.02)
     assert torch.equal(layer.eval()(ones), ones * 0.75)
+
+
+def test_inverted_dropout_scales_in_training():
+    layer, ones = Dropout(0.25), torch.ones(1, 10_000)
+    torch.manual_seed(0)
+    out = layer(ones)
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+def test_seeded_dropout_is_a_function_of_the_seed_the_image_and_the_unit_alone():
+    """Parts of a batch and parts of a layer have the masks of the whole, in any type."""
+    network, ones = nn.Sequential(Dropout(0.5)), torch.ones(6, 64)
+    seed_dropout(network, 7, torch.arange(6))
+    whole = network(ones)
+    seed_dropout(network, 7, torch.tensor([4, 5]))
+    assert torch.equal(network(ones[:2].double()).float(), whole[4:])
+    upper = nn.Sequential(Dropout(0.5, first_unit=32))
+    seed_dropout(upper, 7, torch.arange(6))
+    assert torch.equal(upper(ones[:, :32]), whole[:, 32:])
+    seed_dropout(network, 8, torch.arange(6))
+    assert not torch.equal(network(ones), whole)
+
+
+def test_seeded_masks_have_no_pattern():
+    """Rates, and correlations between images, units and steps, are those of independent draws.
+
+    Bounds: 6 standard deviations, of the mean of 50 x 64 x 1,024 draws and of the largest of some
+    2,000 to 500,000 correlations (5.2 is expected of half a million).
+    """
+    network, ones, masks = nn.Sequential(Dropout(0.5)), torch.ones(64, 1024), []
+    for seed in range(50):
+        seed_dropout(network, seed, torch.arange(64))
+        masks.append((network(ones) > 0).double())
+    drawn = torch.stack(masks)
+    assert abs(drawn.mean().item() - 0.5) < 6 * 0.5 / drawn.numel() ** 0.5
+    for series in (drawn[0], drawn[0].T, drawn.flatten(1)):
+        correlations = torch.corrcoef(series).fill_diagonal_(0)
+        assert correlations.abs().max() < 6 / series.shape[1] ** 0.5

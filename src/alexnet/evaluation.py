@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,16 @@ class Evaluation:
     def majority(self) -> float:
         """Share of the largest class: what always naming it would score."""
         return max(map(sum, self.confusion)) / max(1, self.images)
+
+    def added(self, over_processes: Callable[[Tensor], Tensor]) -> Self:
+        """Return the result of all processes, of which each tested some of the images.
+
+        `over_processes` sums a tensor over them; the counts are whole numbers, so the sum is exact.
+        """
+        counts = over_processes(torch.tensor([*map(list, self.confusion)], dtype=torch.int64))
+        in_top5 = over_processes(torch.tensor([self.in_top5], dtype=torch.int64))
+        rows = tuple(map(tuple, counts.tolist()))
+        return replace(self, confusion=rows, in_top5=int(in_top5))
 
     def by_class(self) -> list[tuple[str, int, float]]:
         """Return each class's name, its images, and the share of them ranked first."""

@@ -1,5 +1,7 @@
 """The layers that PyTorch lacks, or does differently from 2012."""
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -109,23 +111,80 @@ class LocallyConnected2d(nn.Module):
         return out.unflatten(2, (self.side, self.side)) + self.bias
 
 
-class MaskDropout(nn.Module):
-    """Dropout as in 2012: outputs are masked in training and multiplied by 1 - rate at test.
+class Dropout(nn.Module):
+    """Dropout in one of two forms: as in 2012, or inverted as in `torch.nn.Dropout`.
 
-    `torch.nn.Dropout` divides by 1 - rate in training instead. The expectations agree, the
-    gradients do not: with this form every following weight learns at another scale (facts 3b).
+    In 2012 outputs were masked in training and multiplied by ``1 - rate`` at test; the inverted
+    form divides by ``1 - rate`` in training instead. The expectations agree, the gradients do
+    not: with the form of 2012 every following weight learns at another scale (facts 3b).
+
+    Which units are dropped is drawn from PyTorch's generator, or, once `seed_dropout` has named
+    the images, is a function of the seed, the image and the unit alone: the same however a batch
+    is divided among processes, whatever compiles the network, on every device.
+
+    Parameters
+    ----------
+    rate : float
+        Share of the units that is dropped, 0 to 1.
+    form : {"2012", "inverted"}
+        Where the scale is made up for.
+    first_unit : int
+        Place of the first unit in the whole layer, where this is a part of it.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, form: str = "inverted", first_unit: int = 0) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.form, self.first_unit = rate, form, first_unit
+        self.rows: Tensor | None = None  # (N, 1) int64, of `seed_dropout`
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask or scale a tensor of any shape."""
-        if self.training:
-            return F.dropout(x, self.rate) * (1 - self.rate)
-        return x * (1 - self.rate)
+        """Mask or scale ``(N, units)``."""
+        if not self.training:
+            return x * (1 - self.rate) if self.form == "2012" else x
+        if self.rows is None:
+            kept = torch.rand_like(x, dtype=torch.float32) >= self.rate
+        else:
+            units = torch.arange(x.shape[1], device=x.device) + self.first_unit
+            kept = mixed(self.rows ^ mixed(units + 1)) >= int(self.rate * 2**32)
+        return x * kept if self.form == "2012" else x * kept / (1 - self.rate)
 
     def extra_repr(self) -> str:
-        """Show the rate in `print(network)`."""
-        return f"rate={self.rate}"
+        """Show the settings in `print(network)`."""
+        return f"rate={self.rate}, form={self.form}"
+
+
+def seed_dropout(network: nn.Module, seed: int, rows: Tensor) -> None:
+    """Make every dropout of a network a function of a seed and of the images' places.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Whose `Dropout` layers are told.
+    seed : int
+        Any; one of each training step gives every step other masks.
+    rows : Tensor
+        ``(N,)`` int64: the place of each image that comes next in the batch of all processes.
+    """
+    for name, layer in network.named_modules():
+        if isinstance(layer, Dropout):
+            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
+            key = int.from_bytes(digest, "little")
+            layer.rows = mixed(mixed(rows + 1) ^ key)[:, None]
+
+
+def mixed(x: Tensor) -> Tensor:
+    """Scramble whole numbers of 32 bits, each into another; a bijection without a pattern.
+
+    Two multiplications and shifts whose constants were found by search for the least bias
+    (github.com/skeeto/hash-prospector). They are below 2**31, so that no product of int64
+    overflows and every device agrees.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mixed(torch.tensor([0, 1, 2])).tolist()
+    [0, 2261973619, 229111015]
+    """
+    x = (x ^ (x >> 16)) * 0x21F0AAAD & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x735A2D97 & 0xFFFFFFFF
+    return x ^ (x >> 15)

@@ -14,9 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
 
 
-def best_device() -> torch.device:
-    """Return the GPU where PyTorch has one that it can use, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def best_device(number: int = 0) -> torch.device:
+    """Return the GPU of a number where PyTorch has one that it can use, else the processor."""
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def placed(network: M, device: torch.device | str) -> M:
@@ -41,22 +41,35 @@ def chosen_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def compile_or_not(function: F, device: torch.device) -> tuple[F, str | None]:
-    """Return the function compiled, or as it is with the reason why.
+def can_compile(device: torch.device) -> tuple[bool, str]:
+    """Return whether ``torch.compile`` works here, or why it does not.
 
-    ``torch.compile`` needs a C++ compiler on a processor and Triton on a GPU, and fails at the
-    first call without; a probe of two numbers finds out before.
+    It needs a C++ compiler on a processor and Triton on a GPU, and fails at the first call
+    without; a probe of two numbers finds out before.
     """
     try:
         torch.compile(_probe)(torch.ones(2, device=device))
     except Exception as error:  # whatever the tool chain raises
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else repr(error)
-        return function, f"torch.compile does not work here, so steps are slower ({reason})."
-    return torch.compile(function), None  # type: ignore[return-value]
+        return False, f"torch.compile does not work here, so steps are slower ({reason})."
+    return True, ""
+
+
+def compile_or_not(function: F, device: torch.device) -> tuple[F, str]:
+    """Return the function compiled, or as it is with the reason why."""
+    works, complaint = can_compile(device)
+    return (torch.compile(function) if works else function), complaint  # type: ignore[return-value]
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:
     return x * 2 + 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the processor, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # glibc's malloc.h

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.layers import (
+    Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
-    MaskDropout,
     SameMapResponseNorm,
 )
 from alexnet.spec import Conv, Pool, Spec, pool_name
@@ -125,19 +125,13 @@ def dense_block(spec: Spec, name: str, inputs: int, units: int) -> dict[str, nn.
     block = {name: nn.Linear(inputs, units), f"{spec.activation}{number}": activation(spec)}
     if not spec.dropout.rate:
         return block
-    drop = {f"drop{number}": dropout(spec)}
+    drop = {f"drop{number}": Dropout(spec.dropout.rate, spec.dropout.form)}
     return block | drop if spec.dropout.place == "outputs" else drop | block
 
 
 def activation(spec: Spec) -> nn.Module:
     """Return the spec's nonlinearity."""
     return nn.ReLU() if spec.activation == "relu" else nn.Tanh()
-
-
-def dropout(spec: Spec) -> nn.Module:
-    """Return the spec's form of dropout (`MaskDropout` says how they differ)."""
-    rate = spec.dropout.rate
-    return MaskDropout(rate) if spec.dropout.form == "2012" else nn.Dropout(rate)
 
 
 @torch.no_grad()

@@ -56,6 +56,12 @@ class Recipe:
     max_damaged: float = 0.001  # share of the training images that may turn out damaged and be
     # replaced by others before the training stops
 
+    # What can go wrong.
+    on_nan: Literal["stop", "skip"] = "stop"  # at a loss that is no number: end, or leave the
+    # batch out, up to ten in a row
+    spike: float | None = None  # a loss so many times the median of the last 200 is treated the
+    # same; None: no loss is too large
+
     # The machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
     compile: bool = True  # fuse the network with torch.compile, where there is a compiler
@@ -74,6 +80,7 @@ class Recipe:
         self._require(at_least_0, lambda value: value >= 0, "at least 0")
         shares = ("momentum", "label_smoothing", "warmup", "max_damaged")
         self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        self._require(("spike",), lambda value: value > 1, "above 1")
         self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
         self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
 

@@ -95,7 +95,7 @@ def run(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("runs") / "caffe"
     model = models["caffe"]
     opened = Run.start(folder, config_of(model.spec, model.prepared), statistics(model.prepared))
-    save_checkpoint(opened.checkpoints, 7, model.network.state_dict(), {})
+    save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     by_class = [{"name": name, "images": 5, "top1": 0.5} for name in model.classes]
     tested = {"split": "test", "top1": 0.5, "top5": 0.9, "majority": 0.05, "images": 100}
     opened.write_json("test.json", tested | {"views": 10, "by_class": by_class})

@@ -99,13 +99,13 @@ def test_names_in_the_card_are_text(tmp_path):
 
 
 def test_an_untested_run_says_so(tmp_path, models):
-    from alexnet.training.checkpoint import save_checkpoint
+    from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 
     model = models["cifar_quick"]
     opened = Run.start(
         tmp_path / "run", config_of(model.spec, model.prepared), statistics(model.prepared)
     )
-    save_checkpoint(opened.checkpoints, 7, model.network.state_dict(), {})
+    save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     text = (model_folder.write(opened.folder, tmp_path / "out") / "README.md").read_text()
     assert "The run was not tested." in text
     assert "model-index" not in text

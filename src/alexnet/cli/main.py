@@ -53,15 +53,21 @@ def run(arguments: Sequence[str]) -> int:
     except AlexNetError as error:
         if debug:
             raise
-        print(f"alexnet: {error}", file=sys.stderr)
+        print(f"alexnet: {_whose()}{error}", file=sys.stderr)
         return FAILED
     except OSError as error:  # of the disk or the folder, where no sentence of ours fits better
         if debug:
             raise
         where = f": {error.filename!r}" if error.filename else ""
-        print(f"alexnet: {error.strerror or error}{where}.", file=sys.stderr)
+        print(f"alexnet: {_whose()}{error.strerror or error}{where}.", file=sys.stderr)
         return FAILED
     return int(status or 0)
+
+
+def _whose() -> str:
+    """Return which process of several speaks; torchrun says so in the environment."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"rank {os.environ.get('RANK')}: " if several else ""
 
 
 def main() -> None:

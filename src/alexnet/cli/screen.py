@@ -81,7 +81,7 @@ class Screen:
         from alexnet.training import events
 
         match event:
-            case events.Notice(text):
+            case events.Notice(text=text):
                 self.say(text)
             case events.Progressed():
                 self._progressed(event)

@@ -1,12 +1,20 @@
 """``alexnet train``."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet.errors import ConfigError
+
 if TYPE_CHECKING:
+    from alexnet.cli.screen import Screen
     from alexnet.data.shards import PreparedData
     from alexnet.recipes import Recipe
     from alexnet.spec import Spec
+    from alexnet.training.distributed import Ranks
+    from alexnet.training.execution import Execution
     from alexnet.training.run import Run
 
 
@@ -17,7 +25,7 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     epochs: float | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
     seed: int | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
@@ -25,15 +33,24 @@ def train(
     max_steps: int | None = None,
     checkpoint_every: int | None = None,
     threads: int | None = None,
+    on_nan: Literal["stop", "skip"] | None = None,
     set: list[str] | None = None,
+    towers: int | None = None,
+    hybrid: bool = False,
+    micro_batch: int | None = None,
+    max_time: str | None = None,
+    timeout: str = "10m",
+    override: bool = False,
 ) -> int:
     """Train a network and test it; on a run that exists, go on where it stopped.
 
     Example: `alexnet train photographs/ --out runs/mine --epochs 40`
 
-    Ctrl-C and SIGTERM save and stop; the same command goes on. Where a default is not given
-    below it is the recipe's; `fast` is made for a few thousand photographs, `paper` and `as_run`
-    for ImageNet.
+    Ctrl-C and SIGTERM save and stop; the same command goes on. SIGUSR1 and --max-time save and
+    exit with status 75: start the same again. Several processes: `alexnet launch`.
+
+    Where a default is not given below it is the recipe's; `fast` is made for a few thousand
+    photographs, `paper` and `as_run` for ImageNet.
 
     Parameters
     ----------
@@ -49,7 +66,8 @@ def train(
     epochs
         Passes over the training images. fast: 32; paper, as_run, caffe: 90; cifar: 20.
     batch_size
-        Images a step. fast: 64; paper, as_run, cifar: 128; caffe: 256.
+        Images a step, over all processes. fast: 64; paper, as_run, cifar: 128; caffe: 256. With
+        auto it is the recipe's, taken in the largest pieces that fit into memory.
     lr
         Learning rate, the highest of the schedule. cifar: 0.003; every other recipe: 0.01.
     seed
@@ -64,15 +82,48 @@ def train(
         Steps between checkpoints. Every recipe: 500.
     threads
         Processor threads. Every recipe: all.
+    on_nan
+        stop (default), or skip a batch whose loss is no number, up to ten in a row.
     set
         A field of the recipe to change, NAME=VALUE, or of the network, network.NAME=VALUE:
         `colour_noise=0`, `network.conv1.norm.k=1`, `network.dropout.rate=0`. Repeatable.
+    towers
+        2: each pair of processes has one tower each, as the two GPUs of 2012 did.
+    hybrid
+        Divide the fully-connected layers among the processes, the images before them.
+    micro_batch
+        Images that a process takes at once, gradients being added; by default all it has, and
+        half of them after memory has run out.
+    max_time
+        Save and exit with status 75 after so long: 90s, 30m, 4h.
+    timeout
+        Processes that get no further for so long give each other up.
+    override
+        Go on with a run although it was begun with other settings.
     """
     from alexnet.cli.screen import Screen
+    from alexnet.training.distributed import joined
+    from alexnet.training.execution import AUTO, Execution
+
+    if towers not in (None, 1, 2):
+        raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
+    if towers == 2 and hybrid:
+        raise ConfigError("--towers and --hybrid divide the network in two ways.", "Give one.")
+    layout: Literal["data", "towers", "hybrid"] = (
+        "towers" if towers == 2 else "hybrid" if hybrid else "data"
+    )
+    if towers == 2 and not network and not (out and (out / "config.json").is_file()):
+        network = "paper"
+    execution = Execution(
+        layout=layout,
+        micro_batch=AUTO if batch_size == "auto" else micro_batch,
+        max_time=seconds(max_time) if max_time else None,
+        timeout=seconds(timeout),
+    )
 
     flags = {
         "epochs": epochs,
-        "batch_size": batch_size,
+        "batch_size": None if batch_size == "auto" else batch_size,
         "lr": lr,
         "seed": seed,
         "precision": precision,
@@ -80,11 +131,62 @@ def train(
         "max_steps": max_steps,
         "checkpoint_every": checkpoint_every,
         "threads": threads,
+        "on_nan": on_nan,
     }
     asked = {name: value for name, value in flags.items() if value is not None}
-    with Screen() as screen:
-        run, prepared = opened(data, out, network, recipe, asked, set or [], screen)
-    return follow(run, prepared)
+    with joined(execution.timeout) as ranks:
+        if ranks.first:
+            with Screen() as screen, told(ranks):
+                run, prepared = opened(
+                    data, out, network, recipe, asked, set or [], screen, override=override
+                )
+                ranks.tell("run", [str(run.folder.resolve()), str(prepared.root.resolve())])
+        else:
+            run, prepared = heard(ranks)
+        return follow(run, prepared, ranks, execution)
+
+
+def seconds(text: str) -> float:
+    """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    except (ValueError, IndexError):
+        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
+
+
+@contextlib.contextmanager
+def told(ranks: "Ranks") -> Iterator[None]:
+    """Tell the processes that wait for this one when it fails."""
+    try:
+        yield
+    except BaseException as error:
+        ranks.tell("run", str(error) or type(error).__name__)
+        raise
+
+
+def heard(ranks: "Ranks") -> "tuple[Run, PreparedData]":
+    """Open what rank 0 has prepared.
+
+    Raises
+    ------
+    TrainingError
+        When rank 0 could not.
+    """
+    from alexnet.data.shards import open_prepared
+    from alexnet.errors import TrainingError
+    from alexnet.training.run import Run
+
+    found = ranks.heard("run")
+    if isinstance(found, str):
+        raise TrainingError(f"Rank 0 could not begin: {found}")
+    run, prepared = Run.open(found[0]), open_prepared(Path(found[1]))
+    if prepared.manifest.fingerprint != run.config.data_fingerprint:
+        raise TrainingError(
+            f"The data in {found[1]!r} is not that of rank 0.",
+            "Prepare it on a file system that all machines see, or copy it to each.",
+        )
+    return run, prepared
 
 
 def opened(
@@ -95,6 +197,8 @@ def opened(
     asked: dict[str, Any],
     settings: list[str],
     screen: Any,
+    *,
+    override: bool = False,
 ) -> "tuple[Run, PreparedData]":
     """Open the run that the flags describe, and its data; what is not said is as it was."""
     from dataclasses import replace
@@ -130,12 +234,11 @@ def opened(
         made_with=made_with(),
     )
     folder = out or Path("runs") / prepared.manifest.name
-    return Run.start(folder, config, prepared.statistics), prepared
+    return Run.start(folder, config, prepared.statistics, override=override), prepared
 
 
 def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple[Recipe, Spec]":
     """Apply NAME=VALUE settings to the recipe, or with ``network.`` before them to the network."""
-    from alexnet.errors import ConfigError
     from alexnet.values import with_setting
 
     for setting in settings:
@@ -167,28 +270,43 @@ def check_size(size: int, spec: "Spec") -> None:
         )
 
 
-def follow(run: "Run", data: "PreparedData") -> int:
+def follow(run: "Run", data: "PreparedData", ranks: "Ranks", execution: "Execution") -> int:
     """Train, showing and logging what happens; return the exit status."""
     from alexnet.cli.screen import Screen
-    from alexnet.training.events import Stopped
+    from alexnet.training.events import Notice, Stopped
     from alexnet.training.fit import fit
 
+    if not ranks.first:
+        for event in fit(run, data, ranks, execution):
+            if isinstance(event, Notice) and event.own:
+                print(f"rank {ranks.rank}: {event.text}", file=sys.stderr, flush=True)
+            if isinstance(event, Stopped):
+                return event.status
+        return 0
     with Screen(run.say) as screen:
-        spec, recipe = run.config.spec, run.config.recipe
-        counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
-        screen.say(f"data     {data.manifest.name}: {spec.classes} classes, images: {counts}")
-        screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
-        screen.say(f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}")
-        screen.say(f"images   {data.splits['train'].decoding()}")
-        screen.say(f"run      {run.folder}")
-        if data.validation is data.held_out:
-            screen.say(
-                f"watching the {data.held_out.name} split; no choice is made by it"
-                if recipe.schedule != "plateau"
-                else f"the rate drops by the error on the {data.held_out.name} split, as in 2012"
-            )
-        for event in fit(run, data):
+        begin(run, data, ranks, screen)
+        for event in fit(run, data, ranks, execution):
             screen.event(event)
             if isinstance(event, Stopped):
-                return 128 + event.signal
+                return event.status
     return 0
+
+
+def begin(run: "Run", data: "PreparedData", ranks: "Ranks", screen: "Screen") -> None:
+    """Say what is trained, on what and how."""
+    spec, recipe = run.config.spec, run.config.recipe
+    counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
+    among = f" over {ranks.ranks} processes" if ranks.ranks > 1 else ""
+    screen.say(f"data     {data.manifest.name}: {spec.classes} classes, images: {counts}")
+    screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
+    screen.say(
+        f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
+    )
+    screen.say(f"images   {data.splits['train'].decoding()}")
+    screen.say(f"run      {run.folder}")
+    if data.validation is data.held_out:
+        screen.say(
+            f"watching the {data.held_out.name} split; no choice is made by it"
+            if recipe.schedule != "plateau"
+            else f"the rate drops by the error on the {data.held_out.name} split, as in 2012"
+        )

@@ -5,7 +5,8 @@ and applied after, so that a test can apply it another way.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,17 @@ class Draws:
     noise: Tensor  # (N, 3) float32: along each colour axis, in its standard deviations
     boxes: Tensor | None = None  # (N, 4) float32 in [-1, 1]: centre x, y and half sizes of a crop
     # at any zoom, which takes the place of `corners`
+
+    def of(self, start: int, stop: int) -> Self:
+        """Return the choices for some of the images."""
+        boxes = None if self.boxes is None else self.boxes[start:stop]
+        return replace(
+            self,
+            corners=self.corners[start:stop],
+            mirrored=self.mirrored[start:stop],
+            noise=self.noise[start:stop],
+            boxes=boxes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,11 @@ class Part:
 
     def of(self, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
         """Return this process's numbers: neighbours, at most one more than another has."""
-        count = len(numbers)
-        return numbers[self.rank * count // self.ranks : (self.rank + 1) * count // self.ranks]
+        return numbers[slice(*self.range(len(numbers)))]
+
+    def range(self, count: int) -> tuple[int, int]:
+        """Return where this process's part of `count` things starts and where it ends."""
+        return self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def read(folder: str | Path) -> ModelFolder:
     test = content.get("test")
     return ModelFolder(
         config,
-        Checkpoint(step, weights, {}),
+        Checkpoint(step, weights),
         statistics,
         test if isinstance(test, dict) else None,
     )
@@ -233,7 +233,7 @@ def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
     found = read(hub.located(where, revision))
-    save_checkpoint(out / "checkpoints", found.checkpoint.step, found.checkpoint.weights, {})
+    save_checkpoint(out / "checkpoints", found.checkpoint)
     run = Run.start(out, found.config, found.statistics)
     if found.test:
         run.write_json("test.json", found.test)

@@ -1,16 +1,20 @@
 """Checkpoints that are whole or not there, and the newest of them that is good.
 
 A checkpoint is a folder ``step-00001234`` with ``weights.safetensors`` (any reader opens it),
-``state.pt`` (the optimiser's velocity; read without executing anything) and ``checksums.json``.
+``velocity.safetensors`` (the optimiser's, by the weights' names), ``state.json`` (rates, errors
+and losses so far) and ``checksums.json``. None of it can run anything when it is read. The state
+of random generators is not in it: whatever is random is a function of the seed and the step.
 """
 
 import contextlib
-import io
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import safetensors.torch
 import torch
@@ -19,50 +23,47 @@ from torch import Tensor
 from alexnet.errors import RunError
 from alexnet.files import explained, sha256, sync
 
-WEIGHTS, STATE, CHECKSUMS = "weights.safetensors", "state.pt", "checksums.json"
+WEIGHTS, VELOCITY = "weights.safetensors", "velocity.safetensors"
+STATE, CHECKSUMS = "state.json", "checksums.json"
+MOST_STATE = 16 << 20  # bytes of state.json or checksums.json that are read
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded checkpoint."""
+    """A training at one moment, in the processor's memory."""
 
     step: int
     weights: dict[str, Tensor]
-    state: dict[str, Any]
+    velocity: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)  # numbers, texts, lists: what JSON holds
     passed_over: tuple[str, ...] = ()  # newer ones that were broken, with the reason
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    weights: dict[str, Tensor],
-    state: dict[str, Any],
-    *,
-    keep: int = 2,
+    folder: Path, checkpoint: Checkpoint, *, keep: int = 2, best: int | None = None
 ) -> Path:
-    """Write a checkpoint, point ``latest`` at it and remove all but the `keep` newest.
+    """Write a checkpoint, point ``latest`` at it and remove older ones.
 
-    Everything is on the disk before the checkpoint has its name, and the one before is removed
-    only after.
+    Everything is on the disk before the checkpoint has its name, and others are removed only
+    after. The `keep` newest stay, and that of step `best`, at which ``best`` points.
 
     Raises
     ------
     AlexNetError
         When the disk is full or cannot be written to; older checkpoints are untouched.
     """
-    final = folder / f"step-{step:08}"
+    final = folder / f"step-{checkpoint.step:08}"
     part = folder / f".{final.name}.part"
     with explained(final):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir()
-            dense = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-            (part / WEIGHTS).write_bytes(safetensors.torch.save(dense))
-            buffer = io.BytesIO()  # torch's own writer hides why the disk refused
-            torch.save(state, buffer)
-            (part / STATE).write_bytes(buffer.getbuffer())
-            sums = {name: sha256(part / name) for name in (WEIGHTS, STATE)}
+            for name, tensors in (WEIGHTS, checkpoint.weights), (VELOCITY, checkpoint.velocity):
+                dense = {key: value.detach().contiguous() for key, value in tensors.items()}
+                (part / name).write_bytes(safetensors.torch.save(dense))
+            (part / STATE).write_text(json.dumps(checkpoint.state))
+            sums = {name: sha256(part / name) for name in (WEIGHTS, VELOCITY, STATE)}
             (part / CHECKSUMS).write_text(json.dumps(sums))
             for file in part.iterdir():
                 sync(file)
@@ -75,8 +76,11 @@ def save_checkpoint(
             raise
         sync(folder)
     _point(folder / "latest", final.name)
+    if best is not None and (folder / f"step-{best:08}").is_dir():
+        _point(folder / "best", f"step-{best:08}")
     for old in checkpoint_folders(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if best is None or old.name != f"step-{best:08}":
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -94,6 +98,15 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for part in folder.glob(".*.part"):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
     """Load the newest checkpoint that verifies; nothing if there is none at all.
 
@@ -105,11 +118,11 @@ def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
     broken: list[str] = []
     for path in reversed(checkpoint_folders(folder)):
         try:
-            found = _load(path, with_state)
+            found = load_checkpoint(path, with_state=with_state)
         except Exception as error:  # whatever a damaged file makes its reader raise
             broken.append(f"{path.name} is damaged ({error})")
             continue
-        return Checkpoint(found.step, found.weights, found.state, tuple(broken))
+        return Checkpoint(found.step, found.weights, found.velocity, found.state, tuple(broken))
     if broken:
         raise RunError(
             f"No checkpoint in {str(folder)!r} can be loaded: {'; '.join(broken)}.",
@@ -118,11 +131,84 @@ def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
     return None
 
 
-def _load(path: Path, with_state: bool) -> Checkpoint:
-    sums = json.loads((path / CHECKSUMS).read_text())
-    for name in (WEIGHTS, STATE) if with_state else (WEIGHTS,):
+def load_checkpoint(path: Path, *, with_state: bool = True) -> Checkpoint:
+    """Load one checkpoint, verified. What damage raises depends on the damage."""
+    sums = _json(path / CHECKSUMS)
+    for name in (WEIGHTS, VELOCITY, STATE) if with_state else (WEIGHTS,):
         if sha256(path / name) != sums[name]:
             raise ValueError(f"the checksum of {name} is wrong")
-    state = torch.load(path / STATE, map_location="cpu", weights_only=True) if with_state else {}
     weights = safetensors.torch.load_file(path / WEIGHTS)
-    return Checkpoint(int(path.name.removeprefix("step-")), weights, state)
+    step = int(path.name.removeprefix("step-"))
+    if not with_state:
+        return Checkpoint(step, weights)
+    velocity = safetensors.torch.load_file(path / VELOCITY)
+    return Checkpoint(step, weights, velocity, _json(path / STATE))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        text = file.read(MOST_STATE + 1)
+    if len(text) > MOST_STATE:
+        raise ValueError(f"{path.name} is too large")
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not what it should be")
+    return content
+
+
+class Writer:
+    """Writes checkpoints beside the training, which waits only for the copy.
+
+    One is written at a time: the next one waits for it. A failure is raised by the call after it,
+    at the latest by the end of the ``with`` block.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+    def check(self) -> None:
+        """Raise what went wrong in writing, if anything has."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was given to be written is on the disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def save(
+        self, copied: Callable[[], Checkpoint], *, keep: int = 2, best: int | None = None
+    ) -> None:
+        """Copy the training as `copied` does it, and have the copy written.
+
+        The copy is made after the one before was written: there is never memory for two.
+        """
+        self.wait()
+        checkpoint = copied()
+        self._writing = self._thread.submit(
+            save_checkpoint, self._folder, checkpoint, keep=keep, best=best
+        )
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors into the processor's memory, dense and in the order of their dimensions."""
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+        for name, tensor in tensors.items()
+    }

@@ -1,9 +1,12 @@
 """What can happen in a training, for a screen, a test or a notebook to watch."""
 
+import signal
 from dataclasses import dataclass
 
 from alexnet.evaluation import Evaluation
 from alexnet.training.trainer import Step
+
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: start the same again; no library uses it for a crash
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +14,7 @@ class Notice:
     """Something the user should know."""
 
     text: str
+    own: bool = False  # whether it is this process's, which others know nothing of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,12 @@ class Stopped:
     """The training was asked to stop; everything up to `step` is saved."""
 
     step: int
-    signal: int
+    signal: int  # SIGUSR1 where the time was up
+
+    @property
+    def status(self) -> int:
+        """The exit status: 130 or 143 as the signal asked, 75 where it is to be started again."""
+        return AGAIN if self.signal == signal.SIGUSR1 else 128 + self.signal
 
 
 Event = Notice | Progressed | Validated | Tested | Stopped

@@ -8,73 +8,52 @@ import contextlib
 import math
 import signal
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor
-
-from alexnet import machine
-from alexnet.data.augment import Normaliser, colour_shift, crops, draw, normaliser
-from alexnet.data.loader import evaluation_batches, training_batches
 from alexnet.data.order import Order
-from alexnet.data.shards import PreparedData, Split
-from alexnet.evaluation import Evaluation, evaluate, probabilities, summary
-from alexnet.network import AlexNet, build
+from alexnet.data.shards import PreparedData
+from alexnet.errors import TrainingError
+from alexnet.evaluation import summary
 from alexnet.recipes import Recipe
 from alexnet.training.board import Board
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Writer, clear_leftovers
+from alexnet.training.distributed import Ranks
 from alexnet.training.events import Event, Notice, Progressed, Stopped, Tested, Validated
-from alexnet.training.optimizer import Rates, count_plateaus, make_optimizer, rates_at
+from alexnet.training.execution import AUTO, Execution
+from alexnet.training.feed import shares
+from alexnet.training.memory import MicroBatch
+from alexnet.training.optimizer import Rates, count_plateaus, rates_at
 from alexnet.training.run import Run
-from alexnet.training.trainer import Step, step_seed, train
-from alexnet.training.watch import Damage, Stopwatch, Waits
+from alexnet.training.trainee import Trainee, restored
+from alexnet.training.trainer import Share, Step, rehearse, train
+from alexnet.training.watch import Damage, Stopwatch, Waits, judged
+from alexnet.training.watchdog import Watchdog, watched
 
-EVALUATION_BATCH = 64  # images; ten views of each are taken one after another
+ALONE, PLAIN = Ranks(), Execution()
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 TOO_LONG = 0.1  # share of the time
+TRAFFIC_STEPS = 20  # after which what the processes send each other is told
+MOST_REFUSED = 10  # losses in a row that may be refused
 STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
 
 
-@dataclass(frozen=True, slots=True)
-class Trainee:
-    """A network in training, and what it needs to be saved and tested."""
-
-    run: Run
-    data: PreparedData
-    network: AlexNet
-    optimizer: torch.optim.SGD
-    normalise: Normaliser
-    device: torch.device
-    kind: torch.dtype  # of the matrix products
-    errors: list[float]  # of every validation so far; the plateau schedule is a function of them
-
-    def save(self, step: int) -> None:
-        """Write a checkpoint of this moment."""
-        state = {"optimizer": self.optimizer.state_dict(), "errors": self.errors}
-        save_checkpoint(self.run.checkpoints, step, self.network.state_dict(), state)
-
-    def test(self, split: Split, views: int) -> Evaluation:
-        """Test the network as it is now."""
-        self.network.eval()
-        predict = partial(
-            probabilities,
-            self.network,
-            normalise=self.normalise,
-            size=self.run.config.spec.image,
-            count=views,
-            kind=self.kind,
-        )
-        batches = evaluation_batches(split, EVALUATION_BATCH)
-        result = evaluate(predict, batches, self.data.classes, views=views, device=self.device)
-        self.network.train()
-        return result
-
-
-def fit(run: Run, data: PreparedData) -> Iterator[Event]:
+def fit(
+    run: Run, data: PreparedData, ranks: Ranks = ALONE, execution: Execution = PLAIN
+) -> Iterator[Event]:
     """Train a run from its newest checkpoint, or from its initial weights, to its end.
+
+    Parameters
+    ----------
+    run
+        Its folder must be the same for every process; rank 0 alone writes there.
+    data
+        What it trains on.
+    ranks
+        This process among those of the training.
+    execution
+        How they share the work, and when they stop.
 
     Yields
     ------
@@ -84,28 +63,41 @@ def fit(run: Run, data: PreparedData) -> Iterator[Event]:
     Raises
     ------
     TrainingError
-        When the loss is no number any more.
+        When the loss is no number any more, or memory does not do.
     RunError
-        When the run has checkpoints and none of them is good.
+        When the run has checkpoints and none of them is good, or another process trains it.
     """
-    recipe = run.config.recipe
-    order = training_order(recipe, len(data.splits["train"]))
+    with contextlib.ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(run.locked())
+            clear_leftovers(run.checkpoints)
+        watchdog = stack.enter_context(watched(ranks, execution.timeout, run.folder))
+        with asked_to_stop(execution.max_time) as asked:
+            trainee, start, complaint = restored(run, data, ranks, execution)
+            yield from (Notice(f"{text}; an older one is used.") for text in start.passed_over)
+            if complaint:
+                yield Notice(complaint)
+            order = training_order(run.config.recipe, len(data.splits["train"]))
+            total = _total(run.config.recipe, order)
+            if start.step:
+                yield Notice(f"Going on after step {start.step:,} of {total:,}.")
+            if ranks.first:
+                run.forget_after(start.step)
+            if start.step < total:
+                steps = _train(trainee, order, start.step, total, execution, asked, watchdog)
+                if stopped := (yield from steps):
+                    yield stopped
+                    return
+        split = data.held_out  # everything is saved: a signal may end the test at once
+        result = trainee.test(split, 10, watchdog.progressed)
+        if ranks.first:
+            run.write_json("test.json", {"split": split.name, **summary(result)})
+        yield Tested(split.name, result)
+
+
+def _total(recipe: Recipe, order: Order) -> int:
     planned = order.steps(recipe.epochs)
-    total = min(planned, recipe.max_steps or planned)
-    trainee, start = _restored(run, data)
-    yield from (Notice(f"{text}; an older one is used.") for text in start.passed_over)
-    if start.step:
-        yield Notice(f"Going on after step {start.step:,} of {total:,}.")
-    run.forget_after(start.step)
-    if start.step < total:
-        stopped = yield from _train(trainee, order, start.step, total)
-        if stopped:
-            yield stopped
-            return
-    split = data.held_out
-    result = trainee.test(split, views=10)
-    run.write_json("test.json", {"split": split.name, **summary(result)})
-    yield Tested(split.name, result)
+    return min(planned, recipe.max_steps or planned)
 
 
 def training_order(recipe: Recipe, images: int) -> Order:
@@ -113,85 +105,135 @@ def training_order(recipe: Recipe, images: int) -> Order:
     return Order(images, recipe.batch_size, recipe.seed, recipe.last_batch)
 
 
-def _restored(run: Run, data: PreparedData) -> tuple[Trainee, Checkpoint]:
-    """Return the network as the newest checkpoint has it, or with its initial weights."""
-    spec, recipe = run.config.spec, run.config.recipe
-    device = machine.best_device()
-    machine.keep_freed_memory()
-    machine.use_threads(recipe.threads)
-    start = run.newest() or Checkpoint(0, {}, {})
-    network = build(spec, seed=None if start.step else recipe.seed)
-    if start.step:
-        network.load_state_dict(start.weights)
-    network = machine.placed(network, device)
-    optimizer = make_optimizer(network, recipe)
-    if start.step:
-        optimizer.load_state_dict(start.state["optimizer"])
-    trainee = Trainee(
-        run,
-        data,
-        network,
-        optimizer,
-        normaliser(spec.pixels, data.statistics, spec.image, device),
-        device,
-        machine.chosen_type(recipe.precision, device),
-        list(start.state.get("errors", [])),
-    )
-    return trainee, start
-
-
 def _train(
-    trainee: Trainee, order: Order, done: int, total: int
+    trainee: Trainee,
+    order: Order,
+    done: int,
+    total: int,
+    execution: Execution,
+    asked: Callable[[], int],
+    watchdog: Watchdog,
 ) -> Generator[Event, None, Stopped | None]:
     """Take the steps; return why they stopped early, if they did."""
-    run, recipe, data = trainee.run, trainee.run.config.recipe, trainee.data
-    forward: Callable[[Tensor], Tensor] = trainee.network
-    if recipe.compile:
-        forward, complaint = machine.compile_or_not(forward, trainee.device)
-        if complaint:
-            yield Notice(complaint)
-    planned = order.steps(recipe.epochs)
+    run, recipe, ranks = trainee.run, trainee.run.config.recipe, trainee.ranks
     damage, waits = Damage(recipe.max_damaged * order.images), Waits()
+    feed = shares(trainee, order, done, damage, waits)
+    micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
+    feed = _rehearsed(trainee, feed, micro, execution)
+    planned = order.steps(recipe.epochs)
     steps = train(
-        forward,
+        trainee.layout.replica,
         trainee.optimizer,
-        _pixels(trainee, order, done, damage, waits),
+        feed,
         recipe,
-        partial(_rates, recipe, planned, trainee.errors),
+        partial(_rates, recipe, planned, trainee.history.errors),
         done=done,
         total=total,
         kind=trainee.kind,
+        judge=partial(judged, trainee.history, recipe.spike),
+        micro=micro,
     )
-    trainee.network.train()
-    recent: deque[float] = deque(maxlen=200)
     clock = Stopwatch()
-    with asked_to_stop() as asked, Board(run.folder, done) as board:
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(Writer(run.checkpoints))
+        board = stack.enter_context(Board(run.folder, done)) if ranks.first else None
+        trainee.layout.traffic.sent = 0.0
         for step in steps:
+            watchdog.progressed()
+            writer.check()
             epoch = step.number / order.steps_an_epoch
             speed = clock.lap(recipe.batch_size)
-            recent.append(step.loss)
             yield from damage.news()
-            if step.number - done == WAIT_STEPS and waits.share() > TOO_LONG:
-                yield Notice(
-                    f"The network waits for images {waits.share():.0%} of the time. Data prepared "
-                    "with --raw needs no decoding."
-                )
+            yield from _remarks(trainee, step.number - done, waits, micro)
+            if step.refused:
+                yield _refused(trainee, order, step)
             yield Progressed(step, total, epoch, recipe.batch_size, speed)
-            if step.number % recipe.log_every == 0 or step.number == total:
+            if board and (step.number % recipe.log_every == 0 or step.number == total):
                 _log(run, board, step, epoch, speed)
-            if step.number == STUCK_STEPS and _stuck(recent, len(data.classes)):
-                yield Notice(STUCK)
             before = (step.number - 1) / order.steps_an_epoch
+            best = False
             if epoch // recipe.validate_every > before // recipe.validate_every:
-                yield _validated(trainee, board, step.number, epoch)
+                validated = _validated(trainee, board, step.number, epoch, watchdog)
+                best = trainee.history.best == step.number
+                yield validated
                 clock.restart()
-            stop = asked()
-            if stop or step.number == total or step.number % recipe.checkpoint_every == 0:
-                trainee.save(step.number)
+            stop = ranks.most(asked())
+            last = step.number == total
+            if stop or best or last or step.number % recipe.checkpoint_every == 0:
+                trainee.save(step.number, writer)
                 clock.restart()
-            if stop:
+            if stop and not last:
+                writer.wait()
                 return Stopped(step.number, stop)
+        writer.wait()
     return None
+
+
+def _rehearsed(
+    trainee: Trainee, feed: Iterator[Share], micro: MicroBatch, execution: Execution
+) -> Iterator[Share]:
+    """See how many images fit before the first step, where it cannot be taken twice."""
+    ranks, replica = trainee.ranks, trainee.layout.replica
+    micro.fixed = ranks.ranks > 1
+    if execution.layout != "data" or not (ranks.ranks > 1 or execution.micro_batch == AUTO):
+        yield from feed
+        return
+    first = next(feed)
+    micro.fixed = False
+    rehearse(replica, first, micro, trainee.run.config.recipe, trainee.kind)
+    if ranks.most(int(micro.size is not None)):
+        micro.size = -ranks.most(-micro.of(len(first.labels)))
+    micro.fixed = ranks.ranks > 1
+    yield first
+    yield from feed
+
+
+def _remarks(trainee: Trainee, taken: int, waits: Waits, micro: MicroBatch) -> Iterator[Notice]:
+    """Yield what is worth a remark after so many steps."""
+    if news := micro.news():
+        yield Notice(news)
+    if taken == TRAFFIC_STEPS and trainee.ranks.ranks > 1:
+        sent, data = trainee.layout.traffic.sent / taken, trainee.layout.in_data
+        yield Notice(
+            f"Each of {trainee.ranks.ranks} processes sends {sent / 1e6:,.1f} MB a step; "
+            f"with data parallelism it is {data / 1e6:,.1f} MB."
+        )
+    if taken == WAIT_STEPS and waits.share() > TOO_LONG:
+        yield Notice(
+            f"The network waits for images {waits.share():.0%} of the time. Data prepared "
+            "with --raw needs no decoding."
+        )
+    losses = trainee.history.losses
+    if taken == STUCK_STEPS and _stuck(losses, len(trainee.data.classes)):
+        yield Notice(STUCK)
+
+
+def _refused(trainee: Trainee, order: Order, step: Step) -> Notice:
+    """Write down the images of a batch whose loss was refused; go on, or end.
+
+    Raises
+    ------
+    TrainingError
+        When the recipe says so, or too many in a row were refused.
+    """
+    run, recipe, history = trainee.run, trainee.run.config.recipe, trainee.history
+    history.refused += 1
+    if trainee.ranks.first:
+        split = trainee.data.splits["train"]
+        images = [split.where(int(number)) for number in order.numbers(step.number - 1)]
+        run.write_json(
+            f"refused-{step.number:08}.json", {"loss": repr(step.loss), "images": images}
+        )
+    what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
+    if recipe.on_nan == "stop" or history.refused >= MOST_REFUSED:
+        raise TrainingError(
+            f"{what}; the images of its batch are named in "
+            f"{str(run.folder / f'refused-{step.number:08}.json')!r}.",
+            "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
+            "less the mean, and weights too large at the start, do this as well. "
+            "--set on_nan=skip leaves such a batch out.",
+        )
+    return Notice(f"{what}; this batch is left out, its images are named beside the metrics.")
 
 
 STUCK = (
@@ -207,24 +249,34 @@ def _stuck(losses: Sequence[float], classes: int) -> bool:
 
 
 def _log(run: Run, board: Board, step: Step, epoch: float, speed: float) -> None:
+    loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
     run.log(
         step=step.number,
         epoch=round(epoch, 4),
-        loss=step.loss,
+        loss=loss,
         train_top1=step.correct / step.images,
         lr=step.lr,
         images_per_second=round(speed, 1),
     )
-    board.add(step.number, loss=step.loss, lr=step.lr, images_per_second=speed)
+    if loss is not None:
+        board.add(step.number, loss=loss, lr=step.lr, images_per_second=speed)
 
 
-def _validated(trainee: Trainee, board: Board, step: int, epoch: float) -> Validated:
-    split = trainee.data.validation
-    result = trainee.test(split, views=1)
-    trainee.errors.append(1 - result.top1)
-    trainee.run.log(step=step, epoch=round(epoch, 4), val_top1=result.top1, val_top5=result.top5)
-    board.add(step, val_top1=result.top1, val_top5=result.top5)
-    return Validated(step, epoch, split.name, result, 1 - min(trainee.errors))
+def _validated(
+    trainee: Trainee, board: Board | None, step: int, epoch: float, watchdog: Watchdog
+) -> Validated:
+    split, history = trainee.data.validation, trainee.history
+    result = trainee.test(split, 1, watchdog.progressed)
+    error = 1 - result.top1
+    if error < min(history.errors, default=math.inf):
+        history.best = step
+    history.errors.append(error)
+    if board:
+        trainee.run.log(
+            step=step, epoch=round(epoch, 4), val_top1=result.top1, val_top5=result.top5
+        )
+        board.add(step, val_top1=result.top1, val_top5=result.top5)
+    return Validated(step, epoch, split.name, result, 1 - min(history.errors))
 
 
 def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> Rates:
@@ -232,55 +284,30 @@ def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> 
     return rates_at(recipe, (step - 1) / planned, plateaus)
 
 
-def _pixels(
-    trainee: Trainee, order: Order, done: int, damage: Damage, waits: Waits
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what the network sees and the labels, from the step after `done` on."""
-    spec, recipe = trainee.run.config.spec, trainee.run.config.recipe
-    statistics, planned = trainee.data.statistics, order.steps(recipe.epochs)
-    batches = waits.timed(training_batches(trainee.data.splits["train"], order, done))
-    for step, batch in enumerate(batches, start=done + 1):
-        damage.count(batch)
-        draws = draw(
-            len(batch.labels),
-            batch.images.shape[1],
-            spec.image,
-            torch.Generator().manual_seed(step_seed(recipe.seed, step)),
-            mirror=recipe.mirror,
-            crop_area=recipe.crop_area,
-        )
-        images = batch.images.to(trainee.device, non_blocking=True)
-        pixels = crops(images, draws, spec.image)
-        noisy = recipe.colour_noise > 0 and step <= recipe.colour_noise_until * planned
-        if noisy:
-            shift = colour_shift(draws.noise, statistics, recipe.colour_noise)
-            pixels = pixels + shift.to(trainee.device)
-        pixels = trainee.normalise(pixels)
-        if noisy and recipe.colour_noise_divisor != 1:
-            pixels = pixels / recipe.colour_noise_divisor
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        yield pixels, batch.labels.to(trainee.device)
-
-
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the SIGINT or SIGTERM received in the block, or 0.
+def asked_to_stop(max_time: float | None = None) -> Iterator[Callable[[], int]]:
+    """Give a function that returns the SIGINT, SIGTERM or SIGUSR1 received in the block, or 0.
 
-    The first one lets the step end and be saved; a second SIGINT interrupts at once.
+    Also SIGUSR1 when `max_time` seconds have passed. The first signal lets the step end and be
+    saved; a second SIGINT interrupts at once.
     """
-    received = [0]
+    received, begun = [0], time.monotonic()
 
     def remember(number: int, frame: object) -> None:
         received[0] = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def asked() -> int:
+        late = max_time is not None and time.monotonic() - begun > max_time
+        return received[0] or (int(signal.SIGUSR1) if late else 0)
+
     if threading.current_thread() is not threading.main_thread():  # no signals there
-        yield lambda: 0
+        yield asked
         return
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(number, remember) for number in handled]
     try:
-        yield lambda: received[0]
+        yield asked
     finally:
         for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)

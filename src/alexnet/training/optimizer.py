@@ -8,11 +8,11 @@ nothing and keeps its fused kernel.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.recipes import Recipe
 
@@ -49,6 +49,36 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         fused=True,
     )
+
+
+def velocity(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's velocity by the names of the parameters; none before an update."""
+    states = {
+        name: optimizer.state.get(parameter, {}) for name, parameter in network.named_parameters()
+    }
+    found = {name: state.get("momentum_buffer") for name, state in states.items()}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def set_velocity(
+    optimizer: torch.optim.SGD, network: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Give an optimiser the velocity that `velocity` returned."""
+    for name, parameter in network.named_parameters():
+        if name in tensors:
+            carried = torch.empty_like(parameter).copy_(tensors[name])
+            optimizer.state[parameter]["momentum_buffer"] = carried
+
+
+def group_rates(optimizer: torch.optim.SGD) -> dict[str, float]:
+    """Return the rate at which each group was last updated: that inside its velocity."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def set_group_rates(optimizer: torch.optim.SGD, rates: Mapping[str, float]) -> None:
+    """Give an optimiser the rates that `group_rates` returned."""
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["name"]]
 
 
 def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:

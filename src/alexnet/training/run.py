@@ -4,13 +4,15 @@ RUN/  config.json  metrics.jsonl  statistics.safetensors  events.out.tfevents...
       checkpoints/step-00001234/  console.log  test.json
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +29,11 @@ from alexnet.values import differences, from_json
 from alexnet.version import __version__
 
 FREE_TO_CHANGE = frozenset(
-    f"recipe.{name}" for name in ("epochs", "max_steps", "threads", "checkpoint_every", "log_every")
+    f"recipe.{name}"
+    for name in (
+        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every"),
+        *("on_nan", "spike", "max_damaged"),
+    )
 )
 
 
@@ -79,8 +85,17 @@ class Run:
         return cls(folder, config)
 
     @classmethod
-    def start(cls, folder: str | Path, config: RunConfig, statistics: Statistics) -> Self:
+    def start(
+        cls,
+        folder: str | Path,
+        config: RunConfig,
+        statistics: Statistics,
+        *,
+        override: bool = False,
+    ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
+
+        With `override` it may have been asked something else.
 
         Raises
         ------
@@ -97,10 +112,10 @@ class Run:
                 if name not in FREE_TO_CHANGE and not name.startswith(("made_with", "data."))
                 if name != "data"
             ]
-            if refused:
+            if refused and not override:
                 raise RunError(
                     f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
-                    "Choose another --out, or leave these settings as they were.",
+                    "Choose another --out, leave these settings as they were, or give --override.",
                 )
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +125,27 @@ class Run:
             if not (folder / "statistics.safetensors").is_file():
                 statistics.save(folder / "statistics.safetensors")
         return cls(folder, config)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the folder within the block.
+
+        Raises
+        ------
+        RunError
+            When another process is training the run.
+        """
+        with explained(self.folder), (self.folder / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"The run {str(self.folder)!r} is being trained by another process.",
+                    "Wait for it, or choose another --out.",
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
 
     def statistics(self) -> Statistics:
         """Return the statistics of the run's training data."""

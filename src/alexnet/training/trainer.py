@@ -1,16 +1,30 @@
-"""The loop. It knows the update and nothing of files, processes or screens."""
+"""The loop. It knows the update and nothing of files, screens or how many processes there are."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from alexnet.errors import TrainingError
+from alexnet.layers import seed_dropout
 from alexnet.recipes import Recipe
+from alexnet.training.memory import MicroBatch
 from alexnet.training.optimizer import Rates, update
+
+NOTHING = -100  # the label of an image that counts for nothing: PyTorch's `ignore_index`
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process has of a training batch."""
+
+    pixels: Tensor  # (N, 3, image, image): what the network sees
+    labels: Tensor  # (N,) int64; `NOTHING` where an image only fills a place
+    first: int  # place of the first image in the batch of all processes
+    batch: int  # images of that batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,33 +32,53 @@ class Step:
     """What one update did."""
 
     number: int  # from 1
-    loss: float  # cross-entropy, mean over the batch, in nats
-    correct: int  # images of the batch whose class was ranked first
-    images: int  # in the batch
+    loss: float  # cross-entropy, mean over the batch of all processes, in nats
+    correct: int  # images of that batch whose class was ranked first
+    images: int  # in that batch
     lr: float  # of the weights
+    refused: str = ""  # why the update was not made, if it was not
+
+
+def _alone(totals: Tensor) -> Tensor:
+    return totals
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A network as one process computes it, and how the processes come together."""
+
+    network: nn.Module  # this process's layers
+    forward: Callable[[Tensor], Tensor]  # the same, compiled or wrapped: pixels to logits
+    apart: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    # within it gradients are not yet added over the processes
+    added: Callable[[Tensor], Tensor] = _alone  # a tensor, summed over the processes
+    rows: Callable[[Tensor], Tensor] = _alone  # places of a process's images in the batch, to
+    # those of the images that its fully-connected layers see
 
 
 def train(
-    network: Callable[[Tensor], Tensor],
+    replica: Replica,
     optimizer: torch.optim.SGD,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    shares: Iterable[Share],
     recipe: Recipe,
     rates: Callable[[int], Rates],
     *,
     done: int,
     total: int,
     kind: torch.dtype,
+    judge: Callable[[float], str] = lambda loss: "" if math.isfinite(loss) else f"is {loss}",
+    micro: MicroBatch | None = None,
 ) -> Iterator[Step]:
     """Update the network once a batch from step ``done + 1`` to `total`, yielding each update.
 
     Parameters
     ----------
-    network
-        Pixels ``(N, 3, image, image)`` to logits ``(N, classes)``.
+    replica
+        The network.
     optimizer
         Of `optimizer.make_optimizer`.
-    batches
-        Pixels and labels ``(N,)``, the first for step ``done + 1``.
+    shares
+        This process's share of each batch, the first for step ``done + 1``.
     recipe
         Momentum, label smoothing and seed.
     rates
@@ -52,32 +86,84 @@ def train(
     done, total
         Steps already taken, and to take in all.
     kind
-        Type of the matrix products, float32 or bfloat16; the loss is float32.
-
-    Raises
-    ------
-    TrainingError
-        When the loss is no number any more; that step changes nothing.
+        Type of the matrix products, float32 or bfloat16; the loss is float32 or better.
+    judge
+        Says what is wrong with a loss, or nothing; a batch with such a loss changes nothing.
+    micro
+        How many images of a share are taken at once; gradients are added until all were.
     """
+    micro = micro or MicroBatch()
     numbers = range(done + 1, total + 1)  # first in the zip, so that no batch is drawn and lost
-    for number, (pixels, labels) in zip(numbers, batches, strict=False):
-        torch.manual_seed(step_seed(recipe.seed, number))  # dropout: a function of the step too
-        now = rates(number)
-        with torch.autocast(pixels.device.type, kind, enabled=kind != torch.float32):
-            logits = network(pixels)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The loss is {value} at step {number}, at a learning rate of {now.weights:g}.",
-                "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
-                "less the mean, and weights too large at the start, do this as well.",
+    for number, share in zip(numbers, shares, strict=False):
+        now, seed = rates(number), step_seed(recipe.seed, number)
+        found = replica.added(within_memory(replica, share, micro, recipe, seed, kind))
+        loss, correct = found.tolist()
+        if refused := judge(loss):
+            optimizer.zero_grad(set_to_none=True)
+        else:
+            update(optimizer, now, recipe)
+        yield Step(number, loss, int(correct), share.batch, now.weights, refused)
+
+
+def within_memory(
+    replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, seed: int, kind: torch.dtype
+) -> Tensor:
+    """`accumulate`, in smaller pieces after each that did not fit."""
+    images = len(share.labels)
+    while True:
+        try:
+            return accumulate(replica, share, micro.of(images), recipe, seed, kind)
+        except (RuntimeError, MemoryError) as error:
+            failure = error.with_traceback(None)  # its frames hold the memory that is wanted
+        replica.network.zero_grad(set_to_none=True)
+        micro.halve(images, failure)
+
+
+def rehearse(
+    replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, kind: torch.dtype
+) -> None:
+    """Find out how many images fit without a word to other processes; no gradient stays."""
+    with replica.apart():
+        within_memory(replica, share, micro, recipe, 0, kind)
+    replica.network.zero_grad(set_to_none=True)
+
+
+def accumulate(
+    replica: Replica, share: Share, size: int, recipe: Recipe, seed: int, kind: torch.dtype
+) -> Tensor:
+    """Add a share's gradients to the network's, `size` images at a time.
+
+    The loss is a sum over images, divided by those of the whole batch: however a batch is divided
+    among processes and pieces, the sum of the gradients is the gradient of its mean loss.
+
+    Returns
+    -------
+    Tensor
+        ``(2,)`` float64: this share's part of the batch's loss, and how many it got right.
+    """
+    found = torch.zeros(2, dtype=torch.float64, device=share.pixels.device)
+    images = len(share.labels)
+    for start in range(0, images, size):
+        pixels, labels = share.pixels[start : start + size], share.labels[start : start + size]
+        places = torch.arange(start, start + len(labels), device=pixels.device) + share.first
+        seed_dropout(replica.network, seed, replica.rows(places))
+        more_to_come = start + size < images
+        with replica.apart() if more_to_come else contextlib.nullcontext():
+            with torch.autocast(pixels.device.type, kind, enabled=kind == torch.bfloat16):
+                logits = replica.forward(pixels)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            loss = F.cross_entropy(
+                logits,
+                labels,
+                reduction="sum",
+                ignore_index=NOTHING,
+                label_smoothing=recipe.label_smoothing,
             )
-        correct = int((logits.argmax(1) == labels).sum())
-        loss.backward()  # type: ignore[no-untyped-call]
-        update(optimizer, now, recipe)
-        yield Step(number, value, correct, len(labels), now.weights)
+            loss = loss / share.batch
+            loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            found += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
+    return found
 
 
 def step_seed(seed: int, number: int) -> int:

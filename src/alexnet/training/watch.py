@@ -1,5 +1,7 @@
-"""What a training keeps an eye on: damaged images, waiting for them, its speed."""
+"""What a training keeps an eye on: damaged images, waiting for them, its speed, its losses."""
 
+import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -7,6 +9,9 @@ from collections.abc import Iterator
 from alexnet.data.loader import Batch
 from alexnet.errors import TrainingError
 from alexnet.training.events import Notice
+from alexnet.training.history import History
+
+FEW = 20  # losses, below which none can be called unusual
 
 
 class Damage:
@@ -38,7 +43,7 @@ class Damage:
         """Yield what has been found since it was last asked for."""
         for text in list(self._found.values())[self._told :]:
             self._told += 1
-            yield Notice(f"{text} Another image takes its place ({self._told} so far).")
+            yield Notice(f"{text} Another image takes its place ({self._told} so far).", own=True)
 
 
 class Waits:
@@ -84,3 +89,26 @@ class Stopwatch:
         self._laps.append((now - self._last) / images)
         self._last = now
         return len(self._laps) / sum(self._laps)
+
+
+def judged(history: History, spike: float | None, loss: float) -> str:
+    """Return what is wrong with a loss, or nothing, and remember it.
+
+    Parameters
+    ----------
+    history : History
+        Of the losses before; a good one is added.
+    spike : float | None
+        A loss so many times their median is wrong; ``None``: none is too large.
+    loss : float
+        Of the batch.
+    """
+    if not math.isfinite(loss):
+        return f"is {loss}"
+    if spike and len(history.losses) >= FEW:
+        usual = statistics.median(history.losses)
+        if loss > spike * usual:
+            return f"is {loss:.3g}, more than {spike:g} times its usual {usual:.3g},"
+    history.losses.append(loss)
+    history.refused = 0
+    return ""
