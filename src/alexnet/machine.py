@@ -58,7 +58,7 @@ def can_compile(device: torch.device) -> tuple[bool, str]:
 def compile_or_not(function: F, device: torch.device) -> tuple[F, str]:
     """Return the function compiled, or as it is with the reason why."""
     works, complaint = can_compile(device)
-    return (torch.compile(function) if works else function), complaint  # type: ignore[return-value]
+    return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

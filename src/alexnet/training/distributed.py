@@ -23,6 +23,7 @@ from alexnet.data.order import Part
 from alexnet.errors import TrainingError
 from alexnet.machine import best_device
 
+SETTLING = 0.2  # seconds
 GRACE = 60.0  # seconds after `timeout` at which PyTorch itself gives up; ours comes first
 
 
@@ -121,5 +122,8 @@ def joined(timeout: float) -> Iterator[Ranks]:
             "Start all again; the training goes on from its last checkpoint.",
         ) from error
     finally:
+        # PyTorch's threads need the interpreter to let go of the last tensors, and taking the
+        # group down waits for those threads without letting go of the interpreter.
+        time.sleep(SETTLING)
         with contextlib.suppress(RuntimeError):  # the others may be gone already
             dist.destroy_process_group()

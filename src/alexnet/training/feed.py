@@ -44,7 +44,7 @@ def shares(
         pixels = _seen(trainee, images, draws, noisy=noisy)
         labels = batch.labels.to(trainee.device, non_blocking=True)
         room = -(-whole // layout.part.ranks) if layout.even else max(1, stop - first)
-        yield Share(*_filled(pixels, labels, room), first, whole)
+        yield Share(*filled(pixels, labels, room), first, whole)
 
 
 def _seen(trainee: Trainee, images: Tensor, draws: Draws, *, noisy: bool) -> Tensor:
@@ -60,8 +60,12 @@ def _seen(trainee: Trainee, images: Tensor, draws: Draws, *, noisy: bool) -> Ten
     return pixels / recipe.colour_noise_divisor if noisy else pixels
 
 
-def _filled(pixels: Tensor, labels: Tensor, room: int) -> tuple[Tensor, Tensor]:
-    """Fill the places up to `room` with images that count for nothing."""
+def filled(pixels: Tensor, labels: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    """Fill the places up to `room` with images that count for nothing.
+
+    ``(N, 3, image, image)`` and ``(N,)`` to ``(room, 3, image, image)``, channels-last, and
+    ``(room,)``.
+    """
     if missing := room - len(labels):
         pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing))
         labels = F.pad(labels, (0, missing), value=NOTHING)

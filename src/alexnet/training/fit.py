@@ -137,7 +137,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(Writer(run.checkpoints))
         board = stack.enter_context(Board(run.folder, done)) if ranks.first else None
-        trainee.layout.traffic.sent = 0.0
+        trainee.layout.activations.sent = 0.0
         for step in steps:
             watchdog.progressed()
             writer.check()
@@ -193,10 +193,11 @@ def _remarks(trainee: Trainee, taken: int, waits: Waits, micro: MicroBatch) -> I
     if news := micro.news():
         yield Notice(news)
     if taken == TRAFFIC_STEPS and trainee.ranks.ranks > 1:
-        sent, data = trainee.layout.traffic.sent / taken, trainee.layout.in_data
+        layout = trainee.layout
+        sent = layout.activations.sent / taken + layout.gradients
         yield Notice(
             f"Each of {trainee.ranks.ranks} processes sends {sent / 1e6:,.1f} MB a step; "
-            f"with data parallelism it is {data / 1e6:,.1f} MB."
+            f"with data parallelism it is {layout.in_data / 1e6:,.1f} MB."
         )
     if taken == WAIT_STEPS and waits.share() > TOO_LONG:
         yield Notice(

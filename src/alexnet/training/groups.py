@@ -32,18 +32,19 @@ class Group:
         if self.size == 1:
             return part
         self._count(part, self.size - 1)
-        out = part.new_empty(self.size, *part.shape)
-        dist.all_gather_into_tensor(out, part.contiguous(), group=self.handle)
-        return torch.cat(out.unbind(), dim)
+        part = part.contiguous()
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part, group=self.handle)
+        return torch.cat(parts, dim)
 
     def reduced(self, whole: Tensor, dim: int) -> Tensor:
         """Return this process's part along a dimension of the sum over all."""
         if self.size == 1:
             return whole
         self._count(whole, (self.size - 1) / self.size)
-        parts = torch.stack(whole.chunk(self.size, dim))
+        parts = [part.contiguous() for part in whole.chunk(self.size, dim)]
         out = torch.empty_like(parts[0])
-        dist.reduce_scatter_tensor(out, parts, group=self.handle)
+        dist.reduce_scatter(out, parts, group=self.handle)
         return out
 
     def added(self, tensor: Tensor) -> Tensor:
@@ -94,21 +95,18 @@ class _Add(torch.autograd.Function):
         return grads[0], None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # the graph is cut here
 def gather(part: Tensor, group: Group, dim: int) -> Tensor:
     """Join the parts of all processes along a dimension; differentiable."""
     out: Tensor = _Gather.apply(part, group, dim)
     return out
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def reduce(whole: Tensor, group: Group, dim: int) -> Tensor:
     """Sum over all processes and keep this one's part along a dimension; differentiable."""
     out: Tensor = _Reduce.apply(whole, group, dim)
     return out
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def add(addend: Tensor, group: Group) -> Tensor:
     """Sum over processes that compute the same loss from the sum; differentiable."""
     out: Tensor = _Add.apply(addend, group)

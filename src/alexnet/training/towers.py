@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ class Exchange(nn.Module):
         super().__init__()
         self.group, self.dim = group, dim
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # graphs end where processes meet
     def forward(self, part: Tensor) -> Tensor:
         """Join ``(N, C, ...)`` of each process, along images (0) or along maps or units (1)."""
         return gather(part, self.group, self.dim)
@@ -52,6 +54,7 @@ class SharedOutput(nn.Module):
         self.weight, self.bias = bare.weight, bare.bias
         self.group, self.kind = group, kind
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, units: Tensor) -> Tensor:
         """Add what the units of every process say."""
         said = F.linear(units, self.weight).to(self.bias.dtype)  # sums want more than bfloat16

@@ -51,6 +51,7 @@ class Replica:
     forward: Callable[[Tensor], Tensor]  # the same, compiled or wrapped: pixels to logits
     apart: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     # within it gradients are not yet added over the processes
+    averaged_over: int = 1  # processes by whose number the sum of gradients is divided
     added: Callable[[Tensor], Tensor] = _alone  # a tensor, summed over the processes
     rows: Callable[[Tensor], Tensor] = _alone  # places of a process's images in the batch, to
     # those of the images that its fully-connected layers see
@@ -160,7 +161,7 @@ def accumulate(
                 label_smoothing=recipe.label_smoothing,
             )
             loss = loss / share.batch
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * replica.averaged_over).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             found += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
     return found

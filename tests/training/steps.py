@@ -1,0 +1,88 @@
+"""A few steps of a narrow network in one process of several: what `test_layout` compares.
+
+Not through the command, whose weights are float32 and whose batches are even.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from alexnet.network import build
+from alexnet.recipes import PAPER
+from alexnet.spec import Spec
+from alexnet.training.checkpoint import copies
+from alexnet.training.distributed import joined
+from alexnet.training.execution import Execution
+from alexnet.training.feed import filled
+from alexnet.training.layout import Layout, lay_out
+from alexnet.training.memory import MicroBatch
+from alexnet.training.optimizer import make_optimizer, rates_at, velocity
+from alexnet.training.trainer import Share, train
+from alexnet.variants import NETWORKS
+
+SIDE = 67  # the smallest image that leaves something for pool5
+RECIPE = PAPER.with_(lr=1e-3, label_smoothing=0.1)
+
+
+def narrow(name: str) -> Spec:
+    """Return a named network with an eighth of each width, on small images."""
+    spec = NETWORKS[name]
+    convs = tuple(replace(conv, maps=conv.maps // 8) for conv in spec.convs)
+    dense = tuple(replace(layer, units=layer.units // 64) for layer in spec.dense)
+    return replace(spec, convs=convs, dense=dense, classes=10, image=SIDE)
+
+
+def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[Share]:
+    """Yield this process's share of batches of random pixels, the last ones uneven."""
+    draws = torch.Generator().manual_seed(0)
+    for size in sizes:
+        pixels = torch.randn(size, 3, SIDE, SIDE, generator=draws, dtype=torch.float64) * 60
+        labels = torch.randint(0, 10, (size,), generator=draws)
+        first, stop = layout.part.range(size)
+        room = -(-size // layout.part.ranks) if layout.even else max(1, stop - first)
+        mine = pixels[first:stop].to(kind), labels[first:stop]
+        yield Share(*filled(*mine, room), first, size)
+
+
+def main() -> None:
+    """Train and save the whole network's weights and velocity."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--network", default="paper")
+    parser.add_argument("--layout", default="data")
+    parser.add_argument("--kind", default="float64")
+    parser.add_argument("--micro", type=int)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[8] * 18 + [5, 2])
+    asked = parser.parse_args()
+    kind = getattr(torch, asked.kind)
+    torch.set_num_threads(1)
+    with joined(60) as ranks:
+        network = build(narrow(asked.network)).to(kind)
+        execution = Execution(layout=asked.layout)
+        layout = lay_out(network, ranks, execution, compile=asked.compile)
+        local = layout.replica.network
+        optimizer = make_optimizer(local, RECIPE)
+        steps = train(
+            layout.replica, optimizer, shares(layout, asked.sizes, kind), RECIPE,
+            lambda number: rates_at(RECIPE, 0.0), done=0, total=len(asked.sizes), kind=kind,
+            micro=MicroBatch(asked.micro),
+        )  # fmt: skip
+        losses = [step.loss for step in steps]
+        found = layout.divided.whole(local.state_dict())
+        carried = layout.divided.whole(velocity(optimizer, local))
+        if ranks.first:
+            found |= {f"velocity.{name}": tensor for name, tensor in carried.items()}
+            found |= {"losses": torch.tensor(losses, dtype=torch.float64)}
+            sent = layout.activations.sent / len(asked.sizes) + layout.gradients
+            found |= {"sent": torch.tensor(sent)}
+            found |= {"in_data": torch.tensor(layout.in_data)}
+            safetensors.torch.save_file(copies(found), asked.out)
+
+
+if __name__ == "__main__":
+    main()
