@@ -6,6 +6,7 @@ AlexNetError
 │   └── ImageError         one image that cannot be decoded
 ├── RunError               a run's folder or checkpoint that cannot be used
 ├── TrainingError          a training that cannot go on
+│   └── LostError          another process of the training is gone; starting again helps
 └── MissingExtraError      an optional package that is not installed
 """
 
@@ -48,6 +49,10 @@ class RunError(AlexNetError):
 
 class TrainingError(AlexNetError):
     """A training that cannot go on."""
+
+
+class LostError(TrainingError):
+    """Another process of the training is gone; starting all again goes on."""
 
 
 class MissingExtraError(AlexNetError, ImportError):

@@ -136,7 +136,7 @@ def test_a_network_divided_and_joined_is_itself(kind):
     [
         ("single", 2, "towers", "'single' has one tower"),
         ("caffe", 2, "towers", "looks across its towers"),
-        ("cifar_quick", 2, "hybrid", "no hidden fully-connected layer"),
+        ("cifar_local", 2, "hybrid", "no hidden fully-connected layer"),
         ("paper", 3, "hybrid", "4,096 units of fc6 cannot be divided among 3"),
     ],
 )

@@ -13,14 +13,15 @@ from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.figures import figures
+from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, LostError
 from alexnet.version import __version__
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
+FAILED, USAGE, LOST, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
 
 app = cyclopts.App(
     name="alexnet",
@@ -31,12 +32,15 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor):
+for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor, launch):
     app.command(command)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit status: 0, 1 failed, 2 usage, 130 interrupted."""
+    """Run a command line and return its exit status.
+
+    0, 1 failed, 2 usage, 3 another process is lost, 75 start again, 130 interrupted, 143 ended.
+    """
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -54,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         print(f"alexnet: {_whose()}{error}", file=sys.stderr)
-        return FAILED
+        return LOST if isinstance(error, LostError) else FAILED
     except OSError as error:  # of the disk or the folder, where no sentence of ours fits better
         if debug:
             raise

@@ -20,7 +20,7 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.data.order import Part
-from alexnet.errors import TrainingError
+from alexnet.errors import LostError
 from alexnet.machine import best_device
 
 SETTLING = 0.2  # seconds
@@ -89,8 +89,8 @@ def joined(timeout: float) -> Iterator[Ranks]:
 
     Raises
     ------
-    TrainingError
-        When the others cannot be met.
+    LostError
+        When the others cannot be met, or one of them has gone.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
@@ -107,7 +107,7 @@ def joined(timeout: float) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=waiting)
     except (RuntimeError, ValueError, DistError) as error:
-        raise TrainingError(
+        raise LostError(
             f"The other processes cannot be met at {os.environ.get('MASTER_ADDR')}:"
             f"{os.environ.get('MASTER_PORT')} ({str(error).splitlines()[0]}).",
             "See that the address can be reached from every machine, and start all again.",
@@ -117,7 +117,7 @@ def joined(timeout: float) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not isinstance(error, DistError) and "gloo" not in str(error):
             raise
-        raise TrainingError(
+        raise LostError(
             f"Another process of the training is gone ({str(error).splitlines()[0][:200]}).",
             "Start all again; the training goes on from its last checkpoint.",
         ) from error

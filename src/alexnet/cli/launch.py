@@ -1,0 +1,115 @@
+"""``alexnet launch``: several processes of one command, started again together when one is lost."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from alexnet.errors import ConfigError, TrainingError
+
+
+def launch(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    processes: int | None = None,
+    nodes: str = "1",
+    rendezvous: str | None = None,
+    name: str = "alexnet",
+    restarts: int = 3,
+) -> int:
+    """Run a command in several processes that train together; restart all when one is lost.
+
+    Example: `alexnet launch --processes 2 train elpv --towers 2`
+
+    Each restart goes on from the last checkpoint. What torchrun does, it does as well; this sets
+    what restarts need to be reliable (docs/scaling.md).
+
+    Parameters
+    ----------
+    command
+        A command of alexnet and its arguments.
+    processes
+        On each machine; by default as many as it has GPUs, or one.
+    nodes
+        Machines: a number, or a range such as 2:4 within which some may come and go.
+    rendezvous
+        HOST:PORT of one of the machines, where all meet; needed for more than one.
+    name
+        Of the training, where several meet at the same place.
+    restarts
+        How often to start again.
+    """
+    fewest, _, most = nodes.partition(":")
+    if not (fewest.isdecimal() and (most or fewest).isdecimal() and int(fewest) > 0):
+        raise ConfigError(f"--nodes {nodes!r} is no number of machines.", "Write 2, or 2:4.")
+    if nodes != "1" and not rendezvous:
+        raise ConfigError("Several machines need a place to meet.", "Give --rendezvous HOST:PORT.")
+    if not command:
+        raise ConfigError("There is no command to launch.", "Write: alexnet launch train ...")
+    each = processes or _devices()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // each)))
+    # Else a restart meets in the store of the processes before it and mostly fails
+    # (github.com/pytorch/pytorch/issues/135712).
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=int(fewest),
+        max_nodes=int(most or fewest),
+        nproc_per_node=each,
+        run_id=name,
+        rdzv_backend="c10d",
+        rdzv_endpoint=rendezvous or "localhost:0",
+        max_restarts=restarts,
+    )
+    try:
+        with _passed_on(signal.SIGUSR1):
+            statuses = elastic_launch(config, worker)(list(command))
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise TrainingError(
+            f"Rank {rank} ended with status {failure.exitcode}, after {restarts} restarts.",
+            "What it said is above; the same command goes on from the last checkpoint.",
+        ) from error
+    return max(statuses.values())
+
+
+def worker(command: list[str]) -> int:
+    """Run a command in one process of several; what a restart can mend ends the process."""
+    from alexnet.cli.main import LOST, run
+
+    status = run(command)
+    if status == LOST:
+        sys.exit(LOST)
+    return status
+
+
+def _devices() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+@contextlib.contextmanager
+def _passed_on(number: signal.Signals) -> Iterator[None]:
+    """Pass a signal on to the processes within the block."""
+
+    def pass_on(received: int, frame: object) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid:
+                os.kill(child.pid, received)
+
+    before = signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
