@@ -67,8 +67,9 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or the processor, has no memory left."""
+    told = ("can't allocate memory", "could not create a primitive")  # PyTorch's and oneDNN's
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in told)
     )
 
 

@@ -169,7 +169,7 @@ def test_a_state_that_is_a_bomb_is_refused(tmp_path, text):
         load_newest(tmp_path)
 
 
-POINTS = ("mkdir", "write_bytes", "write_text", "sync", "sha256", "rename", "replace", "rmtree")
+POINTS = ("mkdir", "_write", "write_text", "sync", "sha256", "rename", "replace", "rmtree")
 
 
 def killed_at(folder, point):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alexnet.errors import TrainingError
 from alexnet.network import build
 from alexnet.recipes import PAPER
 from alexnet.spec import Dropout
@@ -74,6 +75,58 @@ def test_micro_batches_train_as_the_whole_batch_does(micro):
     assert again == pytest.approx(losses, rel=1e-11)
     for name, tensor in whole.items():
         torch.testing.assert_close(pieces[name], tensor, rtol=0, atol=1e-10)
+
+
+class Small:
+    """A network on a device whose memory holds so many images."""
+
+    def __init__(self, network, images):
+        self.network, self.images, self.seen = network, images, []
+
+    def __call__(self, pixels):
+        self.seen.append(len(pixels))
+        if len(pixels) > self.images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return self.network(pixels)
+
+
+def trained(network, forward, micro):
+    steps = train(
+        Replica(network, forward), make_optimizer(network, RECIPE), batches(), RECIPE,
+        lambda step: rates_at(RECIPE, 0.0), done=0, total=6, kind=torch.float32, micro=micro,
+    )  # fmt: skip
+    return [step.loss for step in steps]
+
+
+def test_when_memory_is_short_the_micro_batch_is_halved_and_the_curve_stays():
+    """Scenario 12: 8 images, of which 3 fit: two halvings, no step lost, the batch the same."""
+    one, other, micro = build(SPEC), build(SPEC), MicroBatch()
+    small = Small(other, 3)
+    assert trained(other, small, micro) == pytest.approx(trained(one, one, None), rel=1e-5)
+    assert small.seen == [8, 4, *[2] * 24]
+    assert micro.news() == "Memory is short: 2 images are taken at once, the batch is the same."
+    assert not micro.news()
+
+
+@pytest.mark.parametrize(
+    ("fits", "fixed", "told"),
+    [(0, False, "not enough memory for a single image"), (3, True, "--micro-batch 4")],
+)
+def test_where_fewer_images_do_not_help_it_says_so(fits, fixed, told):
+    network, micro = build(SPEC), MicroBatch()
+    micro.fixed = fixed
+    with pytest.raises(TrainingError, match=told):
+        trained(network, Small(network, fits), micro)
+
+
+def test_another_error_is_not_taken_for_want_of_memory():
+    network = build(SPEC)
+
+    def broken(pixels):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        trained(network, broken, MicroBatch())
 
 
 def test_no_batch_is_drawn_for_a_step_that_is_not_taken():

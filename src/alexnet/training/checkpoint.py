@@ -7,7 +7,9 @@ of random generators is not in it: whatever is random is a function of the seed 
 """
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ from typing import Any, Self
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet.errors import RunError
@@ -60,8 +63,7 @@ def save_checkpoint(
         try:
             part.mkdir()
             for name, tensors in (WEIGHTS, checkpoint.weights), (VELOCITY, checkpoint.velocity):
-                dense = {key: value.detach().contiguous() for key, value in tensors.items()}
-                (part / name).write_bytes(safetensors.torch.save(dense))
+                _write(part / name, tensors)
             (part / STATE).write_text(json.dumps(checkpoint.state))
             sums = {name: sha256(part / name) for name in (WEIGHTS, VELOCITY, STATE)}
             (part / CHECKSUMS).write_text(json.dumps(sums))
@@ -82,6 +84,17 @@ def save_checkpoint(
         if best is None or old.name != f"step-{best:08}":
             shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    dense = {key: value.detach().contiguous() for key, value in tensors.items()}
+    try:
+        safetensors.torch.save_file(dense, path)
+    except SafetensorError as error:  # the system's refusal is in its text alone
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if f"os error {number})" in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def _point(link: Path, target: str) -> None:

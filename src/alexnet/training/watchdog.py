@@ -23,7 +23,7 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from alexnet.training.distributed import Ranks
 
-SILENCE = 5.0  # seconds without a word after which a process is stopped or dead
+MISSED = 3  # words, after which a process is stopped or dead
 HUNG = 1  # exit status
 
 
@@ -44,6 +44,7 @@ class Watchdog:
 
     def __init__(self, ranks: Ranks, timeout: float, folder: Path) -> None:
         self._ranks, self._timeout, self._folder = ranks, timeout, folder
+        self._every = min(1.0, timeout / 6)  # seconds between words
         self._progress, self._since = 0, time.monotonic()
         self._heard: dict[tuple[int, str], tuple[str, float]] = {}
         self._over = threading.Event()
@@ -55,7 +56,9 @@ class Watchdog:
         self._since = time.monotonic()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch; the others know of this process from now on."""
+        assert self._ranks.store is not None
+        self._tell(self._ranks.store)
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,8 +69,7 @@ class Watchdog:
     def _watch(self) -> None:
         assert self._ranks.store is not None
         store = self._ranks.store.clone()  # type: ignore[attr-defined]  # the other may be waiting
-        every = min(1.0, self._timeout / 5)
-        while not self._over.wait(every):
+        while not self._over.wait(self._every):
             try:
                 self._tell(store)
                 beats = self._listen(store)
@@ -102,7 +104,7 @@ class Watchdog:
 
     def _give_up(self, beats: list[Beat]) -> None:
         """Name who hangs, leave this process's stacks behind, and leave."""
-        silent = [beat for beat in beats if beat.silent > min(SILENCE, self._timeout)]
+        silent = [beat for beat in beats if beat.silent > MISSED * self._every]
         behind = [beat for beat in beats if beat.progress < self._progress and beat not in silent]
         self._write_stacks()
         named = [f"rank {beat.rank} (process {beat.pid} on {beat.host})" for beat in silent]
