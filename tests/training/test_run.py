@@ -1,15 +1,21 @@
 """A run goes on where it stopped, as if it had not, and refuses to become another one."""
 
+import copy
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from alexnet.errors import RunError
 from alexnet.files import sha256
+from alexnet.recipes import Recipe
+from alexnet.training.run import FREE_TO_CHANGE, Run
 from tests.conftest import QUICK, damaged
 
 STEPS = 60
@@ -52,25 +58,6 @@ def started(photographs, run, environment, until):
     return process
 
 
-def test_after_sigkills_the_curve_and_the_weights_are_those_of_an_undisturbed_run(
-    photographs, undisturbed, tmp_path, environment
-):
-    run = tmp_path / "run"
-    killed = 0
-    for until in (7, 23, 38, 51):
-        process = started(photographs, run, environment, until)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    done = subprocess.run(
-        training(photographs, run), env=environment, capture_output=True, text=True, check=True
-    )
-    assert killed >= 3
-    assert "Going on after step" in done.stdout
-    assert losses(run) == losses(undisturbed)
-    assert weights(run) == weights(undisturbed)
-
-
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_stop_it_saves_that_step_and_goes_on(
     photographs, undisturbed, tmp_path, environment, sent, status
@@ -109,8 +96,6 @@ def test_a_finished_run_only_tests_again(undisturbed, command):
 
 
 def test_more_epochs_extend_a_run(trained, command, tmp_path):
-    import shutil
-
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     done = command("train", "--out", tmp_path / "run", "--max-steps", 15)
     assert done.returncode == 0, done.stderr
@@ -135,6 +120,47 @@ def test_a_run_that_was_begun_otherwise_is_refused_with_the_difference(
     assert done.returncode == 1
     assert told in done.stderr
     assert "was begun otherwise" in done.stderr
+
+
+def another(value):
+    """Return a value of the same kind that is not the same."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value / 2 if isinstance(value, float) else value + 1
+        case str():
+            return {"one-cycle": "drops", "run-on": "short", "fp32": "bf16"}.get(value, f"{value}x")
+        case tuple():
+            return (*value, 0.5)
+        case _:
+            return 0.5
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, tmp_path, name):
+    """Scenario 10; those that do not change what was done are free."""
+    run = Run.open(trained)
+    changed = copy.copy(run.config.recipe)
+    object.__setattr__(changed, name, another(getattr(changed, name)))  # past what it may be
+    config = replace(run.config, recipe=changed)
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    if f"recipe.{name}" in FREE_TO_CHANGE:
+        assert Run.start(tmp_path / "run", config, run.statistics())
+        return
+    with pytest.raises(RunError, match=rf"begun otherwise \(recipe\.{name}: .* in the run, .* now"):
+        Run.start(tmp_path / "run", config, run.statistics())
+    Run.start(tmp_path / "run", config, run.statistics(), override=True)
+    assert getattr(Run.open(tmp_path / "run").config.recipe, name) == getattr(changed, name)
+
+
+def test_override_goes_on_with_another_rate(trained, command, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    flags = ("--out", tmp_path / "run", "--lr", "0.0001", "--max-steps", 14)
+    assert "or give --override" in command("train", *flags).stderr
+    done = command("train", *flags, "--override")
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run")[-1][0] == 14
 
 
 def test_the_configuration_tells_everything(trained):
