@@ -2,9 +2,10 @@
 
     python benchmarks/checkpoint_cost.py [--rounds 3] [--every 100] [--folder DIR]
 
-Batch 64 of random pixels, the network compiled in bfloat16 where the processor has it. A round takes `every` steps, then
-the same number with a checkpoint begun at the first of them, written beside the others; what is
-given is the median of the rounds' differences, as a share of the time without.
+Batch 64 of random pixels, the network compiled, in bfloat16 where the processor has it. A round
+takes `every` steps, then the same number with a checkpoint begun at the first of them, written
+beside the others; the cost is the median of the rounds' differences, as a share of the time
+without.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -43,7 +45,7 @@ def main() -> None:
         torch.arange(64, device=device) % 1000, 0, 64,
     )  # fmt: skip
 
-    def endless():
+    def endless() -> Iterator[Share]:
         while True:
             yield share
 

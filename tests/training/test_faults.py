@@ -1,7 +1,8 @@
 """What real machines do to a training: kills, hangs, signals, full disks, little memory.
 
-Real processes and real kills. Long forms: `ALEXNET_KILLS=200` for the first test, and
-`ALEXNET_RANK_KILLS=20` for the ranks.
+Real processes and real kills. The long form, some ten minutes:
+
+    ALEXNET_KILLS=200 ALEXNET_RANK_KILLS=20 pytest tests/training/test_faults.py --timeout 3000 -rP
 """
 
 import json
@@ -55,7 +56,7 @@ def command(photographs, run, steps, *more, launch=()):
 
 def finished(asked, environment, **more):
     return subprocess.run(
-        asked, env=environment, capture_output=True, text=True, timeout=120, **more
+        asked, env=environment, capture_output=True, text=True, timeout=600, **more
     )
 
 
