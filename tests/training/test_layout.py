@@ -18,7 +18,7 @@ from alexnet.training.groups import Group
 from alexnet.training.layout import lay_out, ring
 from alexnet.training.towers import check, division
 from alexnet.variants import NETWORKS, PAPER
-from tests.training.steps import narrow
+from tests.training.steps import SIDE, narrow
 
 
 def free_port():
@@ -149,3 +149,34 @@ def test_what_cannot_be_divided_is_refused_with_the_reason(network, parts, kind,
 def test_one_process_has_nobody_to_divide_with(kind):
     with pytest.raises(ConfigError, match=r"this is one.*alexnet launch"):
         lay_out(build(narrow("paper")), Ranks(), Execution(layout=kind), compile=False)
+
+
+def test_checkpoints_go_from_one_device_to_towers_and_back(photographs, tmp_path, command):
+    """Both directions, through the command; float32, so to 1e-5."""
+    flags = ["--network", "paper", "--batch-size", 12, "--no-compile", "--precision", "fp32"]
+    flags += ["--set", f"network.image={SIDE}", "--set", "crop_area=none", "--lr", 0.001]
+    flags += ["--set", "network.fc6.units=64", "--set", "network.fc7.units=64", "--threads", 1]
+    alone, towers = (), ("launch", "--processes", 2)
+    found = {}
+    orders = {
+        "alone": {8: alone},
+        "to": {4: alone, 8: towers},
+        "back": {4: towers, 8: alone},
+    }
+    for name, order in orders.items():
+        run = tmp_path / name
+        for steps, launch in order.items():
+            shared = ("--towers", 2) if launch else ()
+            words = (*launch, "train", photographs, "--out", run, *flags, *shared)
+            done = command(*words, "--max-steps", steps)
+            assert done.returncode == 0, done.stderr
+        newest = run / "checkpoints" / "step-00000008"
+        found[name] = {
+            file: safetensors.torch.load_file(newest / f"{file}.safetensors")
+            for file in ("weights", "velocity")
+        }
+    for name in ("to", "back"):
+        for file, tensors in found["alone"].items():
+            assert tensors.keys() == found[name][file].keys()
+            for key, tensor in tensors.items():
+                torch.testing.assert_close(found[name][file][key], tensor, rtol=0, atol=1e-5)

@@ -154,6 +154,13 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
     assert getattr(Run.open(tmp_path / "run").config.recipe, name) == getattr(changed, name)
 
 
+def test_before_its_first_checkpoint_a_run_may_be_begun_otherwise(trained, tmp_path):
+    run = Run.open(trained)
+    Run.start(tmp_path / "run", run.config, run.statistics())
+    other = replace(run.config, recipe=run.config.recipe.with_(lr=0.5))
+    assert Run.start(tmp_path / "run", other, run.statistics()).config == other
+
+
 def test_override_goes_on_with_another_rate(trained, command, tmp_path):
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     flags = ("--out", tmp_path / "run", "--lr", "0.0001", "--max-steps", 14)

@@ -24,7 +24,7 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import explained, whole_file
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint, load_newest
+from alexnet.training.checkpoint import Checkpoint, checkpoint_folders, load_newest
 from alexnet.values import differences, from_json
 from alexnet.version import __version__
 
@@ -95,7 +95,7 @@ class Run:
     ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
 
-        With `override` it may have been asked something else.
+        With `override`, or before its first checkpoint, it may have been asked something else.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Run:
                 if name not in FREE_TO_CHANGE and not name.startswith(("made_with", "data."))
                 if name != "data"
             ]
-            if refused and not override:
+            if refused and not override and checkpoint_folders(folder / "checkpoints"):
                 raise RunError(
                     f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
                     "Choose another --out, leave these settings as they were, or give --override.",
