@@ -1,7 +1,7 @@
 """What a network makes of images: activations by layer, stored, searched, and traced to pixels."""
 
-from alexnet.features.exciting import Excitation, exciting, patch
-from alexnet.features.extract import describe, extract
+from alexnet.features.excitation import Excitation, exciting, patch
+from alexnet.features.extraction import describe, extract
 from alexnet.features.images import Joined, NamedImages, Photographs
 from alexnet.features.neighbours import Neighbours
 from alexnet.features.outputs import activations, last_hidden, layer_names, layer_shapes

@@ -109,7 +109,7 @@ class Stored:
                 array: NDArray[np.float32] = np.concatenate(parts).reshape(shape)
             else:
                 array = np.load(self.folder / f"{layer}.npy", mmap_mode="r")
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, EOFError, pa.ArrowException) as error:
             raise DataError(
                 f"The features in {str(self.folder)!r} are damaged ({error})."
             ) from None

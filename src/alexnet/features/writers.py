@@ -4,8 +4,9 @@ import csv
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,11 @@ class Writer(Protocol):
     def sync(self) -> int:
         """Return how many images, from the first on, neither a kill nor a power cut can undo."""
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Bring the rest to the disk; all images were added."""
+
+    def close(self) -> None:
+        """Let go of the files."""
 
 
 class ArrayFiles:
@@ -52,28 +56,32 @@ class ArrayFiles:
         """Append the values of the next images."""
         with explained(self._folder):
             for layer, file in self._files.items():
-                file.write(np.ascontiguousarray(values[layer], "<f4").data)
+                rest = np.ascontiguousarray(values[layer], "<f4").data.cast("B")
+                while rest:  # a nearly full disk may take a part
+                    rest = rest[file.write(rest) :]
         self._done += len(next(iter(values.values())))
 
     def sync(self) -> int:
         """Wait for the disk."""
         with explained(self._folder):
             for file in self._files.values():
-                file.flush()
                 os.fsync(file.fileno())
         return self._done
 
-    def close(self) -> None:
-        """Wait for the disk and close the files."""
+    def finish(self) -> None:
+        """Wait for the disk."""
         self.sync()
+
+    def close(self) -> None:
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
 
-def _opened(path: Path, shape: tuple[int, ...], done: int) -> BinaryIO:
+def _opened(path: Path, shape: tuple[int, ...], done: int) -> FileIO:
     """Open an array of a shape for its rows from `done` on; what is behind them goes."""
     with explained(path):
-        file = path.open("r+b" if done else "w+b")
+        file = path.open("r+b" if done else "w+b", buffering=0)
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         end = file.tell() + done * 4 * int(np.prod(shape[1:]))
         file.truncate(end)
@@ -119,10 +127,13 @@ class ParquetFiles:
         """Count the images in whole files."""
         return self._done
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Write the last file."""
         if self._images_waiting:
             self._write(self._images_waiting)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     @property
     def _images_waiting(self) -> int:

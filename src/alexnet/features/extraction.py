@@ -134,20 +134,22 @@ def extract(
     with _alone(out):
         if (old := read_description(out / DONE)) is not None:
             _check_same(out, old, about)
+            (out / GOING).unlink(missing_ok=True)  # a kill may have come before this
             return open_stored(out)
         done = _done_before(out, about)
         _check_room(out, about, done)
         _note(out, about, done)
-        writer = (ArrayFiles if form == "arrays" else ParquetFiles)(out, about, split, done)
-        noted = time.monotonic()
-        for values in _values(model, split, about, done):
-            writer.add(values)
-            done += len(next(iter(values.values())))
-            report(done, about.images)
-            if time.monotonic() - noted >= every:
-                _note(out, about, writer.sync())
-                noted = time.monotonic()
-        writer.close()
+        kind = ArrayFiles if form == "arrays" else ParquetFiles
+        with contextlib.closing(kind(out, about, split, done)) as writer:
+            noted = time.monotonic()
+            for values in _values(model, split, about, done):
+                writer.add(values)
+                done += len(next(iter(values.values())))
+                report(done, about.images)
+                if time.monotonic() - noted >= every:
+                    _note(out, about, writer.sync())
+                    noted = time.monotonic()
+            writer.finish()
         with whole_file(out / DONE) as temporary:
             temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
         (out / GOING).unlink()
@@ -204,7 +206,7 @@ def _done_before(out: Path, about: Description) -> int:
     """Return how many images an earlier, killed extraction has stored for good."""
     going = read_going(out)
     if going is None:
-        if any(out.iterdir()):
+        if any(not file.name.startswith(".") for file in out.iterdir()):
             raise DataError(
                 f"{str(out)!r} holds other files.", "Choose an empty folder, or a new one."
             )
