@@ -12,6 +12,7 @@ from alexnet.cli.bench import bench
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
+from alexnet.cli.features import features
 from alexnet.cli.figures import figures
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
@@ -32,7 +33,19 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor, launch):
+for command in (
+    summary,
+    prepare,
+    train,
+    evaluate,
+    predict,
+    features,
+    figures,
+    export,
+    bench,
+    doctor,
+    launch,
+):
     app.command(command)
 
 

@@ -76,6 +76,10 @@ class Screen:
         """Show how far a verification is."""
         self._show(f"verified {done:,} of {total:,} images", done, total, last=done == total)
 
+    def extracted(self, done: int, total: int) -> None:
+        """Show how far an extraction of features is."""
+        self._show(f"features of {done:,} of {total:,} images", done, total, last=done == total)
+
     def event(self, event: "Event") -> None:
         """Show what a training did."""
         from alexnet.training import events
