@@ -54,7 +54,6 @@ def drawing() -> Iterator[None]:
         "legend.frameon": False,
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
-        "svg.hashsalt": "alexnet",  # the same figure is the same bytes
     }
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
@@ -80,9 +79,8 @@ def save(figure: "Figure", folder: Path, name: str, form: Form = "both") -> Iter
     """Write a figure as PNG (150 dots an inch), SVG or both, each whole or not; yield the paths."""
     for kind in ("png", "svg") if form == "both" else (form,):
         path = folder / f"{name}.{kind}"
-        metadata = {"Date": None} if kind == "svg" else {}
         with whole_file(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+            figure.savefig(temporary, format=kind, dpi=150)
         yield path
 
 
