@@ -61,7 +61,7 @@ class AlexNet(nn.Sequential):
         return out
 
     def activations(self, input: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Run `input` and return the outputs of the named layers.
+        """Run `input` as far as needed and return the outputs of the named layers.
 
         Names are the layers' (``conv1``, ``fc7``: before the activation), or those of what
         follows them: ``relu1``, ``norm1``, ``pool1``, ``relu7``.
@@ -74,6 +74,8 @@ class AlexNet(nn.Sequential):
             input = module(input)
             if name in wanted:
                 kept[name] = input
+            if len(kept) == len(wanted):
+                break
         return kept
 
 
