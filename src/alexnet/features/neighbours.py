@@ -45,11 +45,17 @@ class Neighbours:
         if not vectors.size:
             raise ConfigError("There are no vectors to search.")
         self._vectors = vectors.reshape(len(vectors), -1)
-        step = -(-len(vectors) // 1024)
+        self._centre = self._sampled_centre()
+
+    def _sampled_centre(self) -> NDArray[np.float32]:
+        """Return the mean of some thousand vectors, ``(D,)``: any centre would do."""
+        sample = []
+        for first in range(0, len(self._vectors), max(1, len(self._vectors) // 32)):
+            sample.append(np.array(self._vectors[first : first + 32], np.float64))
+            _forget(self._vectors)
         with np.errstate(invalid="ignore", over="ignore"):
-            centre = self._vectors[::step].mean(0, dtype=np.float64)
-        self._centre = np.nan_to_num(centre, nan=0, posinf=0, neginf=0).astype(np.float32)  # (D,)
-        _forget(self._vectors)
+            centre = np.concatenate(sample).mean(0)
+        return np.nan_to_num(centre, nan=0, posinf=0, neginf=0).astype(np.float32)
 
     def nearest(
         self, queries: Vectors, count: int = 6
