@@ -1,6 +1,7 @@
 """The figures show what they say, cut no name and let none run into another."""
 
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -14,12 +15,15 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from alexnet.data.cache import ready
+from alexnet.data.options import Options
 from alexnet.data.shards import open_prepared
 from alexnet.data.wordnet import words
 from alexnet.errors import ConfigError, MissingExtraError
 from alexnet.features import activations
 from alexnet.figures import (
     confusion,
+    confusion_of,
     curves,
     draw_all,
     filters,
@@ -27,7 +31,7 @@ from alexnet.figures import (
     predictions,
     stored_training,
 )
-from alexnet.figures.confusion import worst
+from alexnet.figures.confusion import DARK, worst
 from alexnet.figures.examples import chosen
 from alexnet.figures.filters import GAP, sheet
 from alexnet.figures.style import RIGHT, drawing, folded, save
@@ -39,7 +43,8 @@ from tests.test_network import narrow
 
 
 @pytest.fixture(autouse=True)
-def _style():
+def _style(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.getbasetemp() / "figures-cache"))
     with drawing():
         yield
 
@@ -192,7 +197,7 @@ def test_every_cell_has_its_number_or_every_row_its_name(classes):
     assert written == ([f"{n}" if n else "" for n in counts.flat] if classes <= 20 else [])
     for text in axes.texts:  # no dark number on a dark cell
         row, column = round(text.get_position()[1]), round(text.get_position()[0])
-        dark = counts[row, column] / counts[row].sum() > 0.5
+        dark = counts[row, column] / counts[row].sum() > DARK
         assert (text.get_color() == "white") == dark
     check_texts(figure)
 
@@ -237,16 +242,16 @@ def test_long_names_and_other_scripts_are_folded_and_drawn():
     check_texts(confusion(["猫", "cost $5$ or $6"], [[3, 1], [0, 2]]))
 
 
-@pytest.mark.parametrize("form", ["svg", "both"])
-def test_every_figure_of_a_run_is_written_and_needs_nothing_beside_it(form, trained):
+def test_every_figure_of_a_run_is_written_and_needs_nothing_beside_it(trained):
     run, model = Run.open(trained), load(trained)
     data = open_prepared(run.config.data)
     for file in (trained / "figures").glob("*"):
         file.unlink()
-    paths = list(draw_all(run, model, data, form=form))
-    kinds = ["png", "svg"] if form == "both" else [form]
+    paths = list(draw_all(run, model, data))
     names = ("curves", "filters", "predictions", "neighbours", "confusion")
-    assert [path.name for path in paths] == [f"{n}.{kind}" for n in names for kind in kinds]
+    assert [path.name for path in paths] == [
+        f"{n}.{kind}" for n in names for kind in ("png", "svg")
+    ]
     assert set((trained / "figures").iterdir()) == set(paths)
     for path in paths:
         if path.suffix == ".png":
@@ -264,12 +269,24 @@ def test_every_figure_of_a_run_is_written_and_needs_nothing_beside_it(form, trai
             assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
 
 
-def test_confusion_is_the_test_of_the_run_or_of_other_data(trained, prepared):
+def test_the_confusion_is_that_of_the_run_s_test_or_else_is_counted(trained, photographs, tmp_path):
     run, model = Run.open(trained), load(trained)
-    (path,) = draw_all(run, model, open_prepared(run.config.data), names=["confusion"], form="svg")
-    found = json.loads((trained / "test.json").read_text())
-    assert found["views"] == 10
-    assert path.is_file()
+    counts = json.loads((trained / "test.json").read_text())["confusion"]
+    (axes,) = confusion_of(run, model, open_prepared(run.config.data)).axes
+    assert [text.get_text() for text in axes.texts] == [
+        f"{n}" if n else "" for row in counts for n in row
+    ]
+    assert "ten views" in axes.get_title()
+    shutil.copytree(photographs / "train", tmp_path / "train")
+    shutil.copytree(photographs / "train", tmp_path / "test")
+    (axes,) = confusion_of(run, model, ready(tmp_path, Options(size=model.prepared))).axes
+    assert axes.get_title().startswith("36 held-out images, one view")
+
+
+def test_only_figures_that_there_are_can_be_asked_for(trained, prepared):
+    run, model = Run.open(trained), load(trained)
+    (path,) = draw_all(run, model, prepared, names=["filters"], form="svg")
+    assert path == trained / "figures" / "filters.svg"
     with pytest.raises(ConfigError, match=r"no figure 'curvs'. Did you mean 'curves'"):
         list(draw_all(run, model, prepared, names=["curvs"]))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NAMES", "confusion", "curves", "draw_all", "filters", "neighbours", "predictions",
-    "stored_training",
+    "NAMES", "confusion", "confusion_of", "curves", "draw_all", "filters", "neighbours",
+    "predictions", "stored_training",
 ]  # fmt: skip
 
 NAMES = ("curves", "filters", "predictions", "neighbours", "confusion")
@@ -71,7 +71,7 @@ def draw_all(
         "neighbours": lambda: neighbours(
             model, data, stored_training(run.folder, model, data, report), seed
         ),
-        "confusion": lambda: _tested(run, model, data),
+        "confusion": lambda: confusion_of(run, model, data),
     }
     wanted = list(names)
     for name in wanted:
@@ -85,8 +85,8 @@ def draw_all(
         yield from paths
 
 
-def _tested(run: Run, model: Model, data: PreparedData) -> "Figure":
-    """Draw the test of the run itself, or, on other data or weights, test with the centre view."""
+def confusion_of(run: Run, model: Model, data: PreparedData) -> "Figure":
+    """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     path = run.folder / "test.json"
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ COUNTED = 20  # classes up to which every cell has its number
 NAMED = 60  # classes up to which every row has its name
 WORST = 40  # mistakes that are listed where there are more
 LONGEST = 24  # letters of a name
+DARK = 0.65  # share of a row from which white is read better than ink
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str = "") -> "Figure":
@@ -51,7 +52,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
     axes.tick_params(length=0, labelsize=8 if len(names) <= 30 else 6)
     if len(names) <= COUNTED:
         for (row, column), count in np.ndenumerate(table):
-            dark = shares[row, column] > 0.5
+            dark = shares[row, column] > DARK
             axes.text(
                 column, row, f"{count:,}" if count else "", ha="center", va="center", fontsize=7,
                 color="white" if dark else INK,

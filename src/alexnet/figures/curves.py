@@ -50,7 +50,8 @@ def _rates(axes: "Axes", epochs: Sequence[float], rates: Sequence[float]) -> Non
     """Draw the learning rate; one that falls in steps, as the paper's does, by factors."""
     axes.plot(epochs, rates, color=INK, lw=1)
     axes.set_ylabel("learning rate")
-    if 1 < len(set(rates)) < 10 and min(rates) > 0:
+    levels = len(set(rates))
+    if 1 < levels <= len(rates) // 4 and min(rates) > 0:
         axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
