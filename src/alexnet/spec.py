@@ -136,7 +136,7 @@ class Spec:
     dense: tuple[Dense, ...]
     image: int = 227  # pixels on a side; the paper prints 224 (facts 1c)
     channels: int = 3
-    classes: int = 1000
+    classes: int = 1000  # 0: no last layer; what it would see is the output
     towers: Literal[1, 2] = 1
     activation: Literal["relu", "tanh"] = "relu"
     dropout: Dropout = Dropout()
@@ -148,8 +148,11 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
-        if self.classes < 1 or self.channels < 1:
-            raise ConfigError(f"A network of {self.classes} classes has no use.", "Give 1 or more.")
+        if self.classes < 0 or self.channels < 1:
+            raise ConfigError(
+                f"A network of {self.classes} classes and {self.channels} channels cannot be.",
+                "Give 1 or more; 0 classes leave the last layer out.",
+            )
         if not 0 <= self.dropout.rate < 1:
             raise ConfigError(
                 f"The dropout rate is {self.dropout.rate}.", "It must be at least 0 and below 1."
