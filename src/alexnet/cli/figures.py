@@ -17,6 +17,7 @@ def figures(run: Path, *, data: str | None = None, seed: int = 0) -> None:
     seed
         Of the choice of photographs.
     """
+    from alexnet.cli.evaluate import data_of
     from alexnet.data.cache import ready
     from alexnet.data.options import Options
     from alexnet.figures import draw_all
@@ -25,8 +26,7 @@ def figures(run: Path, *, data: str | None = None, seed: int = 0) -> None:
 
     opened = Run.open(run)
     model = load(run)
-    prepared = ready(
-        data or opened.config.data, Options(size=model.prepared), seed=opened.config.recipe.seed
-    )
+    config = opened.config
+    prepared = ready(data_of(config, data), Options(size=model.prepared), seed=config.recipe.seed)
     for path in draw_all(opened, model, prepared, seed):
         print(path)

@@ -13,6 +13,7 @@ from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.figures import figures
+from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
@@ -34,6 +35,7 @@ app = cyclopts.App(
 )
 for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor, launch):
     app.command(command)
+app.command(import_, name="import")
 
 
 def run(arguments: Sequence[str]) -> int:
