@@ -18,7 +18,7 @@ from alexnet.layers import (
     LocalResponseNorm,
     SameMapResponseNorm,
 )
-from alexnet.spec import Conv, Pool, Spec, pool_name
+from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
 
 
 class AlexNet(nn.Sequential):
@@ -220,7 +220,8 @@ def initialise(network: AlexNet, seed: int = 0) -> None:
     """
     spec = network.spec
     draws = torch.Generator().manual_seed(seed)
-    for layer in (*spec.convs, *spec.dense):
+    layers: tuple[Conv | Dense, ...] = (*spec.convs, *spec.dense)
+    for layer in layers:
         draw(network.get_submodule(layer.name), layer.std, layer.bias, draws)
     if spec.classes:
         draw(network.get_classifier(), spec.output_std, spec.output_bias, draws)
@@ -240,6 +241,27 @@ def draw(layer: nn.Module, std: float | None, bias: float | None, draws: torch.G
         offset.copy_(torch.empty(offset.shape).uniform_(-bound, bound, generator=draws))
     else:
         offset.fill_(bias)
+
+
+def freeze(network: AlexNet, layers: Iterable[str]) -> None:
+    """Keep some layers' weights as they are: no gradient of theirs is computed.
+
+    Where the first layers are frozen, the backward pass ends at the last of them.
+
+    Parameters
+    ----------
+    network : AlexNet
+        Changed in place.
+    layers : iterable of str
+        Names and ranges, as `Spec.frozen` takes them.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such layer, or none would be left to learn.
+    """
+    for name in network.spec.frozen(*layers):
+        network.get_submodule(name).requires_grad_(False)
 
 
 def build(spec: Spec, seed: int | None = 0) -> AlexNet:

@@ -293,6 +293,34 @@ class Spec:
         names = [layer.name for layer in self._weighted()]
         raise ConfigError(f"{self.name!r} has no layer {name!r}.", did_you_mean(name, names))
 
+    def frozen(self, *names: str) -> tuple[str, ...]:
+        """Return the layers that names and ranges stand for, first to last.
+
+        ``conv1-conv5`` is every layer with weights from conv1 to conv5.
+
+        Raises
+        ------
+        ConfigError
+            When there is no layer of a name, a range ends before it begins, or no layer would be
+            left to learn.
+        """
+        known = [*(layer.name for layer in self._weighted()), self.output_name]
+        chosen: set[str] = set()
+        for name in names:
+            ends = name.split("-")
+            for end in ends:
+                if end not in known:
+                    raise ConfigError(
+                        f"{self.name!r} has no layer {end!r}.", did_you_mean(end, known)
+                    )
+            first, last = known.index(ends[0]), known.index(ends[-1])
+            if len(ends) > 2 or last < first:
+                raise ConfigError(f"{name!r} is no range of layers.", "Write it like conv1-conv5.")
+            chosen.update(known[first : last + 1])
+        if len(chosen) == len(known):
+            raise ConfigError("Every layer is frozen: there is nothing to learn.", "Freeze fewer.")
+        return tuple(name for name in known if name in chosen)
+
     def _weighted(self) -> Iterator[Conv | Dense]:
         yield from self.convs
         yield from self.dense
