@@ -40,10 +40,10 @@ def import_(
         `--as huggingface`.
     classes
         A text that names one class a line, in the order of the outputs; of a line that begins with
-        a wnid, that alone.
+        a wnid, that alone. Or the batches.meta of cuda-convnet.
     mean
-        The mean image or colour of the training set, .binaryproto or .npy of 0-255, its channels
-        in the order of the network's: BGR for Caffe.
+        The mean image or colour of the training set, of 0-255: .binaryproto, .npy or cuda-convnet's
+        batches.meta, its channels in the order of the network's: BGR for Caffe.
     prototxt
         caffe: a description of the layers that counts instead of the one in the file.
     json

@@ -247,17 +247,14 @@ def _pooling(layer: Message, name: str) -> Pooling:
 def _lrn(layer: Message, name: str) -> Normalisation:
     settings = one(layer, "lrn_param", {})
     size = one(settings, "local_size", 5)
-    constants = {
-        "alpha_over_n": _plain(one(settings, "alpha", 1.0)),
-        "beta": _plain(one(settings, "beta", 0.75)),
-    }
-    k = _plain(one(settings, "k", 1.0))
-    if not 1 <= size <= 1000 or size % 2 == 0 or not _finite(*constants.values(), k):
+    alpha = plain(one(settings, "alpha", 1.0))
+    beta, k = plain(one(settings, "beta", 0.75)), plain(one(settings, "k", 1.0))
+    if not 1 <= size <= 1000 or size % 2 == 0 or not all(map(math.isfinite, (alpha, beta, k))):
         raise RunError(f"The norm {name!r} has a window of {size}.", "Expected an odd one.")
     if one(settings, "norm_region", 0) == 1:
         # Caffe adds 1, whatever k is, within a map
-        return Normalisation(name, spec.SameMapNorm(size=size, k=1.0, **constants))
-    return Normalisation(name, spec.LRN(size=size, k=k, span="layer", **constants))
+        return Normalisation(name, spec.SameMapNorm(size=size, alpha_over_n=alpha, beta=beta))
+    return Normalisation(name, spec.LRN(size=size, alpha_over_n=alpha, beta=beta, k=k))
 
 
 def _relu(layer: Message, name: str) -> Activation:
@@ -267,7 +264,7 @@ def _relu(layer: Message, name: str) -> Activation:
 
 
 def _dropout(layer: Message, name: str) -> Drop:
-    rate = _plain(one(one(layer, "dropout_param", {}), "dropout_ratio", 0.5))
+    rate = plain(one(one(layer, "dropout_param", {}), "dropout_ratio", 0.5))
     return Drop(name, spec.Dropout(rate=rate, form="inverted"))
 
 
@@ -320,10 +317,6 @@ def _side(settings: Message, name: str, short: str, layer: str, default: int = 0
     return int(size)
 
 
-def _plain(value: Any) -> float:
+def plain(value: Any) -> float:
     """Return the number that a person wrote, of the float32 that it became: 1e-4, 0.75."""
     return float(f"{float(value):.7g}")
-
-
-def _finite(*values: float) -> bool:
-    return all(map(math.isfinite, values))

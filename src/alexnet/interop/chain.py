@@ -59,10 +59,11 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Local response normalisation, across maps or within one."""
+    """Local response normalisation, across maps, all or each of two halves, or within one."""
 
     name: str
     norm: LRN | SameMapNorm
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +240,12 @@ def _spec(
 ) -> Spec:
     if channels != 3:
         raise RunError(f"{convs[0].layer.name!r} takes {channels} channels.", "Expected 3.")
-    towers: Literal[1, 2] = 2 if any(_conv(block).groups == 2 for block in convs) else 1
+    towers: Literal[1, 2] = 2 if any(map(_divided, convs)) else 1
     made = []
     for number, (block, (before, after)) in enumerate(
         zip(convs, sides(convs, image), strict=True), 1
     ):
-        made.append(_conv_spec(f"conv{number}", block, before, after))
+        made.append(_conv_spec(f"conv{number}", block, before, after, towers))
     hidden = [
         _dense_spec(f"fc{number}", block) for number, block in enumerate(dense[:-1], len(convs) + 1)
     ]
@@ -276,7 +277,13 @@ def _conv(block: Block) -> Convolution:
     return block.layer
 
 
-def _conv_spec(name: str, block: Block, before: int, after: int) -> Conv:
+def _divided(block: Block) -> bool:
+    """Whether the maps are in two halves, as they were on two processors."""
+    halves = (isinstance(step, Normalisation) and step.parts == 2 for step in block.steps)
+    return _conv(block).groups == 2 or any(halves)
+
+
+def _conv_spec(name: str, block: Block, before: int, after: int, towers: int) -> Conv:
     layer, steps = _conv(block), list(block.steps)
     told: list[Step] = []
     norm, same_map_norm, pool = None, None, None
@@ -284,7 +291,8 @@ def _conv_spec(name: str, block: Block, before: int, after: int) -> Conv:
         if isinstance(step, Normalisation):
             if isinstance(step.norm, LRN):
                 told.append("norm")
-                norm = step.norm
+                across = towers == 2 and step.parts == 1
+                norm = replace(step.norm, span="layer" if across else "tower")
             else:
                 told.append("same_map_norm")
                 same_map_norm = step.norm

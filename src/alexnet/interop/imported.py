@@ -1,6 +1,5 @@
 """What any reader of foreign files returns, and how it becomes a run."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.statistics import Statistics
-from alexnet.data.wordnet import WNID
 from alexnet.errors import AlexNetError, RunError
 from alexnet.files import sha256
 from alexnet.interop.card import IMPORTED
@@ -22,7 +20,7 @@ from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.run import Run, RunConfig, made_with
 
 LARGEST_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
-LARGEST_MEAN = 4096  # pixels on a side
+LARGEST_SIDE = 4096  # pixels on a side, of a mean or of prepared images
 USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
 
 
@@ -44,6 +42,7 @@ class Imported:
     mean: MeanColour | None = None  # None: the spec has it
     mean_image: NDArray[np.float32] | None = None  # (3, side, side), as `mean`
     classes: tuple[str, ...] | None = None
+    prepared: int | None = None  # side of the images that its views are cut from, if it says so
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,67 +74,6 @@ def file_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
     if size > most:
         raise RunError(f"It has {size:,} bytes.", f"At most {most:,} are read.")
     return path.read_bytes()
-
-
-def read_classes(path: Path, count: int) -> tuple[str, ...]:
-    """Read names of classes, one a line in the order of the outputs.
-
-    A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid.
-
-    Raises
-    ------
-    RunError
-        When there are more or fewer than the network has outputs, or two are the same.
-    """
-    with refused(path):
-        text = file_bytes(path, most=1 << 26).decode("utf-8")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        names = tuple(
-            line.split()[0] if WNID.fullmatch(line.split()[0]) else line for line in lines
-        )
-        if len(names) != count:
-            raise RunError(
-                f"It names {len(names)} classes and the network has {count}.",
-                "One a line is right.",
-            )
-        if len(set(names)) < count:
-            twice = next(name for name in names if names.count(name) > 1)
-            raise RunError(f"It names {twice!r} twice.")
-    return names
-
-
-def read_mean(path: Path) -> NDArray[np.float32]:
-    """Read a mean image ``(3, side, side)`` or colour ``(3,)`` from ``.binaryproto`` or ``.npy``.
-
-    Raises
-    ------
-    RunError
-        When it is neither, or not finite.
-    """
-    from alexnet.interop.caffe import read_binaryproto
-
-    with refused(path):
-        mean = _read_npy(path) if path.suffix == ".npy" else read_binaryproto(path)
-        square = mean.ndim == 3 and mean.shape[1] == mean.shape[2]
-        if mean.shape[:1] != (3,) or not (mean.ndim == 1 or square):
-            raise RunError(f"It is an array of {mean.shape}.", "Expected (3, side, side) or (3,).")
-        if not np.isfinite(mean).all():
-            raise RunError("It has numbers that are not finite.")
-    return mean
-
-
-def _read_npy(path: Path) -> NDArray[np.float32]:
-    """Read an array of a size that was looked at first; never an object."""
-    with path.open("rb") as file:
-        major, _ = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if major == 1 else (
-            np.lib.format.read_array_header_2_0
-        )  # fmt: skip
-        shape, _, kind = header(file)
-    if kind.hasobject or kind.kind not in "fiu" or math.prod(shape) > 3 * LARGEST_MEAN**2:
-        raise RunError(f"It is an array of {shape}, {kind}.", "Expected numbers, (3, side, side).")
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.array(values.reshape(-1) if values.ndim == 2 else values, np.float32)
 
 
 def start_run(
@@ -174,7 +112,7 @@ def start_run(
         mean = imported.mean_image
     if mean is None and imported.mean is not None:
         mean = np.array(imported.mean.values, np.float32)
-    spec, statistics = with_mean(spec, mean)
+    spec, statistics = with_mean(spec, mean, imported.prepared)
     names = tuple(classes or imported.classes or map("class {}".format, range(spec.classes)))
     config = RunConfig(
         spec=spec,
@@ -189,13 +127,16 @@ def start_run(
     return Run.start(out, config, statistics)
 
 
-def with_mean(spec: Spec, mean: NDArray[np.float32] | None) -> tuple[Spec, Statistics]:
+def with_mean(
+    spec: Spec, mean: NDArray[np.float32] | None, prepared: int | None = None
+) -> tuple[Spec, Statistics]:
     """Return the spec that subtracts a mean, and the statistics that a run keeps of it.
 
     A mean image as large as the network's input is the window that it sees; the prepared images
     around it are larger. Nothing is known of the training set's colours: their axes are nought.
     """
     side = USUAL_SIDE if 192 < spec.image <= USUAL_SIDE - 16 else spec.image + spec.image // 8
+    side = prepared if prepared and spec.image <= prepared <= LARGEST_SIDE else side
     if mean is None:
         known = spec.pixels.mean
         colour = np.array(known if isinstance(known, tuple) else (0, 0, 0), np.float32)

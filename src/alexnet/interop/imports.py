@@ -7,14 +7,10 @@ from typing import Literal, get_args
 from alexnet.errors import RunError
 from alexnet.interop import hub, model_folder
 from alexnet.interop.caffe import read_caffemodel
-from alexnet.interop.imported import (
-    Imported,
-    identity,
-    read_classes,
-    read_mean,
-    refused,
-    start_run,
-)
+from alexnet.interop.companions import read_classes, read_mean
+from alexnet.interop.cuda_convnet import read_checkpoint
+from alexnet.interop.imported import Imported, identity, refused, start_run
+from alexnet.interop.onnx_import import read_onnx
 from alexnet.interop.protobuf import LENGTH, FormatError, top_fields
 from alexnet.interop.state_dicts import (
     is_safetensors,
@@ -97,7 +93,9 @@ def _read(path: Path, form: Form, prototxt: Path | None) -> Imported:
         return read_state_dict(path)
     if form == "safetensors":
         return read_own_safetensors(path)
-    raise RunError(f"{form} cannot be read yet.")
+    if form == "onnx":
+        return read_onnx(path)
+    return read_checkpoint(path)
 
 
 def _model_folder(

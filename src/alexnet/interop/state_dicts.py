@@ -265,5 +265,6 @@ def read_own_safetensors(path: Path) -> Imported:
         weights=read_safetensors(path, shapes),
         found=(f"safetensors of alexnet {told.get('alexnet_version', '')}",),
         mean=mean,
+        prepared=int(about.get("prepared", 0)),
         classes=classes if len(classes) == spec.classes else None,
     )
