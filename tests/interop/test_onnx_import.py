@@ -6,10 +6,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from alexnet.errors import RunError
+from alexnet.errors import ConfigError, RunError
 from alexnet.interop.imports import form_of, import_file
 from alexnet.interop.onnx_export import graph
 from alexnet.prediction import load
+from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
 
 CPU = torch.device("cpu")
@@ -78,6 +79,20 @@ def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, 
     with torch.inference_mode():
         ours, theirs = model.network(pixels), again.network(pixels)
     assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
+
+
+@pytest.mark.parametrize("name", ["caffe", "torchvision", "paper"])
+def test_pixels_that_the_file_does_not_tell_can_be_told(name, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(small().SerializeToString())
+    made = import_file(tmp_path / "model.onnx", tmp_path / "run", pixels=name)
+    pixels = made.run.config.spec.pixels
+    assert (pixels.channels, pixels.scale) == (
+        NETWORKS[name].pixels.channels, NETWORKS[name].pixels.scale,
+    )  # fmt: skip
+    wanted = {"torchvision": (0.485, 0.456, 0.406)}.get(name, (122.679, 116.669, 104.007))
+    assert pixels.mean == pytest.approx(wanted, abs=1e-3)
+    with pytest.raises(ConfigError, match="Did you mean 'paper'"):
+        import_file(tmp_path / "model.onnx", tmp_path / "other", pixels="papr")
 
 
 def small() -> onnx.ModelProto:

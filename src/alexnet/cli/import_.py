@@ -21,6 +21,7 @@ def import_(
     classes: Path | None = None,
     mean: Path | None = None,
     prototxt: Path | None = None,
+    pixels: str | None = None,
     json: bool = False,
 ) -> None:
     """Make a run of weights from elsewhere: Caffe, torchvision, ONNX, cuda-convnet, the hub.
@@ -46,12 +47,17 @@ def import_(
         batches.meta, its channels in the order of the network's: BGR for Caffe.
     prototxt
         caffe: a description of the layers that counts instead of the one in the file.
+    pixels
+        onnx: a named network whose pixels this one takes, where the file does not say: caffe (BGR,
+        the default), torchvision, paper (RGB).
     json
         Print one JSON object and nothing else.
     """
     from alexnet.interop.imports import import_file
 
-    made = import_file(file, out, form=form, classes=classes, mean=mean, prototxt=prototxt)
+    made = import_file(
+        file, out, form=form, classes=classes, mean=mean, prototxt=prototxt, pixels=pixels
+    )
     result = told(made)
     if json:
         print(json_format.dumps(result))

@@ -61,9 +61,10 @@ def refused(path: Path | str) -> Iterator[None]:
         raise RunError(f"{str(path)!r} is nested too deeply.") from None
     except MemoryError:
         raise RunError(f"{str(path)!r} asks for more memory than there is.") from None
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # zipfile, safetensors and PyTorch have some of no common base
+        said = f"{type(error).__name__}: {str(error)[:200]}"
         raise RunError(
-            f"{str(path)!r} is damaged or of another format ({str(error)[:200]}).",
+            f"{str(path)!r} is damaged or of another format ({said}).",
             "Download it again, or say what it is with --as.",
         ) from None
 

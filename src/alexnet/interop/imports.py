@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 from alexnet.errors import RunError
 from alexnet.interop import hub, model_folder
-from alexnet.interop.caffe import read_caffemodel
+from alexnet.interop.caffe import IMAGENET_MEAN, read_caffemodel
 from alexnet.interop.companions import read_classes, read_mean
 from alexnet.interop.cuda_convnet import read_checkpoint
-from alexnet.interop.imported import Imported, identity, refused, start_run
+from alexnet.interop.imported import Imported, MeanColour, identity, refused, start_run
 from alexnet.interop.onnx_import import read_onnx
 from alexnet.interop.protobuf import LENGTH, FormatError, top_fields
 from alexnet.interop.state_dicts import (
@@ -19,6 +19,7 @@ from alexnet.interop.state_dicts import (
     read_state_dict,
 )
 from alexnet.training.run import Run
+from alexnet.variants import network_named
 
 Form = Literal["caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -42,6 +43,7 @@ def import_file(
     classes: Path | None = None,
     mean: Path | None = None,
     prototxt: Path | None = None,
+    pixels: str | None = None,
 ) -> Import:
     """Make a run's folder of a file of weights.
 
@@ -60,6 +62,8 @@ def import_file(
         network's order.
     prototxt : Path, optional
         caffe: the layers, where those in the file should not count.
+    pixels : str, optional
+        A named network whose pixels it takes, where the file does not say or is wrong.
 
     Raises
     ------
@@ -75,10 +79,14 @@ def import_file(
     if prototxt is not None and form != "caffe":
         raise RunError(f"A file of {form} has no .prototxt.", "Leave --prototxt out.")
     if form == "huggingface":
-        return _model_folder(source, out, classes, mean)
+        if classes or mean or pixels:
+            raise RunError("A model folder has all of its own.", "Leave the other options out.")
+        run = model_folder.to_run(hub.located(source), out)
+        return Import(run, form, ("model folder of alexnet",))
     path = Path(source)
-    with refused(path):
-        imported = replace(_read(path, form, prototxt), notes=identity(path))
+    imported = replace(read_file(path, form, prototxt), notes=identity(path))
+    if pixels is not None:
+        imported = with_pixels(imported, pixels)
     names = read_classes(classes, imported.spec.classes) if classes else None
     given = read_mean(mean) if mean else None
     run = start_run(imported, out, str(source), form, classes=names, mean=given)
@@ -86,25 +94,48 @@ def import_file(
     return Import(run, form, (*imported.found, *said))
 
 
-def _read(path: Path, form: Form, prototxt: Path | None) -> Imported:
-    if form == "caffe":
-        return read_caffemodel(path, prototxt)
-    if form == "torchvision":
-        return read_state_dict(path)
-    if form == "safetensors":
-        return read_own_safetensors(path)
-    if form == "onnx":
-        return read_onnx(path)
-    return read_checkpoint(path)
+def read_file(path: Path, form: Form, prototxt: Path | None = None) -> Imported:
+    """Read the network of a file, and make nothing of it yet.
+
+    Raises
+    ------
+    RunError
+        When the file is damaged or holds another network, with what was expected.
+    """
+    if form == "huggingface":
+        raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
+    with refused(path):
+        if form == "caffe":
+            return read_caffemodel(path, prototxt)
+        if form == "torchvision":
+            return read_state_dict(path)
+        if form == "safetensors":
+            return read_own_safetensors(path)
+        if form == "onnx":
+            return read_onnx(path)
+        return read_checkpoint(path)
 
 
-def _model_folder(
-    source: str | Path, out: Path, classes: Path | None, mean: Path | None
-) -> Import:  # fmt: skip
-    if classes or mean:
-        raise RunError("A model folder has its own classes and mean.", "Leave the options out.")
-    run = model_folder.to_run(hub.located(source), out)
-    return Import(run, "huggingface", ("model folder of alexnet",))
+def with_pixels(imported: Imported, name: str) -> Imported:
+    """Return a network that takes the pixels of a named one, where its file does not say.
+
+    A mean image is the file's own, or the mean colour of ImageNet.
+
+    Raises
+    ------
+    ConfigError
+        When no network has the name.
+    """
+    pixels = network_named(name).pixels
+    mean = imported.mean
+    if mean is not None and pixels.channels != imported.spec.pixels.channels:
+        mean = replace(mean, values=mean.values[::-1])
+    if isinstance(pixels.mean, tuple):
+        mean = None
+    elif mean is None:
+        colour = IMAGENET_MEAN[::-1] if pixels.channels == "RGB" else IMAGENET_MEAN
+        mean = MeanColour(colour, "mean colour of ImageNet, as no mean file was given")
+    return replace(imported, spec=replace(imported.spec, pixels=pixels), mean=mean)
 
 
 def form_of(path: Path) -> Form:
