@@ -3,26 +3,34 @@
 ``PYTHONPATH=src:. python benchmarks/mutate_imports.py --count 1000 OUT.json``
 
 Each format in a process of its own: how many files were read and refused, the slowest, and the
-memory that the process gained; a run is written for every tenth, if it can be read. Anything but a
-network or a sentence is a crash, and is written down with the number of the file. A file that takes
-longer than `SECONDS` ends the process.
+most memory beyond what the process held before. A run is written for every tenth, if it can be
+read. Anything but a network or a sentence is a crash, and is written down with the number of the
+file; one that takes longer than `SECONDS` ends the process.
 """
 
 import argparse
 import json
-import multiprocessing
 import pickle
-import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from alexnet.errors import AlexNetError
-from tests.interop.samples import damaged, imported, originals, payloads, with_pickle
+from tests.interop.samples import (
+    damaged,
+    forget_peak,
+    imported,
+    memory,
+    originals,
+    payloads,
+    with_pickle,
+)
 
 SECONDS = 60
 PICKLED = ("cuda-convnet, two towers", "pth", "pth, before 1.6", "batches.meta")
@@ -37,7 +45,8 @@ def mutate(kind: str, files: dict[str, bytes], count: int) -> dict[str, Any]:
         folder = Path(name)
         imported(kind, files[kind], folder, good)  # what it needs is loaded before it is measured
         shutil.rmtree(folder / "run")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        held = memory("VmRSS")
+        forget_peak()
         for number, data in enumerate(damaged(files[kind], count, seed=0)):
             started = time.perf_counter()
             signal.alarm(SECONDS)
@@ -51,9 +60,8 @@ def mutate(kind: str, files: dict[str, bytes], count: int) -> dict[str, Any]:
             signal.alarm(0)
             found["slowest_s"] = max(found["slowest_s"], time.perf_counter() - started)
             shutil.rmtree(folder / "run", ignore_errors=True)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found["slowest_s"] = round(found["slowest_s"], 3)
-    return found | {"gained_mb": round((after - before) / 1000, 1)}
+    return found | {"peak_mb": round(memory("VmHWM") - held, 1)}
 
 
 def hostile(kind: str, files: dict[str, bytes]) -> dict[str, Any]:
@@ -88,12 +96,12 @@ def main() -> None:
     asked = parser.parse_args()
     files = originals()
     result: dict[str, Any] = {"damaged": [], "payloads": []}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for kind in files:
-            result["damaged"].append(pool.apply(mutate, (kind, files, asked.count)))
+            result["damaged"].append(pool.submit(mutate, kind, files, asked.count).result())
             print(result["damaged"][-1], file=sys.stderr)
         for kind in PICKLED:
-            result["payloads"].append(pool.apply(hostile, (kind, files)))
+            result["payloads"].append(pool.submit(hostile, kind, files).result())
             print(result["payloads"][-1], file=sys.stderr)
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
 

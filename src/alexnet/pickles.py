@@ -7,6 +7,7 @@ name stands for is said by the reader of a kind of file, and is a function of th
 
 import io
 import math
+import pickle
 import pickletools
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -79,8 +80,7 @@ def _type(text: Any, *arguments: Any) -> _Type:
     return _Type(np.dtype(name))
 
 
-def _scalar(kind: Any, content: Any = b"") -> Any:
-    raw = content.encode("latin-1") if isinstance(content, str) else content
+def _scalar(kind: Any, raw: Any = b"") -> Any:
     if not isinstance(kind, _Type) or not isinstance(raw, bytes) or len(raw) != kind.kind.itemsize:
         raise DataError("It has a number of no known type.")
     return np.frombuffer(raw, kind.kind)[0]
@@ -131,7 +131,7 @@ class Reader:
         programs: Collection[str] = (),
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._file = io.BytesIO(data)
+        self._file, self._bytes, self._copied = io.BytesIO(data), len(data), 0
         self._names, self._programs, self._persistent = names, programs, persistent
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -165,7 +165,7 @@ class Reader:
         """Take one step, named as in `pickletools`."""
         stack = self._stack
         if step in _AS_THEY_ARE:
-            stack.append(argument)
+            stack.append(bytes(argument) if step == "BYTEARRAY8" else argument)
         elif step in _OLD_TEXT:
             stack.append(argument.encode("latin-1"))
         elif step in _MADE:
@@ -178,7 +178,7 @@ class Reader:
             self._note(step, argument)
         elif step in _CALLS:
             self._call(step, argument)
-        elif step not in ("PROTO", "FRAME"):
+        elif step != "FRAME" and not (step == "PROTO" and argument <= pickle.HIGHEST_PROTOCOL):
             raise DataError(f"It has a step {step}, which no file of arrays needs: not run.")
 
     def _move(self, step: str) -> None:
@@ -265,6 +265,13 @@ class Reader:
             if not isinstance(called, _Name) or type(arguments) is not tuple:
                 raise DataError("It calls something that is no name.")
             stack.append(called.meaning(*arguments))
+            self._count(stack[-1])
+
+    def _count(self, made: Any) -> None:
+        """See that what is copied, each time anew, stays within what the pickle holds."""
+        self._copied += len(made) if isinstance(made, bytes) else 0
+        if self._copied > self._bytes:
+            raise DataError("It makes more of itself than it holds.")
 
     def _named(self, text: str) -> _Name:
         if text in self._names:
@@ -292,10 +299,9 @@ class Reader:
 
 def _array(state: Any) -> NDArray[Any]:
     """Return an array of a state: version, shape, type, order of axes, bytes."""
-    _, shape, kind, fortran, content = state
-    if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
+    _, shape, kind, fortran, raw = state
+    if not isinstance(kind, _Type) or not isinstance(raw, bytes):
         raise DataError("It has an array of objects: not read.")
-    raw = content.encode("latin-1") if isinstance(content, str) else content
     sizes = [int(size) for size in shape]
     size = kind.kind.itemsize
     if len(sizes) > 32 or min(sizes, default=1) < 0 or math.prod(sizes) * size != len(raw):

@@ -8,23 +8,30 @@ import os
 import pickle
 import shutil
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop.imports import import_file
 from alexnet.pickles import load_arrays
+from tests.interop.caffe_files import Step, alexnet, caffemodel, field, prototxt
+from tests.interop.convnet_files import checkpoint, one_tower
 from tests.interop.samples import (
     BESIDE,
+    WIDTHS,
     damaged,
+    forget_peak,
     imported,
+    memory,
     originals,
     payloads,
     saved,
     with_pickle,
 )
 
-MUTATIONS = int(os.environ.get("ALEXNET_MUTATIONS", "150"))
+MUTATIONS = int(os.environ.get("ALEXNET_MUTATIONS", "60"))
 SECONDS = 20  # for one small file, on a machine that does other things too
 
 
@@ -106,11 +113,11 @@ def test_damaged_files_are_imported_or_refused_with_a_sentence(files, tmp_path):
         assert all(20 < len(sentence) < 2000 for sentence in refused), kind
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts memory here")
 def test_a_small_file_takes_little_memory(files, tmp_path):
     """What a file declares is compared with what it holds before anything is made of it."""
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = memory("VmRSS")
+    forget_peak()
     huge = (2**40).to_bytes(6, "little")
     npy = io.BytesIO()
     npy.write(files["npy"].replace(b"(3, 230, 230)", b"(3, 9999999999, 9)"))
@@ -118,13 +125,41 @@ def test_a_small_file_takes_little_memory(files, tmp_path):
         "npy": npy.getvalue(),
         "cuda-convnet": b"\x80\x02\x8a\x06" + huge + b"\x8e" + huge + b"\0\0.",
         "caffemodel": b"\xa2\x06\xff\xff\xff\xff\x7f" + b"\0" * 100,
+        "caffemodel, in short runs": (field(5, 1.0) + field(9, 1)) * 90_000,
         "onnx": b"\x08\x07:\xff\xff\xff\xff\x7f" + b"\0" * 100,
     }
     for kind, data in small.items():
+        started = time.perf_counter()
         with pytest.raises(RunError):
             imported(kind, data, tmp_path, files["caffemodel, newer"])
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 100_000  # kB
+        assert time.perf_counter() - started < SECONDS, kind
+    assert memory("VmHWM") - held < 50  # MB
+    forget_peak()
+    kept = np.ones(20_000_000)
+    assert memory("VmHWM") - held > 100, kept.size  # it would be seen
+
+
+def test_one_array_that_is_named_many_times_is_refused(files, tmp_path):
+    """Weights are in the file once; a hundred layers of them would be a hundred copies."""
+    one = alexnet("norm-pool", WIDTHS)[8]  # conv3
+    steps = [one, Step("relu3", "ReLU", {})] * 60
+    (tmp_path / "net.prototxt").write_text(prototxt(steps))
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(steps[:2]))
+    text = b"X" + (200_000).to_bytes(4, "little") + b"x" * 200_000 + b"q\x01"
+    encoded = b"c_codecs\nencode\n" + b"h\x01" + b"\x85R0"
+    (tmp_path / "net").write_bytes(b"\x80\x02" + text + encoded * 50 + b"N.")
+    same = np.ones((16 * 9, 16), np.float32)
+    layers = one_tower(divisor=16, classes=5)
+    for number in range(40):
+        layers[f"more{number}"] = {"type": "fc", "inputs": ["x"], "weights": [same] * 40}
+    (tmp_path / "more").write_bytes(checkpoint(layers))
+    for name, form, beside, sentence in (
+        ("net.caffemodel", "caffe", tmp_path / "net.prototxt", "more numbers than the file"),
+        ("net", "cuda-convnet", None, "more of itself than it holds"),
+        ("more", "cuda-convnet", None, "more numbers than the file"),
+    ):
+        with pytest.raises(RunError, match=sentence):
+            import_file(tmp_path / name, tmp_path / "run", form=form, prototxt=beside)
 
 
 def test_files_beside_are_named_when_they_are_wrong(files, tmp_path):

@@ -26,6 +26,7 @@ from alexnet.interop.chain import (
     Layer,
     Normalisation,
     Pooling,
+    gather,
     network_of,
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
@@ -66,13 +67,14 @@ def read_caffemodel(path: Path, prototxt: Path | None = None) -> Imported:
     RunError
         When a file is damaged, or its network is none of AlexNet's family.
     """
-    net = _net(decode(file_bytes(path), NET))
+    data = file_bytes(path)
+    net = _net(decode(data, NET))
     if prototxt is not None:
         net = _described(net, read_prototxt(prototxt))
     scale = float(one(net.transform, "scale", 1.0))
     colour, said = _mean_colour(net)
     pixels = Pixels(channels="BGR", scale=scale)
-    network, weights = network_of(list(_layers(net)), pixels, net.image)
+    network, weights = network_of(gather(_layers(net), 2 * len(data)), pixels, net.image)
     where = "says the file" if net.image else "the side that its first fully-connected layer fits"
     return Imported(
         spec=network,

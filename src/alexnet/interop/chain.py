@@ -5,7 +5,7 @@ are. Each reader here makes the same list; what of it AlexNet's family has no pl
 once, in one place, with the layer, its shape and what was expected.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -96,6 +96,26 @@ class Block:
 
     layer: Weighted
     steps: tuple[Activation | Normalisation | Pooling | Drop, ...]
+
+
+def gather(layers: Iterable[Layer], most: int) -> list[Layer]:
+    """Return layers as a list, unless their numbers take more than `most` bytes.
+
+    A file that names one array many times would grow with every copy that is made of it.
+
+    Raises
+    ------
+    RunError
+        When they do.
+    """
+    gathered, held = [], 0
+    for layer in layers:
+        if isinstance(layer, Convolution | FullyConnected):
+            held += layer.weight.nbytes + layer.bias.nbytes
+        if held > most:
+            raise RunError("Its layers have more numbers than the file.")
+        gathered.append(layer)
+    return gathered
 
 
 def network_of(

@@ -31,7 +31,7 @@ from alexnet.interop.chain import (
     network_of,
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
-from alexnet.pickles import KEYS, NUMPY, Reader, Record
+from alexnet.pickles import NUMPY, Reader, Record
 from alexnet.spec import LRN, Dropout, Pixels, SameMapNorm
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
@@ -52,9 +52,11 @@ def read_checkpoint(path: Path) -> Imported:
     RunError
         When it is no checkpoint, or its network none of AlexNet's family.
     """
-    content = _plain_keys(Reader(file_bytes(path), _NAMES, PROGRAMS).load())
+    data = file_bytes(path)
+    content = _plain_keys(Reader(data, _NAMES, PROGRAMS).load())
     state = _plain_keys(content.get("model_state"))
     named = _named_layers(state.get("layers"))
+    _check_sizes(named, 2 * len(data))
     first = [name for name, layer in named.items() if layer.get("type") == "data"]
     rows = [name for name in first if any(name in _inputs(other) for other in named.values()
                                           if other.get("type") == "conv")]  # fmt: skip
@@ -74,17 +76,8 @@ def read_checkpoint(path: Path) -> Imported:
     )
 
 
-def _ordered(*arguments: Any) -> dict[Any, Any]:
-    """Make what Python 2's ``OrderedDict`` is pickled as: a list of pairs."""
-    pairs = arguments[0] if arguments else []
-    if not all(isinstance(pair[0], KEYS) for pair in pairs):
-        raise RunError("It has keys that no checkpoint has.")
-    return {pair[0]: pair[1] for pair in pairs}
-
-
 _NAMES: Mapping[str, Callable[..., Any]] = {
     **NUMPY,
-    "collections.OrderedDict": _ordered,
     "copy_reg._reconstructor": lambda kind, *more: Record(str(getattr(kind, "text", ""))),
     "__builtin__.object": lambda: Record("object"),
 }
@@ -115,6 +108,14 @@ def _named_layers(content: Any) -> dict[str, Settings]:
             for place in layer.get("inputs", [])
         ]
     return dict(zip(names, layers, strict=True))
+
+
+def _check_sizes(named: Mapping[str, Settings], most: int) -> None:
+    """See that arrays are not named more often than the file would hold them."""
+    kept = (layer.get("weights") for layer in named.values())
+    arrays = (part for parts in kept if isinstance(parts, list) for part in parts)
+    if sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > most:
+        raise RunError("Its layers have more numbers than the file.")
 
 
 def _inputs(layer: Settings) -> list[str]:

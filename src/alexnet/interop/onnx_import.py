@@ -26,6 +26,7 @@ from alexnet.interop.chain import (
     Layer,
     Normalisation,
     Pooling,
+    gather,
     network_of,
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
@@ -119,11 +120,12 @@ def read_onnx(path: Path) -> Imported:
     RunError
         When the file is damaged, or its graph is no network of AlexNet's family.
     """
-    model = decode(file_bytes(path), MODEL)
+    data = file_bytes(path)
+    model = decode(data, MODEL)
     graph, image, first = _opened(model)
     told = {one(entry, "key"): one(entry, "value", "") for entry in model.get("metadata_props", [])}
     about = json.loads(told["preprocessing"]) if "preprocessing" in told else None
-    layers, mean = _followed(graph, first, own=about is not None)
+    layers, mean = _followed(graph, first, 2 * len(data), own=about is not None)
     network, weights = network_of(layers, Pixels(), image or (about and int(about["crop"])))
     producer = one(model, "producer_name", "") or "an unnamed program"
     found = (f"ONNX graph {one(one(model, 'graph'), 'name', '')!r} of {producer}",)
@@ -176,7 +178,7 @@ def _opened(model: Message) -> tuple[Graph, int | None, str]:
 
 
 def _followed(
-    graph: Graph, current: str, *, own: bool
+    graph: Graph, current: str, most: int, *, own: bool
 ) -> tuple[list[Layer], NDArray[np.float32] | None]:
     """Follow a graph from its input to the logits; return its layers, and a mean before them."""
     layers: list[Layer] = []
@@ -197,7 +199,7 @@ def _followed(
             current = node.outputs[0]
         else:
             layer, current = _layer(graph, takers, current)
-            layers += [layer] if layer else []
+            layers = gather([*layers, layer], most) if layer else layers
     return layers, mean
 
 

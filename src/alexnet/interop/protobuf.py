@@ -170,13 +170,16 @@ def _run(
     """Read numbers that come one by one, each behind the same key: the whole run at once."""
     if (size == 4) != (wire == FIXED32):
         raise FormatError(f"the numbers at byte {at:,} are of another type than they should be")
-    key, record = bytes(data[at:start]), start - at + size
+    key, record = np.frombuffer(data[at:start], np.uint8), start - at + size
     rows = np.frombuffer(data[at:], np.uint8)
     rows = rows[: len(rows) // record * record].reshape(-1, record)
-    same = np.ones(len(rows), bool)
-    for place, byte in enumerate(key):
-        same &= rows[:, place] == byte
-    count = len(rows) if same.all() else int(same.argmin())
+    count, look = 0, 64  # further and further, so that many short runs take no longer than one
+    while count < len(rows):
+        same = (rows[count : count + look, : len(key)] == key).all(axis=1)
+        count += len(same) if same.all() else int(same.argmin())
+        if not same.all():
+            break
+        look *= 2
     values = np.ascontiguousarray(rows[:count, len(key) :]).view(kind)[:, 0]
     return values, at + count * record
 

@@ -151,15 +151,13 @@ def _described(data: bytes) -> tuple[dict[str, _Described], tuple[str, ...]]:
     The second value: the key of a training's checkpoint that holds them, if one does.
     """
     if data.startswith(LEGACY):
-        reader = Reader(data, _TENSORS, persistent=lambda told: _storage(told, len(data)))
-        for _ in range(3):  # a number, a version, the system's sizes
+        reader = Reader(data, _TENSORS, persistent=_Storages(len(data)))
+        for _ in range(3):  # a number, a version, the sizes of the system's numbers
             reader.load()
         content = reader.load()
     else:
         pickled = _inner_pickle(data)
-        content = Reader(
-            pickled, _TENSORS, persistent=lambda told: _storage(told, len(data))
-        ).load()
+        content = Reader(pickled, _TENSORS, persistent=_Storages(len(data))).load()
     place: tuple[str, ...] = ()
     if isinstance(content, dict):
         for key in WRAPPED:
@@ -191,14 +189,23 @@ def _inner_pickle(data: bytes) -> bytes:
         return archive.read(found[0])
 
 
-def _storage(told: Any, most: int) -> _Storage:
-    """Return what a reference to a tensor's memory says; more than the file holds is refused."""
-    if not isinstance(told, tuple) or len(told) < 5 or told[0] not in ("storage", b"storage"):
-        raise RunError("It refers to something that is no tensor's memory.")
-    size = told[4]
-    if not isinstance(size, int) or not 0 <= size <= most:
-        raise RunError(f"It declares a tensor of {size!r} numbers; the file has {most:,} bytes.")
-    return _Storage(size)
+class _Storages:
+    """What references to tensors' memory say; more in all than the file holds is refused."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.sizes: dict[str, int] = {}
+
+    def __call__(self, told: Any) -> _Storage:
+        if not isinstance(told, tuple) or len(told) < 5 or told[0] not in ("storage", b"storage"):
+            raise RunError("It refers to something that is no tensor's memory.")
+        key, size = told[2], told[4]
+        if not isinstance(key, str | bytes) or not isinstance(size, int) or size < 0:
+            raise RunError("It refers to a tensor's memory of no sense.")
+        self.sizes[str(key)] = size
+        if sum(self.sizes.values()) > self.most:
+            raise RunError(f"It declares {size:,} numbers; the file has {self.most:,} bytes.")
+        return _Storage(size)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> _Described:
