@@ -140,14 +140,15 @@ class Run:
             old = cls.open(folder).config
             changed = differences(old, config)
             refused = [
-                f"{name}: {was!r} in the run, {now!r} now"
+                f"{name}: {_short(was)} in the run, {_short(now)} now"
                 for name, (was, now) in changed.items()
                 if name not in FREE_TO_CHANGE and not name.startswith("made_with")
             ]
             if refused and not override and begun:
                 raise RunError(
                     f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
-                    "Choose another --out, leave these settings as they were, or give --override.",
+                    f"Choose another --out (--from {folder} begins with its weights), leave these "
+                    "settings as they were, or give --override.",
                 )
             if begun:
                 config = replace(config, initial_weights=old.initial_weights)
@@ -241,6 +242,12 @@ class Run:
         """Write a result beside the run's other files."""
         with whole_file(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _short(value: object) -> str:
+    """Return a value as it is written, or the beginning of it: there may be 1,000 classes."""
+    written = repr(value)
+    return written if len(written) <= 100 else f"{written[:97]}..."
 
 
 def made_with() -> dict[str, str]:
