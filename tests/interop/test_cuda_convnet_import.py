@@ -1,10 +1,13 @@
 """cuda-convnet's checkpoints against NumPy forms of its layers, written from facts 1 and 2."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from alexnet.errors import RunError
+from alexnet.interop.assembly import recognised
 from alexnet.interop.imports import form_of, import_file
 from alexnet.prediction import load
 from alexnet.variants import AS_RUN
@@ -62,10 +65,13 @@ def test_two_towers_compute_what_their_settings_say(tmp_path):
 
 
 def test_the_network_of_2012_is_recognised_as_it_was_run(tmp_path):
-    made, _ = imported(two_towers(), tmp_path)
+    made, _ = imported(two_towers(divisor=8), tmp_path)
     spec = made.run.config.spec
-    assert (spec.name, spec.parameters) == ("as_run", 60_965_224)
-    assert (spec.convs, spec.dense) == (AS_RUN.convs, AS_RUN.dense)
+    convs = tuple(replace(conv, maps=8 * conv.maps) for conv in spec.convs)
+    dense = tuple(replace(layer, units=8 * layer.units) for layer in spec.dense)
+    wide = recognised(replace(spec, convs=convs, dense=dense))
+    assert (wide.name, wide.convs, wide.dense) == ("as_run", AS_RUN.convs, AS_RUN.dense)
+    assert wide.dropout == AS_RUN.dropout
     assert "two towers" in made.found[0]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet import spec
 from alexnet.errors import RunError
+from alexnet.interop.assembly import network_of
 from alexnet.interop.caffe_schema import BLOB, NET, TYPES, WORDS
 from alexnet.interop.chain import (
     LARGEST_IMAGE,
@@ -27,7 +28,6 @@ from alexnet.interop.chain import (
     Normalisation,
     Pooling,
     gather,
-    network_of,
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.interop.protobuf import FormatError, Message, decode, numbers, one, parse_text

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import RunError
+from alexnet.interop.assembly import network_of
 from alexnet.interop.caffe import plain
 from alexnet.interop.chain import (
     LARGEST_IMAGE,
@@ -28,7 +29,6 @@ from alexnet.interop.chain import (
     Layer,
     Normalisation,
     Pooling,
-    network_of,
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.pickles import NUMPY, Reader, Record

@@ -155,6 +155,7 @@ def _described(data: bytes) -> tuple[dict[str, _Described], tuple[str, ...]]:
         for _ in range(3):  # a number, a version, the sizes of the system's numbers
             reader.load()
         content = reader.load()
+        reader.load()  # the names of the tensors' memories; their numbers follow
     else:
         pickled = _inner_pickle(data)
         content = Reader(pickled, _TENSORS, persistent=_Storages(len(data))).load()
