@@ -28,7 +28,7 @@ def imported(command, photographs, tmp_path_factory):
 def test_it_says_what_it_found(imported):
     _, said = imported
     assert "Caffe network 'AlexNet', 23 layers" in said
-    assert "no named network, but its like: imported: 227-pixel images" in said
+    assert "network: a network of its own, 227-pixel images, 90,642 parameters" in said
     assert "(11x11x3)x16+16, then relu, norm, max pool" in said
     assert "BGR, 0-255 times 1, less RGB 122.679, 116.669, 104.007" in said
     assert "mean colour of ImageNet, as no mean file was given" in said

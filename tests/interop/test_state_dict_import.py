@@ -31,7 +31,10 @@ def check(theirs, path, folder) -> None:
     model = load(folder / "run", device=CPU)
     pixels = torch.randn(3, 3, 224, 224)
     with torch.inference_mode():
-        torch.testing.assert_close(model.network(pixels), theirs(pixels), rtol=1e-5, atol=1e-6)
+        mine, other = model.network(pixels), theirs(pixels)
+    apart = (mine - other).abs().max() / other.abs().max()
+    print(f"logits: {apart:.1e}")  # shown by pytest -rP
+    assert apart < 1e-5
     assert model.spec.name == "torchvision"
     assert model.spec.classes == CLASSES
 

@@ -115,11 +115,10 @@ def _after(conv: Any, activation: str) -> str:
 def _sentences(result: dict[str, Any]) -> list[str]:
     before = result["preprocessing"]
     names = result["classes"]
-    known = "the network" if result["network"] != "imported" else "no named network, but its like:"
+    known = "a network of its own" if result["network"] == "imported" else result["network"]
     said = [*result["found"]]
     said.append(
-        f"{known} {result['network']}: {result['image']}-pixel images, "
-        f"{result['parameters']:,} parameters"
+        f"network: {known}, {result['image']}-pixel images, {result['parameters']:,} parameters"
     )
     for layer in result["layers"]:
         shape = "x".join(map(str, layer["output"]))

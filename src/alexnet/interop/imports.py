@@ -90,8 +90,10 @@ def import_file(
     names = read_classes(classes, imported.spec.classes) if classes else None
     given = read_mean(mean) if mean else None
     run = start_run(imported, out, str(source), form, classes=names, mean=given)
-    said = (imported.mean.origin,) if imported.mean and not mean else ()
-    return Import(run, form, (*imported.found, *said))
+    found = imported.found
+    if imported.mean and imported.mean_image is None and given is None:
+        found = (*found, imported.mean.origin)
+    return Import(run, form, found)
 
 
 def read_file(path: Path, form: Form, prototxt: Path | None = None) -> Imported:
