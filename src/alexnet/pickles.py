@@ -76,7 +76,8 @@ def _new_array(*arguments: Any) -> _Array:
 def _type(text: Any, *arguments: Any) -> _Type:
     name = text.decode("latin-1") if isinstance(text, bytes) else text
     if not isinstance(name, str) or not SIMPLE.fullmatch(name):
-        raise DataError(f"It has an array of type {str(name)[:40]!r}: not read.")
+        told = repr(name[:40]) if isinstance(name, str) else "unknown"
+        raise DataError(f"It has an array of type {told}: not read.")
     return _Type(np.dtype(name))
 
 
@@ -247,7 +248,9 @@ class Reader:
             stack.append(self._named(argument.replace(" ", ".", 1)))
         elif step == "STACK_GLOBAL":
             name, module = stack.pop(), stack.pop()
-            stack.append(self._named(f"{module}.{name}"[:400]))
+            if not isinstance(name, str) or not isinstance(module, str):
+                raise DataError("It asks for a name that is no text.")
+            stack.append(self._named(f"{module}.{name}"))
         elif step in ("PERSID", "BINPERSID"):
             if self._persistent is None:
                 raise DataError("It refers to something outside of it.")

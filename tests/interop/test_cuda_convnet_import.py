@@ -134,7 +134,9 @@ WRONG = {
     r"has 54 positions along 224": lambda: changed("conv1", modulesX=54),
     r"stride of \[4, 2\], not all alike": lambda: changed("conv1", stride=[4, 2]),
     r"pool1_neuron is taken by conv2, rnorm2": lambda: changed("rnorm2", inputs=["pool1_neuron"]),
-    r"layers of data are data, labels": lambda: changed("conv1", inputs=["data", "labels"]),
+    r"layers of data are data, labels; convolutions see 2": lambda: changed(
+        "conv1", inputs=["data", "labels"]
+    ),
     r"has no layers": lambda: None,
 }  # fmt: skip
 

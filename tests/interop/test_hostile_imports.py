@@ -3,6 +3,7 @@
 The long form of the second is ``benchmarks/mutate_imports.py``.
 """
 
+import contextlib
 import io
 import os
 import pickle
@@ -17,7 +18,7 @@ from alexnet.errors import AlexNetError, RunError
 from alexnet.interop.imports import import_file
 from alexnet.pickles import load_arrays
 from tests.interop.caffe_files import Step, alexnet, caffemodel, field, prototxt
-from tests.interop.convnet_files import checkpoint, one_tower
+from tests.interop.convnet_files import checkpoint, one_tower, pickled, two_towers
 from tests.interop.samples import (
     BESIDE,
     WIDTHS,
@@ -93,6 +94,45 @@ def test_pickles_that_take_forever_are_refused_at_once():
         with pytest.raises(AlexNetError, match=sentence):
             load_arrays(data)
     assert time.perf_counter() - started < SECONDS
+
+
+def endless() -> object:
+    """Return a value of 200 pairs whose text would have no end."""
+    pair: object = ()
+    for _ in range(200):
+        pair = (pair, pair)
+    return pair
+
+
+@pytest.mark.parametrize("name", ["name", "pool", "inputs", "stride", "neuron", "weights", "epoch"])
+def test_values_without_an_end_are_never_printed_or_compared(name, tmp_path):
+    layers = two_towers(divisor=16, classes=5)
+    for layer in layers.values():
+        if name in layer:
+            layer[name] = endless()
+    state = {"layers": layers, "epoch": endless() if name == "epoch" else 90}
+    (tmp_path / "net").write_bytes(pickled({"model_state": state}))
+    needed = name not in ("name", "epoch")
+    started = time.perf_counter()
+    with pytest.raises(RunError) if needed else contextlib.nullcontext():
+        import_file(tmp_path / "net", tmp_path / "run")
+    assert time.perf_counter() - started < SECONDS
+
+
+def test_nor_are_those_of_the_files_beside(files, tmp_path):
+    (tmp_path / "net").write_bytes(files["cuda-convnet, one tower"])
+    meta = {"data_mean": [endless()] * 3, "label_names": [endless()] * 5}
+    (tmp_path / "meta").write_bytes(pickled(meta))
+    for beside in ({"mean": tmp_path / "meta"}, {"classes": tmp_path / "meta"}):
+        with pytest.raises(RunError, match=r"no data_mean|no text"):
+            import_file(tmp_path / "net", tmp_path / "run", **beside)
+    twice = b"(" + b")" + b"2\x86" * 200
+    for data in (
+        b"\x80\x04" + twice + b"2\x93.",
+        b"\x80\x02cnumpy\ndtype\n" + twice[1:] + b"\x85R.",
+    ):
+        with pytest.raises(AlexNetError, match=r"no text|type unknown"):
+            load_arrays(data)
 
 
 def test_damaged_files_are_imported_or_refused_with_a_sentence(files, tmp_path):

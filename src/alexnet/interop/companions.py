@@ -56,7 +56,9 @@ def _meta(data: bytes) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise RunError("It has names that are no text.", "Expected cuda-convnet's batches.meta.")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def read_mean(path: Path) -> NDArray[np.float32]:
@@ -75,8 +77,10 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         if start == NPY:
             mean = _read_npy(path)
         elif start.startswith(PICKLED):
-            flat = np.asarray(_meta(file_bytes(path, most=1 << 28)).get("data_mean"), np.float32)
-            mean = flat.reshape(3, math.isqrt(flat.size // 3), -1)
+            flat = _meta(file_bytes(path, most=1 << 28)).get("data_mean")
+            if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
+                raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
+            mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)
         else:
             mean = read_binaryproto(path)
         square = mean.ndim == 3 and mean.shape[1] == mean.shape[2]

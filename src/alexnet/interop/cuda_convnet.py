@@ -57,17 +57,10 @@ def read_checkpoint(path: Path) -> Imported:
     state = _plain_keys(content.get("model_state"))
     named = _named_layers(state.get("layers"))
     _check_sizes(named, 2 * len(data))
-    first = [name for name, layer in named.items() if layer.get("type") == "data"]
-    rows = [name for name in first if any(name in _inputs(other) for other in named.values()
-                                          if other.get("type") == "conv")]  # fmt: skip
-    if len(rows) != 1:
-        raise RunError(
-            f"Its layers of data are {', '.join(first) or 'none'}.", "Expected one seen."
-        )
-    layers, image = _followed(named, rows[0])
+    layers, image = _followed(named, _images(named))
     network, weights = network_of(_usual_order(layers), Pixels(), image)
     towers = "two towers" if network.towers == 2 else "one tower"
-    epoch = state.get("epoch")
+    epoch = _simple(state.get("epoch"))
     return Imported(
         spec=network,
         weights=weights,
@@ -97,10 +90,10 @@ def _text(value: Any) -> Any:
 def _named_layers(content: Any) -> dict[str, Settings]:
     """Return the layers by name: cuda-convnet2 keeps a dictionary, the first program a list."""
     if isinstance(content, dict):
-        return {str(_text(name)): _plain_keys(layer) for name, layer in content.items()}
+        return {str(_text(name)): _settings(layer) for name, layer in content.items()}
     if not isinstance(content, list):
         raise RunError("It has no layers.", "Expected model_state with layers.")
-    layers = [_plain_keys(layer) for layer in content]
+    layers = [_settings(layer) for layer in content]
     names = [str(layer.get("name")) for layer in layers]
     for layer in layers:
         layer["inputs"] = [
@@ -108,6 +101,45 @@ def _named_layers(content: Any) -> dict[str, Settings]:
             for place in layer.get("inputs", [])
         ]
     return dict(zip(names, layers, strict=True))
+
+
+def _settings(content: Any) -> dict[str, Any]:
+    """Return a layer's settings that are numbers, text, arrays, lists of them or a neuron's.
+
+    Others are left out: a layer refers to the whole layers below it, and a value that contains
+    the same one twice, and that the same one twice, has no end when it is printed or compared.
+    """
+    found = {name: _simple(value, inside=2) for name, value in _plain_keys(content).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _simple(value: Any, inside: int = 0) -> Any:
+    """Return a value that is safe to print and to compare, or nothing."""
+    value = _text(value)
+    if isinstance(value, str | int | float | np.generic | np.ndarray):
+        return value
+    if isinstance(value, list | tuple) and inside:
+        parts = [_simple(part) for part in value[:MOST_STEPS]]
+        return parts if all(part is not None for part in parts) else None
+    if isinstance(value, dict) and inside:
+        few = list(value.items())[:MOST_STEPS]
+        return {str(_text(key)): _simple(part, inside - 1) for key, part in few}
+    return None
+
+
+def _images(named: Mapping[str, Settings]) -> str:
+    """Return the name of the layer of data that a convolution sees."""
+    data = [name for name, layer in named.items() if layer.get("type") == "data"]
+    seen = {
+        name for layer in named.values() if layer.get("type") == "conv" for name in _inputs(layer)
+    }
+    found = [name for name in data if name in seen]
+    if len(found) != 1:
+        raise RunError(
+            f"Its layers of data are {', '.join(data) or 'none'}; convolutions see {len(found)}.",
+            "Expected one.",
+        )
+    return found[0]
 
 
 def _check_sizes(named: Mapping[str, Settings], most: int) -> None:
