@@ -33,6 +33,9 @@ class Recipe:
     weight_decay: float = 5e-4  # on weights, never on biases (section 5, facts 3a)
     lr_inside_velocity: bool = True  # v keeps the rate it was built with (section 5, facts 3a)
 
+    freeze: tuple[str, ...] = ()  # layers whose weights stay as they are, and ranges of layers:
+    # ("conv1-conv5",)
+
     # The schedule of the learning rate.
     schedule: Literal["plateau", "drops", "one-cycle"] = "plateau"
     patience: int = 5  # plateau: validations without a better error; not in the paper, assumed

@@ -86,6 +86,25 @@ def test_groups_are_weights_and_biases_with_conv1_apart():
     assert decays == {"weights": 5e-4, "biases": 0, "conv1_weights": 5e-4, "conv1_biases": 0}
 
 
+def test_frozen_layers_are_in_no_group_and_nothing_moves_them():
+    """No decay, no momentum, whatever the rates: the bits stay."""
+    from alexnet.network import build, freeze
+    from alexnet.variants import CIFAR_QUICK
+
+    network = build(CIFAR_QUICK)
+    freeze(network, ["conv1", "fc64"])
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = make_optimizer(network, PAPER)
+    sizes = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
+    assert sizes == {"weights": 3, "biases": 3, "conv1_weights": 0, "conv1_biases": 0}
+    for _ in range(3):
+        network(torch.ones(2, 3, 32, 32)).square().sum().backward()
+        update(optimizer, Rates(0.1, 0.1, 0.1, 0.1), PAPER)
+    after = network.state_dict()
+    still = {name.split(".")[0] for name in after if torch.equal(after[name], before[name])}
+    assert still == {"conv1", "fc64"}
+
+
 @pytest.mark.parametrize(
     ("epoch", "weights", "biases", "conv1", "conv1_biases"),
     [

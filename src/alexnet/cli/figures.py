@@ -36,6 +36,7 @@ def figures(
         Processor threads; by default all.
     """
     from alexnet import machine
+    from alexnet.cli.evaluate import data_of
     from alexnet.cli.screen import Screen
     from alexnet.data.cache import ready
     from alexnet.data.options import Options
@@ -48,7 +49,7 @@ def figures(
     config = Run.open(run).config
     model = load(run)
     prepared = ready(
-        data or config.data,
+        data_of(config, data),
         Options(size=model.prepared),
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),

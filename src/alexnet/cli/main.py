@@ -14,6 +14,7 @@ from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.features import features
 from alexnet.cli.figures import figures
+from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
@@ -47,6 +48,7 @@ for command in (
     launch,
 ):
     app.command(command)
+app.command(import_, name="import")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -28,11 +28,16 @@ class Rates:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a)."""
+    """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a).
+
+    Parameters that need no gradient are in none of them: no decay moves them, and no momentum.
+    """
     groups: dict[str, list[nn.Parameter]] = {
         name: [] for name in ("weights", "biases", "conv1_weights", "conv1_biases")
     }
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         layer, kind = name.rsplit(".", 2)[-2:]
         group = "biases" if kind == "bias" else "weights"
         groups[f"conv1_{group}" if layer == "conv1" else group].append(parameter)
@@ -63,10 +68,12 @@ def velocity(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor
 def set_velocity(
     optimizer: torch.optim.SGD, network: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give an optimiser the velocity that `velocity` returned."""
+    """Give an optimiser the velocity that `velocity` returned; what had none begins at rest."""
     for name, parameter in network.named_parameters():
-        if name in tensors:
-            carried = torch.empty_like(parameter).copy_(tensors[name])
+        if parameter.requires_grad:
+            carried = torch.zeros_like(parameter)
+            if name in tensors:
+                carried.copy_(tensors[name])
             optimizer.state[parameter]["momentum_buffer"] = carried
 
 
