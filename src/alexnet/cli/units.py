@@ -148,6 +148,7 @@ def images_of(
     run: Path, model: "Model", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
+    from alexnet.cli.evaluate import data_of
     from alexnet.data.cache import ready
     from alexnet.data.options import Options
     from alexnet.features import Joined, Photographs
@@ -157,7 +158,7 @@ def images_of(
     if data and (files := _photographs(data)):
         return Photographs(model, files), ()
     prepared = ready(
-        data[0] if data else config.data,
+        data_of(config, data[0] if data else None),
         Options(size=model.prepared),
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),
