@@ -30,7 +30,7 @@ from alexnet.values import differences
 from alexnet.variants import NETWORKS
 
 DEFAULT_ORDER: tuple[Step, ...] = ("activation", "norm", "same_map_norm", "pool")
-USUAL_IMAGES = (227, 224)
+USUAL_IMAGES = (227, 224)  # without zeros around conv1's image, and with (facts 1c)
 MOST_LAYERS = 100  # with weights
 # What may differ from a named network that is still recognised as that one.
 APART = ("name", "classes", "pixels", "dropout", "output_std", "output_bias")
@@ -57,7 +57,7 @@ def network_of(
         What the network expects of its pixels.
     image : int, optional
         Pixels on a side of its input. Without it, one that the first fully-connected layer fits:
-        227 or 224 if they do.
+        227 if that does, 224 where conv1 pads its image.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def network_of(
     if len(blocks) > MOST_LAYERS:
         raise RunError(f"It has more than {MOST_LAYERS} layers with weights.")
     inputs = _checked_widths(convs, dense)
-    sides = [image] if image else [*USUAL_IMAGES, *range(1, LARGEST_IMAGE + 1)]
+    usual = USUAL_IMAGES[::-1] if any(_conv(convs[0]).padding) else USUAL_IMAGES
+    sides = [image] if image else [*usual, *range(1, LARGEST_IMAGE + 1)]
     flat = dense[0].layer.weight.shape[1]
     maps = convs[-1].layer.weight.shape[0]
     fitting = (side for side in sides if maps * last_side(convs, side) ** 2 == flat)
