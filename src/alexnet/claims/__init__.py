@@ -1,1 +1,1 @@
-"""The paper's claims as experiments that can be run: what is varied, what is measured, what holds."""
+"""The paper's claims as experiments: what is varied, what is measured, what holds."""

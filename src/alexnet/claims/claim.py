@@ -7,7 +7,7 @@ much, and how much must be seen to say that it holds. Nothing here knows how arm
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from alexnet.claims.statistics import Measured
 from alexnet.recipes import Recipe
@@ -171,5 +171,5 @@ def varied_fields(first: Arm, second: Arm) -> frozenset[str]:
             of_layer = parts[0] in ("convs", "dense", "weight_decays")
             found.add(".".join((kind, parts[0], *parts[2:]) if of_layer else (kind, *parts)))
     found -= {"spec.name", "recipe.name", "recipe.seed"}
-    whole = {path for path in found if any(path.startswith(f"{other}.") for other in found)}
-    return frozenset(found - whole)
+    inside = {path for path in found if any(path.startswith(f"{whole}.") for whole in found)}
+    return frozenset(found - inside)

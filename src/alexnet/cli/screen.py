@@ -130,7 +130,7 @@ class Screen:
 
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
-    views = "ten views" if result.views == 10 else "one view"
+    views = {1: "one view", 9: "nine views", 10: "ten views"}[result.views]
     from alexnet.data.wordnet import readable
 
     names = readable(result.classes)

@@ -89,7 +89,7 @@ def fit(
                     yield stopped
                     return
         split = data.held_out  # everything is saved: a signal may end the test at once
-        result = trainee.test(split, 10, watchdog.progressed)
+        result = trainee.test(split, run.config.recipe.test_views, watchdog.progressed)
         if ranks.first:
             run.write_json("test.json", {"split": split.name, **summary(result)})
         yield Tested(split.name, result)
