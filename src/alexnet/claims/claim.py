@@ -6,8 +6,8 @@ much, and how much must be seen to say that it holds. Nothing here knows how arm
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from alexnet.claims.statistics import Measured
 from alexnet.recipes import Recipe
@@ -86,6 +86,11 @@ class Check:
     rows: tuple[Row, ...]
 
     @property
+    def group(self) -> str:
+        """The word that it is asked for by: its own name."""
+        return self.name
+
+    @property
     def agrees(self) -> bool:
         """Whether every line does."""
         return all(row.agrees for row in self.rows)
@@ -117,22 +122,19 @@ class Result:
     spec: Spec
     recipe: Recipe  # its seed is `seed`
     data: dict[str, str | int]  # name, fingerprint, train and test images
-    seconds: float  # of training and testing, all attempts together
+    seconds: float  # of the attempt that finished it
     machine: str
     versions: dict[str, str]
     commit: str
     curve: tuple[Epoch, ...] = ()
     measures: dict[str, float] = field(default_factory=dict)
     capped: tuple[str, ...] = ()  # measures that the run ended before: the true value is larger
+    failed: str = ""  # why training could not go on; the network then counts as one that guesses
 
     def of(self, arm: Arm) -> bool:
         """Whether this is a run of the arm, with whatever seed that is compared."""
         same = replace(self.recipe, seed=0) == replace(arm.recipe, seed=0)
         return same and self.spec == arm.spec and self.seed != TUNING_SEED
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what JSON can hold; `values.from_json` rebuilds it."""
-        return asdict(self)
 
     def with_arms(self, *arms: str) -> Self:
         """Return the result as run for other arms."""
@@ -162,11 +164,16 @@ def varied_fields(first: Arm, second: Arm) -> frozenset[str]:
     other lacks, ``measure`` where one run is measured in two ways.
     """
     found = {"measure"} if first.measure != second.measure else set()
-    if [conv.name for conv in first.spec.convs] != [conv.name for conv in second.spec.convs]:
+    old, new = ({conv.name: conv for conv in arm.spec.convs} for arm in (first, second))
+    if list(old) != list(new):
         found.add("spec.convs")
+    for name in old.keys() & new.keys():
+        for part in ("norm", "same_map_norm", "pool"):
+            if (getattr(old[name], part) is None) != (getattr(new[name], part) is None):
+                found.add(f"spec.convs.{part}")
     kinds = ("spec", first.spec, second.spec), ("recipe", first.recipe, second.recipe)
-    for kind, old, new in kinds:
-        for path in differences(old, new):
+    for kind, before, after in kinds:
+        for path in differences(before, after):
             parts = path.split(".")
             of_layer = parts[0] in ("convs", "dense", "weight_decays")
             found.add(".".join((kind, parts[0], *parts[2:]) if of_layer else (kind, *parts)))

@@ -47,7 +47,8 @@ def in_small(spec: Spec, *, width: int = 4, image: int = 24) -> Spec:
     small = replace(spec, name=f"{spec.name}_in_small", image=image, convs=convs, dense=dense)
     before, after = _inputs(spec), _inputs(small)
     stronger = {name: math.sqrt(before[name] / after[name]) for name in before}
-    for layer in (*convs, *dense):
+    layers: tuple[Conv | Dense, ...] = (*convs, *dense)
+    for layer in layers:
         small = small.with_layers(layer.name, std=_times(layer, stronger[layer.name]))
     std = spec.output_std
     return replace(small, output_std=std and round(std * stronger[spec.output_name], 5))
@@ -83,3 +84,10 @@ def half(spec: Spec) -> Spec:
 def one_tower(spec: Spec) -> Spec:
     """Return the network with every map seen by every next one: `single` where it is `paper`."""
     return replace(spec, name=f"{spec.name}_one", towers=SINGLE.towers)
+
+
+def narrowed(spec: Spec, by: int) -> Spec:
+    """Return a network with a part of its maps and hidden units, and nothing else changed."""
+    convs = tuple(replace(c, maps=c.maps // by) for c in spec.convs)
+    dense = tuple(replace(d, units=d.units // by) for d in spec.dense)
+    return replace(spec, name=f"{spec.name}_narrow", convs=convs, dense=dense)

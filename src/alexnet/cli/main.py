@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from alexnet.cli.bench import bench
+from alexnet.cli.claims import claims
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
@@ -32,7 +33,9 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor, launch):
+for command in (
+    summary, prepare, train, evaluate, predict, claims, figures, export, bench, doctor, launch,
+):  # fmt: skip
     app.command(command)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from alexnet.claims.progress import GridProgress
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
     from alexnet.training.events import Event
@@ -75,6 +76,17 @@ class Screen:
     def verified(self, done: int, total: int) -> None:
         """Show how far a verification is."""
         self._show(f"verified {done:,} of {total:,} images", done, total, last=done == total)
+
+    def grid(self, progress: "GridProgress") -> None:
+        """Show how far a grid of runs is."""
+        left = progress.seconds_left
+        time_left = "" if left == float("inf") else f", {left / 60:,.0f} minutes left"
+        running = "".join(f"; {text}" for text in progress.running)
+        text = (
+            f"{progress.finished:,} of {progress.runs:,} runs, {progress.share:.0%} of the work"
+            f"{time_left}{running}"
+        )
+        self._show(text, progress.share, 1.0, last=False)
 
     def event(self, event: "Event") -> None:
         """Show what a training did."""
