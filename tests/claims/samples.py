@@ -27,7 +27,7 @@ FIGURE_1 = Claim(
     "the same network with tanh units.",
     paper="6 times, a four-layer network on CIFAR-10",
     first=TANH, second=RELU, switch="the activation", varied=frozenset({"spec.activation"}),
-    measure="epochs_to_25", measured="epochs to 25 % training error", share=False, ratio=True,
+    measure="epochs_to_25", measured="passes over the images until 25 % training error", share=False, ratio=True,
     paper_effect=6.0, enough=3.0,
 )  # fmt: skip
 LRN = Claim(

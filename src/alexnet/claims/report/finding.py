@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 from alexnet.claims.claim import TUNING_SEED, Arm, Claim, Result, by_seed, values_of
@@ -76,9 +75,13 @@ def changes(claim: Claim) -> list[tuple[str, str, str]]:
         ("spec", claim.first.spec, claim.second.spec),
         ("recipe", claim.first.recipe, claim.second.recipe),
     ):
-        found = {k: v for k, v in differences(old, new).items() if k not in ("name", "seed")}
-        for part, fields in groupby(found.items(), lambda item: item[0].rpartition(".")[0]):
-            rows += _rows(kind, part, dict(fields))
+        parts: dict[str, dict[str, tuple[Any, Any]]] = {}
+        for path, both in differences(old, new).items():
+            part, _, field = path.rpartition(".")
+            if field not in ("name", "seed"):
+                parts.setdefault(part, {})[path] = both
+        for part, fields in sorted(parts.items()):
+            rows += _rows(kind, part, fields)
     return rows
 
 

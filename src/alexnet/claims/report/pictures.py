@@ -17,7 +17,7 @@ from alexnet.claims.report.markup import element
 
 Curve = list[tuple[float, float]]  # (epoch, error)
 
-WIDTH, HEIGHT = 360, 250
+WIDTH, HEIGHT, TOP = 360, 250, 42  # TOP: where axes end, under two rows of text
 ARMS = ("first", "second")  # the classes of both arms: first is dashed, second is solid
 LETTER = 6.2  # the mean width of a letter at the pictures' type size
 
@@ -52,8 +52,8 @@ def _values(finding: Finding) -> list[Element]:
     claim, comparison = finding.claim, finding.comparison
     places = (86.0, 168.0)
     every = [m.value for _, *both in comparison.pairs for m in both]
-    axis = around(every, HEIGHT - 48, 26, log=claim.ratio)
-    drawn = [_text(4, 12, _shortened(claim.measured, 34))]
+    axis = around(every, HEIGHT - 48, TOP, log=claim.ratio)
+    drawn = [_text(4, 12, _shortened(words.capital(claim.measured), 54))]
     drawn += _upright(axis, 46, claim.share, ticks_to=200)
     for _, first, second in comparison.pairs:
         ends = axis.at(first.value), axis.at(second.value)
@@ -80,10 +80,10 @@ def _differences(finding: Finding) -> list[Element]:
         for _, a, b in comparison.pairs
     ]
     values = [none, *paper, low, high, *(value for value, *_ in each)]
-    axis = around(values, HEIGHT - 48, 26, log=claim.ratio)
+    axis = around(values, HEIGHT - 48, TOP, log=claim.ratio)
     points = claim.share and not claim.ratio
     title = "ratio" if claim.ratio else "difference, points" if points else "difference"
-    drawn = [_text(WIDTH - 4, 12, title, "end")]
+    drawn = [_text(WIDTH - 4, 28, title, "end")]
     drawn += _upright(axis, 258, claim.share, points=True, times=claim.ratio)
     drawn.append(_line(258, axis.at(none), WIDTH - 4, axis.at(none), "zero"))
     for number in paper:
@@ -176,7 +176,7 @@ def _curves(claim: Claim, field: str, arms: list[list[Curve]]) -> Element:
     every = [line for arm in arms for line in arm if line]
     right = Axis(0, max(line[-1][0] for line in every), 46, WIDTH - 34)
     low, high = (0.0, max(y for line in every for _, y in line)) if line_of_paper else _end(every)
-    up = Axis(low, high + (high - low) * 0.05, HEIGHT - 36, 40)
+    up = Axis(low, high + (high - low) * 0.05, HEIGHT - 36, TOP)
     drawn = _upright(up, right.start, share=True, ticks_to=right.end)
     for tick in right.ticks(6):
         drawn.append(_text(right.at(tick), HEIGHT - 20, f"{tick:g}", "middle", "tick"))

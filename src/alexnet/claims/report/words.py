@@ -1,6 +1,7 @@
 """Numbers and verdicts as text: the same words in the page, in Markdown, and in pictures' texts."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from alexnet.claims.claim import Claim, Result
@@ -27,7 +28,7 @@ def number(value: float, share: bool) -> str:
 
 def measured(value: Measured, share: bool) -> str:
     """Return what a run gave; a stopped one says so."""
-    return f"{'over ' if value.capped else ''}{number(value.value, share)}"
+    return f"{'more than ' if value.capped else ''}{number(value.value, share)}"
 
 
 def amount(effect: float, claim: Claim, *, unit: bool = True, exact: bool = False) -> str:
@@ -138,20 +139,30 @@ def cautions(finding: Finding) -> list[tuple[str, str]]:
     """Return what a reader must know before believing the verdict: a word, and sentences."""
     claim, comparison = finding.claim, finding.comparison
     said = [("Confounded. ", CONFOUNDED)] if claim.confounded else []
-    for arm, count in zip((claim.first, claim.second), comparison.capped, strict=True):
-        if count:
+    arms = ((claim.first, finding.first), (claim.second, finding.second))
+    for (arm, runs), count in zip(arms, comparison.capped, strict=True):
+        of = f"of {comparison.seeds} runs of {arm.name}"
+        failed = [runs[seed] for seed, *_ in comparison.pairs if runs[seed].failed]
+        if failed:
+            said.append((
+                "Diverged. ",
+                f"{len(failed)} {of} could not be trained to their end and count as networks that "
+                "guess. Differences to them are no small variations about a mean, as the interval "
+                f"takes them to be. {failed[0].failed}",
+            ))  # fmt: skip
+        if count > len(failed):
             said.append((
                 "Stopped. ",
-                f"{count} of {comparison.seeds} runs of {arm.name} ended before they got there. "
-                f"Each counts with what it had by then: the true {claim.measured} of {arm.name} is "
-                "more, and nobody knows how much.",
+                f"{count - len(failed)} {of} ended before they got there. "
+                f"Each counts with what it had by then: the true number of {claim.measured} is "
+                "larger, and nobody knows by how much.",
             ))  # fmt: skip
     if comparison.left_out:
         listed = ", ".join(map(str, comparison.left_out))
         said.append((
             "Left out. ",
             f"Of seed{'s' * (len(comparison.left_out) > 1)} {listed} one arm has no finished run, "
-            "or a run that gave no number (it diverged).",
+            "or a run that gave no number.",
         ))  # fmt: skip
     return said
 
@@ -195,9 +206,16 @@ def anchor(name: str) -> str:
     return "claim-" + "".join(c if c.isalnum() else "-" for c in name)
 
 
+def capital(text: str) -> str:
+    """Return a text with a capital first, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def section(text: str) -> str:
-    """Return where a claim stands: a bare number is a section of the paper."""
-    return f"section {text}" if text[:1].isdigit() else text
+    """Return where a claim stands: bare numbers are sections of the paper."""
+    if not text[:1].isdigit():
+        return text
+    return f"section{'s' * bool(re.match(r'[0-9.]+, [0-9]', text))} {text}"
 
 
 def seeds(finding: Finding) -> str:
@@ -231,7 +249,7 @@ def numbers(finding: Finding) -> list[tuple[str, str]]:
     rows = [
         (
             arm.name,
-            f"{'over ' if capped else ''}{number(mean, claim.share)} {claim.measured} ({kind})",
+            f"{'more than ' if capped else ''}{number(mean, claim.share)} {claim.measured} ({kind})",
         )
         for arm, mean, capped in means
     ]
@@ -240,7 +258,7 @@ def numbers(finding: Finding) -> list[tuple[str, str]]:
 
 def varied(claim: Claim) -> str:
     """Return in words what differs, and the learning rates where each arm has its own."""
-    text = f"{claim.switch[:1].upper()}{claim.switch[1:].rstrip('.')}."
+    text = f"{capital(claim.switch.rstrip('.'))}."
     for arm in (claim.first, claim.second):
         if arm.rates:
             grid = ", ".join(f"{rate:g}" for rate in arm.rates)
@@ -324,4 +342,4 @@ def tried(finding: Finding) -> Table:
     rows: list[tuple[str, ...]] = [
         (name, f"{rate:g}", measured(value, claim.share)) for name, rate, value in finding.tried
     ]
-    return ("Arm", "Learning rate", claim.measured.capitalize()), rows
+    return ("Arm", "Learning rate", capital(claim.measured)), rows
