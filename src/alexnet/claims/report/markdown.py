@@ -56,8 +56,8 @@ def _summary(shown: Iterable[Finding | Check]) -> str:
     rows = []
     for one in shown:
         if isinstance(one, Check):
-            right = f"{sum(row.agrees for row in one.rows)} of {len(one.rows)} agree"
-            rows.append((plain(one.name), "", right, "", _agreement(one.agrees)))
+            row = (plain(one.name), "stated", words.agreeing(one), "", _agreement(one.agrees))
+            rows.append(row)
             continue
         rows.append((
             plain(one.claim.name),
@@ -85,7 +85,7 @@ def _claim(finding: Finding, command: str) -> list[str]:
             ],
         ),
         *(f"**{head.strip()}** {plain(text)}" for head, text in words.cautions(finding)),
-        f"What was varied: {plain(words.varied(claim))}",
+        plain(words.varied(claim)),
     ]
     blocks += [
         plain(claim.note),
@@ -111,6 +111,6 @@ def _check(check: Check) -> list[str]:
     return [
         f"## {plain(check.sentence)}",
         f"{plain(check.name)}, {plain(words.section(check.section))}",
-        f"{_agreement(check.agrees)}. {words.CHECKED}",
+        f"{_agreement(check.agrees)}: {words.checked(check)}",
         table(("What", "Stated", "Computed here", "Verdict", "Note"), rows),
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from alexnet.claims.claim import Check
+from alexnet.claims.claim import Check, Row
 from alexnet.claims.report import pictures, words
 from alexnet.claims.report.finding import Finding, changes
 from alexnet.claims.report.markup import Child, element, written
@@ -108,8 +108,7 @@ def _summary_row(one: Finding | Check) -> tuple[tuple[Child, ...], ...]:
     link = element("a", named.name, href=f"#{words.anchor(named.name)}")
     first = (link, element("span", named.sentence, class_="sentence"))
     if isinstance(one, Check):
-        right = sum(row.agrees for row in one.rows)
-        return first, ("stated",), (f"{right} of {len(one.rows)} agree",), (_agreement(one.agrees),)
+        return first, ("stated",), (words.agreeing(one),), (_agreement(one.agrees),)
     here = (words.effect(one), element("span", words.spread(one), class_="spread"))
     warning = element("span", "confounded", class_="spread") if one.claim.confounded else None
     verdict = (_badge(one.comparison.verdict), warning)
@@ -233,15 +232,18 @@ def _runs(finding: Finding) -> list[Element]:
 
 def _check(check: Check) -> Element:
     """Return the section of a claim that is arithmetic."""
-    rows = [(r.what, r.stated, r.ours, _agreement(r.agrees), r.note) for r in check.rows]
-    if not any(row.note for row in check.rows):
-        rows = [row[:-1] for row in rows]  # type: ignore[misc]
-    heads = ("What", "Stated", "Computed here", "Verdict", "Note")[: len(rows[0])]
+    rows = [((r.what,), (r.stated,), (r.ours,), _lines(r)) for r in check.rows]
     return element(
         "section",
         *_heading(check.name, check.section, check.sentence),
-        element("p", _agreement(check.agrees), " ", words.CHECKED, class_="verdict-line"),
-        _table(f"{check.name}: what was checked", heads, rows),
+        element("p", _agreement(check.agrees), " ", words.checked(check), class_="verdict-line"),
+        _stacked(("What", "Stated", "Computed here", "Verdict"), rows),
         id=words.anchor(check.name),
         class_="holds" if check.agrees else "reversed",
     )
+
+
+def _lines(row: Row) -> tuple[Child, ...]:
+    """Return whether a line agrees, with what there is to say about it."""
+    note = element("span", row.note, class_="note") if row.note else None
+    return _agreement(row.agrees), note

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from alexnet.claims.claim import Claim, Result
+from alexnet.claims.claim import Check, Claim, Result
 from alexnet.claims.report.finding import Finding
 from alexnet.claims.statistics import Comparison, Measured, Verdict, compare
 
@@ -197,7 +197,6 @@ CONFOUNDED = (
     "More than the switch differs between these two, as it did in the paper. What is measured here "
     "cannot be put down to the switch alone."
 )
-CHECKED = "Arithmetic: computed here from the network itself, and compared with what is stated."
 TRIED = "Learning rates tried for each, with a seed that is not among those compared:"
 
 
@@ -216,6 +215,16 @@ def section(text: str) -> str:
     if not text[:1].isdigit():
         return text
     return f"section{'s' * bool(re.match(r'[0-9.]+, [0-9]', text))} {text}"
+
+
+def agreeing(check: Check) -> str:
+    """Return how many lines of a check agree."""
+    return f"{sum(row.agrees for row in check.rows)} of {len(check.rows)} agree"
+
+
+def checked(check: Check) -> str:
+    """Return what a check is, and how it came out."""
+    return f"Computed here, not trained for. Of what is stated, {agreeing(check)}."
 
 
 def seeds(finding: Finding) -> str:
@@ -244,21 +253,19 @@ def numbers(finding: Finding) -> list[tuple[str, str]]:
     claim, comparison = finding.claim, finding.comparison
     if not comparison.pairs:
         return [("Rule", rule(claim))]
-    means = zip((claim.first, claim.second), comparison.means, comparison.capped, strict=True)
     kind = "geometric mean" if claim.ratio else "mean"
-    rows = [
-        (
-            arm.name,
-            f"{'more than ' if capped else ''}{number(mean, claim.share)} {claim.measured} ({kind})",
-        )
-        for arm, mean, capped in means
-    ]
+    rows = []
+    for arm, mean, capped in zip(
+        (claim.first, claim.second), comparison.means, comparison.capped, strict=True
+    ):
+        value = measured(Measured(mean, capped=bool(capped)), claim.share)
+        rows.append((arm.name, f"{value} {claim.measured} ({kind})"))
     return [*rows, ("Rule", rule(claim))]
 
 
 def varied(claim: Claim) -> str:
     """Return in words what differs, and the learning rates where each arm has its own."""
-    text = f"{capital(claim.switch.rstrip('.'))}."
+    text = f"Differs: {claim.switch.rstrip('.')}."
     for arm in (claim.first, claim.second):
         if arm.rates:
             grid = ", ".join(f"{rate:g}" for rate in arm.rates)
