@@ -124,12 +124,15 @@ def test_runs_that_diverged_are_counted_and_said_to_be():
 
 def test_learning_rates_that_were_tried_are_told_apart_from_the_runs_compared():
     finding = found(FIGURE_1, figure_1_results(np.random.default_rng(7)))
-    assert finding.tried == (
-        ("tanh", 0.001, Measured(37.0)),
-        ("tanh", 0.004, Measured(40.0)),
-        ("ReLU", 0.001, Measured(12.0)),
-    )
+    assert [(name, rate, value.value) for name, rate, value in finding.tried] == [
+        ("tanh", 0.001, 37.0), ("tanh", 0.004, 38.5), ("tanh", 0.016, 40.0),
+        ("ReLU", 0.001, 12.0), ("ReLU", 0.004, 7.0), ("ReLU", 0.016, 9.0),
+    ]  # fmt: skip
     assert finding.comparison.seeds == 5
+    said = words.varied(finding)
+    assert "tanh: 0.001, its best of 0.001, 0.004, 0.016, at an end of them." in said
+    assert "ReLU: 0.004, its best of 0.001, 0.004, 0.016." in said
+    assert "best" not in words.varied(found(FIGURE_1, []))
 
 
 def test_changes_are_one_row_for_a_part_that_one_arm_lacks():

@@ -7,9 +7,8 @@ from alexnet.claims.report import words
 from alexnet.claims.report.finding import Finding, changes
 from alexnet.claims.statistics import Verdict
 
-MARKS = str.maketrans(
-    {mark: f"\\{mark}" for mark in "\\`*_[]<>|#~"}
-)  # Markdown's own, taken as text
+# Markdown's own signs, taken as text.
+MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#~"})
 
 
 def document(shown: Sequence[Finding | Check], command: str, notes: Sequence[str]) -> str:
@@ -85,7 +84,7 @@ def _claim(finding: Finding, command: str) -> list[str]:
             ],
         ),
         *(f"**{head.strip()}** {plain(text)}" for head, text in words.cautions(finding)),
-        plain(words.varied(claim)),
+        plain(words.varied(finding)),
     ]
     blocks += [
         plain(claim.note),

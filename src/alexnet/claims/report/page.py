@@ -208,7 +208,7 @@ def _varied(finding: Finding) -> list[Element]:
     if len(rows) > MANY:
         table = element("details", element("summary", f"All {len(rows)} fields"), table)
     note = element("p", claim.note) if claim.note else None
-    parts = (element("h3", "What was varied"), element("p", words.varied(claim)), note, table)
+    parts = (element("h3", "What was varied"), element("p", words.varied(finding)), note, table)
     return [part for part in parts if part is not None]
 
 

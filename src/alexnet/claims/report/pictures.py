@@ -41,9 +41,9 @@ def pairs(finding: Finding) -> Element:
     return picture(told, *_values(finding), *_differences(finding))
 
 
-def picture(told: str, *children: Element, height: int = HEIGHT) -> Element:
+def picture(told: str, *children: Element) -> Element:
     """Return an SVG with the text that stands for it where it cannot be seen."""
-    box = f"0 0 {WIDTH} {height}"
+    box = f"0 0 {WIDTH} {HEIGHT}"
     return element("svg", *children, viewBox=box, role="img", aria_label=told)
 
 

@@ -84,42 +84,48 @@ def open_below(comparison: Comparison) -> bool:
 
 def rule(claim: Claim) -> str:
     """Return the claim's rule, as it stood before its runs."""
-    none = "1" if claim.ratio else "0"
-    size = (
-        f", and the mean reaches {amount(claim.enough, claim, exact=True)}" if claim.enough else ""
-    )
-    what = "ratio" if claim.ratio else "difference"
+    what, way = ("ratio", "over") if claim.ratio else ("difference", "minus")
+    size = f", and the mean reaches {_enough(claim)}" if claim.enough else ""
     return (
-        f"Holds when the whole 95 % interval of the {what}, “{claim.first.name}” "
-        f"{'over' if claim.ratio else 'minus'} “{claim.second.name}”, is above {none}{size}."
+        f"Holds when the whole 95 % interval of the {what}, “{claim.first.name}” {way} "
+        f"“{claim.second.name}”, is above {_none(claim)}{size}."
     )
+
+
+def _enough(claim: Claim) -> str:
+    return amount(claim.enough or 0, claim, exact=True)
+
+
+def _none(claim: Claim) -> str:
+    """Return the effect that is none."""
+    return "1" if claim.ratio else "0"
 
 
 def reason(finding: Finding) -> str:
     """Return in a sentence or two why the verdict is what it is."""
     claim, comparison = finding.claim, finding.comparison
-    none = "1" if claim.ratio else "0"
-    here = f"{claim.measured}: smaller for “{claim.first.name}”"
-    high = comparison.interval[1]
-    return {
-        Verdict.HOLDS: "The whole interval is on the side that the paper claims"
-        + (
-            f", and the mean reaches {amount(claim.enough, claim, exact=True)}."
-            if claim.enough
-            else "."
-        ),
-        Verdict.DIRECTION: "The whole interval is on the side that the paper claims, but the mean "
-        f"does not reach {amount(claim.enough or 0, claim, exact=True)}.",
-        Verdict.NOT_SEEN: f"The interval contains {none}: these runs cannot tell the effect from "
-        "chance. "
-        + (
-            f"An effect of up to {amount(high, claim)} is not ruled out."
-            if math.isfinite(high)
-            else "They were stopped too early to say how large it may be."
-        ),
-        Verdict.REVERSED: f"The whole interval is on the other side ({here}).",
-        Verdict.TOO_FEW: "A verdict needs at least two seeds that both arms have finished.",
-    }[comparison.verdict]
+    high, claimed = comparison.interval[1], "The whole interval is on the side that is claimed"
+    match comparison.verdict:
+        case Verdict.HOLDS:
+            size = f", and the mean reaches {_enough(claim)}" if claim.enough else ""
+            return f"{claimed}{size}."
+        case Verdict.DIRECTION:
+            mean = "the mean, a lower bound," if comparison.bound else "the mean"
+            return f"{claimed}, but {mean} does not reach {_enough(claim)}."
+        case Verdict.REVERSED:
+            return (
+                f"The whole interval is on the other side: “{claim.first.name}” has the smaller "
+                f"number ({claim.measured})."
+            )
+        case Verdict.TOO_FEW:
+            return "A verdict needs at least two seeds that both arms have finished."
+    size = (
+        f"An effect of up to {amount(high, claim)} is not ruled out."
+        if math.isfinite(high)
+        else "They were stopped too early to say how large it may be."
+    )
+    text = f"The interval contains {_none(claim)}: these runs cannot tell the effect from chance."
+    return f"{text} {size}"
 
 
 def against_paper(finding: Finding) -> str:
@@ -263,13 +269,18 @@ def numbers(finding: Finding) -> list[tuple[str, str]]:
     return [*rows, ("Rule", rule(claim))]
 
 
-def varied(claim: Claim) -> str:
+def varied(finding: Finding) -> str:
     """Return in words what differs, and the learning rates where each arm has its own."""
+    claim = finding.claim
     text = f"Differs: {claim.switch.rstrip('.')}."
     for arm in (claim.first, claim.second):
-        if arm.rates:
-            grid = ", ".join(f"{rate:g}" for rate in arm.rates)
-            text += f" Learning rate of {arm.name}: {arm.recipe.lr:g}, its best of {grid}."
+        rates = [rate for name, rate, _ in finding.tried if name == arm.name]
+        if rates:
+            end = arm.recipe.lr in (min(rates), max(rates))
+            text += (
+                f" Learning rate of {arm.name}: {arm.recipe.lr:g}, its best of "
+                f"{', '.join(f'{rate:g}' for rate in rates)}{', at an end of them' * end}."
+            )
     return text
 
 
