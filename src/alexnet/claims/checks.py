@@ -1,6 +1,7 @@
 """The claims that are arithmetic: what the paper counts, and why halving is an ensemble."""
 
 import itertools
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from alexnet.spec import Spec
 from alexnet.variants import AS_RUN, PAPER, SINGLE, with_input
 
 HIDDEN = 10  # units of the ensemble that is enumerated: 1,024 networks
+NETWORKS = 20  # random ones
 TOLERANCE = 1e-12  # of float64 sums over a thousand networks
 
 
@@ -99,13 +101,14 @@ def first_side(spec: Spec) -> int:
     return next(layer.size for layer in spec.layers() if layer.name == "conv1")
 
 
-def halving(seed: int = 0) -> Check:
+def halving() -> Check:
     """Section 4.2: multiplying by a half is the geometric mean of all thinned networks.
 
     True to the last bit for one hidden layer under a softmax: its logits are linear in the mask.
     With two hidden layers it is an approximation, and how good is shown as well.
     """
-    one, two = ensemble(layers=1, seed=seed), ensemble(layers=2, seed=seed)
+    one = max(ensemble(layers=1, seed=seed) for seed in range(NETWORKS))
+    two = fmean(ensemble(layers=2, seed=seed) for seed in range(NETWORKS))
     return Check(
         name="dropout-identity",
         section="4.2",
@@ -113,15 +116,15 @@ def halving(seed: int = 0) -> Check:
         "geometric mean of the predictions of all its thinned networks.",
         rows=(
             Row(
-                what=f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} networks: largest "
-                "difference of a probability",
+                what=f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} thinned networks of "
+                f"{NETWORKS} random ones: largest difference of a probability",
                 stated="0",
                 ours=f"{one:.1e}",
                 agrees=one < TOLERANCE,
                 note="float64",
             ),
             Row(
-                what="two hidden layers of 5 units, 1,024 networks: the same",
+                what=f"two hidden layers of {HIDDEN // 2} units: the same, mean of {NETWORKS}",
                 stated="a reasonable approximation",
                 ours=f"{two:.1e}",
                 agrees=TOLERANCE < two < 0.1,
@@ -131,7 +134,7 @@ def halving(seed: int = 0) -> Check:
     )
 
 
-def ensemble(layers: int, seed: int = 0, classes: int = 4) -> float:
+def ensemble(layers: int, seed: int, classes: int = 4) -> float:
     """Return how far halving is from the geometric mean of all thinned networks, in float64.
 
     A random network of `layers` hidden layers with `HIDDEN` ReLUs together, on one input: each of

@@ -53,8 +53,8 @@ def _dropping(recipe: Recipe, *drops: float, **changes: object) -> Recipe:
 # The paper's rule without a watched split: what is compared is not chosen by the test images.
 _SMALL = _dropping(
     PAPER_RECIPE, 0.75, 0.9,
-    name="small", epochs=24, batch_size=64, compile=False, log_every=1, checkpoint_every=400,
-    validate_every=4,
+    name="small", epochs=10, batch_size=64, compile=False, log_every=1, checkpoint_every=400,
+    validate_every=2,
 )  # fmt: skip
 _BARE = {"weight_decay": 0.0, "crop": "centre", "mirror": False, "colour_noise": 0.0}
 
@@ -74,8 +74,7 @@ _LOCAL_11 = _dropping(_LOCAL, 430 / 450, 440 / 450, epochs=450, weight_decays=_d
 
 _FIVE = in_small(replace(PAPER, classes=10).with_layers(*STRONGER, std=0.03))
 _SMALL_LOCAL = _SMALL.with_(
-    **{name: getattr(_LOCAL, name) for name in ("lr", "bias_lr", "weight_decay", "colour_noise")},
-    test_views=1,
+    lr=0.003, bias_lr=2.0, weight_decay=0.0, colour_noise=0.0, validate_every=4
 )
 SMALL = Scale(
     name="small",
@@ -83,21 +82,23 @@ SMALL = Scale(
     data="cifar10",
     size=32,
     raw=True,
-    images=(5_000, 10_000),
-    seeds=3,
+    images=(10_000, 10_000),
+    seeds=4,
     plain=Trained(spec=_FIVE, recipe=_SMALL),
     five=Trained(spec=_FIVE, recipe=_SMALL),
     printed=in_small(replace(PAPER, classes=10)),
-    dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(drops=(), epochs=24)),
-    four=Trained(spec=FOUR_LAYERS, recipe=_SMALL.with_(drops=(), lr=0.003, epochs=80, **_BARE)),
+    dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(drops=(), validate_every=1)),
+    four=Trained(
+        spec=FOUR_LAYERS, recipe=_SMALL.with_(drops=(), epochs=100, validate_every=100, **_BARE)
+    ),
     rates=(0.001, 0.003, 0.01),
     without=Trained(
         spec=narrowed(LOCAL_13, 2),
-        recipe=_SMALL_LOCAL.with_(epochs=8, weight_decays=_decays(0.004)),
+        recipe=_SMALL_LOCAL.with_(epochs=4, weight_decays=_decays(0.004)),
     ),
     with_lrn=Trained(
         spec=narrowed(LOCAL_11, 2),
-        recipe=_SMALL_LOCAL.with_(epochs=26, weight_decays=_decays(0.01)),
+        recipe=_SMALL_LOCAL.with_(epochs=12, weight_decays=_decays(0.01)),
     ),
 )
 

@@ -63,7 +63,9 @@ def perform(task: Task) -> Result:
     """
     begun = time.monotonic()
     data = open_prepared(task.data)
-    recipe = replace(task.recipe, threads=task.threads)
+    several = f"test_error_{task.recipe.test_views}_views" in task.measures
+    views = task.recipe.test_views if several else 1
+    recipe = replace(task.recipe, threads=task.threads, test_views=views)
     run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
     order = training_order(recipe, len(data.splits["train"]))
     try:
@@ -76,7 +78,7 @@ def perform(task: Task) -> Result:
     measures |= tested
     if failed:
         counts = data.manifest.class_counts[data.held_out.name]
-        measures |= as_guessing(1 - max(counts) / sum(counts), recipe)
+        measures |= as_guessing(1 - max(counts) / sum(counts), task.recipe)
         capped = ("epochs_to_25", "epochs_to_converge")
     elif "gap" in task.measures:
         of_training = _error_on(data.splits["train"], load(run.folder))
@@ -206,7 +208,7 @@ def measured(
 
 def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
     """Return the measures of a network that only guesses: it cannot be trained this way."""
-    views = {f"test_error_{recipe.test_views}_views": error} if recipe.test_views > 1 else {}
+    views = {f"test_error_{recipe.test_views}_views": error}
     epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
 
