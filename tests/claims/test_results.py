@@ -8,7 +8,7 @@ import pytest
 from alexnet.claims.claim import TUNING_SEED, Epoch, Measured, Result, by_seed, values_of
 from alexnet.claims.experiments import claims_at
 from alexnet.claims.results import append, key_of, named, read
-from alexnet.claims.runner import left_of, tasks_of, told, tuned
+from alexnet.claims.runner import Named, left_of, tasks_of, told, tuned
 from alexnet.claims.scale import SMALL
 
 RELU = claims_at(SMALL)[0]
@@ -97,23 +97,23 @@ def test_values_are_by_seed_and_say_which_are_bounds():
 
 def test_each_arm_gets_the_rate_that_was_soonest():
     def trial(arm, lr, epochs, **more):
-        slower = replace(arm, recipe=arm.recipe.with_(lr=lr))
-        return result(slower, TUNING_SEED, measures={"epochs_to_25": epochs}, **more)
+        tried = replace(arm, recipe=arm.trial(lr))
+        return result(tried, TUNING_SEED, measures={"epochs_to_25": epochs}, **more)
 
-    last = (Epoch(epoch=80, loss=1.0, train_error=0.3),)
+    last = (Epoch(epoch=8, loss=1.0, train_error=0.3),)
     runs = [
-        trial(RELU.first, 0.001, 80.0), trial(RELU.first, 0.003, 80.0, curve=last),
-        trial(RELU.first, 0.01, 80.0, failed="It diverged.", curve=()),
-        trial(RELU.second, 0.001, 20.0), trial(RELU.second, 0.003, 14.5, capped=()),
-        trial(RELU.second, 0.01, 30.0),
+        trial(RELU.first, 0.002, 8.0), trial(RELU.first, 0.004, 8.0, curve=last),
+        trial(RELU.first, 0.016, 8.0, failed="It diverged.", curve=()),
+        trial(RELU.second, 0.002, 8.0), trial(RELU.second, 0.004, 6.5, capped=()),
+        trial(RELU.second, 0.008, 7.5, capped=()),
     ]  # fmt: skip
     (claim,) = tuned([RELU], runs)
-    assert (claim.first.recipe.lr, claim.second.recipe.lr) == (0.003, 0.003)
+    assert (claim.first.recipe.lr, claim.second.recipe.lr) == (0.004, 0.004)
     assert claim.first.rates == RELU.first.rates
 
 
 def test_arms_that_are_the_same_run_are_made_once(setting):
-    same = [("a/x", "test_error", RELU.first), ("b/y", "gap", RELU.first)]
+    same = [Named("a/x", "test_error", RELU.first), Named("b/y", "gap", RELU.first)]
     (task,) = tasks_of(same, [0], setting)
     assert task.arms == ("a/x", "b/y")
     assert task.measures == {"test_error", "gap"}

@@ -102,18 +102,17 @@ def planned(
     the machine seems to be the next time.
     """
     claims = with_classes(claims, len(setting.data.classes))
-    images = len(setting.data.splits["train"])
     trials = tasks_of(rate_trials(claims), [TUNING_SEED], setting)
     one = tasks_of(arms_of(claims), [0], setting)
     speeds = speeds_of([*trials, *one], setting.threads)
     if seconds is not None:
-        costs = [cost_of(tasks, images, speeds, setting.workers).seconds for tasks in (trials, one)]
+        costs = [cost_of(tasks, speeds, setting.workers).seconds for tasks in (trials, one)]
         seeds, share = _kept(setting.out, claims, seconds, fitting(seconds, *costs))
         claims = shortened(claims, share) if share < 1 else claims
         trials = tasks_of(rate_trials(claims), [TUNING_SEED], setting)
     tasks = [*trials, *tasks_of(arms_of(claims), range(seeds), setting)]
     left = left_of(tasks, results_file.read(setting.out / results_file.FILE))
-    return claims, seeds, cost_of(left, images, speeds, setting.workers)
+    return claims, seeds, cost_of(left, speeds, setting.workers)
 
 
 def _kept(
@@ -133,9 +132,9 @@ def _kept(
     return int(seeds), float(share)
 
 
-def cost_of(tasks: Sequence[Task], images: int, speeds: dict[Spec, float], workers: int) -> Cost:
-    """Return what runs over `images` training images cost at measured speeds."""
-    seen = [task.recipe.epochs * images for task in tasks]
+def cost_of(tasks: Sequence[Task], speeds: dict[Spec, float], workers: int) -> Cost:
+    """Return what runs cost at measured speeds; those that end early, as if they did not."""
+    seen = [task.recipe.epochs * task.images for task in tasks]
     alone = sum(n / speeds[task.spec] for n, task in zip(seen, tasks, strict=True))
     return Cost(len(tasks), sum(seen), BESIDE * alone / workers)
 

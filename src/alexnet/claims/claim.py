@@ -30,6 +30,12 @@ class Arm:
     # that differ in this alone are one run, measured in two ways (one view, ten views)
     rates: tuple[float, ...] = ()  # learning rates of which each arm gets its own best, chosen with
     # `TUNING_SEED`; once it is chosen, `recipe.lr` is the best one
+    trial_epochs: float | None = None  # of the runs that choose it; None: as many as of the others
+
+    def trial(self, rate: float) -> Recipe:
+        """Return how a run is trained that tries a rate."""
+        epochs = self.trial_epochs or self.recipe.epochs
+        return self.recipe.with_(lr=rate, seed=TUNING_SEED, epochs=epochs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +63,7 @@ class Claim:
     ratio: bool = False  # compared as first / second; else as first - second
     paper_effect: float | None = None  # 0.014 for 1.4 points, 6.0 for six times; None: no number
     enough: float | None = None  # the effect from which on it holds in size too; None: any above 0
+    whole: bool = False  # on all training images, whatever part of them the scale takes
     confounded: bool = False  # more than the switch differs, as it did in the paper
     note: str = ""  # what confounds it, or how this scale departs from the paper
 

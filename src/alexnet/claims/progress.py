@@ -62,8 +62,8 @@ class Grid:
 
 
 def work(task: Task) -> float:
-    """Return what a run costs: multiplications for an image, times epochs."""
-    return task.spec.macs * task.recipe.epochs
+    """Return what a run costs: the multiplications of all its images."""
+    return task.spec.macs * task.recipe.epochs * task.images
 
 
 def last_epoch(metrics: Path) -> float:

@@ -36,6 +36,7 @@ class Setting:
     """With what a grid of runs is made; nothing of it changes a result."""
 
     data: PreparedData
+    whole: PreparedData | None = None  # for claims that want all images, where `data` is a part
     out: Path
     workers: int  # processes
     threads: int | None = 1  # of each; None: PyTorch's choice
@@ -92,41 +93,49 @@ def with_classes(claims: Iterable[Claim], classes: int) -> tuple[Claim, ...]:
     return tuple(replace(c, first=changed(c.first), second=changed(c.second)) for c in claims)
 
 
-Named = tuple[str, str, Arm]  # "relu/tanh", the measure that is asked for, the arm
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An arm of a claim, and what is asked of it."""
+
+    name: str  # "relu/tanh"
+    measure: str
+    arm: Arm
+    whole: bool = False  # on all images
 
 
 def arms_of(claims: Iterable[Claim]) -> Iterator[Named]:
     """Yield both arms of each claim."""
     for claim in claims:
         for arm in (claim.first, claim.second):
-            yield f"{claim.name}/{arm.name}", claim.measure_of(arm), arm
+            yield Named(f"{claim.name}/{arm.name}", claim.measure_of(arm), arm, claim.whole)
 
 
 def rate_trials(claims: Iterable[Claim]) -> Iterator[Named]:
     """Yield each arm that has rates to choose from, at each of them."""
-    for name, measure, arm in arms_of(claims):
-        for rate in arm.rates:
-            trial = replace(arm, recipe=arm.recipe.with_(lr=rate))
-            yield f"{name} at {rate:g}", measure, trial
+    for one in arms_of(claims):
+        for rate in one.arm.rates:
+            trial = replace(one.arm, recipe=one.arm.trial(rate))
+            yield replace(one, name=f"{one.name} at {rate:g}", arm=trial)
 
 
 def tasks_of(arms: Iterable[Named], seeds: Iterable[int], setting: Setting) -> list[Task]:
     """Return the runs of some arms with some seeds, each once, whoever asks for it."""
     arms = list(arms)
     found: dict[str, Task] = {}
-    fingerprint = setting.data.manifest.fingerprint
     for seed in seeds:
-        for name, measure, arm in arms:
-            recipe = arm.recipe.with_(seed=seed)
-            key = key_of(arm.spec, recipe, fingerprint)
+        for one in arms:
+            spec, recipe = one.arm.spec, one.arm.recipe.with_(seed=seed)
+            data = setting.whole if one.whole and setting.whole else setting.data
+            key = key_of(spec, recipe, data.manifest.fingerprint)
             known = found.get(key)
             found[key] = Task(
                 key=key,
-                arms=(*(known.arms if known else ()), name),
-                spec=arm.spec,
+                arms=(*(known.arms if known else ()), one.name),
+                spec=spec,
                 recipe=recipe,
-                measures=(known.measures if known else frozenset()) | {measure},
-                data=setting.data.root.resolve(),
+                measures=(known.measures if known else frozenset()) | {one.measure},
+                data=data.root.resolve(),
+                images=len(data.splits["train"]),
                 folder=(setting.out / RUNS / key).resolve(),
                 threads=setting.threads,
                 machine=setting.machine,
@@ -202,7 +211,7 @@ def tuned(claims: Iterable[Claim], results: Iterable[Result]) -> tuple[Claim, ..
 
 def trials(arm: Arm, results: Iterable[Result]) -> list[Result]:
     """Return the runs that choose an arm's rate."""
-    wanted = [arm.recipe.with_(lr=rate, seed=TUNING_SEED) for rate in arm.rates]
+    wanted = [arm.trial(rate) for rate in arm.rates]
     return [result for result in results if result.spec == arm.spec and result.recipe in wanted]
 
 

@@ -42,6 +42,7 @@ class Scale:
     dropout: Trained  # at a constant rate, or the schedule would say when either arm converges
     four: Trained  # of Figure 1: no regularisation at all
     rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
+    trial_epochs: float | None  # of the runs that choose it; None: to their end
     without: Trained  # the 13 % of the paper's note on LRN, without it
     with_lrn: Trained  # the 11 %, with it and with everything else that changed
 
@@ -89,9 +90,11 @@ SMALL = Scale(
     printed=in_small(replace(PAPER, classes=10)),
     dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(drops=(), validate_every=1)),
     four=Trained(
-        spec=FOUR_LAYERS, recipe=_SMALL.with_(drops=(), epochs=100, validate_every=100, **_BARE)
+        spec=FOUR_LAYERS,
+        recipe=_SMALL.with_(drops=(), epochs=60, batch_size=128, validate_every=60, **_BARE),
     ),
-    rates=(0.001, 0.003, 0.01),
+    rates=(0.002, 0.004, 0.008, 0.016),
+    trial_epochs=8,
     without=Trained(
         spec=narrowed(LOCAL_13, 2),
         recipe=_SMALL_LOCAL.with_(epochs=4, weight_decays=_decays(0.004)),
@@ -122,7 +125,8 @@ CIFAR = replace(
             PAPER_RECIPE, name="four", lr=0.001, epochs=150, log_every=1, validate_every=5, **_BARE
         ),
     ),
-    rates=(0.0003, 0.001, 0.003, 0.01),
+    rates=(0.001, 0.002, 0.004, 0.008, 0.016),
+    trial_epochs=None,
     without=Trained(spec=LOCAL_13, recipe=_LOCAL_13.with_(validate_every=5)),
     with_lrn=Trained(spec=LOCAL_11, recipe=_LOCAL_11.with_(validate_every=5)),
 )
@@ -146,6 +150,7 @@ IMAGENET = Scale(
         recipe=_dropping(AS_RUN_RECIPE, conv1_slow_from=None, conv1_frozen_from=None, **_BARE),
     ),
     rates=(0.001, 0.003, 0.01, 0.03),
+    trial_epochs=None,
     without=Trained(spec=without_lrn(AS_RUN), recipe=AS_RUN_RECIPE),  # net 148 (facts 0)
     with_lrn=_FULL,
 )  # fmt: skip

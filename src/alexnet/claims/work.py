@@ -45,6 +45,7 @@ class Task:
     recipe: Recipe  # with the seed
     measures: frozenset[str]  # that are asked for
     data: Path
+    images: int  # that it trains on
     folder: Path  # of the run
     threads: int | None  # of the processor
     machine: str = ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alexnet.claims.runner import Setting
     from alexnet.claims.scale import Scale
     from alexnet.cli.screen import Screen
+    from alexnet.data.shards import PreparedData
 
 Said = Callable[[str], None]
 
@@ -96,7 +97,8 @@ def claims(
 
         with Screen() as screen, executor(cluster) as cluster_executor:
             say = _on_standard_error if json else screen.say
-            setting = opened(asked, data, out, workers, threads, cluster_executor, screen, say)
+            prepared = images_for(wanted, asked, data, screen, say)
+            setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
             notes.insert(0, about(asked, setting))
             wanted, results = trained(
                 wanted, seeds or asked.seeds, budget, setting, say, dry_run=dry_run
@@ -131,21 +133,18 @@ def flags(
     return words
 
 
-def opened(
+def images_for(
+    wanted: "Sequence[Claim | Check]",
     scale: "Scale",
     data: str | None,
-    out: Path,
-    workers: int | None,
-    threads: int | None,
-    executor: Any,
     screen: "Screen",
     say: Said,
-) -> "Setting":
-    """Prepare the images, and gather how the runs are made."""
-    from alexnet import machine
+) -> "tuple[PreparedData, PreparedData | None]":
+    """Prepare the scale's images, and all of the source where a claim wants them."""
+    from dataclasses import replace
+
+    from alexnet.claims.claim import Claim
     from alexnet.claims.images import images_of
-    from alexnet.claims.runner import Setting, usual_workers
-    from alexnet.training.run import made_with
 
     where = data or scale.data
     if where is None:
@@ -153,13 +152,34 @@ def opened(
             f"The claims at scale {scale.name!r} have no data of their own.",
             "Name them: --data DIR, a prepared data set or any source of photographs.",
         )
+    shown: dict[str, Any] = {"say": say, "report": screen.prepared, "fetched": screen.fetched}
+    part = images_of(scale, where, **shown)
+    if scale.images is None or not any(isinstance(c, Claim) and c.whole for c in wanted):
+        return part, None
+    return part, images_of(replace(scale, images=None), where, **shown)
+
+
+def setting_of(
+    prepared: "tuple[PreparedData, PreparedData | None]",
+    out: Path,
+    workers: int | None,
+    threads: int | None,
+    executor: Any,
+    screen: "Screen",
+    say: Said,
+) -> "Setting":
+    """Gather how the runs are made."""
+    from alexnet import machine
+    from alexnet.claims.runner import Setting, usual_workers
+    from alexnet.training.run import made_with
+
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
-    prepared = images_of(scale, where, say=say, report=screen.prepared, fetched=screen.fetched)
     gpu = machine.best_device().type != "cpu"
     threads = threads or (None if gpu else 1)
     return Setting(
-        data=prepared,
+        data=prepared[0],
+        whole=prepared[1],
         out=out,
         workers=workers or usual_workers(threads),
         threads=threads,
@@ -173,13 +193,15 @@ def opened(
 
 
 def about(scale: "Scale", setting: "Setting") -> str:
-    """Say in a sentence or two what everything was run on."""
-    counts = setting.data.manifest.counts
+    """Say in some sentences what everything was run on."""
+    whole = ""
+    if setting.whole and len(setting.whole.splits["train"]) > len(setting.data.splits["train"]):
+        whole = f" Figure 1 alone is of all {len(setting.whole.splits['train']):,}."
     return (
         f"Scale {scale.name}: {scale.about}. Data {setting.data.manifest.name}: "
-        f"{counts['train']:,} training and {len(setting.data.held_out):,} test images, prepared at "
-        f"{scale.size} pixels. At another scale than the paper's an effect may be smaller, larger "
-        "or absent: a verdict is on the claim at this scale."
+        f"{len(setting.data.splits['train']):,} training and {len(setting.data.held_out):,} test "
+        f"images, prepared at {scale.size} pixels.{whole} At another scale than the paper's an "
+        "effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
 
 

@@ -1,10 +1,10 @@
 """A claim together with what its runs gave: what pages and pictures are made of."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from alexnet.claims.claim import TUNING_SEED, Arm, Claim, Result, by_seed, values_of
+from alexnet.claims.claim import Arm, Claim, Result, by_seed, values_of
 from alexnet.claims.statistics import Comparison, Measured, compare
 from alexnet.values import differences
 
@@ -50,14 +50,9 @@ def rates_tried(claim: Claim, arm: Arm, results: Iterable[Result]) -> list[tuple
     """Return what each learning rate of an arm's grid gave, with the seed that chooses."""
     name = claim.measure_of(arm)
     tried = {}
+    recipes = [arm.trial(rate) for rate in arm.rates]
     for run in results:
-        alike = replace(run.recipe, seed=arm.recipe.seed, lr=arm.recipe.lr) == arm.recipe
-        if (
-            run.seed == TUNING_SEED
-            and run.spec == arm.spec
-            and alike
-            and run.recipe.lr in arm.rates
-        ):
+        if run.spec == arm.spec and run.recipe in recipes:
             value = run.measures.get(name, float("nan"))
             tried[run.recipe.lr] = Measured(value, capped=name in run.capped)
     return sorted(tried.items())
