@@ -54,7 +54,7 @@ def _dropping(recipe: Recipe, *drops: float, **changes: object) -> Recipe:
 # The paper's rule without a watched split: what is compared is not chosen by the test images.
 _SMALL = _dropping(
     PAPER_RECIPE, 0.75, 0.9,
-    name="small", epochs=10, batch_size=64, compile=False, log_every=1, checkpoint_every=400,
+    name="small", epochs=8, batch_size=64, compile=False, log_every=1, checkpoint_every=400,
     validate_every=2,
 )  # fmt: skip
 _BARE = {"weight_decay": 0.0, "crop": "centre", "mirror": False, "colour_noise": 0.0}
@@ -75,7 +75,7 @@ _LOCAL_11 = _dropping(_LOCAL, 430 / 450, 440 / 450, epochs=450, weight_decays=_d
 
 _FIVE = in_small(replace(PAPER, classes=10).with_layers(*STRONGER, std=0.03))
 _SMALL_LOCAL = _SMALL.with_(
-    lr=0.003, bias_lr=2.0, weight_decay=0.0, colour_noise=0.0, validate_every=4
+    lr=0.003, bias_lr=2.0, weight_decay=0.0, colour_noise=0.0, validate_every=3
 )
 SMALL = Scale(
     name="small",
@@ -83,25 +83,25 @@ SMALL = Scale(
     data="cifar10",
     size=32,
     raw=True,
-    images=(10_000, 10_000),
-    seeds=4,
+    images=(8_000, 5_000),
+    seeds=3,
     plain=Trained(spec=_FIVE, recipe=_SMALL),
     five=Trained(spec=_FIVE, recipe=_SMALL),
     printed=in_small(replace(PAPER, classes=10)),
     dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(drops=(), validate_every=1)),
     four=Trained(
         spec=FOUR_LAYERS,
-        recipe=_SMALL.with_(drops=(), epochs=60, batch_size=128, validate_every=60, **_BARE),
+        recipe=_SMALL.with_(drops=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
     ),
-    rates=(0.002, 0.004, 0.008, 0.016),
-    trial_epochs=8,
+    rates=(0.004, 0.008, 0.016),
+    trial_epochs=3,
     without=Trained(
         spec=narrowed(LOCAL_13, 2),
-        recipe=_SMALL_LOCAL.with_(epochs=4, weight_decays=_decays(0.004)),
+        recipe=_SMALL_LOCAL.with_(epochs=3, weight_decays=_decays(0.004)),
     ),
     with_lrn=Trained(
         spec=narrowed(LOCAL_11, 2),
-        recipe=_SMALL_LOCAL.with_(epochs=12, weight_decays=_decays(0.01)),
+        recipe=_SMALL_LOCAL.with_(epochs=9, weight_decays=_decays(0.01)),
     ),
 )
 
