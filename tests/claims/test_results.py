@@ -100,15 +100,16 @@ def test_each_arm_gets_the_rate_that_was_soonest():
         tried = replace(arm, recipe=arm.trial(lr))
         return result(tried, TUNING_SEED, measures={"epochs_to_25": epochs}, **more)
 
-    last = (Epoch(epoch=8, loss=1.0, train_error=0.3),)
+    low, middle, high = RELU.first.rates[:3]
+    last = (Epoch(epoch=3, loss=1.0, train_error=0.3),)
     runs = [
-        trial(RELU.first, 0.002, 8.0), trial(RELU.first, 0.004, 8.0, curve=last),
-        trial(RELU.first, 0.016, 8.0, failed="It diverged.", curve=()),
-        trial(RELU.second, 0.002, 8.0), trial(RELU.second, 0.004, 6.5, capped=()),
-        trial(RELU.second, 0.008, 7.5, capped=()),
+        trial(RELU.first, low, 3.0), trial(RELU.first, middle, 3.0, curve=last),
+        trial(RELU.first, high, 3.0, failed="It diverged.", curve=()),
+        trial(RELU.second, low, 3.0), trial(RELU.second, middle, 2.75, capped=()),
+        trial(RELU.second, high, 2.5, capped=()),
     ]  # fmt: skip
     (claim,) = tuned([RELU], runs)
-    assert (claim.first.recipe.lr, claim.second.recipe.lr) == (0.004, 0.004)
+    assert (claim.first.recipe.lr, claim.second.recipe.lr) == (middle, high)
     assert claim.first.rates == RELU.first.rates
 
 
@@ -122,6 +123,15 @@ def test_arms_that_are_the_same_run_are_made_once(setting):
     assert left_of([task], [replace(known, measures={"test_error": 0.5, "gap": 0.1})]) == []
     assert [one.arms for one in named([known], {task.key: task.arms})] == [("a/x", "b/y")]
     assert told(replace(task, measures=frozenset({"test_error"})), known).startswith("a/x, seed 0")
+
+
+def test_a_claim_on_all_images_is_run_on_all_of_them(setting, prepared):
+    whole = replace(prepared, manifest=replace(prepared.manifest, fingerprint="whole"))
+    arms = [Named("a/x", "test_error", RELU.first, whole=True), Named("b/y", "gap", RELU.first)]
+    first, second = tasks_of(arms, [0], replace(setting, whole=whole))
+    assert first.key == key_of(RELU.first.spec, RELU.first.recipe, "whole")
+    assert second.key != first.key
+    assert len(tasks_of(arms, [0], setting)) == 1  # nothing but all of them to be had
 
 
 @pytest.fixture

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from alexnet.claims.budget import PLANS, planned
+from alexnet.claims.experiments import claims_at
+from alexnet.claims.images import part_of
 from alexnet.claims.results import read
+from alexnet.claims.runner import Setting, locked
+from alexnet.claims.scale import SMALL
+from alexnet.data.sources import open_source
+from alexnet.errors import ConfigError
 
-KILLS = int(os.environ.get("ALEXNET_KILLS", "3"))
-FEW = ("overlap", "towers", "lrn-alpha")  # seven runs of a second each with two seeds
+KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))  # of the command, and as many of a worker
+FEW = ("overlap", "lrn-alpha")  # six runs of a second each with two seeds
 CLAIMS = (sys.executable, "-m", "alexnet", "claims")
+LONG = pytest.mark.timeout(900)  # where other work shares the processors
 
 
 def asked(photographs, out, *more):
@@ -66,18 +74,32 @@ def steps(out):
     return sum(len(log.read_bytes().splitlines()) for log in out.glob("runs/*/metrics.jsonl"))
 
 
+def begun(photographs, out, environment):
+    """Start the command and return it once its runs have made a step or some more."""
+    process = subprocess.Popen(
+        asked(photographs, out, *FEW), env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    before = steps(out)
+    until(lambda: steps(out) > before, process)
+    return process
+
+
+def finished(photographs, out, environment):
+    done = subprocess.run(
+        asked(photographs, out, *FEW), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@LONG
 def test_killed_workers_and_commands_leave_the_table_of_an_undisturbed_one(
     photographs, undisturbed, tmp_path, environment
 ):
     """SIGKILL of a worker, which the command survives, and of the command, run again after."""
     out, draws, killed = tmp_path / "out", random.Random(0), {"worker": 0, "command": 0}
     while killed["command"] < KILLS:
-        process = subprocess.Popen(
-            asked(photographs, out, *FEW), env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        before = steps(out)
-        until(lambda before=before: steps(out) > before + draws.randrange(5), process)
+        process = begun(photographs, out, environment)
         if victims := workers(process):
             os.kill(draws.choice(victims), signal.SIGKILL)
             killed["worker"] += 1
@@ -88,10 +110,7 @@ def test_killed_workers_and_commands_leave_the_table_of_an_undisturbed_one(
         process.stderr.close()
         if process.returncode == 0:
             break
-    done = subprocess.run(
-        asked(photographs, out, *FEW), env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    finished(photographs, out, environment)
     assert killed["worker"] > 0
     assert killed["command"] > 0
     assert table(out) == table(undisturbed)
@@ -99,27 +118,24 @@ def test_killed_workers_and_commands_leave_the_table_of_an_undisturbed_one(
 
 
 def verdicts(out):
-    return (out / "report.md").read_text().split("## ")[1:3]
+    """Return the report's summary of all claims, up to the first one's own part."""
+    return (out / "report.md").read_text().split("\n## ")[1]
 
 
+@LONG
 def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
     photographs, undisturbed, tmp_path, environment
 ):
     """SIGINT to the command alone: its workers are told, and nothing is left running."""
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        asked(photographs, out, *FEW), env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until(lambda: steps(out) > 3, process)
+    process = begun(photographs, out, environment)
     making = workers(process)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert making
     assert not any(alive(pid) for pid in making)
-    done = subprocess.run(asked(photographs, out, *FEW), env=environment, capture_output=True)
-    assert done.returncode == 0
+    finished(photographs, out, environment)
     assert table(out) == table(undisturbed)
 
 
@@ -128,6 +144,30 @@ def alive(pid):
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+from alexnet.cli.main import run
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        sys.exit(run([*sys.argv[1:], "--cluster", cluster.scheduler_address]))
+"""
+
+
+@LONG
+def test_a_dask_cluster_makes_the_same_table(photographs, undisturbed, tmp_path, environment):
+    script, out = tmp_path / "cluster.py", tmp_path / "out"
+    script.write_text(CLUSTER)
+    words = ["claims", *FEW, "--data", photographs, "--out", out, "--seeds", 2]
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, words)],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert table(out) == table(undisturbed)
 
 
 def test_runs_that_are_there_are_not_made_again(photographs, undisturbed, environment):
@@ -143,22 +183,17 @@ def test_runs_that_are_there_are_not_made_again(photographs, undisturbed, enviro
     assert (claim["name"], claim["seeds"]) == ("overlap", 2)
 
 
-def test_two_commands_do_not_share_a_folder(photographs, tmp_path, environment):
-    out = tmp_path / "out"
-    first = subprocess.Popen(
-        asked(photographs, out, *FEW), env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    until(lambda: steps(out) > 0, first)
-    second = subprocess.run(
-        asked(photographs, out, "overlap"), env=environment, capture_output=True, text=True
-    )
-    first.send_signal(signal.SIGINT)
-    first.wait(60)
+def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):
+    with locked(undisturbed):
+        second = subprocess.run(
+            asked(photographs, undisturbed, "overlap"),
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
     assert second.returncode == 1
     assert "Another command runs claims in" in second.stderr
 
 
+@LONG
 def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
     """Every claim of the paper, trained on 36 photographs."""
     out = tmp_path / "out"
@@ -182,21 +217,53 @@ def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
     assert relu["ratio"]
 
 
-def test_a_budget_chooses_seeds_and_epochs_once(photographs, tmp_path, environment):
-    words = [*CLAIMS, "overlap", "--data", str(photographs), "--out", str(tmp_path / "out")]
-    plans = []
-    for _ in range(2):
-        done = subprocess.run(
-            [*words, "--budget", "20s", "--json"], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        plans.append((tmp_path / "out" / "plans.json").read_bytes())
-    assert plans[0] == plans[1]
-    (chosen,) = json.loads(plans[0]).values()
-    (claim,) = json.loads(done.stdout)["claims"]
-    assert claim["seeds"] == chosen[0] >= 2
-    refused = subprocess.run(
-        [*words, "--budget", "0.01s"], env=environment, capture_output=True, text=True
+def test_a_budget_chooses_seeds_and_epochs_once(setting):
+    """What was chosen is kept, so that the same command goes on with the same grid."""
+    overlap = [claim for claim in claims_at(SMALL) if claim.name == "overlap"]
+    first = planned(overlap, 4, 20.0, setting)
+    kept = json.loads((setting.out / PLANS).read_text())
+    (chosen,) = kept.values()
+    assert first[1] == chosen[0] >= 2
+    (name,) = kept
+    (setting.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
+    claims, seeds, cost = planned(overlap, 4, 20.0, setting)
+    assert seeds == 3
+    assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2
+    assert cost.runs == 6
+    with pytest.raises(ConfigError, match="too short for these claims"):
+        planned(overlap, 4, 0.01, setting)
+
+
+def test_without_a_budget_the_seeds_are_those_asked_for(setting):
+    (overlap,) = (claim for claim in claims_at(SMALL) if claim.name == "overlap")
+    claims, seeds, cost = planned([overlap], 4, None, setting)
+    assert (seeds, cost.runs) == (4, 8)
+    assert claims[0].first.recipe == overlap.first.recipe
+    assert claims[0].first.spec.classes == 2
+    assert cost.images == 8 * overlap.first.recipe.epochs * 36
+
+
+@pytest.fixture
+def setting(prepared, tmp_path):
+    return Setting(data=prepared, out=tmp_path, workers=1)
+
+
+def test_a_part_of_a_source_is_even_over_its_classes(photographs):
+    source = open_source(photographs)
+    part = part_of(source, (20, 8))
+    assert {name: len(listing) for name, listing in part.splits.items()} == {"train": 20, "test": 8}
+    assert [sum(part.splits["train"].labels == label) for label in (0, 1)] == [10, 10]
+    assert part.fingerprint() == part_of(source, (20, 8)).fingerprint() != source.fingerprint()
+    assert part_of(source, None) is source
+
+
+def test_the_list_needs_no_data_and_no_torch(command):
+    done = command("claims", "--list", "relu", "counts", "--json")
+    assert done.returncode == 0, done.stderr
+    names = [claim["name"] for claim in json.loads(done.stdout)["claims"]]
+    assert names == ["relu", "counts"]
+    asked = "import alexnet.claims.experiments, sys; print('torch' in sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
     )
-    assert refused.returncode == 1
-    assert "too short for these claims" in refused.stderr
+    assert loaded.stdout.strip() == "False"
