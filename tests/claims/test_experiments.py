@@ -51,6 +51,7 @@ def test_the_difference_is_found_by_hand_too():
 def test_the_confounded_pair_is_the_four_things_of_2012():
     """Facts 6."""
     claim = next(c for c in claims_at(CIFAR) if c.name == "lrn-confounded")
+    assert "four things" in claim.paper
     assert claim.varied == {
         "spec.convs.norm", "spec.convs.maps", "recipe.epochs", "recipe.drops",
         "recipe.weight_decays.decay",

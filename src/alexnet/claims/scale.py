@@ -93,7 +93,7 @@ SMALL = Scale(
         spec=FOUR_LAYERS,
         recipe=_SMALL.with_(drops=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
     ),
-    rates=(0.004, 0.008, 0.016),
+    rates=(0.002, 0.004, 0.008, 0.016, 0.032),
     trial_epochs=3,
     without=Trained(
         spec=narrowed(LOCAL_13, 2),
