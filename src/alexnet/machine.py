@@ -1,6 +1,7 @@
 """What the machine can do, and how it is made to do it: device, types, compiler, memory."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -110,3 +111,15 @@ def use_threads(count: int | None) -> int:
             raise ConfigError(f"{count} threads cannot do anything.", "Give 1 or more.")
         torch.set_num_threads(count)
     return torch.get_num_threads()
+
+
+def processor() -> str:
+    """Return the processor's name and number of cores."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- no regular file
+            lines = [line for line in file if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"

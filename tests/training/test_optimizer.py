@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER
+from alexnet.errors import ConfigError
+from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER, LayerDecay
 from alexnet.training.optimizer import (
     Rates,
     count_plateaus,
@@ -159,3 +160,18 @@ def test_the_paper_divides_by_ten_at_each_stall():
     assert [rates_at(PAPER, 0.5, stalls).weights for stalls in range(4)] == pytest.approx(
         [1e-2, 1e-3, 1e-4, 1e-5]
     )
+
+
+def test_a_layer_may_have_a_decay_of_its_own():
+    """Facts 6: .004 in one layer and 1 in another; biases decay nowhere, whoever asks for it."""
+    plain = PAPER.with_(weight_decay=0.5)
+    own = plain.with_(weight_decays=(LayerDecay(name="fc6", decay=0.25),))
+    other = plain.with_(weight_decays=(LayerDecay(name="fc7", decay=0.25),))
+    rates, gradients = [0.1, 0.1], [2.0, 1.0]
+    assert steps(own, rates, gradients) == steps(plain.with_(weight_decay=0.25), rates, gradients)
+    assert steps(other, rates, gradients) == steps(plain, rates, gradients)
+
+
+def test_a_decay_below_0_is_refused():
+    with pytest.raises(ConfigError, match="fc6"):
+        PAPER.with_(weight_decays=(LayerDecay(name="fc6", decay=-1.0),))

@@ -14,7 +14,7 @@ def evaluate(
     run: Path,
     data: str | None = None,
     *,
-    views: Literal[1, 10] = 10,
+    views: Literal[1, 9, 10] = 10,
     threads: int | None = None,
     json: bool = False,
 ) -> None:
@@ -31,7 +31,7 @@ def evaluate(
         its val split where it has no test. Classes are matched by name.
     views
         10: corners, centre and their mirror images, probabilities averaged, as the paper tested;
-        1: the centre.
+        9: a grid of three by three places, as the CIFAR-10 networks of 2012; 1: the centre.
     threads
         Processor threads; by default all.
     json

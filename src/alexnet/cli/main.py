@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from alexnet.cli.bench import bench
+from alexnet.cli.claims import claims
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
@@ -42,6 +43,7 @@ for command in (
     predict,
     features,
     figures,
+    claims,
     export,
     bench,
     doctor,

@@ -30,25 +30,23 @@ class Rates:
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a).
 
-    Parameters that need no gradient are in none of them: no decay moves them, and no momentum.
+    Weights of a rate are several groups where layers have weight decays of their own. Parameters
+    that need no gradient are in none: no decay moves them, and no momentum.
     """
-    groups: dict[str, list[nn.Parameter]] = {
-        name: [] for name in ("weights", "biases", "conv1_weights", "conv1_biases")
-    }
+    own = {layer.name: layer.decay for layer in recipe.weight_decays}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         layer, kind = name.rsplit(".", 2)[-2:]
         group = "biases" if kind == "bias" else "weights"
-        groups[f"conv1_{group}" if layer == "conv1" else group].append(parameter)
+        decay = 0.0 if kind == "bias" else own.get(layer, recipe.weight_decay)
+        key = (f"conv1_{group}" if layer == "conv1" else group), decay
+        groups.setdefault(key, []).append(parameter)
     return torch.optim.SGD(
         [
-            {
-                "params": parameters,
-                "name": name,
-                "weight_decay": recipe.weight_decay if name.endswith("weights") else 0.0,
-            }
-            for name, parameters in groups.items()
+            {"params": parameters, "name": name, "weight_decay": decay}
+            for (name, decay), parameters in groups.items()
         ],
         lr=recipe.lr,
         momentum=recipe.momentum,

@@ -37,7 +37,7 @@ from alexnet.version import __version__
 FREE_TO_CHANGE = frozenset(
     f"recipe.{name}"
     for name in (
-        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every"),
+        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every", "test_views"),
         *("on_nan", "spike", "max_damaged"),
     )
 ) | {"data", "initial_weights.path"}  # places; what is there is known by its hash

@@ -11,7 +11,7 @@ from alexnet import machine
 from alexnet.data.augment import Normaliser, normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
-from alexnet.errors import RunError, TrainingError
+from alexnet.errors import DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.network import AlexNet, build, freeze
 from alexnet.training.checkpoint import Checkpoint, Writer, copies
@@ -51,7 +51,7 @@ class Trainee:
 
         Raises
         ------
-        TrainingError
+        DivergedError
             When the weights are no numbers any more.
         """
         local = self.layout.replica.network
@@ -60,7 +60,7 @@ class Trainee:
         if not self.ranks.first:
             return
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise TrainingError(
+            raise DivergedError(
                 f"The weights are no numbers after step {step}, so it is not saved.",
                 "Train again into another --out at a lower rate (--lr).",
             )
