@@ -14,14 +14,15 @@ def figures(
     seed: int = 0,
     threads: int | None = None,
 ) -> None:
-    """Draw a run's curves, Figure 3, Figure 4 and the confusion matrix.
+    """Draw a run's curves, Figure 3, Figure 4 and the confusion matrix; of claims, Figure 1.
 
-    Example: `alexnet figures runs/elpv`
+    Example: `alexnet figures runs/elpv`, or `alexnet figures claims`
 
     Parameters
     ----------
     run
-        The folder that `alexnet train --out` made; the pictures go into its `figures`.
+        The folder that `alexnet train --out` made, or for Figure 1 that `alexnet claims --out`
+        made; the pictures go into its `figures`.
     data
         A prepared data set or any source; by default the run's own.
     only
@@ -36,6 +37,8 @@ def figures(
         Processor threads; by default all.
     """
     from alexnet import machine
+    from alexnet.claims.figure import draw
+    from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.evaluate import data_of
     from alexnet.cli.screen import Screen
     from alexnet.data.cache import ready
@@ -44,6 +47,10 @@ def figures(
     from alexnet.prediction import load
     from alexnet.training.run import Run
 
+    if (run / RESULTS).is_file():
+        for path in draw(run, form):
+            print(path)
+        return
     machine.keep_freed_memory()
     machine.use_threads(threads)
     config = Run.open(run).config
