@@ -6,6 +6,7 @@
 
 from dataclasses import dataclass, replace
 
+from alexnet.claims.claim import Arm
 from alexnet.claims.networks import FOUR_LAYERS, LOCAL_11, LOCAL_13, in_small, narrowed
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.recipes import AS_RUN as AS_RUN_RECIPE
@@ -45,6 +46,11 @@ class Scale:
     trial_epochs: float | None  # of the runs that choose it; None: to their end
     without: Trained  # the 13 % of the paper's note on LRN, without it
     with_lrn: Trained  # the 11 %, with it and with everything else that changed
+
+
+def arm_of(name: str, trained: Trained, spec: Spec | None = None, **recipe: object) -> Arm:
+    """Return a side of a comparison: a network of the scale, or another, with fields changed."""
+    return Arm(name=name, spec=spec or trained.spec, recipe=trained.recipe.with_(**recipe))
 
 
 def _dropping(recipe: Recipe, *drops: float, **changes: object) -> Recipe:
