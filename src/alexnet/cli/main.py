@@ -16,6 +16,7 @@ from alexnet.cli.figures import figures
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
+from alexnet.cli.serve import serve
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.errors import AlexNetError, LostError
@@ -32,7 +33,10 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
-for command in (summary, prepare, train, evaluate, predict, figures, export, bench, doctor, launch):
+for command in (
+    *(summary, prepare, train, evaluate, predict, serve),
+    *(figures, export, bench, doctor, launch),
+):
     app.command(command)
 
 

@@ -179,15 +179,28 @@ def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     DataError
         For another number of views, or images smaller than `size`.
     """
-    if count not in (1, 10):
-        raise DataError(f"{count} views cannot be taken of an image.", "Take 1 or 10.")
-    rest = images.shape[1] - size
-    if rest < 0:
-        raise DataError(f"Images of {images.shape[1]} pixels are too small for {size}.")
-    middle = rest // 2
-    corners = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
-    for top, left in corners[: 1 if count == 1 else 5]:
+    for top, left in corners(images.shape[1], size, count):
         view = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
         yield view
         if count == 10:
             yield view.flip(3)
+
+
+def corners(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Return the tops and lefts of the windows that views are cut from: of one view or of ten.
+
+    Of ten there are five, each taken twice, the second time mirrored.
+
+    Raises
+    ------
+    DataError
+        For another number of views, or prepared images smaller than `size`.
+    """
+    if count not in (1, 10):
+        raise DataError(f"{count} views cannot be taken of an image.", "Take 1 or 10.")
+    rest = prepared - size
+    if rest < 0:
+        raise DataError(f"Images of {prepared} pixels are too small for {size}.")
+    middle = rest // 2
+    found = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
+    return found[: 1 if count == 1 else 5]

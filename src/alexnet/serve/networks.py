@@ -1,0 +1,125 @@
+"""The run's network with its switches thrown, as functions of prepared images."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.data.augment import views as views_of
+from alexnet.errors import did_you_mean
+from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
+from alexnet.network import AlexNet
+from alexnet.prediction import Model
+from alexnet.serve.refusals import Refusal
+
+Forward = Callable[[Tensor], list[Tensor]]  # (N, prepared, prepared, 3) uint8 -> a result each
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What is changed in the network that answers."""
+
+    lrn: bool = True  # False: response normalisation is left out
+    dropout_scale: bool = True  # False: outputs are not multiplied by 1 - rate (section 4.2)
+    mirror: bool = False  # the image is mirrored left to right first
+
+    def keeps(self, layer: nn.Module) -> bool:
+        """Whether a layer of the network is run."""
+        if isinstance(layer, LocalResponseNorm | SameMapResponseNorm):
+            return self.lrn
+        return self.dropout_scale or not isinstance(layer, Dropout)
+
+
+class Networks:
+    """A trained network in the type that this machine multiplies fastest, and its relatives.
+
+    The weights are held once, in that type; a relative is the same layers less some.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.network: AlexNet = model.network.to(model.kind)
+        self.shapes = self._shapes()
+        self.probabilities = cache(self._probabilities)
+        self.activations = cache(self._activations)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Every named output, first to last."""
+        return tuple(name for name, _ in self.network.named_children())
+
+    def check(self, name: str) -> None:
+        """See that there is an output of that name.
+
+        Raises
+        ------
+        Refusal
+            404 where there is none.
+        """
+        if name not in self.shapes:
+            raise Refusal(404, f"No layer is called {name!r}.", did_you_mean(name, self.shapes))
+
+    @torch.inference_mode()
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return each output's shape for one image: (maps, side, side), or (units,)."""
+        spec, device = self.model.spec, self.model.device
+        black = torch.zeros(1, spec.channels, spec.image, spec.image, device=device)
+        found = self.network.activations(black.to(self.model.kind), self.layer_names)
+        return {name: tuple(found[name].shape[1:]) for name in self.layer_names}
+
+    def filters(self, name: str) -> Tensor:
+        """Return a convolution's weights, ``(maps, sees, k, k)`` float32.
+
+        Raises
+        ------
+        Refusal
+            404 where the layer is no convolution with shared weights.
+        """
+        self.check(name)
+        layer = self.network.get_submodule(name)
+        if not isinstance(layer, nn.Conv2d):
+            known = [n for n, x in self.network.named_children() if isinstance(x, nn.Conv2d)]
+            raise Refusal(404, f"{name} has no filters to draw.", did_you_mean(name, known))
+        return layer.weight.detach().float().cpu()
+
+    def _layers(self, switches: Switches) -> list[tuple[str, nn.Module]]:
+        return [(n, layer) for n, layer in self.network.named_children() if switches.keeps(layer)]
+
+    def _probabilities(self, switches: Switches, views: int) -> Forward:
+        """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
+        layers = nn.Sequential(*(layer for _, layer in self._layers(switches)))
+
+        @torch.inference_mode()
+        def forward(images: Tensor) -> list[Tensor]:
+            total = torch.zeros(len(images), self.model.spec.classes)
+            for view in self._views(images, switches, views):
+                total += layers(view).float().softmax(1).cpu()
+            return list((total / views).unbind())
+
+        return forward
+
+    def _activations(
+        self, switches: Switches, names: tuple[str, ...]
+    ) -> Callable[[Tensor], list[dict[str, Tensor]]]:
+        """Return the function from images to the named outputs of the centre view, float32 each."""
+
+        @torch.inference_mode()
+        def forward(images: Tensor) -> list[dict[str, Tensor]]:
+            (out,) = self._views(images, switches, 1)
+            kept = {}
+            for name, layer in self.network.named_children():
+                out = layer(out) if switches.keeps(layer) else out
+                if name in names:
+                    kept[name] = out.float().cpu()
+            return [{name: kept[name][i] for name in names} for i in range(len(images))]
+
+        return forward
+
+    def _views(self, images: Tensor, switches: Switches, count: int) -> Iterable[Tensor]:
+        images = images.to(self.model.device)
+        for view in views_of(images, self.model.spec.image, count):
+            turned = view.flip(3) if switches.mirror else view
+            pixels = self.model.normalise(turned).to(self.model.kind)
+            yield pixels.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,57 @@
+"""Routes of the page: what the network sees in a photograph, and what it has learned to see."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse
+
+from alexnet.serve.answers import Exciting, Filters, Maps, Neighbours, Occlusion
+from alexnet.serve.drawings import drawn_filters, drawn_maps
+from alexnet.serve.refusals import Refusal
+from alexnet.serve.routes_predict import IMAGES, REFUSED, Switched
+from alexnet.serve.service import Service
+
+Layer = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
+
+
+def look_routes(service: Service) -> APIRouter:
+    """Return the routes of the page's panels."""
+    router = APIRouter(tags=["look"], responses=REFUSED)
+    networks = service.networks
+
+    def answer(model: Any) -> dict[str, Any]:
+        return {"response_model": None, "responses": {200: {"model": model}}}
+
+    @router.post("/v1/maps", openapi_extra=IMAGES, **answer(Maps))
+    async def maps(request: Request, layer: Layer, switched: Switched) -> JSONResponse:
+        """Draw a layer's feature maps for an image."""
+        networks.check(layer)
+        picture = await service.picture(request)
+        work = networks.activations(switched, (layer,))
+        (found,) = await service.ask(work, [picture.pixels])
+        return JSONResponse(await service.aside(drawn_maps, layer, found[layer]))
+
+    @router.get("/v1/filters", **answer(Filters))
+    async def filters(layer: str = "conv1", unit: int | None = None) -> JSONResponse:
+        """Draw a convolution's filters: all of the first, those of one unit of another."""
+        return JSONResponse(await service.aside(drawn_filters, networks, layer, unit))
+
+    @router.get("/v1/exciting", **answer(Exciting))
+    async def exciting(layer: Layer, unit: Annotated[int, Query(ge=0)]) -> JSONResponse:
+        """Return the patches of training images that excite a unit most."""
+        raise Refusal(404, "The training images are not there.")
+
+    @router.post("/v1/neighbours", openapi_extra=IMAGES, **answer(Neighbours))
+    async def neighbours(request: Request) -> JSONResponse:
+        """Return the six training images nearest to an image in the last hidden layer."""
+        raise Refusal(404, "The training images are not there.")
+
+    @router.post("/v1/occlusion", openapi_extra=IMAGES, **answer(Occlusion))
+    async def occlusion(
+        request: Request, switched: Switched,
+        label: Annotated[str, Query(description="A class; by default the most probable.")] = "",
+    ) -> JSONResponse:  # fmt: skip
+        """Return how probable a class stays as a grey square covers each part of the view."""
+        raise Refusal(404, "Not there yet.")
+
+    return router
