@@ -1,0 +1,62 @@
+/** Asking the server: its answers as values, its refusals as sentences. */
+
+const PATIENCE = 3; // how often a busy server is asked again
+
+/** What the server, or the way to it, says against a request. */
+export class Refusal extends Error {
+  constructor(reason, fix = "") {
+    super([reason, fix].filter(Boolean).join(" "));
+  }
+}
+
+/**
+ * Ask for `path`; with a photograph (a Blob) it is sent as it is.
+ *
+ * Addresses are relative, so the page also works behind a proxy that puts it in a folder. A server
+ * that is busy (503) is asked again after the time that it names.
+ *
+ * @throws {Refusal} when the server refuses or cannot be reached
+ * @throws {DOMException} AbortError, when `signal` is aborted
+ */
+export async function ask(path, { query = {}, photograph, signal } = {}) {
+  const address = `v1/${path}?${new URLSearchParams(query)}`;
+  const options = { signal };
+  if (photograph) {
+    const type = photograph.type || "application/octet-stream";
+    Object.assign(options, { method: "POST", body: photograph, headers: { "Content-Type": type } });
+  }
+  for (let tries = 0; ; tries++) {
+    const response = await answered(address, options);
+    if (response.ok) return response.json();
+    if (response.status !== 503 || tries === PATIENCE) throw await refusal(response);
+    await pause(Number(response.headers.get("Retry-After")) || 1, signal);
+  }
+}
+
+async function answered(address, options) {
+  try {
+    return await fetch(address, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The server cannot be reached.", "See whether alexnet serve is running.");
+  }
+}
+
+async function refusal(response) {
+  try {
+    const { error } = await response.json();
+    return new Refusal(error.reason, error.fix);
+  } catch {
+    return new Refusal(`The server answered ${response.status} ${response.statusText}.`);
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}

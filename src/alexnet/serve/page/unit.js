@@ -1,0 +1,76 @@
+/** One unit of a layer: its map, the filter that made it, and what excites it most. */
+
+import { ask } from "./api.js";
+import { byId, html } from "./dom.js";
+import { sheet, tile, whole } from "./sheets.js";
+import { count } from "./words.js";
+import { worker } from "./work.js";
+
+const run = worker(byId("unit"), byId("unit-note"));
+
+/** Show unit `number` (from 0) of an output of the chosen layer. */
+export function showUnit(session, output, number) {
+  const { model, layer } = session;
+  const figures = byId("unit-figures");
+  byId("unit").hidden = false;
+  byId("unit-title").textContent = title(model, layer, number);
+  figures.replaceChildren();
+  run(async (signal) => {
+    const maps = await session.maps(output);
+    if (layer.kind !== "dense") figures.append(figure(tile(maps, number), ownWords(maps, number)));
+    const conv = convOf(session);
+    if (conv) figures.append(await filterFigure(session, conv, number, signal));
+    if (!model.has_training_images) {
+      return "This server has no training images, from which to say what excites it most.";
+    }
+    const query = { layer: output, unit: number };
+    const { patches, images } = await ask("exciting", { query, signal });
+    figures.append(patchFigure(patches));
+    return `Out of ${count(images)} training images.`;
+  }, "Looking for what excites it …");
+}
+
+function title(model, layer, number) {
+  const kind = layer.kind === "dense" ? "unit" : "map";
+  const isLast = layer === model.layers.at(-1);
+  return isLast ? `${layer.name}: ${model.classes.names[number]}`
+    : `${layer.name}, ${kind} ${number + 1} of ${count(layer.maps)}`;
+}
+
+function ownWords(maps, number) {
+  const largest = maps.largest[number];
+  return largest <= 0 ? "Its map: silent for this photograph."
+    : `Its map of your photograph: strongest ${largest.toPrecision(3)}, mean ` +
+      `${maps.means[number].toPrecision(3)}.`;
+}
+
+/** The convolution that made the maps of a layer: its own, or that of the layer before a pool. */
+function convOf({ model, layer }) {
+  const { layers, spec } = model;
+  const row = layer.kind === "pool" ? layers[layers.indexOf(layer) - 1] : layer;
+  return spec.convs.find((conv) => conv.name === row.name && conv.shared);
+}
+
+async function filterFigure({ model }, conv, number, signal) {
+  const query = { layer: conv.name, unit: number };
+  const filter = await sheet(await ask("filters", { query, signal }));
+  const first = conv === model.spec.convs[0];
+  const size = `${conv.kernel}×${conv.kernel}`;
+  return figure(whole(filter), first
+    ? `Its filter, ${size} pixels of red, green and blue.`
+    : `Its filter: ${size} weights for each of ${filter.filters} maps before; grey is nought.`);
+}
+
+function patchFigure(patches) {
+  const pictures = patches.map((patch) => html("img", { src: patch.image, alt: patch.class }));
+  return html("figure", { class: "patches" }, html("div", {}, ...pictures),
+    html("figcaption", {}, patches.length
+      ? "The parts of training images that excite it most."
+      : "No training image excites it."));
+}
+
+function figure(canvas, words) {
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", words);
+  return html("figure", {}, canvas, html("figcaption", { "aria-hidden": "true" }, words));
+}

@@ -1,0 +1,80 @@
+/** Numbers and layers in plain words. */
+
+const whole = new Intl.NumberFormat("en");
+
+/** 62378344 -> "62,378,344". */
+export const count = (number) => whole.format(number);
+
+/** 1135256096 -> "1.1 billion". */
+export function roughly(number) {
+  for (const [size, name] of [[1e9, "billion"], [1e6, "million"], [1e3, "thousand"]]) {
+    if (number >= size) return `${(number / size).toPrecision(2)} ${name}`;
+  }
+  return String(number);
+}
+
+/** 0.9714 -> "97.1 %"; what is below a thousandth is said to be. */
+export function percent(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+/** 4 -> "four pixels apart". */
+export function apart(stride) {
+  const names = ["no", "one", "two", "three", "four", "five"];
+  return `${names[stride] ?? stride} pixel${stride === 1 ? "" : "s"} apart`;
+}
+
+/** Say in a sentence or two what a layer does. `before` is the row of the layer before it. */
+export function sentence(row, before, spec) {
+  if (row.kind === "input") {
+    return `The photograph, cut to ${row.size}×${row.size} pixels of red, green and blue.`;
+  }
+  if (row.kind === "dense") {
+    const inputs = before.maps * before.size ** 2;
+    return `${count(row.maps)} units, each connected to all ${count(inputs)} numbers before it.`;
+  }
+  if (row.kind === "pool") {
+    const pool = named(before.name, spec).pool;
+    const what = pool.kind === "max" ? "The largest" : "The average";
+    const overlap = pool.window > pool.stride ? " The squares overlap." : "";
+    return (
+      `${what} of every ${pool.window}×${pool.window} pixels, ${apart(pool.stride)}: ` +
+      `maps of ${before.size}×${before.size} become ${row.size}×${row.size}.${overlap}`
+    );
+  }
+  const conv = named(row.name, spec);
+  const sees = before.maps / groups(conv, spec);
+  const own = conv.shared ? "" : " Every position has filters of its own.";
+  return (
+    `${conv.kernel}×${conv.kernel} filters, ${conv.maps} of them, ${apart(conv.stride)}. Each sees ` +
+    `${sees} maps${towerWords(conv, spec)} and makes one map of ${row.size}×${row.size}.${own}`
+  );
+}
+
+/** How the side of a layer's maps comes about, written out; undefined where there is none. */
+export function sideArithmetic(row, before, spec) {
+  if (row.kind === "conv") {
+    const { kernel, stride, padding, overhang } = named(row.name, spec);
+    const zeros = (padding ? ` + 2×${padding}` : "") + (overhang ? ` + ${overhang}` : "");
+    return side(`${before.size}${zeros} − ${kernel}`, stride, row.size);
+  }
+  if (row.kind === "pool") {
+    const { window, stride } = named(before.name, spec).pool;
+    return side(`${before.size} − ${window}`, stride, row.size);
+  }
+  return undefined;
+}
+
+const side = (left, stride, size) =>
+  stride === 1 ? `${left} + 1 = ${size}` : `(${left}) / ${stride} + 1 → ${size}`;
+
+/** A pool's row comes right after its convolution's, so `before` names it. */
+const named = (name, spec) => spec.convs.find((conv) => conv.name === name);
+
+const groups = (conv, spec) => (conv.sees === "tower" ? spec.towers : 1);
+
+function towerWords(conv, spec) {
+  if (spec.towers === 1) return "";
+  return conv.sees === "tower" ? " of its own tower" : " of both towers";
+}
