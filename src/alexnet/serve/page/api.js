@@ -1,11 +1,13 @@
 /** Asking the server: its answers as values, its refusals as sentences. */
 
 const PATIENCE = 3; // how often a busy server is asked again
+const TOKEN = "alexnet-token"; // where the browser keeps it until the tab is closed
 
 /** What the server, or the way to it, says against a request. */
 export class Refusal extends Error {
-  constructor(reason, fix = "") {
+  constructor(reason, fix = "", status = 0) {
     super([reason, fix].filter(Boolean).join(" "));
+    this.status = status;
   }
 }
 
@@ -20,10 +22,12 @@ export class Refusal extends Error {
  */
 export async function ask(path, { query = {}, photograph, signal } = {}) {
   const address = `v1/${path}?${new URLSearchParams(query)}`;
-  const options = { signal };
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const options = { signal, headers };
   if (photograph) {
-    const type = photograph.type || "application/octet-stream";
-    Object.assign(options, { method: "POST", body: photograph, headers: { "Content-Type": type } });
+    headers["Content-Type"] = "application/octet-stream"; // the server trusts the bytes alone
+    Object.assign(options, { method: "POST", body: photograph });
   }
   for (let tries = 0; ; tries++) {
     const response = await answered(address, options);
@@ -32,6 +36,9 @@ export async function ask(path, { query = {}, photograph, signal } = {}) {
     await pause(Number(response.headers.get("Retry-After")) || 1, signal);
   }
 }
+
+/** Keep the token of a server that asks for one. */
+export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);
 
 async function answered(address, options) {
   try {
@@ -45,7 +52,7 @@ async function answered(address, options) {
 async function refusal(response) {
   try {
     const { error } = await response.json();
-    return new Refusal(error.reason, error.fix);
+    return new Refusal(error.reason, error.fix, response.status);
   } catch {
     return new Refusal(`The server answered ${response.status} ${response.statusText}.`);
   }

@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId } from "./dom.js";
+import { sheet, spaced } from "./sheets.js";
 import { apart } from "./words.js";
 import { worker } from "./work.js";
 
@@ -14,16 +15,15 @@ export function start(session) {
     "all that the network knows of pixels. As in Figure 3 of the paper.";
   session.whenFirstSeen("filters", () => run(async (signal) => {
     const found = await ask("filters", { query: { layer: conv.name }, signal });
-    const picture = byId("filters-picture");
-    picture.src = found.image;
-    picture.alt = `The ${found.filters} filters of ${conv.name}, ${found.columns} in a row.`;
-    await picture.decode();
+    const picture = spaced(await sheet(found), found.filters, byId("filters-picture"));
+    const words = `The ${found.filters} filters of ${conv.name}, ${found.columns} in a row.`;
+    picture.setAttribute("aria-label", words);
     byId("filters-figure").hidden = false;
-    byId("filters-words").textContent = words(spec);
+    byId("filters-words").textContent = explained(spec);
   }, "Asking for the filters …"));
 }
 
-function words({ towers, name }) {
+function explained({ towers, name }) {
   return towers === 2
     ? "The upper half belongs to one tower, the lower half to the other. In 2012 one learned " +
       "edges without colour and the other colours."

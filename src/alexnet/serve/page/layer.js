@@ -33,7 +33,7 @@ function describeLayer({ model, layer }) {
     [layer.kind === "dense" ? "Units" : "Size",
       layer.kind === "dense" ? count(layer.maps) : `${layer.maps} × ${layer.size} × ${layer.size}`],
     ["Side", before && sideArithmetic(layer, before, spec)],
-    ["Parameters", layer.parameters && `${layer.arithmetic} = ${count(layer.parameters)}`],
+    ["Parameters", layer.parameters && `${layer.arithmetic.replaceAll("x", "×")} = ${count(layer.parameters)}`],
     ["Multiplications", layer.macs && count(layer.macs)],
   ];
   describe(byId("layer-facts"), facts.filter(([, value]) => value));

@@ -1,6 +1,6 @@
 /** The page: asks what the network is, then starts each part; a panel is shown by its address. */
 
-import { ask } from "./api.js";
+import { ask, keepToken } from "./api.js";
 import { byId } from "./dom.js";
 import { Session } from "./session.js";
 import { count } from "./words.js";
@@ -28,6 +28,7 @@ async function main() {
     model = await ask("model");
   } catch (error) {
     say(about, error.message, true);
+    if (error.status === 401) askToken();
     return;
   }
   about.textContent =
@@ -39,6 +40,17 @@ async function main() {
   showPanel(session, false);
 }
 
+/** A server that was started with a token asks for it once a visit. */
+function askToken() {
+  const form = byId("token");
+  form.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepToken(form.querySelector("input").value);
+    location.reload();
+  });
+}
+
 /** Show the panel that the address names, the network's by default, and hide the others. */
 function showPanel(session, moveFocus) {
   const panels = [...document.querySelectorAll(".panel")];
@@ -46,11 +58,20 @@ function showPanel(session, moveFocus) {
   const chosen = panels.find((panel) => panel.id === name) ?? panels[0];
   for (const panel of panels) panel.hidden = panel !== chosen;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${chosen.id}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    link.removeAttribute("aria-current");
+    if (link.hash !== `#${chosen.id}`) continue;
+    link.setAttribute("aria-current", "page");
+    link.parentElement.scrollLeft = link.offsetLeft - 40; // on a phone not all of them fit
   }
   session.show(chosen.id);
-  if (moveFocus && name === chosen.id) chosen.querySelector("h2").focus({ preventScroll: true });
+  if (moveFocus && name === chosen.id) goTo(chosen.querySelector("h2"));
+}
+
+/** Move the focus to a heading, and the page where the heading is not in sight. */
+function goTo(heading) {
+  heading.focus({ preventScroll: true });
+  const { top } = heading.getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight / 2) heading.scrollIntoView();
 }
 
 main();

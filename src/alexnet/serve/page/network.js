@@ -72,10 +72,10 @@ async function pass(session) {
   }
 }
 
-/** Draw the map whose mean is highest; of a fully-connected layer, all units as one picture. */
+/** Draw the map with the strongest activation; of a fully-connected layer, all units as one picture. */
 function drawStrongest(thumb, maps) {
   if (maps.size === 1) whole(maps, thumb);
-  else tile(maps, maps.means.indexOf(Math.max(...maps.means)), thumb);
+  else tile(maps, maps.largest.indexOf(Math.max(...maps.largest)), thumb);
   arrived(thumb);
 }
 

@@ -83,8 +83,8 @@ function drawCrop({ width, height, square, views }) {
   const side = Math.round(first[2] - first[0]);
   byId("crop-note").textContent =
     views.length === 1
-      ? `The network sees the ${side}×${side} pixels inside the frame.`
-      : `The network sees the five frames and their mirror images, and takes the mean.`;
+      ? `The network sees ${side}×${side} pixels: the inner frame.`
+      : "The network sees five frames and their mirror images.";
 }
 
 const outline = ([left, top, right, bottom]) => `M${left} ${top}H${right}V${bottom}H${left}Z`;

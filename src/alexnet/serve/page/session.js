@@ -1,7 +1,7 @@
 /** What the parts of the page share: the model, the photograph, and what is being looked at. */
 
 import { ask } from "./api.js";
-import { sheet } from "./sheets.js";
+import { brightened, sheet } from "./sheets.js";
 
 /**
  * Tells of changes by events: `photograph`, `answer` (the crop is known), `layer`, `panel`.
@@ -66,7 +66,7 @@ export class Session extends EventTarget {
   maps(output) {
     if (!this.#maps.has(output)) {
       const asked = ask("maps", { query: { layer: output }, photograph: this.photograph });
-      const maps = asked.then(sheet);
+      const maps = asked.then(sheet).then(brightened);
       maps.catch(() => this.#maps.delete(output)); // to be asked again
       this.#maps.set(output, maps);
     }

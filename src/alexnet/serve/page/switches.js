@@ -61,5 +61,5 @@ async function show({ photograph, model }, list, signal) {
   if (on.length) answers.push(await ask("predict", { query: changed, photograph, signal }));
   const [before, after] = answers.map((answer) => answer.predictions[0]);
   drawBars(list, (after ?? before).slice(0, 5), after && before);
-  return after ? `Changed: ${spoken(after.slice(0, 1))}` : "As trained, one view. Turn something.";
+  return after ? `Changed: ${spoken(after.slice(0, 1))}` : "As trained, from one view.";
 }

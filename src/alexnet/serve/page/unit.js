@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId, html } from "./dom.js";
-import { sheet, tile, whole } from "./sheets.js";
+import { sheet, spaced, tile } from "./sheets.js";
 import { count } from "./words.js";
 import { worker } from "./work.js";
 
@@ -56,7 +56,7 @@ async function filterFigure({ model }, conv, number, signal) {
   const filter = await sheet(await ask("filters", { query, signal }));
   const first = conv === model.spec.convs[0];
   const size = `${conv.kernel}×${conv.kernel}`;
-  return figure(whole(filter), first
+  return figure(first ? tile(filter, number) : spaced(filter, filter.filters), first
     ? `Its filter, ${size} pixels of red, green and blue.`
     : `Its filter: ${size} weights for each of ${filter.filters} maps before; grey is nought.`);
 }

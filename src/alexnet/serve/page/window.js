@@ -26,11 +26,12 @@ const FORMS = [
   },
 ];
 
-const WIDTH = 1000;
-const ROW = { y: 30, height: 34, left: 20, pixel: 4.1 }; // the whole row of pixels
-const LENS = { y: 120, height: 74, left: 20, pixel: 40, first: 206, last: 229 }; // its right end
+const ROW = { y: 30, height: 34 }; // the whole row of pixels
+const LENS = { y: 112, height: 60, last: 229 }; // its right end, under a magnifying glass
+const MARKS = { y: 206, height: 230 };
+const SIDE = 16; // left free on both sides
 
-export function start({ model }) {
+export function start(session) {
   const slider = byId("window-slider");
   const forms = byId("window-forms");
   forms.append(...FORMS.map(({ name }, n) =>
@@ -45,8 +46,9 @@ export function start({ model }) {
   slider.addEventListener("input", update);
   slider.max = positions(chosen());
   slider.value = slider.max;
-  byId("window-here").textContent = here(model);
-  update();
+  byId("window-here").textContent = here(session.model);
+  session.addEventListener("panel", update); // its width is known when it is seen
+  window.addEventListener("resize", update);
 }
 
 const positions = ({ image, before, after }) =>
@@ -66,13 +68,15 @@ function here({ name, spec }) {
 function show(form, position) {
   const first = 1 - form.before + STRIDE * (position - 1);
   const last = first + KERNEL - 1;
+  const drawing = byId("window-drawing");
+  const width = Math.max(280, drawing.clientWidth);
   byId("window-words").textContent = inWords(form, position, first, last);
   byId("window-verdict").textContent = form.verdict;
-  byId("window-drawing").setAttribute("viewBox", `0 0 ${WIDTH} 250`);
-  byId("window-drawing").replaceChildren(
-    ...wholeRow(form, first),
-    ...lens(form, first, last),
-    ...counted(form, position),
+  drawing.setAttribute("viewBox", `0 0 ${width} ${MARKS.height}`);
+  drawing.replaceChildren(
+    ...wholeRow(form, first, width),
+    ...lens(form, first, last, width),
+    ...counted(form, position, width),
   );
 }
 
@@ -85,17 +89,17 @@ function inWords(form, position, first, last) {
   return `Window ${position} of ${positions(form)} covers pixels ${first} to ${last}.${past}${stuck}`;
 }
 
-const at = (scale, pixel) => scale.left + scale.pixel * (pixel - (scale.first ?? -1));
-
 /** The whole row, from edge to edge, and the window on it. */
-function wholeRow(form, first) {
-  const { y, height, pixel } = ROW;
+function wholeRow(form, first, width) {
+  const { y, height } = ROW;
+  const pixel = (width - 2 * SIDE) / 229; // from -1, where padding begins, to 227
+  const at = (n) => SIDE + pixel * (n + 1);
   return [
-    svg("text", { x: ROW.left, y: y - 10 }, `A row of ${form.image} pixels`),
-    svg("rect", { class: "image", x: at(ROW, 1), y, width: pixel * form.image, height }),
+    svg("text", { x: SIDE, y: y - 10 }, `A row of ${form.image} pixels`),
+    svg("rect", { class: "image", x: at(1), y, width: pixel * form.image, height }),
     ...zeros(form).map(([from, many]) =>
-      svg("rect", { class: "zeros", x: at(ROW, from), y, width: pixel * many, height })),
-    svg("rect", { class: "sliding", x: at(ROW, first), y: y - 4, width: pixel * KERNEL,
+      svg("rect", { class: "zeros", x: at(from), y, width: pixel * many, height })),
+    svg("rect", { class: "sliding", x: at(first), y: y - 4, width: pixel * KERNEL,
       height: height + 8 }),
   ];
 }
@@ -104,36 +108,33 @@ function wholeRow(form, first) {
 const zeros = ({ image, before, after }) =>
   [[1 - before, before], [image + 1, after]].filter(([, many]) => many);
 
-/** The right edge under a magnifying glass, pixel by pixel. */
-function lens(form, first, last) {
-  const { y, height, pixel } = LENS;
+/** The right edge, pixel by pixel; a narrow page shows fewer of them. */
+function lens(form, first, last, width) {
+  const { y, height } = LENS;
+  const pixel = Math.min(40, Math.max(25, (width - 2 * SIDE) / 24));
+  const from = LENS.last - Math.floor((width - 2 * SIDE) / pixel) + 1;
+  const at = (n) => SIDE + pixel * (n - from);
   const end = form.image + form.after;
-  const pixels = Array.from({ length: LENS.last - LENS.first + 1 }, (_, n) => LENS.first + n);
-  const drawn = pixels.filter((n) => n <= end);
+  const cells = Array.from({ length: end - from + 1 }, (_, n) => from + n).flatMap((n) => [
+    svg("rect", { class: n > form.image ? "zeros" : "image", x: at(n), y, width: pixel, height }),
+    svg("text", { class: "pixel", x: at(n) + pixel / 2, y: y + height / 2 + 4 },
+      n > form.image ? "0" : String(n)),
+  ]);
+  const seen = Math.max(first, from);
+  const sliding = { class: "sliding", x: at(seen), y: y - 5, height: height + 10 };
   return [
-    svg("text", { x: LENS.left, y: y - 12 }, "Its right edge, magnified"),
-    ...drawn.flatMap((n) => [
-      svg("rect", { class: n > form.image ? "zeros" : "image", x: at(LENS, n), y, width: pixel,
-        height }),
-      svg("text", { class: "pixel", x: at(LENS, n) + pixel / 2, y: y + height / 2 + 5 },
-        n > form.image ? "0" : String(n)),
-    ]),
-    ...(last >= LENS.first ? [windowUnderLens(first, last)] : []),
+    svg("text", { x: SIDE, y: y - 14 }, "Its right edge, magnified"),
+    ...cells,
+    ...(last >= from ? [svg("rect", { ...sliding, width: pixel * (last - seen + 1) })] : []),
   ];
 }
 
-function windowUnderLens(first, last) {
-  const from = Math.max(first, LENS.first);
-  return svg("rect", {
-    class: "sliding", x: at(LENS, from), y: LENS.y - 5, width: LENS.pixel * (last - from + 1),
-    height: LENS.height + 10,
-  });
-}
-
-/** A mark for each position: those that have been taken are filled, the printed 55 is outlined. */
-function counted(form, position) {
+/** A mark for each position: filled where the window has been, empty where the printed 55th lacks. */
+function counted(form, position, width) {
   const many = positions(form);
+  const step = (width - 2 * SIDE) / PRINTED;
   return Array.from({ length: PRINTED }, (_, n) => svg("circle", {
-    class: n < position ? "taken" : n < many ? "free" : "missing", cx: 29 + 17.45 * n, cy: 228, r: 6,
+    class: n < position ? "taken" : n < many ? "free" : "missing",
+    cx: SIDE + step * (n + 0.5), cy: MARKS.y, r: Math.min(5.5, step * 0.4),
   }));
 }

@@ -52,22 +52,28 @@ export function sentence(row, before, spec) {
   );
 }
 
-/** How the side of a layer's maps comes about, written out; undefined where there is none. */
+/** How the side of a layer's maps comes about, written out; undefined where it has none. */
 export function sideArithmetic(row, before, spec) {
   if (row.kind === "conv") {
     const { kernel, stride, padding, overhang } = named(row.name, spec);
     const zeros = (padding ? ` + 2×${padding}` : "") + (overhang ? ` + ${overhang}` : "");
-    return side(`${before.size}${zeros} − ${kernel}`, stride, row.size);
+    const reach = before.size + 2 * padding + overhang;
+    return side(`${before.size}${zeros}`, reach, kernel, stride, row.size);
   }
   if (row.kind === "pool") {
     const { window, stride } = named(before.name, spec).pool;
-    return side(`${before.size} − ${window}`, stride, row.size);
+    return side(String(before.size), before.size, window, stride, row.size);
   }
   return undefined;
 }
 
-const side = (left, stride, size) =>
-  stride === 1 ? `${left} + 1 = ${size}` : `(${left}) / ${stride} + 1 → ${size}`;
+/** "(55 − 3) / 2 + 1 = 27"; where a part of a step is left, what is done with it. */
+function side(written, reach, window, stride, size) {
+  const exact = (reach - window) / stride + 1;
+  const steps = stride === 1 ? `${written} − ${window}` : `(${written} − ${window}) / ${stride}`;
+  const rest = exact === size ? "" : `, rounded ${exact < size ? "up" : "down"} to ${size}`;
+  return `${steps} + 1 = ${Number(exact.toFixed(2))}${rest}`;
+}
 
 /** A pool's row comes right after its convolution's, so `before` names it. */
 const named = (name, spec) => spec.convs.find((conv) => conv.name === name);
