@@ -1,6 +1,7 @@
 """``alexnet serve``."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from alexnet.errors import MissingExtraError
@@ -66,5 +67,5 @@ def serve(
         token=os.environ.get("ALEXNET_TOKEN", "") if token is None else token,
         hosts=tuple(allow_host or ()),
     )
-    print(f"Serving {run} at http://{host}:{port} (stop with Ctrl-C)", flush=True)
-    return serve_run(run, settings, Address(host=host, port=port, workers=workers, threads=threads))
+    address = Address(host=host, port=port, workers=workers, threads=threads)
+    return serve_run(run, settings, address, partial(print, flush=True))

@@ -27,7 +27,6 @@ def make_app(service: Service) -> App:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.draining = True
         service.close()
 
     app = FastAPI(

@@ -5,6 +5,7 @@ waits for company: what is there when the thread is free is taken, up to a batch
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -35,11 +36,19 @@ class Engine:
         Images run together, at most.
     max_waiting : int
         Jobs that may wait; past it `submit` refuses.
+    ran : callable
+        Told of each batch: its images, and the seconds it took.
     """
 
-    def __init__(self, batch_size: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        max_waiting: int,
+        ran: Callable[[int, float], None] = lambda images, seconds: None,
+    ) -> None:
         self._batch_size = batch_size
         self._max_waiting = max_waiting
+        self._ran = ran
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -79,6 +88,7 @@ class Engine:
             wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if not wanted:
                 continue
+            start = time.perf_counter()
             try:
                 results = wanted[0].work(torch.stack([job.image for job in wanted]))
             except Exception as error:
@@ -87,6 +97,7 @@ class Engine:
             else:
                 for job, result in zip(wanted, results, strict=True):
                     job.result.set_result(result)
+            self._ran(len(wanted), time.perf_counter() - start)
 
     def _next(self) -> list[_Job]:
         """Wait for jobs; take the first and those of its work, in order. Empty when closed."""

@@ -47,6 +47,7 @@ class Gate:
     def __init__(self, app: App, settings: Settings, measures: Measures) -> None:
         self._app, self._settings, self._measures = app, settings, measures
         self._answering = 0
+        measures.gauge("alexnet_answering", "Requests being answered.", lambda: self._answering)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with a sentence."""
@@ -64,14 +65,11 @@ class Gate:
             await self._answer(scope, body, answer)
         except Refusal as refusal:
             if answer.status is None:
-                close = {} if body.whole else {"Connection": "close"}
-                response = refused(refusal)
-                response.headers.update(close)
-                await response(scope, receive, answer.send)
+                await refused(refusal)(scope, receive, answer.send)
         finally:
             self._answering -= 1
             seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", "other")  # not what the client wrote
             self._measures.answered(route, answer.status or 499, seconds)
 
     async def _answer(self, scope: Scope, body: "_Body", answer: "_Answer") -> None:

@@ -1,6 +1,8 @@
 """Refusing a request: one form for every error, with a sentence on what to do."""
 
+import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -44,3 +46,13 @@ def refused(refusal: Refusal) -> JSONResponse:
     """Return the answer to a refused request."""
     body = error_body(refusal.what, refusal.fix)
     return JSONResponse(body, refusal.status, headers=refusal.headers)
+
+
+def raw_answer(status: int, what: str, fix: str) -> bytes:
+    """Return a whole HTTP answer, for a connection on which no request has come."""
+    body = json.dumps(error_body(what, fix)).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

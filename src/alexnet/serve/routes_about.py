@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from starlette.responses import FileResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from alexnet.serve.about import about
@@ -38,10 +39,15 @@ def about_routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", responses={200: {"model": Health}})
     async def readyz() -> dict[str, Any]:
-        """Say whether the server takes images: 503 while it is stopping."""
-        if service.draining:
-            raise busy("The server is stopping.")
+        """Say whether the server takes images: 503 while its queue is full."""
+        if service.engine.waiting >= service.settings.max_waiting:
+            raise busy("The server has as many images waiting as it can answer in time.")
         return {"status": "ready"}
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Return what this process counted, in Prometheus' text format."""
+        return Response(service.measures.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

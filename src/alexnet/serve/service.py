@@ -1,10 +1,9 @@
 """What every route works with: the network, its queue, the decoding threads, the run."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -31,8 +30,6 @@ class Service:
     engine: Engine
     decoders: ThreadPoolExecutor
     measures: Measures
-    draining: bool = False
-    started: float = field(default_factory=time.monotonic)
 
     async def pictures(self, request: Request) -> list[Picture]:
         """Return the decoded images of a request, in order.
@@ -68,12 +65,15 @@ class Service:
 
 def make_service(run: Run, model: Model, settings: Settings) -> Service:
     """Put the parts together; threads start."""
+    measures = Measures()
+    engine = Engine(settings.batch_size, settings.max_waiting, measures.ran)
+    measures.gauge("alexnet_waiting_images", "Images in the queue.", lambda: engine.waiting)
     return Service(
         run,
         model,
         settings,
         Networks(model),
-        Engine(settings.batch_size, settings.max_waiting),
+        engine,
         ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder"),
-        Measures(),
+        measures,
     )
