@@ -70,14 +70,23 @@ class Model:
         ImageError
             When it cannot be read or is no image.
         """
-        pixels = np.array(square(_opened(image), self.prepared))  # (prepared, prepared, 3)
-        ranked = self.probabilities(torch.from_numpy(pixels)[None], views)[0]
+        ranked = self.probabilities(torch.from_numpy(self.pixels(image))[None], views)[0]
         chances, labels = ranked.sort(descending=True)
         names = readable(self.classes)
         return [
             Prediction(names[label], chance, self.classes[label])
             for chance, label in zip(chances.tolist()[:top], labels.tolist(), strict=False)
         ]
+
+    def pixels(self, image: Picture) -> NDArray[np.uint8]:
+        """Return an image as the network's data was prepared, ``(prepared, prepared, 3)`` RGB.
+
+        Raises
+        ------
+        ImageError
+            When it cannot be read or is no image.
+        """
+        return np.array(square(_opened(image), self.prepared))
 
     def probabilities(self, images: torch.Tensor, views: int = 1) -> torch.Tensor:
         """Map ``(N, prepared, prepared, 3)`` uint8 RGB to ``(N, classes)`` probabilities."""

@@ -10,20 +10,39 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data.decode import Pixels
 from alexnet.data.order import Order, Part
-from alexnet.data.shards import Split
 from alexnet.errors import DataError, ImageError
 
 ALONE = Part()  # one process, which takes all
 AHEAD = 3  # batches, at least, that are decoded while the device works
 PIECE = 32  # images that a thread decodes in a row
 TRIES = 1000  # images in a row that may be damaged before their shard is given up
+
+
+class Images(Protocol):
+    """Numbered images of one size: a `shards.Split`, or what can be read like one."""
+
+    name: str
+    size: int  # pixels on a side
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given."""
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+
+    def where(self, index: int) -> str:
+        """Name an image for a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,7 @@ class Batch:
 
 
 def training_batches(
-    split: Split, order: Order, first_step: int, part: Part = ALONE
+    split: Images, order: Order, first_step: int, part: Part = ALONE
 ) -> Iterator[Batch]:
     """Yield this process's part of the training batches from `first_step` on, without end.
 
@@ -56,8 +75,10 @@ def training_batches(
     return _loaded(split, numbers, replace=True)
 
 
-def evaluation_batches(split: Split, batch_size: int, part: Part = ALONE) -> Iterator[Batch]:
-    """Yield every image of a split once, in order; the last batch may be smaller.
+def evaluation_batches(
+    split: Images, batch_size: int, part: Part = ALONE, first: int = 0
+) -> Iterator[Batch]:
+    """Yield every image of a split once, in order from `first`; the last batch may be smaller.
 
     Of several processes each takes its part: together they have every image once.
 
@@ -66,13 +87,13 @@ def evaluation_batches(split: Split, batch_size: int, part: Part = ALONE) -> Ite
     DataError
         At a damaged image, which cannot be replaced here.
     """
-    mine = part.of(np.arange(len(split)))
+    mine = part.of(np.arange(first, len(split)))
     starts = range(0, len(mine), batch_size)
     return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
 
 
 def _loaded(
-    split: Split, batches: Iterable[NDArray[np.integer]], *, replace: bool
+    split: Images, batches: Iterable[NDArray[np.integer]], *, replace: bool
 ) -> Iterator[Batch]:
     """Decode batches in threads, ahead of the one that is asked for."""
     workers = os.cpu_count() or 1
@@ -104,7 +125,7 @@ class _Coming:
 
 
 def _begin(
-    pool: ThreadPoolExecutor, split: Split, numbers: NDArray[np.integer], replace: bool
+    pool: ThreadPoolExecutor, split: Images, numbers: NDArray[np.integer], replace: bool
 ) -> _Coming:
     pinned = torch.cuda.is_available()  # so that the copy to the device waits for nobody
     shape = (len(numbers), split.size, split.size, 3)
@@ -124,7 +145,7 @@ def _begin(
 
 
 def _filled(
-    split: Split, number: int, out: NDArray[np.uint8], replace: bool
+    split: Images, number: int, out: NDArray[np.uint8], replace: bool
 ) -> tuple[int, list[Replaced]]:
     """Decode an image, or the next whole one, into `out`; return its label and what was lost."""
     lost: list[Replaced] = []

@@ -1,5 +1,6 @@
 """The prepared data set on disk: Arrow files of small images, memory-mapped."""
 
+import hashlib
 import json
 import zlib
 from bisect import bisect_right
@@ -134,6 +135,17 @@ class Split:
         """Return the class of an image."""
         number, row = self._place(index)
         return int(self._shard(number).labels[row])
+
+    def path(self, index: int) -> str:
+        """Return the name of an image in its source."""
+        number, row = self._place(index)
+        return str(self._shard(number).paths[row].as_py())
+
+    @property
+    def identity(self) -> str:
+        """What tells these images from all others: a checksum of their shards' checksums."""
+        sums = "".join(shard.sha256 for shard in self._about)
+        return hashlib.sha256(sums.encode()).hexdigest()
 
     def decoding(self) -> str:
         """Say how images become pixels: by which decoder, or not at all."""

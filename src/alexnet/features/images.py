@@ -1,0 +1,121 @@
+"""What features are taken of: a split, several, or photographs that belong to no data set."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.loader import Images
+from alexnet.errors import DataError, ImageError
+from alexnet.files import sha256
+from alexnet.prediction import Model
+
+Pixels = NDArray[np.uint8]
+
+
+class NamedImages(Images, Protocol):
+    """Images that have names, and are told from all others; a `Split` is one."""
+
+    def path(self, index: int) -> str:
+        """Return the name of an image in its source."""
+
+    @property
+    def identity(self) -> str:
+        """A checksum of all images."""
+
+
+class Photographs:
+    """Files of photographs as a split without labels (-1), prepared as the network's data was."""
+
+    name = "photographs"
+
+    def __init__(self, model: Model, files: Sequence[Path]) -> None:
+        self._model, self._files = model, files
+        self.size = model.prepared
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB.
+
+        Raises
+        ------
+        DataError
+            When it cannot be read or is no image.
+        """
+        try:
+            pixels = self._model.pixels(self._files[index])
+        except ImageError as error:
+            raise DataError(error.what, error.fix or "Leave it out.") from None
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
+
+    def label(self, index: int) -> int:
+        """Return -1: what is on a photograph is not known."""
+        return -1
+
+    def path(self, index: int) -> str:
+        """Return the file as it was named."""
+        return str(self._files[index])
+
+    def where(self, index: int) -> str:
+        """Name an image for a message."""
+        return repr(self.path(index))
+
+    @property
+    def identity(self) -> str:
+        """A checksum of the files' contents, in order."""
+        return _joined(sha256(file) for file in self._files)
+
+
+class Joined:
+    """Splits one behind the other; an image's name has its split before it."""
+
+    def __init__(self, splits: Sequence[NamedImages]) -> None:
+        self.name = "+".join(split.name for split in splits)
+        self.size = splits[0].size
+        self._splits = splits
+        self._ends = list(accumulate(map(len, splits)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _at(self, index: int) -> tuple[NamedImages, int]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._splits[number], index - (self._ends[number - 1] if number else 0)
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given."""
+        split, at = self._at(index)
+        return split.pixels(at, out)
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        split, at = self._at(index)
+        return split.label(at)
+
+    def path(self, index: int) -> str:
+        """Return the split and the name of an image: ``train/cat/1.jpg``."""
+        split, at = self._at(index)
+        return f"{split.name}/{split.path(at)}"
+
+    def where(self, index: int) -> str:
+        """Name an image for a message."""
+        split, at = self._at(index)
+        return split.where(at)
+
+    @property
+    def identity(self) -> str:
+        """A checksum of all images, in order."""
+        return _joined(split.identity for split in self._splits)
+
+
+def _joined(sums: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sums).encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""Nearest neighbours by Euclidean distance: exact, over more vectors than memory holds."""
+
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.errors import ConfigError, DataError
+
+CHUNK = 32 << 20  # bytes of vectors at a time
+BLOCK = 256  # queries at a time
+UNIT = 2.0**-24  # float32 rounds to within this, relatively
+
+Vectors = NDArray[np.floating]
+
+
+class Neighbours:
+    r"""The nearest of many vectors to some others, by Euclidean distance; exact.
+
+    Distances come from matrix products in float32,
+
+    .. math:: |q - c|^2 = |q|^2 + |c|^2 - 2 q \cdot c,
+
+    whose difference loses digits where vectors are long and close together. So a product only
+    *excludes*: the rounding of a sum of D products is at most ``D * 2**-24`` of the sum of their
+    sizes, in whatever order they are added (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1), which makes it a lower bound of the true distance. Vectors whose
+    bound is below the best so far get their distance in float64 from the vectors themselves.
+    A common centre is taken off first, which leaves distances as they are and vectors shorter.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        ``(N, ...)`` float; what follows the first axis is flattened. May be a memory map: it is
+        read once a search, in order, a part at a time.
+
+    Raises
+    ------
+    ConfigError
+        When there are no vectors.
+    """
+
+    def __init__(self, vectors: Vectors) -> None:
+        if not vectors.size:
+            raise ConfigError("There are no vectors to search.")
+        self._vectors = vectors.reshape(len(vectors), -1)
+        step = -(-len(vectors) // 1024)
+        with np.errstate(invalid="ignore", over="ignore"):
+            centre = self._vectors[::step].mean(0, dtype=np.float64)
+        self._centre = np.nan_to_num(centre, nan=0, posinf=0, neginf=0)  # (D,)
+        _forget(self._vectors)
+
+    def nearest(
+        self, queries: Vectors, count: int = 6
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the distances and the numbers of the `count` vectors nearest to each query.
+
+        Parameters
+        ----------
+        queries : ndarray
+            ``(Q, ...)`` float, of as many numbers as the vectors.
+        count : int
+            How many; all vectors where there are fewer.
+
+        Returns
+        -------
+        distances, indices : ndarray
+            ``(Q, count)`` each, the nearest first; of equal ones the earlier vector.
+
+        Raises
+        ------
+        ConfigError
+            When the queries have another length, or `count` is below 1.
+        DataError
+            When a vector or a query is not finite.
+        """
+        queries = queries.reshape(len(queries), -1)
+        dimensions = self._vectors.shape[1]
+        if queries.shape[1] != dimensions or count < 1:
+            raise ConfigError(
+                f"Queries of {queries.shape[1]} numbers, the {count} nearest: this cannot be "
+                f"searched among vectors of {dimensions} numbers."
+            )
+        blocks = [
+            _Block(queries[at : at + BLOCK], self._centre, min(count, len(self._vectors)))
+            for at in range(0, len(queries), BLOCK)
+        ]
+        for first, rows in self._chunks():
+            moved, energy = centred(rows, self._centre, "Vector", first)
+            for block in blocks:
+                block.see(first, rows, moved, energy)
+        if not blocks:
+            return np.empty((0, count)), np.empty((0, count), np.int64)
+        squares = np.concatenate([block.squares for block in blocks])
+        return np.sqrt(squares), np.concatenate([block.indices for block in blocks])
+
+    def _chunks(self) -> Iterator[tuple[int, Vectors]]:
+        """Yield the vectors in order, ``(rows, D)`` at a time, with the first one's number."""
+        rows = max(1, CHUNK // (4 * self._vectors.shape[1]))
+        for first in range(0, len(self._vectors), rows):
+            yield first, self._vectors[first : first + rows]
+            _forget(self._vectors)
+
+
+class _Block:
+    """Some queries, and the nearest vectors that were seen so far."""
+
+    def __init__(self, queries: Vectors, centre: NDArray[np.float64], count: int) -> None:
+        self._queries = queries.astype(np.float64)
+        self._moved, self._energy = centred(queries, centre, "Query")
+        self.squares = np.full((len(queries), count), np.inf)  # squared distances, rising
+        self.indices = np.full((len(queries), count), -1, np.int64)
+
+    def see(
+        self, first: int, rows: Vectors, moved: NDArray[np.float32], energy: NDArray[np.float32]
+    ) -> None:
+        """Compare with more vectors, of which the first has the number `first`."""
+        bounds = self._lower_bounds(moved, energy)
+        for query in np.flatnonzero(bounds.min(1) < self.squares[:, -1]):
+            self._merge(int(query), first, rows, bounds[query])
+
+    def _lower_bounds(
+        self, moved: NDArray[np.float32], energy: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return numbers below the true squared distances, ``(Q, rows)``.
+
+        The product and both energies are each within ``D * UNIT`` of the sum of the sizes of their
+        terms, which for the product is at most half the two energies; what is left for the centre
+        and the few additions is below 32 units. Below float32's smallest number, 2**-126, errors
+        are no longer relative.
+        """
+        dimensions = moved.shape[1]
+        slack = 2 * _rounding(dimensions + 32)
+        with np.errstate(over="ignore"):
+            bounds = self._moved @ moved.T
+            bounds *= -2
+            bounds += np.float32(1 - slack) * (self._energy[:, None] + energy)
+        bounds -= np.float32(dimensions * 2.0**-120)
+        return bounds
+
+    def _merge(self, query: int, first: int, rows: Vectors, bounds: NDArray[np.float32]) -> None:
+        """Measure those of the vectors that may be nearer than the farthest kept, and keep."""
+        count = self.squares.shape[1]
+        near = np.flatnonzero(bounds < self.squares[query, -1])
+        if len(near) > 4 * count:  # a few first, so that most need no measuring
+            few = near[np.argpartition(bounds[near], count - 1)[:count]]
+            limit = self._measured(query, rows[few]).max()
+            near = near[bounds[near] <= limit]
+        squares = np.concatenate([self.squares[query], self._measured(query, rows[near])])
+        indices = np.concatenate([self.indices[query], first + near])
+        kept = np.lexsort((indices, squares))[:count]
+        self.squares[query], self.indices[query] = squares[kept], indices[kept]
+
+    def _measured(self, query: int, rows: Vectors) -> NDArray[np.float64]:
+        difference = rows - self._queries[query]  # float64
+        return np.einsum("ij,ij->i", difference, difference)
+
+
+def centred(
+    rows: Vectors, centre: NDArray[np.float64], what: str, first: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return vectors less the centre, and their squared lengths, in float32.
+
+    Raises
+    ------
+    DataError
+        When they are not finite, or so long that their squares are not.
+    """
+    moved = np.subtract(rows, centre, dtype=np.float64).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = np.einsum("ij,ij->i", moved, moved)
+    if not (finite := np.isfinite(energy)).all():
+        number = first + int(finite.argmin())
+        raise DataError(f"{what} {number} has a number that is not finite, or above 1e19.")
+    return moved, energy
+
+
+def _rounding(terms: int) -> float:
+    """Return how far a float32 sum of products may be off, as a share of its terms' sizes."""
+    return terms * UNIT / (1 - terms * UNIT)
+
+
+def _forget(vectors: Vectors) -> None:
+    """Give back the memory of the parts of a file that were read; they can be read again."""
+    owner: object = vectors
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and not vectors.flags.writeable and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,100 @@
+"""The named outputs of a network, and their values for images."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from alexnet.data.augment import views
+from alexnet.errors import ConfigError, did_you_mean
+from alexnet.network import AlexNet
+from alexnet.prediction import Model
+from alexnet.spec import Spec
+
+Shape = tuple[int, ...]
+PLUMBING = ("overhang", "drop", "flatten")  # they move or scale numbers that have a name already
+
+
+def layer_shapes(spec: Spec) -> dict[str, Shape]:
+    """Return every named output of a network, first to last, with its shape for one image.
+
+    ``conv1`` is the sum before the activation, ``relu1`` after it, ``norm1`` and ``pool1`` what
+    follows, in the spec's order. ``(maps, side, side)``, or ``(units,)`` where layers are fully
+    connected.
+    """
+    sizes = {
+        layer.name: (layer.maps,) if layer.kind == "dense" else (layer.maps, layer.size, layer.size)
+        for layer in spec.layers()
+    }
+    with torch.device("meta"):  # names alone: no weight is allocated
+        names = [name for name, _ in AlexNet(spec).named_children()]
+    shapes: dict[str, Shape] = {}
+    shape = sizes["input"]
+    for name in names:
+        shape = sizes.get(name, shape)  # activations and norms keep it
+        if not name.startswith(PLUMBING):
+            shapes[name] = shape
+    return shapes
+
+
+def layer_names(spec: Spec) -> tuple[str, ...]:
+    """Return the names of a network's outputs, first to last: conv1, relu1, norm1, ... fc8."""
+    return tuple(layer_shapes(spec))
+
+
+def last_hidden(spec: Spec) -> str:
+    """Return the layer that Figure 4 compares images in: the last but one, after its activation.
+
+    ``relu7`` in the networks of 2012.
+    """
+    return layer_names(spec)[-2]
+
+
+def chosen(spec: Spec, layers: Iterable[str]) -> dict[str, Shape]:
+    """Return the named layers with their shapes, first to last.
+
+    Raises
+    ------
+    ConfigError
+        When a name is unknown, with the nearest one, or none is given.
+    """
+    shapes = layer_shapes(spec)
+    wanted = set(layers)
+    for name in sorted(wanted - shapes.keys()):
+        raise ConfigError(
+            f"Network {spec.name!r} has no layer {name!r}.", did_you_mean(name, shapes)
+        )
+    if not wanted:
+        raise ConfigError("No layer was named.", f"Known: {', '.join(shapes)}.")
+    return {name: shape for name, shape in shapes.items() if name in wanted}
+
+
+@torch.inference_mode()
+def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Return what the named layers put out for the centre view of images.
+
+    Parameters
+    ----------
+    model : Model
+        A trained run (`prediction.load`).
+    images : Tensor
+        ``(N, prepared, prepared, 3)`` uint8 RGB (`Model.pixels` makes one of any picture).
+    layers : iterable of str
+        Names of `layer_names`.
+
+    Returns
+    -------
+    dict of Tensor
+        By layer, first to last, ``(N, *shape)`` float32 on the processor. The network runs in
+        float32 whatever it was trained in.
+
+    Raises
+    ------
+    ConfigError
+        When a name is unknown.
+    """
+    names = chosen(model.spec, layers)
+    view = next(views(images.to(model.device), model.spec.image, 1))
+    pixels = model.normalise(view).contiguous(memory_format=torch.channels_last)
+    found = model.network.activations(pixels, names)
+    return {name: found[name].float().cpu().contiguous() for name in names}

@@ -1,0 +1,51 @@
+"""A small network of 2012's geometry, whose weights are drawn, and data at its size."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alexnet.data.augment import normaliser
+from alexnet.data.options import Options
+from alexnet.data.prepare import prepare
+from alexnet.data.shards import PreparedData, open_prepared
+from alexnet.data.sources import open_source
+from alexnet.network import build
+from alexnet.prediction import Model
+from alexnet.spec import Spec
+from alexnet.variants import CIFAR_QUICK, PAPER
+from tests.test_network import narrow
+
+
+def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Model:
+    """Return a network of drawn weights with the preprocessing of a data set."""
+    return Model(
+        build(spec, seed).eval(),
+        data.classes,
+        normaliser(spec.pixels, data.statistics, spec.image),
+        data.manifest.size,
+        0,
+        torch.device("cpu"),
+        torch.float32,
+    )
+
+
+@pytest.fixture(scope="session")
+def large(photographs, tmp_path_factory) -> PreparedData:
+    """Return the photographs, prepared at 256 pixels."""
+    root = tmp_path_factory.mktemp("large") / "data"
+    prepare(open_source(photographs), root, Options(size=256))
+    return open_prepared(root)
+
+
+@pytest.fixture(scope="session")
+def paper(large) -> Model:
+    """Return the paper's network with a sixteenth of its widths, and louder weights."""
+    names = [conv.name for conv in PAPER.convs] + [layer.name for layer in PAPER.dense]
+    return model_of(narrow(PAPER.with_layers(*names, std=0.1)), large)
+
+
+@pytest.fixture(scope="session")
+def quick(prepared) -> Model:
+    """Return the quick CIFAR network, for two classes."""
+    return model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), classes=2), prepared)

@@ -1,0 +1,16 @@
+"""What tests do in a process of its own, to be killed."""
+
+from dataclasses import replace
+
+from alexnet.data.shards import open_prepared
+from alexnet.features import Joined, extract, extraction
+from alexnet.variants import CIFAR_QUICK
+from tests.features.conftest import model_of
+
+
+def extracted(root, out, form, seed=1, layers=("pool1", "relu64")):
+    """Extract 1,080 images, noting each batch; in a process of its own."""
+    extraction.PART = 1 << 23  # several Parquet files
+    data = open_prepared(root)
+    model = model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), classes=2), data, seed)
+    extract(model, Joined([data.splits["train"]] * 30), layers, out, form=form, every=0)
