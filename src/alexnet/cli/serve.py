@@ -67,5 +67,5 @@ def serve(
         token=os.environ.get("ALEXNET_TOKEN", "") if token is None else token,
         hosts=tuple(allow_host or ()),
     )
-    address = Address(host=host, port=port, workers=workers, threads=threads)
+    address = Address(host=host, port=port, workers=workers, threads=threads, data=data)
     return serve_run(run, settings, address, partial(print, flush=True))

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +36,7 @@ def open_image(
     data: bytes,
     *,
     exif: bool = True,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode an image file of any format that Pillow reads; `examined` says more."""
@@ -48,7 +47,7 @@ def examined(
     data: bytes,
     *,
     exif: bool = True,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
     """Decode an image file of any format that Pillow reads, and say what it took.
@@ -59,7 +58,7 @@ def examined(
         The file.
     exif : bool
         Turn the image upright as its EXIF orientation says.
-    formats : sequence of str
+    formats : tuple of str
         Pillow's names of the formats that are read, JPEG among them; by default all.
     max_pixels : int
         The most that the file may announce; it is found out before any is decoded.

@@ -78,12 +78,12 @@ class Row(BaseModel):
     arithmetic: str
 
 
-class Field_(BaseModel):
+class Seen(BaseModel):
     """Which part of the input a unit of a layer sees."""
 
     size: int = Field(description="Pixels on a side.")
     stride: int = Field(description="Pixels from one unit to the next.")
-    start: float = Field(description="Left edge of the first unit's, in pixels; may be negative.")
+    start: int = Field(description="Left edge of the first unit's, in pixels; may be negative.")
 
 
 class Classes(BaseModel):
@@ -111,7 +111,7 @@ class About(BaseModel):
     shapes: dict[str, list[int]] = Field(
         description="Of each output: (maps, side, side) or (units,)."
     )
-    receptive_fields: dict[str, Field_]
+    receptive_fields: dict[str, Seen]
     has_training_images: bool
     has_run_curves: bool
     limits: dict[str, float]

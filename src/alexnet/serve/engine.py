@@ -106,7 +106,9 @@ class Engine:
                 self._changed.wait()
             if not self._jobs:
                 return []
-            work, batch, others = self._jobs[0].work, [], deque()
+            work = self._jobs[0].work
+            batch: list[_Job] = []
+            others: list[_Job] = []
             while self._jobs and len(batch) < self._batch_size:
                 job = self._jobs.popleft()
                 (batch if job.work is work else others).append(job)

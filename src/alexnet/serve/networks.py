@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import views as views_of
 from alexnet.errors import did_you_mean
+from alexnet.features import layer_shapes
 from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
 from alexnet.network import AlexNet
 from alexnet.prediction import Model
@@ -41,14 +42,16 @@ class Networks:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.network: AlexNet = model.network.to(model.kind)
-        self.shapes = self._shapes()
+        self.shapes = layer_shapes(model.spec)  # of every named output, first to last
         self.probabilities = cache(self._probabilities)
         self.activations = cache(self._activations)
 
     @property
-    def layer_names(self) -> tuple[str, ...]:
-        """Every named output, first to last."""
-        return tuple(name for name, _ in self.network.named_children())
+    def mean_colour(self) -> Tensor:
+        """The mean colour of the training images, ``(3,)`` uint8 RGB: what is nothing special."""
+        normalise = self.model.normalise
+        mean = normalise.mean.mean((0, 2, 3)) / normalise.scale
+        return mean.round().clamp(0, 255).to(torch.uint8).cpu()
 
     def check(self, name: str) -> None:
         """See that there is an output of that name.
@@ -60,14 +63,6 @@ class Networks:
         """
         if name not in self.shapes:
             raise Refusal(404, f"No layer is called {name!r}.", did_you_mean(name, self.shapes))
-
-    @torch.inference_mode()
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return each output's shape for one image: (maps, side, side), or (units,)."""
-        spec, device = self.model.spec, self.model.device
-        black = torch.zeros(1, spec.channels, spec.image, spec.image, device=device)
-        found = self.network.activations(black.to(self.model.kind), self.layer_names)
-        return {name: tuple(found[name].shape[1:]) for name in self.layer_names}
 
     def filters(self, name: str) -> Tensor:
         """Return a convolution's weights, ``(maps, sees, k, k)`` float32.

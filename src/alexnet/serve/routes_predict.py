@@ -101,7 +101,7 @@ def predict_routes(service: Service) -> APIRouter:
         layers: Annotated[str, Query(description="Names of outputs, divided by commas.")] = "",
     ) -> JSONResponse:
         """Return the outputs of layers for each image's centre view; by default the last one's."""
-        asked = tuple(layers.split(",")) if layers else (service.networks.layer_names[-1],)
+        asked = tuple(layers.split(",")) if layers else (list(service.networks.shapes)[-1],)
         for name in asked:
             service.networks.check(name)
         pictures = await service.pictures(request)

@@ -31,6 +31,7 @@ class Address:
     port: int = 8000
     workers: int = 1
     threads: int | None = None  # of each worker; by default its share of the processors
+    data: str | None = None  # training images to look at; by default the run's own
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -69,7 +70,7 @@ def serve(
     listening = bound(address.host, address.port)
     allow_many_files()
     config = uvicorn.Config(
-        partial(loaded_app, folder, settings, threads_each(address)),
+        partial(loaded_app, folder, settings, address),
         factory=True,
         workers=address.workers,
         http=partial(Wire, settings, {}),  # type: ignore[arg-type]
@@ -92,11 +93,11 @@ def serve(
     return 128 + stopped[0] if stopped else 1
 
 
-def loaded_app(folder: Path, settings: Settings, threads: int | None) -> App:
+def loaded_app(folder: Path, settings: Settings, address: Address) -> App:
     """Load a run and return its application; called in each worker."""
     machine.keep_freed_memory()
-    machine.use_threads(threads)
-    return make_app(make_service(Run.open(folder), load(folder), settings))
+    machine.use_threads(threads_each(address))
+    return make_app(make_service(Run.open(folder), load(folder), settings, address.data))
 
 
 def threads_each(address: Address) -> int | None:

@@ -9,8 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from torch import Tensor
 
+from alexnet.data.cache import ready
+from alexnet.data.options import Options
+from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.prediction import Model
 from alexnet.serve.engine import Engine, Work
+from alexnet.serve.gallery import Gallery
 from alexnet.serve.measures import Measures
 from alexnet.serve.networks import Networks
 from alexnet.serve.pictures import Picture, opened
@@ -30,6 +34,7 @@ class Service:
     engine: Engine
     decoders: ThreadPoolExecutor
     measures: Measures
+    gallery: Gallery
 
     async def pictures(self, request: Request) -> list[Picture]:
         """Return the decoded images of a request, in order.
@@ -59,21 +64,32 @@ class Service:
 
     def close(self) -> None:
         """End the threads, when what is queued is done."""
+        self.gallery.close()
         self.engine.close()
         self.decoders.shutdown()
 
 
-def make_service(run: Run, model: Model, settings: Settings) -> Service:
-    """Put the parts together; threads start."""
+def make_service(run: Run, model: Model, settings: Settings, data: str | None = None) -> Service:
+    """Put the parts together; threads start.
+
+    Parameters
+    ----------
+    run, model, settings
+        What is served, and its limits.
+    data : str
+        Training images to look at; by default those that the run was trained on.
+    """
     measures = Measures()
     engine = Engine(settings.batch_size, settings.max_waiting, measures.ran)
     measures.gauge("alexnet_waiting_images", "Images in the queue.", lambda: engine.waiting)
-    return Service(
-        run,
-        model,
-        settings,
-        Networks(model),
-        engine,
-        ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder"),
-        measures,
-    )
+    networks = Networks(model)
+
+    def find() -> PreparedData:
+        if data is None:
+            return open_prepared(run.config.data)
+        return ready(data, Options(size=model.prepared), seed=run.config.recipe.seed)
+
+    gallery = Gallery(networks, engine, settings.training_images, find)
+    gallery.start()
+    decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
+    return Service(run, model, settings, networks, engine, decoders, measures, gallery)

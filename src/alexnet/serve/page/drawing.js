@@ -9,8 +9,8 @@
 
 import { svg } from "./dom.js";
 
-const COLUMN = 60; // width of a layer's column, in units of the drawing
-const FIRST = 100; // and of the input's
+const WIDTH = 760;
+const WIDER = 5 / 3; // the input's column is wider than the others by this
 const HEIGHT = 270;
 const ROOM = 250; // what the tallest layer takes
 const TOWERS = [0.27, 0.73]; // the height at which each of two towers runs
@@ -23,21 +23,19 @@ const THINNEST = 2; // so that ten units can be seen
 export function draw(drawing, model, choose) {
   const scale = scales(model);
   const columns = model.layers.map((row, index) => column(row, index, model, scale));
-  drawing.setAttribute("viewBox", `0 0 ${start(columns.length)} ${HEIGHT}`);
+  drawing.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   drawing.replaceChildren(
     ...columns.map((shapes, index) => {
-      const group = svg("g", { class: `box ${model.layers[index].kind}` });
-      const area = { x: start(index), y: 0, width: start(index + 1) - start(index), height: HEIGHT };
-      group.append(svg("rect", { ...area, class: "area" }), ...shapes.map(solid));
+      const [x, end] = [scale.start(index), scale.start(index + 1)];
+      const area = svg("rect", { class: "area", x, y: 0, width: end - x, height: HEIGHT });
+      const group = svg("g", { class: `box ${model.layers[index].kind}` }, area);
+      group.append(...shapes.map(solid));
       group.addEventListener("click", () => choose(model.layers[index]));
       return group;
     }),
     svg("g", { class: "joins" }, ...joins(model, columns, scale)),
   );
 }
-
-/** Where a column begins. */
-const start = (index) => (index ? FIRST + COLUMN * (index - 1) : 0);
 
 /** Lay a picture on the faces of a layer's box, as they lie; two towers show the same. */
 export function drawFaces(drawing, index, address) {
@@ -51,23 +49,29 @@ export function drawFaces(drawing, index, address) {
   }
 }
 
-/** Pixels, maps and units each have one scale, the same for all layers. */
+/** Pixels, maps and units each have one scale, the same for all layers: the largest that fits. */
 function scales({ layers, spec, towers }) {
-  const flat = layers.filter((row) => row.kind === "dense");
   const boxes = layers.filter((row) => row.kind !== "dense");
-  const inTowers = boxes.slice(1).map((row) => row.size);
-  const tallest = ROOM / (1 + RISE); // the input leans back
+  const most = (rows, key) => Math.max(...rows.map((row) => row[key]));
+  const each = WIDTH / (layers.length - 1 + WIDER);
+  const map = THICKEST / most(boxes, "maps");
+  const height = ROOM / (1 + RISE); // what leans back stands as much higher
+  const fits = boxes.slice(1).map((row) => (each - 6 - map * row.maps) / (LEAN * row.size));
+  const inTower = towers === 2 ? 1 / 2.2 : 1; // of the room; a tower has half of the units
+  const bars = layers.filter((row) => row.kind === "dense").map((row, index, all) =>
+    index === all.length - 1 ? row.maps : row.maps / towers / inTower);
   return {
-    pixel: Math.min(tallest / spec.image, towers === 2 ? tallest / 2.1 / Math.max(...inTowers) : 9),
-    map: THICKEST / Math.max(...boxes.map((row) => row.maps)),
-    unit: ROOM / Math.max(...flat.map((row) => row.maps)) / towers / (towers === 2 ? 1.1 : 1),
+    map,
+    pixel: Math.min(height / spec.image, (inTower * height) / most(boxes.slice(1), "size"), ...fits),
+    unit: ROOM / Math.max(...bars),
+    start: (index) => (index ? each * (index - 1 + WIDER) : 0), // of a layer's column
   };
 }
 
 /** Return the shapes of a layer: one, or one a tower. Each knows its corners. */
 function column(row, index, { towers, layers }, scale) {
   const split = towers === 2 && row.kind !== "input" && index < layers.length - 1;
-  const middle = (start(index) + start(index + 1)) / 2;
+  const middle = (scale.start(index) + scale.start(index + 1)) / 2;
   return (split ? TOWERS : [0.5]).map((height) => {
     const maps = split ? row.maps / 2 : row.maps;
     return row.kind === "dense"

@@ -8,7 +8,8 @@ export const count = (number) => whole.format(number);
 /** 1135256096 -> "1.1 billion". */
 export function roughly(number) {
   for (const [size, name] of [[1e9, "billion"], [1e6, "million"], [1e3, "thousand"]]) {
-    if (number >= size) return `${(number / size).toPrecision(2)} ${name}`;
+    const many = number / size;
+    if (many >= 1) return `${many < 10 ? many.toFixed(1) : Math.round(many)} ${name}`;
   }
   return String(number);
 }
@@ -44,11 +45,12 @@ export function sentence(row, before, spec) {
     );
   }
   const conv = named(row.name, spec);
-  const sees = before.maps / groups(conv, spec);
+  const sees = before.kind === "input" ? `the ${before.maps} colours`
+    : `${before.maps / groups(conv, spec)} maps${towerWords(conv, spec)}`;
   const own = conv.shared ? "" : " Every position has filters of its own.";
   return (
-    `${conv.kernel}×${conv.kernel} filters, ${conv.maps} of them, ${apart(conv.stride)}. Each sees ` +
-    `${sees} maps${towerWords(conv, spec)} and makes one map of ${row.size}×${row.size}.${own}`
+    `${conv.kernel}×${conv.kernel} filters, ${conv.maps} of them, ${apart(conv.stride)}. Each ` +
+    `sees ${sees} and makes one map of ${row.size}×${row.size}.${own}`
   );
 }
 
