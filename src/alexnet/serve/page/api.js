@@ -1,6 +1,6 @@
 /** Asking the server: its answers as values, its refusals as sentences. */
 
-const PATIENCE = 3; // how often a busy server is asked again
+const PATIENCE = 300; // seconds that a busy server is asked again, as often as it says
 const TOKEN = "alexnet-token"; // where the browser keeps it until the tab is closed
 
 /** What the server, or the way to it, says against a request. */
@@ -12,7 +12,8 @@ export class Refusal extends Error {
 }
 
 /**
- * Ask for `path`; with a photograph (a Blob) it is sent as it is.
+ * Ask for `path`; with a photograph (a Blob) it is sent as it is. Returns what the server's JSON
+ * holds, or the Blob of an image.
  *
  * Addresses are relative, so the page also works behind a proxy that puts it in a folder. A server
  * that is busy (503) is asked again after the time that it names.
@@ -29,13 +30,17 @@ export async function ask(path, { query = {}, photograph, signal } = {}) {
     headers["Content-Type"] = "application/octet-stream"; // the server trusts the bytes alone
     Object.assign(options, { method: "POST", body: photograph });
   }
-  for (let tries = 0; ; tries++) {
+  for (let waited = 0; ; ) {
     const response = await answered(address, options);
-    if (response.ok) return response.json();
-    if (response.status !== 503 || tries === PATIENCE) throw await refusal(response);
-    await pause(Number(response.headers.get("Retry-After")) || 1, signal);
+    if (response.ok) return isJson(response) ? response.json() : response.blob();
+    const seconds = Number(response.headers.get("Retry-After")) || 1;
+    waited += seconds;
+    if (response.status !== 503 || waited > PATIENCE) throw await refusal(response);
+    await pause(seconds, signal);
   }
 }
+
+const isJson = (response) => response.headers.get("Content-Type") === "application/json";
 
 /** Keep the token of a server that asks for one. */
 export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);

@@ -20,7 +20,7 @@ export function start(session) {
       `Out of ${count(found.images)} training images, by the Euclidean distance of what ` +
       `${found.layer} gives for them. Small distances are great likenesses.`
     );
-  }, "Comparing with the training images …"));
+  }, "Comparing with the training images; soon after its start the server still looks at them …"));
 }
 
 function card({ image, class: name, distance }) {

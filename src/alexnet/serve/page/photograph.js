@@ -1,5 +1,6 @@
 /** The photograph: dropped, pasted, chosen, taken or an example; shown with what the network sees. */
 
+import { ask } from "./api.js";
 import { byId, svg } from "./dom.js";
 
 export function start(session) {
@@ -41,13 +42,17 @@ function acceptDrops(session) {
   });
 }
 
-/** A stranger without a photograph at hand can start with one that the network learned from. */
+/** A stranger without a photograph at hand can start with one of the images kept for testing. */
 function offerExample(session) {
   const button = byId("example");
   button.hidden = !session.model.has_training_images;
   button.addEventListener("click", async () => {
-    const response = await fetch("v1/example");
-    if (response.ok) session.take(await response.blob());
+    const number = Math.floor(Math.random() * 1e6); // the server takes any
+    try {
+      session.take(await ask("example", { query: { number } }));
+    } catch (error) {
+      byId("crop-note").textContent = error.message;
+    }
   });
 }
 
