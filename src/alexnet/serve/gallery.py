@@ -27,6 +27,7 @@ PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
 CHUNK = 8  # images run at a time: what a request has to wait for at most
 QUALITY = 90  # of the JPEGs that are shown
+EXAMPLE_QUALITY = 98  # of one that comes back to be classified
 LOG = logging.getLogger("alexnet.serve")
 
 
@@ -57,6 +58,7 @@ class Gallery:
         self, networks: Networks, engine: Engine, most: int, find: Callable[[], PreparedData]
     ) -> None:
         self._networks, self._engine, self._most, self._find = networks, engine, most, find
+        self._held_out: Split | None = None
         self._split: Split | None = None
         self._seen: Seen | None = None
         self._neighbours: Neighbours | None = None
@@ -69,6 +71,10 @@ class Gallery:
     def has_images(self) -> bool:
         """Whether the training images are there, be it that they are still being looked at."""
         return not self._missing
+
+    def is_looking(self) -> bool:
+        """Whether the images are still being looked at."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to look at the images."""
@@ -102,6 +108,19 @@ class Gallery:
             one = Excitation(int(seen.numbers[row]), place // side, place % side, value)
             patches.append(self._patch(split, layer, one))
         return {"layer": layer, "unit": unit, "patches": patches, "images": len(seen.numbers)}
+
+    def example(self, number: int) -> bytes:
+        """Return a held-out image as a JPEG, for who has no photograph at hand.
+
+        Raises
+        ------
+        Refusal
+            404 without training images, 503 while they are being opened.
+        """
+        self._check_there()
+        if self._held_out is None:
+            raise busy("The images are still being opened.")
+        return to_jpeg(self._held_out.pixels(number % len(self._held_out)), EXAMPLE_QUALITY)
 
     def _patch(self, split: Split, layer: str, one: Excitation) -> dict[str, Any]:
         model = self._networks.model
@@ -141,10 +160,13 @@ class Gallery:
         """See that the images have been looked at, before an upload is decoded for them."""
         self._ready()
 
-    def _ready(self) -> tuple[Split, Seen, Neighbours]:
+    def _check_there(self) -> None:
         if self._missing:
             fix = "Start the server where the data is, or with --data DATA."
             raise Refusal(404, f"The training images are not there: {self._missing}", fix)
+
+    def _ready(self) -> tuple[Split, Seen, Neighbours]:
+        self._check_there()
         if self._split is None or self._seen is None or self._neighbours is None:
             raise busy("The training images are still being looked at.", 5)
         return self._split, self._seen, self._neighbours
@@ -154,6 +176,7 @@ class Gallery:
             data = self._find()
             if data.classes != self._networks.model.classes:
                 raise AlexNetError("the data has other classes than the run.")
+            self._held_out = data.held_out
             split = data.splits["train"]
             seen = self._seen_of(split)
             if seen is not None:

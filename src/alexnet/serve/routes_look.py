@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from torch import Tensor
 
 from alexnet.data.wordnet import readable
@@ -47,6 +47,13 @@ def look_routes(service: Service) -> APIRouter:
     async def exciting(layer: Layer, unit: Annotated[int, Query(ge=0)]) -> JSONResponse:
         """Return the patches of training images that excite a unit most."""
         return JSONResponse(await service.aside(service.gallery.exciting, layer, unit))
+
+    @router.get("/v1/example", response_class=Response,
+                responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
+    async def example(number: Annotated[int, Query(ge=0)] = 0) -> Response:
+        """Return a held-out image, for who has no photograph at hand; any number names one."""
+        found = await service.aside(service.gallery.example, number)
+        return Response(found, media_type="image/jpeg")
 
     @router.post("/v1/neighbours", openapi_extra=IMAGES, **answer(Neighbours))
     async def neighbours(request: Request) -> JSONResponse:
