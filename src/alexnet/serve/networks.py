@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from alexnet import machine
 from alexnet.data.augment import views as views_of
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes
@@ -14,6 +15,9 @@ from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
 from alexnet.network import AlexNet
 from alexnet.prediction import Model
 from alexnet.serve.refusals import Refusal
+
+WARM = (7, 2, 32)  # sizes that the compiler sees; the first is no round number, of which it
+# would make a rule
 
 Forward = Callable[[Tensor], list[Tensor]]  # (N, prepared, prepared, 3) uint8 -> a result each
 
@@ -43,8 +47,14 @@ class Networks:
         self.model = model
         self.network: AlexNet = model.network.to(model.kind)
         self.shapes = layer_shapes(model.spec)  # of every named output, first to last
+        self._compiled: nn.Module | None = None
         self.probabilities = cache(self._probabilities)
         self.activations = cache(self._activations)
+
+    @property
+    def fast(self) -> bool:
+        """Whether batches are run by the compiled network by now."""
+        return self._compiled is not None
 
     @property
     def mean_colour(self) -> Tensor:
@@ -63,6 +73,29 @@ class Networks:
         """
         if name not in self.shapes:
             raise Refusal(404, f"No layer is called {name!r}.", did_you_mean(name, self.shapes))
+
+    def compile(self) -> str:
+        """Compile the network, for batches of any size; return why it is not, or nothing.
+
+        It takes some seconds to a minute, while the plain form answers; it is worth a quarter of
+        the time of a batch on a processor (measured in docs/serving.md), and less of one image.
+        """
+        works, complaint = machine.can_compile(self.model.device)
+        if works:
+            compiled = torch.compile(self.network, dynamic=True)
+            spec = self.model.spec
+            try:
+                for images in WARM:
+                    shape = (images, self.model.prepared, self.model.prepared, 3)
+                    black = torch.zeros(shape, dtype=torch.uint8)
+                    with torch.inference_mode():
+                        (view,) = self._views(black, Switches(), 1)
+                        torch._dynamo.mark_dynamic(view, 0)
+                        compiled(view)
+            except Exception as error:  # whatever the tool chain raises
+                return f"{spec.name} could not be compiled ({type(error).__name__})."
+            self._compiled = compiled
+        return complaint
 
     def filters(self, name: str) -> Tensor:
         """Return a convolution's weights, ``(maps, sees, k, k)`` float32.
@@ -84,10 +117,13 @@ class Networks:
 
     def _probabilities(self, switches: Switches, views: int) -> Forward:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
-        layers = nn.Sequential(*(layer for _, layer in self._layers(switches)))
+        plain = nn.Sequential(*(layer for _, layer in self._layers(switches)))
+        as_trained = switches.lrn and switches.dropout_scale
 
         @torch.inference_mode()
         def forward(images: Tensor) -> list[Tensor]:
+            compiled = self._compiled if as_trained and len(images) > 1 else None
+            layers = plain if compiled is None else compiled
             total = torch.zeros(len(images), self.model.spec.classes)
             for view in self._views(images, switches, views):
                 total += layers(view).float().softmax(1).cpu()

@@ -1,6 +1,8 @@
 """What every route works with: the network, its queue, the decoding threads, the run."""
 
 import asyncio
+import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from alexnet.serve.pictures import Picture, opened
 from alexnet.serve.settings import Settings
 from alexnet.serve.uploads import uploaded
 from alexnet.training.run import Run
+
+LOG = logging.getLogger("alexnet.serve")
 
 
 @dataclass(slots=True)
@@ -91,5 +95,14 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
 
     gallery = Gallery(networks, engine, settings.training_images, find)
     gallery.start()
+    if settings.compile:
+        threading.Thread(target=_compile, args=[networks], name="compiler", daemon=True).start()
+    measures.gauge("alexnet_looking", "Whether training images are looked at.", gallery.is_looking)
+    measures.gauge("alexnet_compiled", "Whether the network is compiled.", lambda: networks.fast)
     decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
     return Service(run, model, settings, networks, engine, decoders, measures, gallery)
+
+
+def _compile(networks: Networks) -> None:
+    if complaint := networks.compile():
+        LOG.warning(complaint)

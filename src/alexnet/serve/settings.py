@@ -20,8 +20,8 @@ class Settings:
     max_bytes: int = 20_000_000  # of a request's body; a photograph of 24 megapixels has 5 to 12 MB
     max_pixels: int = 50_000_000  # of one image: 150 MB as RGB
     max_images: int = 32  # in one request
-    max_waiting: int = 128  # jobs in the queue of the network: about half a second of them
-    max_requests: int = 256  # being answered at once
+    max_requests: int = 128  # being answered at once; past it a request is refused unread
+    max_waiting: int = 256  # images in the network's queue: a second's work of two cores
     max_connections: int = 1_024  # open at once; the oldest idle one gives way
     batch_size: int = 32  # images in one forward, at most
     decoders: int = 2  # threads that decode images
@@ -31,6 +31,7 @@ class Settings:
     request_seconds: float = 30.0  # for the answer, once the body is there
     idle_seconds: int = 5  # that a connection is kept for its next request
     drain_seconds: int = 30  # for the requests in hand when the server is asked to stop
+    compile: bool = True  # the network, in the background
     training_images: int = 2_000  # looked at for exciting patches and neighbours
     token: str = ""  # asked for as `Authorization: Bearer`; empty: none is
     hosts: tuple[str, ...] = ()  # names it answers to, besides localhost and plain addresses
