@@ -17,7 +17,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.conftest import QUICK
 
@@ -25,9 +24,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 expect = sync_api.expect
 expect.set_options(timeout=10_000)
 
-CHROMIUM = next(
-    filter(Path.exists, map(Path, ("/usr/bin/chromium", "/usr/bin/google-chrome"))), None
-)
+CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -35,7 +32,9 @@ FLAGS = (
 HOSTILE = ("<img src=x onerror=document.title='ran'>", "<b>&amp; defective")
 PANELS = ("network", "decides", "neighbours", "filters", "switches", "window", "training")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"there is no {CHROMIUM} on this machine"
+)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +51,7 @@ def hostile_run(photographs, tmp_path_factory, command) -> Path:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(hostile_run, environment):
     """Serve the run in a process of its own; return where."""
     with socket.socket() as free:
@@ -62,15 +61,10 @@ def address(hostile_run, environment):
         [sys.executable, "-m", "alexnet", "serve", str(hostile_run), "--port", str(port)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    yield from answering(process, port)
-
-
-def answering(process, port):
-    """Wait until a server is ready, yield its address, and stop it."""
     where = f"http://127.0.0.1:{port}/"
-    for _ in range(300):
+    for _ in range(600):  # until it has looked at its training images
         try:
-            urllib.request.urlopen(f"{where}readyz").close()
+            urllib.request.urlopen(f"{where}v1/exciting?layer=conv1&unit=0").close()
             break
         except OSError:
             assert process.poll() is None, process.stdout.read()
@@ -80,10 +74,10 @@ def answering(process, port):
     process.communicate(timeout=20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright's event loop must not outlast these tests
 def chromium():
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         browser.close()
 
@@ -243,7 +237,7 @@ def test_the_network_is_drawn_to_scale(page, hostile_run):
     drawn = page.eval_on_selector_all(
         "#drawing .box",
         """(boxes) => boxes.map((box) => {
-          const { width, height } = (box.querySelector(".side") ?? box.querySelector(".face")).getBBox();
+          const { width, height } = box.querySelector(".side, .face").getBBox();
           return [width, height];
         })""",
     )

@@ -8,14 +8,15 @@ import { worker } from "./work.js";
 export function start(session) {
   const select = byId("decides-class");
   const run = worker(byId("decides"), byId("decides-note"));
-  const update = () => run((signal) => show(session, select.value, signal), "Covering the photograph, part by part …");
+  const update = () =>
+    run((signal) => show(session, select.value, signal), "Covering the photograph, part by part …");
 
   session.addEventListener("answer", () => offerClasses(session, select));
-  session.whenSeen("decides", () => {
-    select.value = "";
+  session.addEventListener("photograph", () => {
+    select.replaceChildren();
     byId("decides-figure").hidden = true;
-    update();
   });
+  session.whenSeen("decides", update);
   select.addEventListener("change", update);
 }
 

@@ -3,14 +3,15 @@
 import { byId, describe, html, radio } from "./dom.js";
 import { ask } from "./api.js";
 import { sheet, tile, whole } from "./sheets.js";
-import { showUnit } from "./unit.js";
+import { unitPane } from "./unit.js";
 import { count, sentence, sideArithmetic } from "./words.js";
 import { worker } from "./work.js";
 
 export function start(session) {
   const panel = byId("layer");
   const run = worker(panel, byId("layer-note"));
-  const update = () => run((signal) => showMaps(session, signal), "Asking for the maps …");
+  const showUnit = unitPane(session);
+  const update = () => run((signal) => showMaps(session, showUnit, signal), "Asking for the maps …");
 
   session.addEventListener("layer", () => {
     describeLayer(session);
@@ -20,7 +21,7 @@ export function start(session) {
   session.addEventListener("photograph", update);
   byId("outputs").addEventListener("change", update);
   byId("units").addEventListener("change", (event) => {
-    showUnit(session, chosenOutput(), Number(event.target.value));
+    showUnit(chosenOutput(), Number(event.target.value));
   });
 }
 
@@ -51,7 +52,7 @@ function offerOutputs(session) {
 
 const chosenOutput = () => byId("outputs").querySelector("input:checked")?.value;
 
-async function showMaps(session, signal) {
+async function showMaps(session, showUnit, signal) {
   const units = byId("units");
   const output = chosenOutput();
   const { layer } = session;
@@ -62,7 +63,7 @@ async function showMaps(session, signal) {
   const maps = await session.maps(output);
   const filters = await firstFilters(session, signal);
   signal.throwIfAborted();
-  if (layer.kind === "dense") units.append(...unitPicker(session, maps, output));
+  if (layer.kind === "dense") units.append(...unitPicker(maps, (unit) => showUnit(output, unit)));
   else units.append(...Array.from({ length: layer.maps }, (_, n) => mapButton(n, maps, filters)));
   return layer.kind === "dense"
     ? "Each square is a unit, the brighter the stronger. Choose one by its number."
@@ -88,7 +89,7 @@ function mapButton(number, maps, filters) {
 }
 
 /** Thousands of units have no button each: a picture of all of them, and a field for a number. */
-function unitPicker(session, maps, output) {
+function unitPicker(maps, show) {
   const field = html("input", { type: "number", min: 1, max: maps.maps, value: 1 });
   const picture = whole(maps);
   picture.className = "all-units";
@@ -99,11 +100,11 @@ function unitPicker(session, maps, output) {
     const unit = Math.floor(y * rows) * maps.columns + Math.floor(x * maps.columns);
     if (unit >= maps.maps) return;
     field.value = unit + 1;
-    showUnit(session, output, unit);
+    show(unit);
   });
   field.addEventListener("change", (event) => {
     event.stopPropagation();
-    if (field.reportValidity()) showUnit(session, output, field.value - 1);
+    if (field.reportValidity()) show(field.value - 1);
   });
   return [html("label", { class: "number" }, "Unit ", field), picture];
 }

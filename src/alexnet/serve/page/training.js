@@ -23,12 +23,14 @@ export function start(session) {
 
   const look = () => run(async (signal) => {
     clearTimeout(timer);
-    if (session.panel !== "training" || document.hidden) return;
+    if (session.panel !== "training" || document.hidden) return "";
+    timer = setTimeout(look, 1000 * STILL); // also where this look fails
     const query = { after: seen.step };
     const news = await ask("run", { query, signal });
     if (news.step < seen.step) Object.assign(seen, { lines: [], step: 0 }); // begun anew
     else take(news, seen);
     showRun(news, seen.lines, charts);
+    clearTimeout(timer);
     timer = setTimeout(look, 1000 * (news.live ? LIVE : STILL));
     return news.live ? "" : "Nothing trains this run now.";
   }, note.textContent);

@@ -6,31 +6,38 @@ import { sheet, spaced, tile } from "./sheets.js";
 import { count } from "./words.js";
 import { worker } from "./work.js";
 
-const run = worker(byId("unit"), byId("unit-note"));
-
-/** Show unit `number` (from 0) of an output of the chosen layer. */
-export function showUnit(session, output, number) {
-  const { model, layer } = session;
-  const figures = byId("unit-figures");
-  byId("unit").hidden = false;
-  byId("unit-title").textContent = title(model, layer, number);
-  figures.replaceChildren();
-  run(async (signal) => {
-    const maps = await session.maps(output);
-    if (layer.kind !== "dense") figures.append(figure(tile(maps, number), ownWords(maps, number)));
-    const conv = convOf(session);
-    if (conv) figures.append(await filterFigure(session, conv, number, signal));
-    if (!model.has_training_images) {
-      return "This server has no training images, from which to say what excites it most.";
-    }
-    const query = { layer: output, unit: number };
-    const { patches, images } = await ask("exciting", { query, signal });
-    figures.append(patchFigure(patches));
-    return `Out of ${count(images)} training images.`;
-  }, "Looking for what excites it …");
+/** Return the function that shows unit `number` (from 0) of an output of the chosen layer. */
+export function unitPane(session) {
+  const run = worker(byId("unit"), byId("unit-note"));
+  return (output, number) => {
+    byId("unit").hidden = false;
+    byId("unit-title").textContent = title(session, number);
+    run((signal) => fill(session, output, number, signal), "Looking for what excites it …");
+  };
 }
 
-function title(model, layer, number) {
+async function fill(session, output, number, signal) {
+  const { model, layer } = session;
+  const figures = byId("unit-figures");
+  figures.replaceChildren();
+  const show = (figure) => {
+    signal.throwIfAborted();
+    figures.append(figure);
+  };
+  const maps = await session.maps(output);
+  if (layer.kind !== "dense") show(figure(tile(maps, number), ownWords(maps, number)));
+  const conv = convOf(session);
+  if (conv) show(await filterFigure(session, conv, number, signal));
+  if (!model.has_training_images) {
+    return "This server has no training images, from which to say what excites it most.";
+  }
+  const query = { layer: output, unit: number };
+  const { patches, images } = await ask("exciting", { query, signal });
+  show(patchFigure(patches));
+  return `Out of ${count(images)} training images.`;
+}
+
+function title({ model, layer }, number) {
   const kind = layer.kind === "dense" ? "unit" : "map";
   const isLast = layer === model.layers.at(-1);
   return isLast ? `${layer.name}: ${model.classes.names[number]}`
