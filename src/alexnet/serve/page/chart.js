@@ -24,7 +24,8 @@ export function drawChart(drawing, lines, { x, y, low, high }) {
   drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   drawing.replaceChildren(
     ...up.map((value) => grid(place.y(value), width, shown(value))),
-    ...across.map((value) => text(place.x(value), HEIGHT - MARGIN.bottom + 18, shown(value), "middle")),
+    ...across.map((value) =>
+      text(place.x(value), HEIGHT - MARGIN.bottom + 18, shown(value), "middle")),
     text(width - MARGIN.right, HEIGHT - 2, x, "end"),
     text(MARGIN.left + 6, MARGIN.top + 14, y, "start"),
     ...lines.flatMap((line) => drawn(line, place)),
@@ -37,8 +38,8 @@ const scale = (from, to, start, end) => (value) =>
 const shown = (value) => String(Number(value.toPrecision(6)));
 
 function grid(y, width, label) {
-  const line = svg("line", { class: "rule", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y });
-  return svg("g", {}, line, text(MARGIN.left - 8, y + 5, label, "end"));
+  const ends = { x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y };
+  return svg("g", {}, svg("line", { class: "rule", ...ends }), text(MARGIN.left - 8, y + 5, label, "end"));
 }
 
 function text(x, y, words, anchor) {

@@ -69,10 +69,11 @@ function inWords({ class: name, probability, grid }) {
   const at = shares.indexOf(lowest);
   const row = Math.floor(at / grid[0].length) / Math.max(1, grid.length - 1);
   const column = (at % grid[0].length) / Math.max(1, grid[0].length - 1);
-  const where = `${["top", "middle", "bottom"][third(row)]} ${["left", "centre", "right"][third(column)]}`;
+  const down = ["top", "middle", "bottom"][third(row)];
+  const across = ["left", "centre", "right"][third(column)];
   return (
     `${name}: ${percent(probability)} with nothing covered, ${percent(lowest)} with the ` +
-    `${where} covered. The stronger the colour, the more it decides.`
+    `${down} ${across} covered. The stronger the colour, the more it decides.`
   );
 }
 

@@ -42,8 +42,8 @@ export function drawFaces(drawing, index, address) {
   const box = drawing.children[index];
   for (const image of box.querySelectorAll("image")) image.remove();
   for (const face of box.querySelectorAll(".face")) {
-    const [[x, y], [right, top], , [, bottom]] = [...face.points].map((point) => [point.x, point.y]);
-    const place = `matrix(${right - x} ${top - y} 0 ${bottom - y} ${x} ${y})`;
+    const [{ x, y }, along, , down] = face.points;
+    const place = `matrix(${along.x - x} ${along.y - y} 0 ${down.y - y} ${x} ${y})`;
     const size = { width: 1, height: 1, preserveAspectRatio: "none" };
     face.before(svg("image", { href: address, transform: place, ...size }));
   }
@@ -62,7 +62,9 @@ function scales({ layers, spec, towers }) {
     index === all.length - 1 ? row.maps : row.maps / towers / inTower);
   return {
     map,
-    pixel: Math.min(height / spec.image, (inTower * height) / most(boxes.slice(1), "size"), ...fits),
+    pixel: Math.min(
+      height / spec.image, (inTower * height) / most(boxes.slice(1), "size"), ...fits,
+    ),
     unit: ROOM / Math.max(...bars),
     start: (index) => (index ? each * (index - 1 + WIDER) : 0), // of a layer's column
   };
@@ -121,7 +123,8 @@ function joins({ layers, spec, towers }, columns, scale) {
     const [from, to] = [columns[index], columns[index + 1]];
     const window = windowOf(row, layers[index], spec);
     return to.flatMap((target, tower) => {
-      const sources = from.length === to.length && ownOnly(row, spec, towers) ? [from[tower]] : from;
+      const own = from.length === to.length && ownOnly(row, spec, towers);
+      const sources = own ? [from[tower]] : from;
       return sources.flatMap((source) =>
         window ? sight(source, target, window * scale.pixel) : fan(source, target));
     });

@@ -11,8 +11,8 @@ export function start(session) {
   const [conv] = spec.convs;
   const run = worker(byId("filters"), byId("filters-note"));
   byId("filters-lead").textContent =
-    `${conv.maps} filters of ${conv.kernel}×${conv.kernel}×${spec.channels}, ${apart(conv.stride)}: ` +
-    "all that the network knows of pixels. As in Figure 3 of the paper.";
+    `${conv.maps} filters of ${conv.kernel}×${conv.kernel}×${spec.channels}, ` +
+    `${apart(conv.stride)}: all that the network knows of pixels. As in Figure 3 of the paper.`;
   session.whenFirstSeen("filters", () => run(async (signal) => {
     const found = await ask("filters", { query: { layer: conv.name }, signal });
     const picture = spaced(await sheet(found), found.filters, byId("filters-picture"));

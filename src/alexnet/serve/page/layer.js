@@ -11,7 +11,8 @@ export function start(session) {
   const panel = byId("layer");
   const run = worker(panel, byId("layer-note"));
   const showUnit = unitPane(session);
-  const update = () => run((signal) => showMaps(session, showUnit, signal), "Asking for the maps …");
+  const update = () =>
+    run((signal) => showMaps(session, showUnit, signal), "Asking for the maps …");
 
   session.addEventListener("layer", () => {
     describeLayer(session);
@@ -28,13 +29,14 @@ export function start(session) {
 function describeLayer({ model, layer }) {
   const { layers, spec } = model;
   const before = layers[layers.indexOf(layer) - 1];
+  const arithmetic = layer.arithmetic.replaceAll("x", "×");
   byId("layer-title").textContent = layer.name;
   byId("layer-words").textContent = sentence(layer, before, spec);
   const facts = [
     [layer.kind === "dense" ? "Units" : "Size",
       layer.kind === "dense" ? count(layer.maps) : `${layer.maps} × ${layer.size} × ${layer.size}`],
     ["Side", before && sideArithmetic(layer, before, spec)],
-    ["Parameters", layer.parameters && `${layer.arithmetic.replaceAll("x", "×")} = ${count(layer.parameters)}`],
+    ["Parameters", layer.parameters && `${arithmetic} = ${count(layer.parameters)}`],
     ["Multiplications", layer.macs && count(layer.macs)],
   ];
   describe(byId("layer-facts"), facts.filter(([, value]) => value));
@@ -70,7 +72,7 @@ async function showMaps(session, showUnit, signal) {
     : "White is strong, black is nothing. Choose a map to see what made it.";
 }
 
-/** The filters of the layer that sees the pixels can be shown beside its maps; later ones cannot. */
+/** The filters that see pixels can be shown as pixels, beside their maps; later ones cannot. */
 async function firstFilters({ model, layer }, signal) {
   const [first] = model.spec.convs;
   if (layer.name !== first.name || !first.shared) return null;

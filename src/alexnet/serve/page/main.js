@@ -16,9 +16,10 @@ import * as switches from "./switches.js";
 import * as training from "./training.js";
 import * as sliding from "./window.js";
 
-// In the order in which they hear of a new photograph; the answer comes before all that explains it.
+// In the order in which they hear of a new photograph: the answer before what explains it.
 const PARTS = [
-  photograph, predictions, layer, network, decides, neighbours, filters, switches, sliding, training,
+  photograph, predictions, layer, network, decides, neighbours, filters, switches, sliding,
+  training,
 ];
 
 async function main() {

@@ -1,4 +1,4 @@
-/** The network: its drawing, a button for each layer, and the photograph on its way through them. */
+/** The network: its drawing, a button for each layer, and the photograph on its way through. */
 
 import { draw, drawFaces } from "./drawing.js";
 import { byId, html, radio } from "./dom.js";
@@ -72,7 +72,7 @@ async function pass(session) {
   }
 }
 
-/** Draw the map with the strongest activation; of a fully-connected layer, all units as one picture. */
+/** Draw the map with the strongest activation; of a fully-connected layer, all its units. */
 function drawStrongest(thumb, maps) {
   if (maps.size === 1) whole(maps, thumb);
   else tile(maps, maps.largest.indexOf(Math.max(...maps.largest)), thumb);

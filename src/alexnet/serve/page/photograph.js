@@ -1,4 +1,4 @@
-/** The photograph: dropped, pasted, chosen, taken or an example; shown with what the network sees. */
+/** The photograph: dropped, pasted, chosen, taken or an example; and what the network sees of it. */
 
 import { ask } from "./api.js";
 import { byId, svg } from "./dom.js";

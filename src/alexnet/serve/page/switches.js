@@ -20,8 +20,8 @@ const SWITCHES = [
     setting: ["dropout_scale", "off"],
     name: ({ dropout }) => `No ×${1 - dropout.rate} after dropout`,
     words:
-      "In training a share of the hidden units was silent at any time. Now all of them speak, and " +
-      "nothing makes up for it (section 4.2).",
+      "In training a share of the hidden units was silent at any time. Now all of them speak, " +
+      "and nothing makes up for it (section 4.2).",
     fits: ({ dropout, dense }) => dropout.form === "2012" && dropout.rate > 0 && dense.length > 0,
     absent: "This network does not scale its hidden units when it is tested.",
   },

@@ -68,14 +68,14 @@ function showRun(news, lines, [loss, error]) {
 
 function describeRun(news, lines) {
   const last = lines.findLast((line) => line.loss !== undefined);
-  const { best } = news;
+  const { best, images_per_second: speed, epochs } = news;
   describe(byId("training-facts"), [
     ["State", news.live ? "training now" : "at rest"],
-    ["Step", count(news.step) + (news.total ? ` of ${count(news.total)}` : "")],
-    ["Epoch", last ? last.epoch.toFixed(1) : "none"],
-    ["Images a second", news.images_per_second ? count(Math.round(news.images_per_second)) : "none"],
+    ["Step", count(news.step)],
+    ["Epoch", last ? `${last.epoch.toFixed(1)} of ${epochs}` : "none"],
+    ["Images a second", speed ? count(Math.round(speed)) : "none"],
     ["Learning rate", last ? String(Number(last.lr.toPrecision(3))) : "none"],
-    ["Best so far", best ? `${percent(1 - best.val_top1)} error, step ${count(best.step)}` : "none"],
+    ["Best error", best ? `${percent(1 - best.val_top1)} at step ${count(best.step)}` : "none"],
   ]);
 }
 
@@ -84,11 +84,13 @@ function sayCharts([loss, error], losses, errors) {
     ? `from ${form(points[0][1])} to ${form(points.at(-1)[1])}` : "nothing yet";
   loss.drawing.setAttribute("aria-label",
     `Training loss: ${span(losses, (value) => value.toFixed(2))} nats.`);
-  error.drawing.setAttribute("aria-label", `Top-1 error of the watched images: ${span(errors, percent)}.`);
+  error.drawing.setAttribute("aria-label",
+    `Top-1 error of the watched images: ${span(errors, percent)}.`);
   const captions = [
     ["Training loss"],
     ["Top-1 error: ", html("span", { class: "was" }), " of training batches, ",
       html("span", { class: "now" }), " of watched images"],
   ];
-  [loss, error].forEach(({ figure }, n) => figure.firstElementChild.replaceChildren(...captions[n]));
+  [loss, error].forEach(({ figure }, n) =>
+    figure.firstElementChild.replaceChildren(...captions[n]));
 }

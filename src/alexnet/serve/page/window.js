@@ -22,7 +22,8 @@ const FORMS = [
   },
   {
     name: "227", image: 227, before: 0, after: 0,
-    verdict: "55 windows that fit to the pixel: (227 − 11) / 4 + 1 = 55. Caffe's networks take 227.",
+    verdict:
+      "55 windows that fit to the pixel: (227 − 11) / 4 + 1 = 55. Caffe's networks take 227.",
   },
 ];
 
@@ -86,7 +87,8 @@ function inWords(form, position, first, last) {
   const left = form.image + form.after - last;
   const stuck = left > 0 && left < STRIDE
     ? ` ${left} pixel is left over: another step would need ${STRIDE}.` : "";
-  return `Window ${position} of ${positions(form)} covers pixels ${first} to ${last}.${past}${stuck}`;
+  const covered = `covers pixels ${first} to ${last}`;
+  return `Window ${position} of ${positions(form)} ${covered}.${past}${stuck}`;
 }
 
 /** The whole row, from edge to edge, and the window on it. */
@@ -129,7 +131,7 @@ function lens(form, first, last, width) {
   ];
 }
 
-/** A mark for each position: filled where the window has been, empty where the printed 55th lacks. */
+/** A mark for each of the printed 55 positions: filled up to the window's, hollow where none is. */
 function counted(form, position, width) {
   const many = positions(form);
   const step = (width - 2 * SIDE) / PRINTED;
