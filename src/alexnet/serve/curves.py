@@ -13,12 +13,13 @@ def curves(run: Run, after: int) -> dict[str, Any]:
     """Return the lines of ``metrics.jsonl`` past a step, and where the run stands.
 
     Validations (lines with ``val_top1``) are all kept; of the other lines, where there are more
-    than `MAX_LINES`, every n-th.
+    than `MAX_LINES`, every n-th. A validation of the very step `after` is among them, since it is
+    written later than the step's other line.
     """
     lines = run.metrics()
     tested = [line for line in lines if "val_top1" in line]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
-    new = [line for line in lines if line["step"] > after]
+    new = [x for x in lines if x["step"] > after or (x["step"] == after and "val_top1" in x)]
     every = -(-len(new) // MAX_LINES) or 1
     return {
         "lines": [x for n, x in enumerate(new) if n % every == 0 or "val_top1" in x],

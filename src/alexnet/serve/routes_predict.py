@@ -26,7 +26,11 @@ IMAGES: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                        "image": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                        }
                     },
                     "required": ["image"],
                 }
@@ -50,6 +54,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
         503: "Too busy, or not ready yet; Retry-After says when.",
     }.items()
 }
+REFUSED_GET = {status: REFUSED[status] for status in (401, 404, 421, 422, 503)}
 
 
 def switches(lrn: OnOff = "on", dropout_scale: OnOff = "on", mirror: OnOff = "off") -> Switches:

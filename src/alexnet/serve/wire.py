@@ -122,9 +122,14 @@ class Wire(H11Protocol):
         self._refuse(408, "The request's headers came too slowly.", "Send them at once.")
 
     def _refuse(self, status: int, what: str, fix: str) -> None:
-        """Answer without a request, and close."""
+        """Answer without a request, unless an answer is on its way, and close."""
         if not self.transport.is_closing():
-            self.transport.write(raw_answer(status, what, fix))
+            if (
+                self.cycle is None
+                or not self.cycle.response_started
+                or self.cycle.response_complete
+            ):
+                self.transport.write(raw_answer(status, what, fix))
             self.transport.close()
         self._abort_after(self._settings.head_seconds)
 
