@@ -72,7 +72,7 @@ async def client(
             status = int(head.split(b" ", 2)[1])
             load.by_status.setdefault(status, []).append(time.perf_counter() - start)
             if status == 503:
-                await asyncio.sleep(0.1)  # a client that heeded Retry-After would wait a second
+                await asyncio.sleep(1)  # as Retry-After says
             if reader.at_eof():
                 writer.close()
                 writer = None
@@ -130,7 +130,7 @@ def processor() -> str:
     return f"{names[0]}, {len(names)} cores"
 
 
-def bench(rounds: int = 5) -> float:
+def bench(rounds: int) -> float:
     command = [sys.executable, "-m", "alexnet", "bench", "infer", "--batch-size", str(BATCH)]
     done = subprocess.run(
         [*command, "--rounds", str(rounds), "--json"], capture_output=True, text=True, check=True
@@ -139,13 +139,15 @@ def bench(rounds: int = 5) -> float:
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, object]:
-    infer = bench()
+    infer = bench(arguments.rounds)
+    print(f"bench infer: {infer:.1f} images/s", file=sys.stderr, flush=True)
     requests = messages(arguments.folder)
     server, port = started(arguments.run)
 
     def run(count: int, seconds: float, most: int = 1 << 30) -> Load:
         return asyncio.run(clients(port, requests, count, seconds, most))
 
+    print("the server is ready", file=sys.stderr, flush=True)
     try:
         idle = run(1, 5)
         run(CLIENTS, 5)  # the memory that a full batch needs is taken now
@@ -153,6 +155,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
         before = numbers(port)
         sustained = run(CLIENTS, arguments.seconds)
         after = numbers(port)
+        print("64 clients are done", file=sys.stderr, flush=True)
         memory.append(after["process_resident_memory_bytes"])
         overload = run(MANY, 10)
         stopped = time.perf_counter()
@@ -161,6 +164,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
             one = run(1, 30, 1)
             if one.by_status.get(200, [9.0])[0] < 2 * usual:
                 break
+        print("400 clients are done", file=sys.stderr, flush=True)
         recovery = time.perf_counter() - stopped
         memory.append(numbers(port)["process_resident_memory_bytes"])
         done = sum(map(len, sustained.by_status.values())) + len(overload.by_status.get(200, ()))
@@ -198,6 +202,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rounds", type=int, default=5, help="of bench infer")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

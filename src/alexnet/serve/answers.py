@@ -1,10 +1,10 @@
 """What the API answers with, for its description; the answers themselves are made by hand."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-Box = tuple[float, float, float, float]
+Box = Annotated[list[float], Field(min_length=4, max_length=4)]  # left, top, right, bottom
 OnOff = Literal["on", "off"]
 
 

@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from alexnet.serve.measures import Measures
@@ -47,6 +48,7 @@ class Gate:
     def __init__(self, app: App, settings: Settings, measures: Measures) -> None:
         self._app, self._settings, self._measures = app, settings, measures
         self._answering = 0
+        self._held = _Held()
         measures.gauge("alexnet_answering", "Requests being answered.", lambda: self._answering)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +56,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, start, answer = _Body(receive, self._settings), time.perf_counter(), _Answer(send)
+        start, answer = time.perf_counter(), _Answer(send)
+        body = _Body(receive, self._settings, self._held)
         self._answering += 1
         try:
             headers = {
@@ -68,6 +71,7 @@ class Gate:
                 await refused(refusal)(scope, receive, answer.send)
         finally:
             self._answering -= 1
+            self._held.bytes -= body.bytes
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "other")  # not what the client wrote
             self._measures.answered(route, answer.status or 499, seconds)
@@ -105,13 +109,20 @@ class Gate:
                 )  # fmt: skip
 
 
+@dataclass(slots=True)
+class _Held:
+    """The bytes of the bodies of all requests being answered."""
+
+    bytes: int = 0
+
+
 class _Body:
     """A request's body, counted as it comes: its announced length may be a lie."""
 
-    def __init__(self, receive: Receive, settings: Settings) -> None:
-        self._receive, self._settings = receive, settings
+    def __init__(self, receive: Receive, settings: Settings, held: _Held) -> None:
+        self._receive, self._settings, self._held = receive, settings, held
         self._start = time.monotonic()
-        self._bytes = 0
+        self.bytes = 0
         self.whole = False
         self.on_whole: Callable[[], None] = lambda: None
 
@@ -128,12 +139,13 @@ class _Body:
         Raises
         ------
         Refusal
-            413 past the limit of bytes, 408 past the time that the bytes so far have earned.
+            413 past the limit of bytes, 408 past the time that the bytes so far have earned,
+            503 where all requests together hold too many.
         """
         if self.whole:
             return await self._receive()
         settings = self._settings
-        earned = settings.body_seconds + self._bytes / settings.slowest
+        earned = settings.body_seconds + self.bytes / settings.slowest
         try:
             async with asyncio.timeout(self._start + earned - time.monotonic()):
                 message = await self._receive()
@@ -141,9 +153,13 @@ class _Body:
             raise Refusal(
                 408, "The request's body came too slowly.", "Send it again, over a faster line."
             ) from None
-        self._bytes += len(message.get("body", b""))
-        if self._bytes > settings.max_bytes:
+        part = len(message.get("body", b""))
+        self.bytes += part
+        self._held.bytes += part
+        if self.bytes > settings.max_bytes:
             raise self._too_large()
+        if self._held.bytes > settings.max_bytes_in_hand:
+            raise busy("The server holds as many bytes of requests as it can.")
         if message["type"] == "http.request" and not message.get("more_body", False):
             self.whole = True
             self.on_whole()

@@ -19,6 +19,7 @@ class Settings:
 
     max_bytes: int = 20_000_000  # of a request's body; a photograph of 24 megapixels has 5 to 12 MB
     max_pixels: int = 50_000_000  # of one image: 150 MB as RGB
+    max_bytes_in_hand: int = 256_000_000  # of the bodies of all requests being answered
     max_images: int = 32  # in one request
     max_requests: int = 128  # being answered at once; past it a request is refused unread
     max_waiting: int = 256  # images in the network's queue: a second's work of two cores
