@@ -8,16 +8,14 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from alexnet.variants import NETWORKS
 from tests.conftest import QUICK
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -51,27 +49,13 @@ def hostile_run(photographs, tmp_path_factory, command) -> Path:
     return run
 
 
-@pytest.fixture(scope="module")
-def address(hostile_run, environment):
-    """Serve the run in a process of its own; return where."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "alexnet", "serve", str(hostile_run), "--port", str(port)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    where = f"http://127.0.0.1:{port}/"
-    for _ in range(600):  # until it has looked at its training images
-        try:
-            urllib.request.urlopen(f"{where}v1/exciting?layer=conv1&unit=0").close()
-            break
-        except OSError:
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.1)
-    yield where
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+@pytest.fixture(scope="session")
+def address(serving, hostile_run) -> str:
+    """Serve the run, and wait until its training images have been looked at."""
+    server = serving(hostile_run)
+    while server.get("/v1/exciting?layer=conv1&unit=0").status_code == 503:
+        time.sleep(0.1)
+    return f"{server.url}/"
 
 
 @pytest.fixture(scope="module")  # playwright's event loop must not outlast these tests
@@ -110,17 +94,17 @@ def opened(chromium, address, **look):
 
 
 @pytest.fixture(scope="session")
-def photograph(photographs) -> Path:
+def held_out(photographs) -> Path:
     """Return a photograph that the run was not trained on."""
     return sorted((photographs / "test").rglob("*.png"))[0]
 
 
-def choose(page, photograph: Path):
-    page.set_input_files("#choose", photograph)
+def choose(page, held_out: Path):
+    page.set_input_files("#choose", held_out)
     expect(page.locator("#bars .name")).to_have_count(2)
 
 
-def drop(page, photograph: Path):
+def drop(page, held_out: Path):
     """Drop a file on the page: a DataTransfer that the browser made, and its drop event."""
     transfer = page.evaluate_handle(
         """async ([content, name]) => {
@@ -129,7 +113,7 @@ def drop(page, photograph: Path):
           transfer.items.add(new File([bytes], name, { type: "image/png" }));
           return transfer;
         }""",
-        [base64.b64encode(photograph.read_bytes()).decode(), photograph.name],
+        [base64.b64encode(held_out.read_bytes()).decode(), held_out.name],
     )
     page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
     expect(page.locator("#dropping")).to_be_visible()
@@ -137,7 +121,7 @@ def drop(page, photograph: Path):
     expect(page.locator("#dropping")).to_be_hidden()
 
 
-def paste(page, photograph: Path):
+def paste(page, held_out: Path):
     """Put an image on the system's clipboard, and press Ctrl+V."""
     page.evaluate(
         """async (content) => {
@@ -145,7 +129,7 @@ def paste(page, photograph: Path):
           const blob = new Blob([bytes], { type: "image/png" });
           await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
         }""",
-        base64.b64encode(photograph.read_bytes()).decode(),
+        base64.b64encode(held_out.read_bytes()).decode(),
     )
     page.keyboard.press("Control+V")
 
@@ -168,11 +152,11 @@ def shown(share: float) -> str:
 
 
 @pytest.fixture(scope="session")
-def ranked(command, hostile_run, photograph):
-    """Return what ``alexnet predict`` says of the photograph, by views."""
+def ranked(command, hostile_run, held_out):
+    """Return what ``alexnet predict`` says of the held_out, by views."""
     said = {}
     for views in (1, 10):
-        done = command("predict", hostile_run, photograph, "--views", str(views), "--json")
+        done = command("predict", hostile_run, held_out, "--views", str(views), "--json")
         assert done.returncode == 0, done.stderr
         (image,) = json.loads(done.stdout)["images"]
         said[views] = [(one["name"], shown(one["probability"])) for one in image["predictions"]]
@@ -180,12 +164,31 @@ def ranked(command, hostile_run, photograph):
 
 
 @pytest.mark.parametrize("give", [choose, drop, paste])
-def test_a_photograph_is_answered_as_the_command_answers(give, page, photograph, ranked):
-    give(page, photograph)
+def test_a_photograph_is_answered_as_the_command_answers(give, page, held_out, ranked):
+    give(page, held_out)
     assert answer(page) == ranked[1]
     page.get_by_label("ten views").check()
     expect(page.locator("#crop .view")).to_have_count(10)
     assert answer(page) == ranked[10]
+
+
+def test_a_stranger_without_a_photograph_gets_an_example(page):
+    page.get_by_role("button", name="An example").click()
+    assert len(answer(page)) == 2
+    expect(page.locator("#crop .view")).not_to_have_count(0)
+
+
+def test_a_server_with_a_token_asks_for_it(chromium, serving, hostile_run, held_out):
+    server = serving(hostile_run, "--token", "swordfish")
+    page = chromium.new_page()
+    page.goto(f"{server.url}/")
+    expect(page.locator("#about")).to_contain_text("no token, or a wrong one")
+    page.get_by_label("This server asks for its token").fill("swordfish")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator("#about")).to_contain_text("2 classes")
+    choose(page, held_out)
+    page.close()
+    server.stop()
 
 
 def settled(page, panel: str):
@@ -195,8 +198,8 @@ def settled(page, panel: str):
     expect(page.locator("[aria-busy]")).to_have_count(0)
 
 
-def test_every_panel_opens_and_shows_what_it_promises(page, photograph):
-    choose(page, photograph)
+def test_every_panel_opens_and_shows_what_it_promises(page, held_out):
+    choose(page, held_out)
     promised = {
         "network": "#units canvas",
         "decides": "#decides-grid rect",
@@ -214,8 +217,8 @@ def test_every_panel_opens_and_shows_what_it_promises(page, photograph):
     expect(page.locator(".wrong")).to_have_count(0)
 
 
-def test_every_layer_shows_its_maps_and_a_unit_what_made_them(page, photograph):
-    choose(page, photograph)
+def test_every_layer_shows_its_maps_and_a_unit_what_made_them(page, held_out):
+    choose(page, held_out)
     maps = {"conv1": 32, "pool1": 32, "conv2": 32, "pool2": 32, "conv3": 64, "pool3": 64}
     for layer, count in maps.items():
         page.locator(f"#layers input[value={layer}]").check(force=True)
@@ -231,27 +234,43 @@ def test_every_layer_shows_its_maps_and_a_unit_what_made_them(page, photograph):
     expect(page.locator("#unit-title")).to_have_text(f"fc10: {sorted(HOSTILE)[1]}")
 
 
-def test_the_network_is_drawn_to_scale(page, hostile_run):
+DRAWN = """async (model) => {
+  const { draw } = await import("/static/drawing.js");
+  const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  draw(drawing, model, () => {});
+  const corners = (shape) => [...shape.points].map(({ x, y }) => [x, y]);
+  const boxes = (layer) => [...layer.querySelectorAll("g")].map((box) =>
+    [...box.querySelectorAll("polygon")].map(corners));
+  const windows = drawing.querySelectorAll(".window").length;
+  return [[...drawing.querySelectorAll(".box")].map(boxes), windows];
+}"""
+
+
+@pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)
+def test_every_network_is_drawn_to_scale_and_no_layer_covers_another(page, spec):
     """Heights are as the sides of the maps, thicknesses as their numbers (spec.py counts both)."""
-    sizes = {"input": (3, 32), "conv1": (32, 32), "pool1": (32, 16), "conv3": (64, 8)}
-    drawn = page.eval_on_selector_all(
-        "#drawing .box",
-        """(boxes) => boxes.map((box) => {
-          const { width, height } = box.querySelector(".side, .face").getBBox();
-          return [width, height];
-        })""",
-    )
-    names = page.eval_on_selector_all("#layers input", "(inputs) => inputs.map((one) => one.value)")
-    at = dict(zip(names, drawn, strict=True))
-    for name, (maps, size) in sizes.items():
-        width, height = at[name]
-        assert height / at["conv1"][1] == pytest.approx(size / 32, rel=0.02)
-        if maps > 3:  # three maps would be thinner than a line
-            assert width / at["conv1"][0] == pytest.approx(maps / 32, rel=0.02)
+    rows = list(spec.layers())
+    model = {"spec": asdict(spec), "layers": [asdict(row) for row in rows], "towers": spec.towers}
+    layers, windows = page.evaluate(DRAWN, model)
+    seen = [len(layers[0])] + [spec.towers] * (len(rows) - 2) + [1]
+    assert [len(boxes) for boxes in layers] == seen
+    sides = [  # of each layer: thickness and height of the front of its boxes
+        (box[0][1][0] - box[0][0][0], box[0][2][1] - box[0][1][1])
+        for (box, *_), row in zip(layers, rows, strict=True)
+        if row.kind != "dense"
+    ]
+    for row, (thickness, height) in zip(rows[1:], sides[1:], strict=False):
+        assert height / row.size == pytest.approx(sides[0][1] / spec.image, rel=0.05)  # 0.1 rounded
+        assert thickness / row.maps == pytest.approx(sides[1][0] / rows[1].maps, rel=0.05)
+    spans = [[x for box in boxes for shape in box for x, _ in shape] for boxes in layers]
+    assert all(max(left) < min(right) for left, right in pairwise(spans))
+    seers = [row for row in rows if row.kind in ("conv", "pool")]
+    crossing = sum(conv.sees == "all" for conv in spec.convs[1:]) if spec.towers == 2 else 0
+    assert windows == spec.towers * len(seers) + 2 * crossing
 
 
-def test_the_switches_show_before_and_after(page, photograph, command, hostile_run):
-    choose(page, photograph)
+def test_the_switches_show_before_and_after(page, held_out, command, hostile_run):
+    choose(page, held_out)
     settled(page, "switches")
     assert page.locator("#switch-list input[name=lrn]").is_disabled()  # this network has none
     before = page.locator("#switch-bars .share").all_inner_texts()
@@ -292,10 +311,10 @@ def test_the_training_is_followed_as_it_goes_on(page, hostile_run):
     expect(facts).to_contain_text("training now")
 
 
-def test_names_that_look_like_html_are_text_and_no_script_is_run(page, photograph, tmp_path):
+def test_names_that_look_like_html_are_text_and_no_script_is_run(page, held_out, tmp_path):
     """Scenario 27: names of classes and of files; the policy refuses scripts within the page."""
     named = tmp_path / "<img src=x onerror=document.title='ran'>.png"
-    shutil.copy(photograph, named)
+    shutil.copy(held_out, named)
     choose(page, named)
     assert {name for name, _ in answer(page)} == set(HOSTILE)
     expect(page.locator("#picture")).to_have_attribute("alt", re.compile("<img src=x"))
@@ -328,7 +347,17 @@ def test_what_is_no_image_is_refused_in_a_sentence(page, tmp_path):
     page.complaints.clear()  # the browser tells of every answer that is an error
 
 
-def test_the_page_is_used_by_keyboard_alone(page, photograph):
+def test_what_is_too_large_is_refused_before_it_is_sent(page, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(20_500_000))
+    page.set_input_files("#choose", large)
+    expect(page.locator("#crop-note[role=alert]")).to_have_text(
+        "large.png has 20.5 MB; the server takes 20.0 MB."
+    )
+    expect(page.locator("#shown")).to_be_hidden()
+
+
+def test_the_page_is_used_by_keyboard_alone(page, held_out):
     def tab_to(selector: str):
         for _ in range(40):
             page.keyboard.press("Tab")
@@ -336,7 +365,7 @@ def test_the_page_is_used_by_keyboard_alone(page, photograph):
                 return
         raise AssertionError(f"{selector} is not reached by Tab")
 
-    page.on("filechooser", lambda chooser: chooser.set_files(photograph))  # the system's own dialog
+    page.on("filechooser", lambda chooser: chooser.set_files(held_out))  # the system's own dialog
     tab_to("#choose")
     page.keyboard.press("Enter")
     assert len(answer(page)) == 2
@@ -354,7 +383,7 @@ def test_the_page_is_used_by_keyboard_alone(page, photograph):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(page, photograph, scheme):
+def test_axe_finds_no_serious_fault(page, held_out, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
 
@@ -368,7 +397,7 @@ def test_axe_finds_no_serious_fault(page, photograph, scheme):
         ]
 
     assert faults() == []
-    choose(page, photograph)
+    choose(page, held_out)
     for panel in PANELS:
         settled(page, panel)
         if panel == "network":
@@ -377,10 +406,8 @@ def test_axe_finds_no_serious_fault(page, photograph, scheme):
         assert faults() == [], panel
 
 
-def test_a_phone_scrolls_down_and_never_sideways_and_everything_is_large_enough_to_hit(
-    phone, photograph
-):
-    choose(phone, photograph)
+def test_a_phone_never_scrolls_sideways_and_all_is_large_enough_to_hit(phone, held_out):
+    choose(phone, held_out)
     for panel in PANELS:
         settled(phone, panel)
         wide = phone.evaluate("document.documentElement.scrollWidth")

@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId, html, svg } from "./dom.js";
+import { outline } from "./photograph.js";
 import { percent } from "./words.js";
 import { worker } from "./work.js";
 
@@ -58,7 +59,7 @@ function drawGrid(drawing, found, [width, height]) {
     });
   }));
   drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  drawing.replaceChildren(...cells);
+  drawing.replaceChildren(...cells, svg("path", { d: outline(found.box) }));
   drawing.setAttribute("aria-label", inWords(found));
 }
 

@@ -2,11 +2,12 @@
 
 import { ask } from "./api.js";
 import { byId, svg } from "./dom.js";
+import { say } from "./work.js";
 
 export function start(session) {
   for (const input of [byId("choose"), byId("take")]) {
     input.addEventListener("change", () => {
-      if (input.files.length) session.take(input.files[0]);
+      if (input.files.length) offer(session, input.files[0]);
       input.value = ""; // the same file can be chosen again
     });
   }
@@ -21,7 +22,16 @@ function takeFrom(session, event, transfer) {
   const file = [...(transfer?.files ?? [])][0];
   if (!file) return;
   event.preventDefault();
-  session.take(file);
+  offer(session, file);
+}
+
+/** Take a file, but one that the server would hang up on: a browser cannot tell that from a fault. */
+function offer(session, file) {
+  const { max_bytes: most } = session.model.limits;
+  const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+  const tooLarge = `${file.name} has ${megabytes(file.size)}; the server takes ${megabytes(most)}.`;
+  if (file.size > most) say(byId("crop-note"), tooLarge, true);
+  else session.take(file);
 }
 
 /** The whole page takes drops: an aim that is missed must not replace the page by the file. */
@@ -51,7 +61,7 @@ function offerExample(session) {
     try {
       session.take(await ask("example", { query: { number } }));
     } catch (error) {
-      byId("crop-note").textContent = error.message;
+      say(byId("crop-note"), error.message, true);
     }
   });
 }
@@ -61,12 +71,12 @@ function show(photograph) {
   const name = photograph.name || "your photograph";
   URL.revokeObjectURL(picture.src);
   byId("crop").replaceChildren();
-  byId("crop-note").textContent = name;
+  say(byId("crop-note"), name);
   byId("invitation").hidden = true;
   byId("shown").hidden = false;
   picture.alt = `The photograph: ${name}`;
   picture.onerror = () => {
-    byId("crop-note").textContent = `${name}: this browser cannot show such a file.`;
+    say(byId("crop-note"), `${name}: this browser cannot show such a file.`);
   };
   picture.src = URL.createObjectURL(photograph);
 }
@@ -92,7 +102,8 @@ function drawCrop({ width, height, square, views }) {
       : "The network sees five frames and their mirror images.";
 }
 
-const outline = ([left, top, right, bottom]) => `M${left} ${top}H${right}V${bottom}H${left}Z`;
+/** The path around a box. */
+export const outline = ([left, top, right, bottom]) => `M${left} ${top}H${right}V${bottom}H${left}Z`;
 
 const union = (boxes) => [
   Math.min(...boxes.map((box) => box[0])),

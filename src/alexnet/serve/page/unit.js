@@ -63,21 +63,21 @@ async function filterFigure({ model }, conv, number, signal) {
   const filter = await sheet(await ask("filters", { query, signal }));
   const first = conv === model.spec.convs[0];
   const size = `${conv.kernel}×${conv.kernel}`;
-  return figure(first ? tile(filter, number) : spaced(filter, filter.filters), first
-    ? `Its filter, ${size} pixels of red, green and blue.`
-    : `Its filter: ${size} weights for each of ${filter.filters} maps before; grey is nought.`);
+  if (first) return figure(tile(filter, number), `Its filter, ${size} pixels of three colours.`);
+  const words = `Its filter: ${size} weights for each of ${filter.filters} maps before it.`;
+  return figure(spaced(filter, filter.filters), `${words} Grey is nought.`, "wide");
 }
 
 function patchFigure(patches) {
   const pictures = patches.map((patch) => html("img", { src: patch.image, alt: patch.class }));
-  return html("figure", { class: "patches" }, html("div", {}, ...pictures),
+  return html("figure", { class: "patches wide" }, html("div", {}, ...pictures),
     html("figcaption", {}, patches.length
       ? "The parts of training images that excite it most."
       : "No training image excites it."));
 }
 
-function figure(canvas, words) {
+function figure(canvas, words, kind) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", words);
-  return html("figure", {}, canvas, html("figcaption", { "aria-hidden": "true" }, words));
+  return html("figure", { class: kind }, canvas, html("figcaption", { "aria-hidden": "true" }, words));
 }
