@@ -337,13 +337,18 @@ def test_names_that_look_like_html_are_text_and_no_script_is_run(page, held_out,
     page.complaints.clear()  # the browser told of the refusal
 
 
-def test_what_is_no_image_is_refused_in_a_sentence(page, tmp_path):
+def test_what_is_no_image_is_refused_in_a_sentence_and_nothing_old_is_left(
+    page, held_out, tmp_path
+):
+    choose(page, held_out)
+    expect(page.locator(".thumb.there")).to_have_count(9)  # the input and all layers
     text = tmp_path / "notes.png"
     text.write_text("no image")
     page.set_input_files("#choose", text)
     alert = page.locator("#answer-note[role=alert]")
     expect(alert).to_contain_text("It is not an image of a known format.")
-    expect(page.locator("#bars .name")).to_have_count(0)
+    for shown in ("#bars .name", ".thumb.there", "#drawing image", "#units label", "#crop path"):
+        expect(page.locator(shown)).to_have_count(0)
     page.complaints.clear()  # the browser tells of every answer that is an error
 
 
@@ -371,6 +376,7 @@ def test_the_page_is_used_by_keyboard_alone(page, held_out):
     assert len(answer(page)) == 2
     tab_to("nav a[href='#network']")
     page.keyboard.press("Enter")
+    expect(page.locator("#network-title")).to_be_focused()
     tab_to("#layers input")
     expect(page.locator("#layers :checked")).to_have_attribute("value", "conv1")
     page.keyboard.press("ArrowRight")

@@ -44,7 +44,7 @@ async function show({ photograph }, label, signal) {
   byId("decides-words").textContent = inWords(found);
 }
 
-/** Lay the loss of probability over the photograph: the more is lost, the less is dimmed. */
+/** Lay the loss of probability over the photograph: the more is lost, the stronger the colour. */
 function drawGrid(drawing, found, [width, height]) {
   const [left, top, right] = found.box;
   const pixel = (right - left) / found.view; // of the view, in pixels of the photograph

@@ -40,13 +40,18 @@ export function draw(drawing, model, choose) {
 /** Lay a picture on the faces of a layer's box, as they lie; two towers show the same. */
 export function drawFaces(drawing, index, address) {
   const box = drawing.children[index];
-  for (const image of box.querySelectorAll("image")) image.remove();
+  clearFaces(box);
   for (const face of box.querySelectorAll(".face")) {
     const [{ x, y }, along, , down] = face.points;
     const place = `matrix(${along.x - x} ${along.y - y} 0 ${down.y - y} ${x} ${y})`;
     const size = { width: 1, height: 1, preserveAspectRatio: "none" };
     face.before(svg("image", { href: address, transform: place, ...size }));
   }
+}
+
+/** Take the pictures off the faces again. */
+export function clearFaces(drawing) {
+  for (const image of drawing.querySelectorAll("image")) image.remove();
 }
 
 /** Pixels, maps and units each have one scale, the same for all layers: the largest that fits. */

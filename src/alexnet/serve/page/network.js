@@ -1,6 +1,6 @@
 /** The network: its drawing, a button for each layer, and the photograph on its way through. */
 
-import { draw, drawFaces } from "./drawing.js";
+import { clearFaces, draw, drawFaces } from "./drawing.js";
 import { byId, html, radio } from "./dom.js";
 import { tile, whole } from "./sheets.js";
 import { count, roughly } from "./words.js";
@@ -57,7 +57,11 @@ function select(session, name) {
 /** Fetch the layers' maps one after the other, so that the photograph is seen to pass. */
 async function pass(session) {
   const thumbs = [...byId("layers").querySelectorAll(".thumb")];
-  for (const thumb of thumbs) thumb.classList.remove("there");
+  for (const thumb of thumbs) {
+    thumb.width = 1; // which empties it
+    thumb.classList.remove("there");
+  }
+  clearFaces(byId("drawing"));
   const { photograph } = session;
   for (const thumb of thumbs.slice(1)) {
     const row = session.model.layers.find((one) => one.name === thumb.dataset.layer);
@@ -80,13 +84,21 @@ function drawStrongest(thumb, maps) {
 }
 
 /** The input's own picture is the view that the network saw. */
-function drawInput(session) {
+async function drawInput(session) {
+  const { answer } = session;
+  const picture = byId("picture");
+  try {
+    await picture.decode();
+  } catch {
+    return; // the network can read it, this browser cannot
+  }
+  if (session.answer !== answer) return;
   const thumb = byId("layers").querySelector(".thumb");
-  const [left, top, right, bottom] = session.answer.crops[0].view;
+  const [left, top, right, bottom] = answer.crops[0].view;
   const side = session.model.layers[0].size;
   [thumb.width, thumb.height] = [side, side];
   const pen = thumb.getContext("2d");
-  pen.drawImage(byId("picture"), left, top, right - left, bottom - top, 0, 0, side, side);
+  pen.drawImage(picture, left, top, right - left, bottom - top, 0, 0, side, side);
   arrived(thumb);
 }
 

@@ -96,10 +96,9 @@ function drawCrop({ width, height, square, views }) {
     ...views.map((box) => svg("path", { class: "view", d: outline(box) })),
   );
   const side = Math.round(first[2] - first[0]);
-  byId("crop-note").textContent =
-    views.length === 1
-      ? `The network sees ${side}×${side} pixels: the inner frame.`
-      : "The network sees five frames and their mirror images.";
+  say(byId("crop-note"), views.length === 1
+    ? `The network sees ${side}×${side} pixels: the inner frame.`
+    : "The network sees five frames and their mirror images.");
 }
 
 /** The path around a box. */

@@ -3,13 +3,12 @@
 import { ask } from "./api.js";
 import { drawBars, drawEmpty, spoken } from "./bars.js";
 import { byId } from "./dom.js";
-import { say, worker } from "./work.js";
+import { worker } from "./work.js";
 
 export function start(session) {
   const list = byId("bars");
-  const note = byId("answer-note");
-  const run = worker(list, note);
-  drawEmpty(list, Math.min(5, session.model.classes.count));
+  const run = worker(list, byId("answer-note"));
+  const empty = () => drawEmpty(list, Math.min(5, session.model.classes.count));
 
   const update = () => {
     const { photograph } = session;
@@ -24,7 +23,10 @@ export function start(session) {
       return `Answered in ${Math.round(answer.milliseconds)} ms.`;
     });
   };
-  session.addEventListener("photograph", update);
+  session.addEventListener("photograph", () => {
+    empty(); // so that no answer stands beside a photograph that it does not belong to
+    update();
+  });
   byId("views").addEventListener("change", update);
-  say(note, "The most probable classes appear here.");
+  empty();
 }

@@ -39,8 +39,10 @@ export function start(session) {
   const update = () => run((signal) => show(session, list, signal));
   byId("switch-list").append(...SWITCHES.map((one) => control(one, session.model.spec)));
   byId("switch-list").addEventListener("change", update);
-  drawEmpty(list, Math.min(5, session.model.classes.count));
-  session.whenSeen("switches", update);
+  session.whenSeen("switches", () => {
+    drawEmpty(list, Math.min(5, session.model.classes.count));
+    update();
+  });
 }
 
 function control({ setting, name, words, fits, absent }, spec) {

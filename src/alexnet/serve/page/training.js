@@ -39,8 +39,11 @@ export function start(session) {
   document.addEventListener("visibilitychange", look);
 }
 
+/** Add what is new; the validation of the last step seen comes along every time. */
 function take(news, seen) {
-  seen.lines.push(...news.lines);
+  const known = seen.lines.filter((line) => line.step === seen.step && "val_top1" in line).length;
+  const fresh = news.lines.filter((line) => line.step > seen.step || !known);
+  seen.lines.push(...fresh);
   seen.step = news.lines.at(-1)?.step ?? seen.step;
 }
 

@@ -33,7 +33,7 @@ async function fill(session, output, number, signal) {
   }
   const query = { layer: output, unit: number };
   const { patches, images } = await ask("exciting", { query, signal });
-  show(patchFigure(patches));
+  show(patchFigure(patches.filter(({ activation }) => activation > 0)));
   return `Out of ${count(images)} training images.`;
 }
 
@@ -79,5 +79,6 @@ function patchFigure(patches) {
 function figure(canvas, words, kind) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", words);
-  return html("figure", { class: kind }, canvas, html("figcaption", { "aria-hidden": "true" }, words));
+  const caption = html("figcaption", { "aria-hidden": "true" }, words);
+  return html("figure", { class: kind }, canvas, caption);
 }
