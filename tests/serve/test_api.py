@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import time
 from dataclasses import asdict, replace
 
@@ -17,6 +18,7 @@ from alexnet.features import activations, exciting, last_hidden
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
 from alexnet.prediction import Model, load
+from alexnet.serve.curves import MAX_LINES, curves
 from alexnet.serve.networks import Networks, Switches
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
@@ -220,10 +222,26 @@ def test_the_run_is_followed_from_a_step_on(server, trained):
     assert whole["lines"] == Run.open(trained).metrics()
     later = server.get("/v1/run?after=10").json()
     assert [line["step"] for line in later["lines"]] == [11, 12]
-    assert whole["best"]["val_top1"] == max(
-        line["val_top1"] for line in whole["lines"] if "val_top1" in line
-    )
     assert not whole["live"]
+
+
+def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    (run.folder / "metrics.jsonl").unlink()
+    (run.folder / "test.json").unlink()
+    for step in range(1, 10_001):
+        run.log(step=step, loss=1 / step, images_per_second=float(step))
+        if step % 100 == 0:
+            run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
+    found = curves(run, -1)
+    assert found["best"] == {"step": 700, "val_top1": 0.9}
+    assert (found["step"], found["images_per_second"], found["live"]) == (10_000, 10_000.0, True)
+    assert sum("val_top1" in line for line in found["lines"]) == 100
+    assert len(found["lines"]) <= MAX_LINES + 100
+    new = curves(run, 9_900)["lines"]  # whose validation was written after its loss was fetched
+    assert [line["step"] for line in new[:2]] == [9_900, 9_901]
+    assert "val_top1" in new[0]
 
 
 def test_the_model_tells_its_arithmetic(server, model):

@@ -6,6 +6,7 @@
 import asyncio
 import json
 import socket
+import statistics
 import struct
 import threading
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet.errors import AlexNetError, ConfigError, RunError
+from alexnet.serve.server import Address, serve
 from alexnet.serve.settings import Settings
 from tests.serve.conftest import Served, httpx, reason, saved
 
@@ -110,20 +113,22 @@ def test_22_a_body_without_end_is_cut_at_the_limit(server, photograph, announced
 
 
 def test_23_slow_and_idle_connections_are_closed_while_others_are_served(server, photograph):
-    """100 connections: silent, half a head, a head byte by byte, half a body, a trickling body."""
-    kinds = [b"", b"GET / HTTP/1.1\r\nHost: lo", HEAD, HEAD + b"Content-Length: 9000\r\n\r\n12345"]
-    lines = [server.connect(kinds[n % 4]) for n in range(100)]
+    """300 connections: silent, half a head, and half a body, more than are answered at once."""
+    body = HEAD + b"Content-Length: 9000\r\n\r\n12345"
+    kinds = [b"", b"GET / HTTP/1.1\r\nHost: lo", HEAD, body, body, body]
+    lines = [server.connect(kinds[n % len(kinds)]) for n in range(300)]
+    assert len(lines) / 2 > SETTINGS.max_requests
     start, open_lines = time.perf_counter(), set(lines)
     statuses: dict[bytes, int] = {}
-    slowest = 0.0
+    waited: list[float] = []
     while open_lines and time.perf_counter() - start < 20:
-        slowest = max(slowest, server.is_quick(photograph))
+        waited.append(server.is_quick(photograph))
         for number, line in enumerate(lines):
             if line not in open_lines:
                 continue
             line.setblocking(False)
             try:
-                if number % 8 in (2, 3):  # a byte now and then, to seem alive
+                if number % 12 in (2, 3):  # a byte now and then, to seem alive
                     line.send(b"a")
                 part = line.recv(4096)
             except BlockingIOError:
@@ -139,9 +144,12 @@ def test_23_slow_and_idle_connections_are_closed_while_others_are_served(server,
     for line in lines:
         line.close()
     assert not open_lines
-    assert statuses[b"408"] == 100
+    assert statuses[b"408"] == 300
     assert seconds < 15
-    assert slowest < 1
+    assert statistics.median(waited) < 1
+    assert (
+        max(waited) < 5
+    )  # on a machine that others use too; serve_hostile.py has the measured ones
 
 
 def test_23_a_connection_that_is_kept_but_not_used_is_closed(server):
@@ -417,7 +425,7 @@ def test_sigterm_finishes_the_requests_in_hand_and_exits_143(serving, trained, p
     asking = [threading.Thread(target=ask) for _ in range(8)]
     for thread in asking:
         thread.start()
-    while "alexnet_answering 9.0" not in served.get("/metrics").text:  # itself the ninth
+    while "alexnet_answering 8.0" not in served.get("/metrics").text:
         time.sleep(0.01)
     assert served.stop() == 143
     for thread in asking:
@@ -427,11 +435,15 @@ def test_sigterm_finishes_the_requests_in_hand_and_exits_143(serving, trained, p
         served.connect()
 
 
-def test_what_cannot_be_served_is_said_in_a_line(command, trained, tmp_path, server):
-    missing = command("serve", tmp_path / "nothing")
-    assert missing.returncode == 1
-    assert "does not exist" in missing.stderr
-    assert "Traceback" not in missing.stderr
-    taken = command("serve", trained, "--port", server.port)
-    assert taken.returncode == 1
-    assert "cannot be listened at" in taken.stderr
+def test_what_cannot_be_served_is_said_before_anything_starts(command, trained, tmp_path, server):
+    with pytest.raises(RunError, match="does not exist"):
+        serve(tmp_path / "nothing", SETTINGS, Address())
+    with pytest.raises(AlexNetError, match="cannot be listened at"):
+        serve(trained, SETTINGS, Address(port=server.port))
+    for wrong in ({"workers": 0}, {"port": 70_000}):
+        with pytest.raises(ConfigError):
+            Address(**wrong)
+    with pytest.raises(ConfigError, match="--max-bytes"):
+        Settings(max_bytes=0)
+    done = command("serve", trained, "--max-pixels", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)

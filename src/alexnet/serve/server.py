@@ -80,6 +80,7 @@ def serve(
         log_level="warning",
         timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_worker_healthcheck=60,  # a worker that loads PyTorch may not answer for long
     )
     host = f"[{address.host}]" if ":" in address.host else address.host
     say(f"Serving {folder} at http://{host}:{listening.getsockname()[1]} (Ctrl-C stops it).")

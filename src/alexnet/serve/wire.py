@@ -25,7 +25,7 @@ class Wire(H11Protocol):
     settings : Settings
         Deadlines and the number of connections.
     waiting : dict
-        The connections of this process that wait for a request, the longest waiting first.
+        The connections of this process on which no whole request has come, the oldest first.
     """
 
     def __init__(self, settings: Settings, waiting: "dict[Wire, None]", **uvicorns: Any) -> None:
@@ -60,6 +60,8 @@ class Wire(H11Protocol):
         super().data_received(data)
         if not self._is_between_requests():
             self._stop_waiting()
+            if self.conn.their_state is h11.SEND_BODY:
+                self._waiting[self] = None  # it may give way; `gate` has its deadline
 
     def on_response_complete(self) -> None:
         """Close a connection whose request's body was not read; else wait for its next request."""
