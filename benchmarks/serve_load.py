@@ -24,6 +24,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 BATCH = 32  # the server's `Settings.batch_size`
 CLIENTS, MANY = 64, 400
 
@@ -108,19 +110,29 @@ def numbers(port: int) -> dict[str, float]:
     return {k: float(v) for k, v in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-def started(run: Path) -> tuple[subprocess.Popen, int]:
+def resident(server: subprocess.Popen) -> float:
+    """Return the memory of a server and its workers, in megabytes."""
+    process = psutil.Process(server.pid)
+    family = [process, *process.children(recursive=True)]
+    return sum(one.memory_info().rss for one in family) / 1e6
+
+
+def started(run: Path, workers: int) -> tuple[subprocess.Popen, int]:
     """Start a server; wait until it has compiled, and has seen its training images."""
     command = [sys.executable, "-m", "alexnet", "serve", str(run), "--port", "0"]
+    command += ["--workers", str(workers)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
-    for _ in range(240):
+    for _ in range(600):
         time.sleep(1)
-        try:
-            if numbers(port)["alexnet_compiled"] and not numbers(port)["alexnet_looking"]:
+        try:  # often enough that every worker is asked
+            told = [numbers(port) for _ in range(10 * workers)]
+            if all(one["alexnet_compiled"] and not one["alexnet_looking"] for one in told):
                 return server, port
         except OSError:
             continue
+    server.kill()
     raise SystemExit("The server did not get ready.")
 
 
@@ -142,7 +154,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
     infer = bench(arguments.rounds)
     print(f"bench infer: {infer:.1f} images/s", file=sys.stderr, flush=True)
     requests = messages(arguments.folder)
-    server, port = started(arguments.run)
+    server, port = started(arguments.run, arguments.workers)
 
     def run(count: int, seconds: float, most: int = 1 << 30) -> Load:
         return asyncio.run(clients(port, requests, count, seconds, most))
@@ -151,12 +163,11 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
     try:
         idle = run(1, 5)
         run(CLIENTS, 5)  # the memory that a full batch needs is taken now
-        memory = [numbers(port)["process_resident_memory_bytes"]]
-        before = numbers(port)
+        memory = [resident(server)]
         sustained = run(CLIENTS, arguments.seconds)
         after = numbers(port)
         print("64 clients are done", file=sys.stderr, flush=True)
-        memory.append(after["process_resident_memory_bytes"])
+        memory.append(resident(server))
         overload = run(MANY, 10)
         stopped = time.perf_counter()
         usual = statistics.median(idle.by_status[200])
@@ -166,15 +177,14 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
                 break
         print("400 clients are done", file=sys.stderr, flush=True)
         recovery = time.perf_counter() - stopped
-        memory.append(numbers(port)["process_resident_memory_bytes"])
+        memory.append(resident(server))
         done = sum(map(len, sustained.by_status.values())) + len(overload.by_status.get(200, ()))
         rest = run(CLIENTS, 120, max(0, arguments.requests - done))
-        memory.append(numbers(port)["process_resident_memory_bytes"])
+        memory.append(resident(server))
     finally:
         server.terminate()
         status = server.wait(timeout=60)
-    images = after["alexnet_batch_images_sum"] - before["alexnet_batch_images_sum"]
-    batches = after["alexnet_batch_images_count"] - before["alexnet_batch_images_count"]
+    images, batches = after["alexnet_batch_images_sum"], after["alexnet_batch_images_count"]
     answered = len(sustained.by_status.get(200, ())) / sustained.seconds
     return {
         "command": f"python benchmarks/serve_load.py {arguments.run.name} {arguments.folder.name}",
@@ -186,13 +196,14 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
         "batch": BATCH,
         "one_client": idle.summary(),
         "clients_64": sustained.summary(),
-        "images_a_batch": round(images / batches, 1),
+        "workers": arguments.workers,
+        "images_a_batch_since_the_start": round(images / batches, 1),
         "share_of_bench_infer": round(answered / infer, 3),
         "clients_400": overload.summary(),
         "recovery_seconds": round(recovery, 3),
         "rest": rest.summary(),
         "requests_in_all": done + sum(map(len, rest.by_status.values())),
-        "resident_megabytes": [round(value / 1e6, 1) for value in memory],
+        "resident_megabytes": [round(value, 1) for value in memory],
         "exit_status": status,
     }
 
@@ -202,6 +213,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="of bench infer")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--json", type=Path)

@@ -80,7 +80,7 @@ def start(run: Path, environment: dict[str, str], *arguments: str) -> Served:
         env=environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    found = re.search(r":(\d+) ", process.stdout.readline())
+    found = re.search(r":(\d+) in a moment", process.stdout.readline())
     assert found, process.wait(timeout=30)
     return Served(process, int(found[1]))
 

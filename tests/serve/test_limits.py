@@ -408,7 +408,7 @@ def test_a_worker_that_dies_is_started_again_and_sigterm_drains(guarded, photogr
     ]
     assert len(workers) == 2
     workers[0].kill()
-    workers[0].wait(10)
+    workers[0].wait(60)
     headers = {"Authorization": "Bearer a secret"}
     for _ in range(10):
         assert guarded.post("/v1/predict", photograph, headers=headers).status_code == 200

@@ -4,16 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from alexnet.data.wordnet import readable
-from alexnet.features import receptive_field
 from alexnet.serve.service import Service
-from alexnet.spec import Spec
 from alexnet.version import __version__
-
-
-def seen_by(spec: Spec, layer: str) -> dict[str, int]:
-    """Return which pixels of the network's input the units of a layer see."""
-    field = receptive_field(spec, layer)
-    return {"size": field.size, "stride": field.stride, "start": field.start}
 
 
 def about(service: Service) -> dict[str, Any]:
@@ -36,7 +28,10 @@ def about(service: Service) -> dict[str, Any]:
         "macs": spec.macs,
         "outputs": list(service.networks.shapes),
         "shapes": {name: list(shape) for name, shape in service.networks.shapes.items()},
-        "receptive_fields": {name: seen_by(spec, name) for name in service.networks.shapes},
+        "receptive_fields": {
+            name: {"size": field.size, "stride": field.stride, "start": field.start}
+            for name, field in service.networks.fields.items()
+        },
         "has_training_images": service.gallery.has_images,
         "has_run_curves": (service.run.folder / "metrics.jsonl").is_file(),
         "limits": {

@@ -71,6 +71,11 @@ async def _invalid(request: Request, error: Any) -> Response:
     return JSONResponse(error_body(what, "The API is described at /docs."), 422)
 
 
+async def _failed(request: Request, error: Any) -> Response:
+    what = "The server failed at this request, and has written down why."
+    return JSONResponse(error_body(what, "Tell who runs it."), 500)
+
+
 async def _gone(request: Request, error: Any) -> Response:
     return Response(status_code=499)  # nobody reads it
 
@@ -81,4 +86,5 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     ClientDisconnect: _gone,
+    Exception: _failed,
 }

@@ -66,7 +66,7 @@ class Body:
         self._start = time.monotonic()
         self._bytes = 0
         self._is_whole = self._has_place = False
-        self.on_whole: Callable[[], None] = lambda: None
+        self._on_whole: Callable[[], None] = lambda: None
 
     def check_announced(self, headers: dict[str, str]) -> None:
         """Refuse a body that says itself that it is too large, before any of it is read.
@@ -80,6 +80,12 @@ class Body:
         if length.isdecimal() and int(length) > self._settings.max_bytes:
             raise self._too_large()
         self._is_whole = length == "0" and "transfer-encoding" not in headers
+
+    def when_whole(self, call: Callable[[], None]) -> None:
+        """Call something when the last byte has come; at once where there is none to come."""
+        if self._is_whole:
+            call()
+        self._on_whole = call
 
     async def receive(self) -> Message:
         """Return the next part.
@@ -111,7 +117,7 @@ class Body:
             self._room.check()
             self._room.answering += 1
             self._has_place = True
-            self.on_whole()
+            self._on_whole()
         return message
 
     def close(self) -> None:

@@ -84,6 +84,8 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
+        # OpenMP, which oneDNN asks, keeps the number of threads for each thread that asks.
+        torch.set_num_threads(torch.get_num_threads())
         while batch := self._next():
             wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if not wanted:

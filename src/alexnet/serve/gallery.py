@@ -18,7 +18,7 @@ from alexnet.data.decode import to_jpeg
 from alexnet.data.shards import PreparedData, Split
 from alexnet.data.wordnet import readable
 from alexnet.errors import AlexNetError, ImageError
-from alexnet.features import Excitation, Neighbours, last_hidden, patch, receptive_field
+from alexnet.features import Excitation, Neighbours, last_hidden
 from alexnet.serve.engine import Engine
 from alexnet.serve.networks import Networks, Switches
 from alexnet.serve.refusals import Refusal, busy
@@ -26,6 +26,7 @@ from alexnet.serve.refusals import Refusal, busy
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
 CHUNK = 8  # images run at a time: what a request has to wait for at most
+STOP_SECONDS = 5  # that the end of the server waits for the thread
 QUALITY = 90  # of the JPEGs that are shown
 EXAMPLE_QUALITY = 98  # of one that comes back to be classified
 LOG = logging.getLogger("alexnet.serve")
@@ -84,7 +85,7 @@ class Gallery:
         """Give up what is not done."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)  # it may be preparing data
 
     def exciting(self, layer: str, unit: int) -> dict[str, Any]:
         """Return the patches that excite a unit most, the strongest first.
@@ -125,12 +126,13 @@ class Gallery:
     def _patch(self, split: Split, layer: str, one: Excitation) -> dict[str, Any]:
         model = self._networks.model
         margin = (split.size - model.spec.image) // 2  # of the centre view
-        box = receptive_field(model.spec, layer).box(one.row, one.column)
+        box = self._networks.fields[layer].box(one.row, one.column)
+        left, top, right, bottom = (margin + edge for edge in box)
         return {
-            "image": jpeg_uri(patch(model, split, layer, one)),
+            "image": jpeg_uri(split.pixels(one.image)[top:bottom, left:right]),
             "class": self._names[split.label(one.image)],
             "activation": float(f"{one.activation:.5g}"),
-            "box": [margin + edge for edge in box],
+            "box": [left, top, right, bottom],
         }
 
     def nearest(self, vector: Tensor) -> dict[str, Any]:

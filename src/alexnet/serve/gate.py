@@ -75,8 +75,10 @@ class Gate:
         """Run the application within the time of a request, counted from its whole body."""
         try:
             async with asyncio.timeout(None) as limit:
-                body.on_whole = lambda: limit.reschedule(
-                    asyncio.get_running_loop().time() + self._settings.request_seconds
+                body.when_whole(
+                    lambda: limit.reschedule(
+                        asyncio.get_running_loop().time() + self._settings.request_seconds
+                    )
                 )
                 await self._app(scope, body.receive, answer.send)
         except TimeoutError:

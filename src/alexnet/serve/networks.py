@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from alexnet import machine
 from alexnet.data.augment import views as views_of
 from alexnet.errors import did_you_mean
-from alexnet.features import layer_shapes
+from alexnet.features import layer_shapes, receptive_field
 from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
 from alexnet.network import AlexNet
 from alexnet.prediction import Model
@@ -18,6 +18,7 @@ from alexnet.serve.refusals import Refusal
 
 WARM = (7, 2, 32)  # sizes that the compiler sees; the first is no round number, of which it
 # would make a rule
+KEPT = 64  # functions: a request may name any of a million sets of layers
 
 Forward = Callable[[Tensor], list[Tensor]]  # (N, prepared, prepared, 3) uint8 -> a result each
 
@@ -47,9 +48,11 @@ class Networks:
         self.model = model
         self.network: AlexNet = model.network.to(model.kind)
         self.shapes = layer_shapes(model.spec)  # of every named output, first to last
-        self._compiled: nn.Module | None = None
-        self.probabilities = cache(self._probabilities)
-        self.activations = cache(self._activations)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self.fields = {name: receptive_field(model.spec, name) for name in self.shapes}
+        # The same function for the same request, so that the engine runs them together.
+        self.probabilities = lru_cache(KEPT)(self._probabilities)
+        self.activations = lru_cache(KEPT)(self._activations)
 
     @property
     def fast(self) -> bool:
@@ -77,13 +80,12 @@ class Networks:
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
 
-        It takes some seconds to a minute, while the plain form answers; it is worth a quarter of
-        the time of a batch on a processor (measured in docs/serving.md), and less of one image.
+        It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
+        the time of a batch on a processor (docs/serving.md).
         """
         works, complaint = machine.can_compile(self.model.device)
         if works:
             compiled = torch.compile(self.network, dynamic=True)
-            spec = self.model.spec
             try:
                 for images in WARM:
                     shape = (images, self.model.prepared, self.model.prepared, 3)
@@ -93,7 +95,7 @@ class Networks:
                         torch._dynamo.mark_dynamic(view, 0)
                         compiled(view)
             except Exception as error:  # whatever the tool chain raises
-                return f"{spec.name} could not be compiled ({type(error).__name__})."
+                return f"The network could not be compiled ({type(error).__name__})."
             self._compiled = compiled
         return complaint
 

@@ -54,11 +54,15 @@ REFUSED: dict[int | str, dict[str, Any]] = {
         503: "Too busy, or not ready yet; Retry-After says when.",
     }.items()
 }
-REFUSED_GET = {status: REFUSED[status] for status in (401, 404, 421, 422, 503)}
+REFUSED_GET: dict[int | str, dict[str, Any]] = {
+    status: answer for status, answer in REFUSED.items() if status in (401, 404, 421, 422, 503)
+}
 
 
-def switches(lrn: OnOff = "on", dropout_scale: OnOff = "on", mirror: OnOff = "off") -> Switches:
-    """Read the switches of a request."""
+async def switches(
+    lrn: OnOff = "on", dropout_scale: OnOff = "on", mirror: OnOff = "off"
+) -> Switches:
+    """Read the switches of a request; `async`, or FastAPI would hand it to a thread."""
     return Switches(lrn == "on", dropout_scale == "on", mirror == "on")
 
 
@@ -106,7 +110,7 @@ def predict_routes(service: Service) -> APIRouter:
         layers: Annotated[str, Query(description="Names of outputs, divided by commas.")] = "",
     ) -> JSONResponse:
         """Return the outputs of layers for each image's centre view; by default the last one's."""
-        asked = tuple(layers.split(",")) if layers else (list(service.networks.shapes)[-1],)
+        asked = tuple(dict.fromkeys(layers.split(","))) if layers else (model.spec.output_name,)
         for name in asked:
             service.networks.check(name)
         pictures = await service.pictures(request)

@@ -66,7 +66,9 @@ def serve(
     AlexNetError
         When the run cannot be loaded, or the address cannot be listened at.
     """
-    Run.open(folder).weights()  # before any process is started that would fail on it
+    run = Run.open(folder)
+    if address.workers > 1:
+        run.weights()  # before processes are started that would fail on it, again and again
     listening = bound(address.host, address.port)
     allow_many_files()
     config = uvicorn.Config(
@@ -76,14 +78,16 @@ def serve(
         http=partial(Wire, settings, {}),  # type: ignore[arg-type]
         ws="none",
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         access_log=False,
-        log_level="warning",
+        log_level="error",
         timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
         timeout_worker_healthcheck=60,  # a worker that loads PyTorch may not answer for long
     )
     host = f"[{address.host}]" if ":" in address.host else address.host
-    say(f"Serving {folder} at http://{host}:{listening.getsockname()[1]} (Ctrl-C stops it).")
+    where = f"http://{host}:{listening.getsockname()[1]}"
+    say(f"Serving {folder} at {where} in a moment; Ctrl-C stops it.")
     stopped: list[int] = []
     if address.workers > 1:
         Workers(config, [listening], stopped).run()
@@ -116,12 +120,12 @@ def bound(host: str, port: int) -> socket.socket:
     AlexNetError
         When it is taken, or none of this machine's.
     """
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        taken = socket.socket(family)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
     except OSError as error:
+        taken.close()
         raise AlexNetError(
             f"{host}:{port} cannot be listened at ({error.strerror}).",
             "Choose another --port, or another --host.",
