@@ -83,7 +83,7 @@ def serve(
         log_level="error",
         timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
-        timeout_worker_healthcheck=60,  # a worker that loads PyTorch may not answer for long
+        timeout_worker_healthcheck=20,  # a worker that loads PyTorch may be silent for some
     )
     host = f"[{address.host}]" if ":" in address.host else address.host
     where = f"http://{host}:{listening.getsockname()[1]}"
