@@ -11,6 +11,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
+    "serve": ("fastapi", "alexnet serve"),
     "hub": ("huggingface_hub", "repositories of the Hugging Face hub"),
 }
 

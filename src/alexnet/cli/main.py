@@ -19,6 +19,7 @@ from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
+from alexnet.cli.serve import serve
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.errors import AlexNetError, LostError
@@ -36,18 +37,8 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    summary,
-    prepare,
-    train,
-    evaluate,
-    predict,
-    features,
-    figures,
-    claims,
-    export,
-    bench,
-    doctor,
-    launch,
+    *(summary, prepare, train, launch, evaluate, predict, serve),
+    *(claims, figures, features, export, bench, doctor),
 ):
     app.command(command)
 app.command(import_, name="import")

@@ -191,16 +191,29 @@ def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     DataError
         For another number of views, or images smaller than `size`.
     """
-    if count not in (1, 9, 10):
-        raise DataError(f"{count} views cannot be taken of an image.", "Take 1, 9 or 10.")
-    rest = images.shape[1] - size
-    if rest < 0:
-        raise DataError(f"Images of {images.shape[1]} pixels are too small for {size}.")
-    middle = rest // 2
-    corners = [(middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest)]
-    sides = [(0, middle), (middle, 0), (middle, rest), (rest, middle)]
-    for top, left in {1: corners[:1], 9: corners + sides, 10: corners}[count]:
+    for top, left in corners(images.shape[1], size, count):
         view = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
         yield view
         if count == 10:
             yield view.flip(3)
+
+
+def corners(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Return the tops and lefts of the windows that one, nine or ten views are cut from.
+
+    Of ten there are five, each taken twice, the second time mirrored.
+
+    Raises
+    ------
+    DataError
+        For another number of views, or prepared images smaller than `size`.
+    """
+    if count not in (1, 9, 10):
+        raise DataError(f"{count} views cannot be taken of an image.", "Take 1, 9 or 10.")
+    rest = prepared - size
+    if rest < 0:
+        raise DataError(f"Images of {prepared} pixels are too small for {size}.")
+    middle = rest // 2
+    five = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
+    sides = ((0, middle), (middle, 0), (middle, rest), (rest, middle))
+    return {1: five[:1], 9: five + sides, 10: five}[count]

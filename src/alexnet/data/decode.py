@@ -32,12 +32,24 @@ class Decoded:
     repairs: tuple[str, ...] = ()
 
 
-def open_image(data: bytes, *, exif: bool = True) -> Image.Image:
+def open_image(
+    data: bytes,
+    *,
+    exif: bool = True,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Decode an image file of any format that Pillow reads; `examined` says more."""
-    return examined(data, exif=exif).image
+    return examined(data, exif=exif, formats=formats, max_pixels=max_pixels).image
 
 
-def examined(data: bytes, *, exif: bool = True) -> Decoded:
+def examined(
+    data: bytes,
+    *,
+    exif: bool = True,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
     """Decode an image file of any format that Pillow reads, and say what it took.
 
     Parameters
@@ -46,6 +58,10 @@ def examined(data: bytes, *, exif: bool = True) -> Decoded:
         The file.
     exif : bool
         Turn the image upright as its EXIF orientation says.
+    formats : tuple of str
+        Pillow's names of the formats that are read, JPEG among them; by default all.
+    max_pixels : int
+        The most that the file may announce; it is found out before any is decoded.
 
     Returns
     -------
@@ -61,14 +77,14 @@ def examined(data: bytes, *, exif: bool = True) -> Decoded:
     if not data:
         raise ImageError("The file is empty.")
     if not (exif and b"Exif\0\0" in data[:65536]):
-        pixels = _turbo(data)
+        pixels = _turbo(data, max_pixels=max_pixels)
         if pixels is not None:
             return Decoded(Image.fromarray(pixels), "JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and large images; errors remain
-            with Image.open(io.BytesIO(data)) as image:
-                return _as_rgb(image, exif)
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                return _as_rgb(image, exif, max_pixels)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -79,14 +95,14 @@ def examined(data: bytes, *, exif: bool = True) -> Decoded:
         raise ImageError(f"It cannot be decoded ({str(error) or type(error).__name__}).") from None
 
 
-def _as_rgb(image: Image.Image, exif: bool) -> Decoded:
-    if image.width * image.height > MAX_PIXELS:
+def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
+    if image.width * image.height > max_pixels:
         raise ImageError("It announces more pixels than any photograph has.")
     form, mode = image.format or "", image.mode
     repairs = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and form != "MPO":  # a camera's JPEG with a preview behind it
-        repairs.append(f"the first of {frames} frames")
+    # Frames are not counted: a GIF of 20 MB can have a million, each of which would be looked at.
+    if getattr(image, "is_animated", False) and form != "MPO":  # MPO: a JPEG with its preview
+        repairs.append("the first frame of an animation")
     turned = image.getexif().get(ORIENTATION, 1) if exif else 1
     if turned != 1:
         image = ImageOps.exif_transpose(image)
@@ -158,13 +174,15 @@ def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     return out
 
 
-def _turbo(data: bytes | memoryview, out: Pixels | None = None) -> Pixels | None:
+def _turbo(
+    data: bytes | memoryview, out: Pixels | None = None, max_pixels: int = MAX_PIXELS
+) -> Pixels | None:
     """Decode by libjpeg-turbo what both decoders agree on; ``None`` for all else."""
     if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space not in _TURBO or width * height > MAX_PIXELS:
+        if space not in _TURBO or width * height > max_pixels:
             return None
         if out is not None and (height, width, 3) != out.shape:
             return None

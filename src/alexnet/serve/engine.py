@@ -1,0 +1,118 @@
+"""One thread that runs the network, and the bounded queue before it.
+
+Jobs that ask for the same work are run together, so that the cost of a forward is shared; nothing
+waits for company: what is there when the thread is free is taken, up to a batch.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.serve.refusals import busy
+
+Work = Callable[[Tensor], Sequence[Any]]  # images (N, ...) -> N results
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Work
+    image: Tensor
+    result: "Future[Any]"
+
+
+class Engine:
+    """Runs works over images, batch after batch.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images run together, at most.
+    max_waiting : int
+        Jobs that may wait; past it `submit` refuses.
+    ran : callable
+        Told of each batch: its images, and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        max_waiting: int,
+        ran: Callable[[int, float], None] = lambda images, seconds: None,
+    ) -> None:
+        self._batch_size = batch_size
+        self._max_waiting = max_waiting
+        self._ran = ran
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return len(self._jobs)
+
+    def submit(self, work: Work, images: Sequence[Tensor]) -> "list[Future[Any]]":
+        """Queue a job an image, all or none of them; the futures hold the results.
+
+        Raises
+        ------
+        Refusal
+            503 when the queue has no room for all of them.
+        """
+        jobs = [_Job(work, image, Future()) for image in images]
+        with self._changed:
+            if self._closed or len(self._jobs) + len(jobs) > self._max_waiting:
+                raise busy("The server has as many images waiting as it can answer in time.")
+            self._jobs.extend(jobs)
+            self._changed.notify()
+        return [job.result for job in jobs]
+
+    def close(self) -> None:
+        """Finish what is queued, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        # OpenMP, which oneDNN asks, keeps the number of threads for each thread that asks.
+        torch.set_num_threads(torch.get_num_threads())
+        while batch := self._next():
+            wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
+            if not wanted:
+                continue
+            start = time.perf_counter()
+            try:
+                results = wanted[0].work(torch.stack([job.image for job in wanted]))
+            except Exception as error:
+                for job in wanted:
+                    job.result.set_exception(error)
+            else:
+                for job, result in zip(wanted, results, strict=True):
+                    job.result.set_result(result)
+            self._ran(len(wanted), time.perf_counter() - start)
+
+    def _next(self) -> list[_Job]:
+        """Wait for jobs; take the first and those of its work, in order. Empty when closed."""
+        with self._changed:
+            while not self._jobs and not self._closed:
+                self._changed.wait()
+            if not self._jobs:
+                return []
+            work = self._jobs[0].work
+            batch: list[_Job] = []
+            others: list[_Job] = []
+            while self._jobs and len(batch) < self._batch_size:
+                job = self._jobs.popleft()
+                (batch if job.work is work else others).append(job)
+            self._jobs.extendleft(reversed(others))
+            return batch

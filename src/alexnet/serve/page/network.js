@@ -1,0 +1,110 @@
+/** The network: its drawing, a button for each layer, and the photograph on its way through. */
+
+import { clearFaces, draw, drawFaces } from "./drawing.js";
+import { byId, html, radio } from "./dom.js";
+import { tile, whole } from "./sheets.js";
+import { count, roughly } from "./words.js";
+
+export function start(session) {
+  const { model } = session;
+  byId("network-lead").textContent = lead(model);
+  byId("scale").textContent =
+    "Drawn to scale: height is pixels on a side, thickness is the number of maps, bars are units.";
+  draw(byId("drawing"), model, (row) => choose(row.name));
+  const list = byId("layers");
+  list.style.setProperty("--columns", model.layers.length);
+  list.append(...model.layers.map(layerButton));
+  list.addEventListener("change", (event) => select(session, event.target.value));
+  session.addEventListener("photograph", () => pass(session));
+  session.addEventListener("answer", () => drawInput(session));
+  choose(model.layers[1].name);
+}
+
+function lead({ spec, layers, towers }) {
+  const weighted = layers.filter((row) => row.parameters);
+  const total = (key) => layers.reduce((sum, row) => sum + row[key], 0);
+  const halves = towers === 2 ? " in two towers" : "";
+  return (
+    `${weighted.length} layers with weights${halves}, ${count(total("parameters"))} parameters, ` +
+    `${roughly(total("macs"))} multiplications for a photograph of ${spec.image}×${spec.image}.`
+  );
+}
+
+function layerButton(row) {
+  const size = row.kind === "dense" ? count(row.maps) : `${row.maps} × ${row.size}²`;
+  const words = row.kind === "dense"
+    ? `${row.name}, ${count(row.maps)} units`
+    : `${row.name}, ${row.maps} maps of ${row.size} by ${row.size}`;
+  const thumb = html("canvas", { class: "thumb", width: 1, height: 1, "data-layer": row.name });
+  const children = [thumb, html("b", {}, row.name), html("small", {}, size)];
+  return radio("layer", row.name, children, { label: words });
+}
+
+function choose(name) {
+  const input = byId("layers").querySelector(`input[value="${CSS.escape(name)}"]`);
+  input.checked = true;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
+function select(session, name) {
+  const index = session.model.layers.findIndex((row) => row.name === name);
+  byId("drawing").querySelectorAll(".box").forEach((box, place) => {
+    box.classList.toggle("chosen", place === index);
+  });
+  session.choose(name);
+}
+
+/** Fetch the layers' maps one after the other, so that the photograph is seen to pass. */
+async function pass(session) {
+  const thumbs = [...byId("layers").querySelectorAll(".thumb")];
+  for (const thumb of thumbs) {
+    thumb.width = 1; // which empties it
+    thumb.classList.remove("there");
+  }
+  clearFaces(byId("drawing"));
+  const { photograph } = session;
+  for (const thumb of thumbs.slice(1)) {
+    const row = session.model.layers.find((one) => one.name === thumb.dataset.layer);
+    let maps;
+    try {
+      maps = await session.maps(session.shownOutput(row));
+    } catch {
+      return; // the panel of the chosen layer says why
+    }
+    if (session.photograph !== photograph) return;
+    drawStrongest(thumb, maps);
+  }
+}
+
+/** Draw the map with the strongest activation; of a fully-connected layer, all its units. */
+function drawStrongest(thumb, maps) {
+  if (maps.size === 1) whole(maps, thumb);
+  else tile(maps, maps.largest.indexOf(Math.max(...maps.largest)), thumb);
+  arrived(thumb);
+}
+
+/** The input's own picture is the view that the network saw. */
+async function drawInput(session) {
+  const { answer } = session;
+  const picture = byId("picture");
+  try {
+    await picture.decode();
+  } catch {
+    return; // the network can read it, this browser cannot
+  }
+  if (session.answer !== answer) return;
+  const thumb = byId("layers").querySelector(".thumb");
+  const [left, top, right, bottom] = answer.crops[0].view;
+  const side = session.model.layers[0].size;
+  [thumb.width, thumb.height] = [side, side];
+  const pen = thumb.getContext("2d");
+  pen.drawImage(picture, left, top, right - left, bottom - top, 0, 0, side, side);
+  arrived(thumb);
+}
+
+/** What a layer made of the photograph is shown on its button and in the drawing. */
+function arrived(thumb) {
+  thumb.classList.add("there");
+  const index = [...byId("layers").querySelectorAll(".thumb")].indexOf(thumb);
+  drawFaces(byId("drawing"), index, thumb.toDataURL());
+}
