@@ -64,6 +64,21 @@ def test_what_has_no_room_is_refused_whole_and_what_waits_is_answered(engine):
     assert [future.result(30) for future in waiting] == [2, 4, 6, 8, 10, 12]
 
 
+def test_ten_views_cost_as_much_as_ten_images(engine):
+    """Of four places in a batch and six in the queue; an empty queue takes any request."""
+    work = Waiting()
+    engine.submit(work, images(0.0))
+    work.begun.wait(30)
+    dear = engine.submit(work, images(1.0, 2.0, 3.0), cost=3)  # 9
+    with pytest.raises(Refusal):
+        engine.submit(work, images(4.0))
+    assert engine.waiting == 9
+    work.going.set()
+    assert [future.result(30) for future in dear] == [2, 4, 6]
+    assert work.batches == [[0.0], [1.0], [2.0], [3.0]]
+    assert engine.waiting == 0
+
+
 def test_a_job_that_nobody_waits_for_any_more_is_not_run(engine):
     work = Waiting()
     engine.submit(work, images(0.0))

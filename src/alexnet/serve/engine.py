@@ -24,6 +24,7 @@ Work = Callable[[Tensor], Sequence[Any]]  # images (N, ...) -> N results
 class _Job:
     work: Work
     image: Tensor
+    cost: int
     result: "Future[Any]"
 
 
@@ -33,9 +34,9 @@ class Engine:
     Parameters
     ----------
     batch_size : int
-        Images run together, at most.
+        Forwards of an image in one batch, at most.
     max_waiting : int
-        Jobs that may wait; past it `submit` refuses.
+        Forwards that may wait; past it `submit` refuses.
     ran : callable
         Told of each batch: its images, and the seconds it took.
     """
@@ -50,6 +51,7 @@ class Engine:
         self._max_waiting = max_waiting
         self._ran = ran
         self._jobs: deque[_Job] = deque()
+        self._waiting = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -57,22 +59,33 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._jobs)
+        """Forwards that wait."""
+        return self._waiting
 
-    def submit(self, work: Work, images: Sequence[Tensor]) -> "list[Future[Any]]":
+    def submit(self, work: Work, images: Sequence[Tensor], cost: int = 1) -> "list[Future[Any]]":
         """Queue a job an image, all or none of them; the futures hold the results.
+
+        Parameters
+        ----------
+        work : callable
+            What is done; images of the same one are run together.
+        images : sequence of Tensor
+            Of one shape.
+        cost : int
+            Forwards that an image takes: 10 for ten views.
 
         Raises
         ------
         Refusal
-            503 when the queue has no room for all of them.
+            503 when the queue has no room for all of them; when it is empty, it always has.
         """
-        jobs = [_Job(work, image, Future()) for image in images]
+        jobs = [_Job(work, image, cost, Future()) for image in images]
         with self._changed:
-            if self._closed or len(self._jobs) + len(jobs) > self._max_waiting:
+            waiting = self._waiting + cost * len(jobs)
+            if self._closed or (self._jobs and waiting > self._max_waiting):
                 raise busy("The server has as many images waiting as it can answer in time.")
             self._jobs.extend(jobs)
+            self._waiting = waiting
             self._changed.notify()
         return [job.result for job in jobs]
 
@@ -93,12 +106,12 @@ class Engine:
             start = time.perf_counter()
             try:
                 results = wanted[0].work(torch.stack([job.image for job in wanted]))
-            except Exception as error:
-                for job in wanted:
-                    job.result.set_exception(error)
-            else:
                 for job, result in zip(wanted, results, strict=True):
                     job.result.set_result(result)
+            except Exception as error:  # the thread goes on; who waits is told
+                for job in wanted:
+                    if not job.result.done():
+                        job.result.set_exception(error)
             self._ran(len(wanted), time.perf_counter() - start)
 
     def _next(self) -> list[_Job]:
@@ -111,8 +124,10 @@ class Engine:
             work = self._jobs[0].work
             batch: list[_Job] = []
             others: list[_Job] = []
-            while self._jobs and len(batch) < self._batch_size:
+            most = max(1, self._batch_size // self._jobs[0].cost)
+            while self._jobs and len(batch) < most:
                 job = self._jobs.popleft()
                 (batch if job.work is work else others).append(job)
+            self._waiting -= sum(job.cost for job in batch)
             self._jobs.extendleft(reversed(others))
             return batch

@@ -36,7 +36,7 @@ HEADERS = tuple(
         "x-frame-options": "DENY",
     }.items()
 )
-OPEN = ("/healthz", "/readyz", "/", "/static")  # that need no token: probes, and the page itself
+OPEN = ("/healthz", "/readyz", "/")  # that need no token, with /static: probes and the page
 
 
 class Gate:

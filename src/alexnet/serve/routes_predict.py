@@ -87,7 +87,7 @@ def predict_routes(service: Service) -> APIRouter:
         pictures = await service.pictures(request)
         start = time.perf_counter()
         work = service.networks.probabilities(switched, int(views))
-        found = await service.ask(work, [picture.pixels for picture in pictures])
+        found = await service.ask(work, [picture.pixels for picture in pictures], int(views))
         elapsed = time.perf_counter() - start
         ranked = []
         for probabilities in found:

@@ -57,9 +57,9 @@ class Service:
         pictures = await self.pictures(request)
         return pictures[0]
 
-    async def ask(self, work: Work, images: Sequence[Tensor]) -> list[Any]:
+    async def ask(self, work: Work, images: Sequence[Tensor], cost: int = 1) -> list[Any]:
         """Return the results of a work on images, run with those of other requests."""
-        futures = self.engine.submit(work, images)
+        futures = self.engine.submit(work, images, cost)
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def aside(self, function: Any, *arguments: Any) -> Any:
@@ -85,7 +85,9 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
     """
     measures = Measures()
     engine = Engine(settings.batch_size, settings.max_waiting, measures.ran)
-    measures.gauge("alexnet_waiting_images", "Images in the queue.", lambda: engine.waiting)
+    measures.gauge(
+        "alexnet_waiting_images", "Views of images in the queue.", lambda: engine.waiting
+    )
     networks = Networks(model)
 
     def find() -> PreparedData:

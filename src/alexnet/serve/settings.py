@@ -22,9 +22,9 @@ class Settings:
     max_bytes_in_hand: int = 256_000_000  # of the bodies of all requests being answered
     max_images: int = 32  # in one request
     max_requests: int = 128  # being answered at once; past it a request is refused unread
-    max_waiting: int = 256  # images in the network's queue: a second's work of two cores
+    max_waiting: int = 256  # views in the network's queue: a second's work of two cores
     max_connections: int = 1_024  # open at once; the oldest idle one gives way
-    batch_size: int = 32  # images in one forward, at most
+    batch_size: int = 32  # views run together, at most
     decoders: int = 2  # threads that decode images
     head_seconds: float = 10.0  # for a connection's first request line and headers
     body_seconds: float = 10.0  # for a body, and a second more for every `slowest` bytes of it
