@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -96,6 +98,15 @@ def keep_freed_memory() -> bool:
     settings = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 256 << 20}
     taken = [library.mallopt(name, value) for name, value in settings.items()]
     return all(taken)
+
+
+def give_way() -> None:
+    """Let the calling thread, and those that it starts, come after the process's others; Linux.
+
+    A thread that answers a connection needs the processor seldom and at once.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + 5)
 
 
 def use_threads(count: int | None) -> int:
