@@ -9,7 +9,7 @@ from alexnet.claims.claim import Claim, varied_fields
 from alexnet.claims.networks import half, one_tower
 from alexnet.claims.scale import Scale, arm_of
 from alexnet.spec import Spec
-from alexnet.variants import plain_pooling, with_lrn, without_layer
+from alexnet.variants import PAPER, plain_pooling, with_lrn, without_layer
 
 
 def relu(scale: Scale) -> Claim:
@@ -108,7 +108,7 @@ def normalisation(scale: Scale) -> tuple[Claim, ...]:
 def normalisation_as_printed(scale: Scale) -> tuple[Claim, ...]:
     """Section 3.3 where the source of 2012 did otherwise (facts 1b)."""
     five = scale.five
-    as_run, printed = ("norm", "pool", "activation"), ("activation", "norm", "pool")
+    as_run, printed = ("norm", "pool", "activation"), PAPER.convs[0].order
     order = Claim(
         name="lrn-order",
         group="lrn-order",
