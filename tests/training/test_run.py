@@ -14,7 +14,7 @@ import pytest
 
 from alexnet.errors import RunError
 from alexnet.files import sha256
-from alexnet.recipes import Recipe
+from alexnet.recipes import LayerDecay, Recipe
 from alexnet.training.run import FREE_TO_CHANGE, Run
 from tests.conftest import QUICK, damaged
 
@@ -130,7 +130,11 @@ def another(value):
         case int() | float():
             return value / 2 if isinstance(value, float) else value + 1
         case str():
-            return {"one-cycle": "drops", "run-on": "short", "fp32": "bf16"}.get(value, f"{value}x")
+            others = {
+                **{"one-cycle": "drops", "run-on": "short", "fp32": "bf16"},
+                **{"random": "centre", "stdevs": "eigenvalues"},
+            }
+            return others.get(value, f"{value}x")
         case tuple():
             return (*value, 0.5)
         case _:
@@ -142,7 +146,8 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
     """Scenario 10; those that do not change what was done are free."""
     run = Run.open(trained)
     changed = copy.copy(run.config.recipe)
-    value = ("conv1",) if name == "freeze" else another(getattr(changed, name))
+    of_layers = {"freeze": ("conv1",), "weight_decays": (LayerDecay(name="conv1", decay=0.5),)}
+    value = of_layers.get(name) or another(getattr(changed, name))
     object.__setattr__(changed, name, value)  # past what it may be
     config = replace(run.config, recipe=changed)
     shutil.copytree(trained, tmp_path / "run", symlinks=True)

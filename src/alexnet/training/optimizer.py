@@ -9,7 +9,7 @@ nothing and keeps its fused kernel.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,10 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     that need no gradient are in none: no decay moves them, and no momentum.
     """
     own = {layer.name: layer.decay for layer in recipe.weight_decays}
-    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {
+        (field.name, recipe.weight_decay if field.name.endswith("weights") else 0.0): []
+        for field in fields(Rates)
+    }
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
