@@ -72,6 +72,15 @@ def test_lines_of_another_version_are_passed_over(tmp_path):
     assert read(file) == []
 
 
+def test_a_run_of_before_a_recipe_had_a_field_is_still_that_run(tmp_path):
+    file = tmp_path / "results.jsonl"
+    append(file, result())
+    fields = json.loads(file.read_text()) | {"key": "as it was hashed then"}
+    del fields["recipe"]["test_views"], fields["spec"]["convs"][0]["overhang"]
+    file.write_text(json.dumps(fields) + "\n")
+    assert read(file) == [result()]
+
+
 def test_a_key_tells_networks_recipes_seeds_and_data_apart_and_nothing_else():
     spec, recipe = RELU.first.spec, RELU.first.recipe
     keys = {
@@ -82,6 +91,9 @@ def test_a_key_tells_networks_recipes_seeds_and_data_apart_and_nothing_else():
         key_of(spec, recipe, "other data"),
     }
     assert len(keys) == 5
+    assert key_of(spec, recipe.with_(epochs=8), "data") == key_of(
+        spec, recipe.with_(epochs=8.0), "data"
+    )
     assert key_of(spec, recipe.with_(threads=2), "data") == key_of(spec, recipe, "data")
 
 

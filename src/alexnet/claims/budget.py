@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from alexnet import machine
 from alexnet.claims import results as results_file
 from alexnet.claims.claim import TUNING_SEED, Arm, Claim
-from alexnet.claims.runner import Setting, arms_of, left_of, rate_trials, tasks_of, with_classes
+from alexnet.claims.runner import (
+    Setting,
+    arms_of,
+    left_of,
+    rate_trials,
+    tasks_of,
+    tuned,
+    with_classes,
+)
 from alexnet.claims.work import Task
 from alexnet.errors import ConfigError
 from alexnet.files import explained, whole_file
@@ -110,8 +118,9 @@ def planned(
         seeds, share = _kept(setting.out, claims, seconds, fitting(seconds, *costs))
         claims = shortened(claims, share) if share < 1 else claims
         trials = tasks_of(rate_trials(claims), [TUNING_SEED], setting)
-    tasks = [*trials, *tasks_of(arms_of(claims), range(seeds), setting)]
-    left = left_of(tasks, results_file.read(setting.out / results_file.FILE))
+    known = results_file.read(setting.out / results_file.FILE)
+    chosen = claims if left_of(trials, known) else tuned(claims, known)
+    left = left_of([*trials, *tasks_of(arms_of(chosen), range(seeds), setting)], known)
     return claims, seeds, cost_of(left, speeds, setting.workers)
 
 

@@ -20,7 +20,11 @@ FILE = "results.jsonl"
 def key_of(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
     """Return what names a run: a hash of its network, its recipe with the seed, and its data."""
     plain = replace(recipe, threads=None)  # changes no result
-    what = json.dumps([asdict(spec), asdict(plain), fingerprint], sort_keys=True)
+    values = [
+        asdict(from_json(Spec, asdict(spec))),  # 1 and 1.0 are one value
+        asdict(from_json(Recipe, asdict(plain))),
+    ]
+    what = json.dumps([*values, fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
@@ -53,7 +57,8 @@ def read(path: Path) -> list[Result]:
     """Return the results of a file, none where there is none; the newest of each key.
 
     Lines that are cut short are passed over, and so are those of a version whose networks or
-    recipes have other fields: they are runs that this version cannot repeat.
+    recipes have fields that this one lacks: it cannot repeat them. Keys are made anew, so that a
+    run stays the same one when a later version's networks or recipes have more fields.
     """
     if not path.is_file():
         return []
@@ -63,7 +68,8 @@ def read(path: Path) -> list[Result]:
             result = from_json(Result, json.loads(line))
         except (ValueError, AlexNetError):
             continue
-        found[result.key] = result
+        key = key_of(result.spec, result.recipe, str(result.data.get("fingerprint")))
+        found[key] = replace(result, key=key)
     return list(found.values())
 
 
