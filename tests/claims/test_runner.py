@@ -209,7 +209,7 @@ def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
     assert {check["name"] for check in found["checks"]} == {"counts", "dropout-identity"}
     names = {claim["name"] for claim in found["claims"]}
     page = (out / "report.html").read_text()
-    assert all(f'id="{name}"' in page for name in names)
+    assert all(f'id="claim-{name}"' in page for name in names)
     for run in read(out / "results.jsonl"):
         assert run.curve or run.failed
         assert run.commit or run.versions
