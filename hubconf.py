@@ -18,49 +18,63 @@ if SOURCE not in sys.path:
     sys.path.insert(0, SOURCE)
 
 
-def alexnet(network: str = "single", *, weights: str | None = None, **switches: _Any) -> _Any:
+def alexnet(
+    network: str = "single",
+    num_classes: int | None = None,
+    *,
+    weights: str | None = None,
+    **switches: _Any,
+) -> _Any:
     """Build a network, or load a trained one.
 
     Parameters
     ----------
     network : str
         ``single``, ``paper``, ``as_run``, ``caffe``, ``caffenet``, ``torchvision``, ...
+    num_classes : int, optional
+        Width of the last layer; by default the network's own. On trained weights another width
+        draws the last layer anew, as ``reset_classifier`` does.
     weights : str, optional
         A model folder, or a repository ``user/name`` of the Hugging Face hub; it says what the
-        network is, and the other arguments are not looked at.
+        network is, and `network` and the switches are not looked at.
     **switches
-        Those of ``alexnet.build``: ``num_classes``, ``seed``, ``lrn``, ``dropout``, ...
+        Those of ``alexnet.build``: ``seed``, ``lrn``, ``dropout``, ...
     """
     from alexnet.api import build, from_pretrained
 
-    return from_pretrained(weights).network if weights else build(network, **switches)
+    if not weights:
+        return build(network, num_classes, **switches)
+    trained = from_pretrained(weights).network
+    if num_classes is not None and num_classes != trained.num_classes:
+        trained.reset_classifier(num_classes)
+    return trained
 
 
-def single(**switches: _Any) -> _Any:
+def single(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build the network of one GPU, the default."""
-    return alexnet("single", **switches)
+    return alexnet("single", num_classes, **switches)
 
 
-def paper(**switches: _Any) -> _Any:
+def paper(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build the two towers as published."""
-    return alexnet("paper", **switches)
+    return alexnet("paper", num_classes, **switches)
 
 
-def as_run(**switches: _Any) -> _Any:
+def as_run(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build what the 2012 source ran."""
-    return alexnet("as_run", **switches)
+    return alexnet("as_run", num_classes, **switches)
 
 
-def caffe(**switches: _Any) -> _Any:
+def caffe(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build BVLC's AlexNet."""
-    return alexnet("caffe", **switches)
+    return alexnet("caffe", num_classes, **switches)
 
 
-def caffenet(**switches: _Any) -> _Any:
+def caffenet(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build BVLC's CaffeNet, which pools before it normalises."""
-    return alexnet("caffenet", **switches)
+    return alexnet("caffenet", num_classes, **switches)
 
 
-def torchvision(**switches: _Any) -> _Any:
+def torchvision(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build the network that torchvision calls AlexNet."""
-    return alexnet("torchvision", **switches)
+    return alexnet("torchvision", num_classes, **switches)

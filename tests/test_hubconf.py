@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from alexnet.interop.model_folder import write
+
 ROOT = Path(__file__).parents[1]
 
 ASKED = """
 import json, sys, torch
-network = torch.hub.load(sys.argv[1], sys.argv[2], source="local", **json.loads(sys.argv[3]))
+for entry, positional, named in json.loads(sys.argv[2]):
+    network = torch.hub.load(sys.argv[1], entry, *positional, source="local", **named)
+    print(network.spec.name, network.spec.classes, sum(p.numel() for p in network.parameters()))
 import alexnet
 assert alexnet.__file__.startswith(sys.argv[1]), alexnet.__file__
-print(network.spec.name, network.spec.classes, sum(p.numel() for p in network.parameters()))
 """
 
 
@@ -28,19 +31,24 @@ def repository(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    ("entry", "switches", "printed"),
-    [
-        ("alexnet", {"network": "cifar_quick"}, "cifar_quick 10 145578"),
-        ("paper", {"num_classes": 10}, "paper 10 56909194"),
-    ],
-)
-def test_an_entry_builds_its_network(repository, environment, entry, switches, printed):
+def test_entries_build_their_networks(repository, environment, trained, tmp_path):
+    """In a process without an installation. The weights are `cifar_quick`'s, of two classes; its
+    last layer has 65 parameters a class."""
+    folder = str(write(trained, tmp_path / "model"))
+    asked = [
+        ("alexnet", ["cifar_quick"], {}, "cifar_quick 10 145578"),
+        ("alexnet", [], {"network": "cifar_quick", "num_classes": 2}, "cifar_quick 2 145058"),
+        ("paper", [10], {}, "paper 10 56909194"),
+        ("paper", [], {"num_classes": 10, "seed": 3}, "paper 10 56909194"),
+        ("alexnet", [], {"weights": folder}, "cifar_quick 2 145058"),
+        ("alexnet", [], {"weights": folder, "num_classes": 7}, "cifar_quick 7 145383"),
+    ]
+    loads = json.dumps([load for *load, _ in asked])
     done = subprocess.run(
-        [sys.executable, "-c", ASKED, str(repository), entry, json.dumps(switches)],
+        [sys.executable, "-c", ASKED, str(repository), loads],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout.strip() == printed, done.stderr
+    assert done.stdout.splitlines() == [printed for *_, printed in asked], done.stderr
 
 
 def test_every_entry_is_a_network_and_nothing_else_is_listed():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import alexnet
 from alexnet.errors import ConfigError
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
@@ -130,3 +131,100 @@ def test_as_run_orders_its_first_layers_as_the_source_did():
         "overhang1", "conv1", "norm1", "pool1", "relu1",
         "conv2", "relu2", "norm2", "same_map_norm2", "pool2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)
+def test_the_two_halves_are_the_network_bit_for_bit(spec, training):
+    """timm's convention: maps of the last block, and what the last layer sees."""
+    network = build(narrow(spec, 8)).train(training)
+    x = torch.randn(2, 3, spec.image, spec.image, generator=torch.Generator().manual_seed(0)) * 60
+    with torch.random.fork_rng():  # dropout draws the same masks thrice
+        logits, maps, hidden = (
+            torch.manual_seed(3) and of(x)
+            for of in (
+                network,
+                network.forward_features,
+                lambda x: network.forward_head(network.forward_features(x), pre_logits=True),
+            )
+        )
+        torch.manual_seed(3)
+        assert torch.equal(logits, network.forward_head(maps))
+    assert maps.shape[1] == network.num_features
+    assert hidden.shape == (2, network.head_hidden_size)
+    assert torch.equal(logits, network.get_classifier()(hidden))
+    assert logits.shape == (2, network.num_classes)
+
+
+def test_the_halves_meet_where_the_paper_flattens():
+    network = build(PAPER, None)
+    assert (network.num_features, network.head_hidden_size, network.num_classes) == (
+        256,
+        4096,
+        1000,
+    )
+    assert network.get_classifier() is network.fc8
+
+
+@pytest.mark.parametrize("name", ["paper", "torchvision", "cifar_local"])
+def test_a_reset_classifier_is_drawn_as_the_spec_says_and_nothing_else_changes(name):
+    network = build(narrow(NETWORKS[name], 2)).double()
+    before = network.state_dict()
+    network.reset_classifier(50, seed=7)
+    after, last = network.state_dict(), network.get_classifier()
+    assert list(after) == list(before)  # sixteen names of the paper's, in their order
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    assert changed == {f"{network.spec.output_name}.{part}" for part in ("weight", "bias")}
+    assert network.spec == replace(narrow(NETWORKS[name], 2), classes=50)
+    assert last.weight.shape == (50, network.head_hidden_size)
+    assert last.weight.dtype == torch.float64
+    std, bias = network.spec.output_std, network.spec.output_bias
+    bound = network.head_hidden_size**-0.5
+    expected = bound / 3**0.5 if std is None else std  # of PyTorch's uniform, or the spec's
+    assert last.weight.std().item() == pytest.approx(expected, rel=0.03)
+    assert (last.bias.abs() < bound).all() if bias is None else (last.bias == bias).all()
+
+
+def test_a_seed_draws_the_same_classifier_and_another_seed_another():
+    network, drawn = build(narrow(PAPER)), []
+    for seed in (1, 1, 2):
+        network.reset_classifier(5, seed=seed)
+        drawn.append(network.fc8.weight)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_without_classes_the_features_come_out():
+    network = build(narrow(PAPER)).eval()
+    x = torch.randn(2, 3, 227, 227) * 60
+    features = network.forward_head(network.forward_features(x), pre_logits=True)
+    network.reset_classifier(0)
+    assert torch.equal(network(x), features)
+    assert len(network.state_dict()) == 14
+    bare = alexnet.build(narrow(PAPER), 0).eval()
+    bare.load_state_dict(network.state_dict())
+    assert torch.equal(bare(x), features)
+    bare.reset_classifier(3)
+    assert bare(x).shape == (2, 3)
+    with pytest.raises(ConfigError, match="-1 classes"):
+        bare.reset_classifier(-1)
+
+
+def test_captured_and_exported_it_computes_the_same_after_a_reset():
+    """One whole graph each time; the compiler's own kernels are the business of other tests."""
+    network = build(narrow(PAPER)).eval()
+    x = torch.randn(2, 3, 227, 227) * 60
+    captured = torch.compile(network, backend="aot_eager", fullgraph=True)
+    for classes in (10, 4):
+        network.reset_classifier(classes, seed=classes)
+        assert torch.equal(captured(x), network(x))
+        program = torch.export.export(network, (x,))
+        assert list(program.state_dict) == list(network.state_dict())
+        assert torch.equal(program.module()(x), network(x))
+
+
+def test_build_takes_the_classes_second_and_no_switches_for_a_spec():
+    assert alexnet.build("cifar_quick", 7).num_classes == 7
+    assert alexnet.build(narrow(PAPER), num_classes=7).num_classes == 7
+    with pytest.raises(ConfigError, match="lrn is for a network that is named"):
+        alexnet.build(narrow(PAPER), lrn=False)

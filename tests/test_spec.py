@@ -72,7 +72,7 @@ def test_an_image_too_small_is_refused_with_the_smallest_that_is_not(network, sm
         replace(network, image=smallest - 1)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 21_841])
+@pytest.mark.parametrize("classes", [0, 1, 2, 21_841])
 def test_any_number_of_classes(classes):
     changed = replace(PAPER, classes=classes)
     assert changed.parameters == 60_965_224 - 4_097_000 + 4097 * classes
@@ -99,7 +99,7 @@ def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"classes": 0}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
+    "wrong", [{"classes": -1}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
 )
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from alexnet.errors import ConfigError
 from alexnet.spec import Spec
 from alexnet.variants import (
     network_named,
@@ -38,7 +39,7 @@ def switched(
     name
         One of the named networks: single, paper, as_run, caffe, caffenet, torchvision, ...
     num_classes
-        Width of the last layer; by default the network's own.
+        Width of the last layer, by default the network's own; 0 for no last layer.
     towers
         1, or 2 with maps shared where the paper shares them.
     activation
@@ -77,28 +78,49 @@ def switched(
     return without_layer(chosen, without) if without else chosen
 
 
-def build(network: "str | Spec" = "single", *, seed: int = 0, **switches: object) -> "AlexNet":
+def build(
+    network: "str | Spec" = "single",
+    num_classes: int | None = None,
+    *,
+    seed: int = 0,
+    **switches: object,
+) -> "AlexNet":
     """Build a network, its initial weights drawn from `seed`.
 
     Parameters
     ----------
     network
         A name or a `Spec`.
+    num_classes
+        Width of the last layer, by default the network's own; 0 for no last layer.
     seed
         Of the initial weights.
     **switches
-        Those of `switched`: ``alexnet.build("paper", num_classes=10)``.
+        Others of `switched`, for a name: ``alexnet.build("paper", 10, dropout=0)``.
 
     Returns
     -------
     AlexNet
         A `torch.nn.Module` in training mode: pixels ``(N, 3, 227, 227)`` to logits
         ``(N, num_classes)``; ``network.spec.pixels`` says what the pixels are.
+
+    Raises
+    ------
+    ConfigError
+        When a name is unknown or the network cannot be.
     """
     from alexnet.network import build as build_network
 
-    chosen = network if isinstance(network, Spec) else switched(network, **switches)  # type: ignore[arg-type]
-    return build_network(chosen, seed)
+    if not isinstance(network, Spec):
+        network = switched(network, num_classes=num_classes, **switches)  # type: ignore[arg-type]
+    elif switches:
+        raise ConfigError(
+            f"{next(iter(switches))} is for a network that is named, and this is a Spec.",
+            "Change its fields with dataclasses.replace.",
+        )
+    elif num_classes is not None:
+        network = replace(network, classes=num_classes)
+    return build_network(network, seed)
 
 
 def load(run: "str | Path") -> "Model":

@@ -6,6 +6,7 @@ AlexNetError
 │   └── ImageError         one image that cannot be decoded
 ├── RunError               a run's folder or checkpoint that cannot be used
 ├── TrainingError          a training that cannot go on
+│   ├── DivergedError      its loss or its weights are no numbers any more
 │   └── LostError          another process of the training is gone; starting again helps
 └── MissingExtraError      an optional package that is not installed
 """
@@ -49,6 +50,10 @@ class RunError(AlexNetError):
 
 class TrainingError(AlexNetError):
     """A training that cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """A training whose loss or weights are no numbers any more."""
 
 
 class LostError(TrainingError):

@@ -1,4 +1,4 @@
-"""How often a network is right: top-1 and top-5, one view or ten, by class."""
+"""How often a network is right: top-1 and top-5, one view or several, by class."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -101,7 +101,7 @@ def probabilities(
     size : int
         Side of what the network sees, in pixels.
     count : int
-        Views an image, 1 or 10.
+        Views an image, 1, 9 or 10.
     kind : torch.dtype
         Of the matrix products: float32 or bfloat16.
 

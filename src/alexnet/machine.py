@@ -1,7 +1,10 @@
 """What the machine can do, and how it is made to do it: device, types, compiler, memory."""
 
 import ctypes
+import os
 import platform
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -97,6 +100,15 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
+def give_way() -> None:
+    """Let the calling thread, and those that it starts, come after the process's others; Linux.
+
+    A thread that answers a connection needs the processor seldom and at once.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + 5)
+
+
 def use_threads(count: int | None) -> int:
     """Use `count` processor threads, or PyTorch's choice: ``OMP_NUM_THREADS``, else every core.
 
@@ -110,3 +122,15 @@ def use_threads(count: int | None) -> int:
             raise ConfigError(f"{count} threads cannot do anything.", "Give 1 or more.")
         torch.set_num_threads(count)
     return torch.get_num_threads()
+
+
+def processor() -> str:
+    """Return the processor's name and number of cores."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- no regular file
+            lines = [line for line in file if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"

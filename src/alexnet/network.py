@@ -6,6 +6,7 @@ has the sixteen entries ``conv1.weight`` ... ``fc8.bias``.
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,16 @@ from alexnet.layers import (
     LocalResponseNorm,
     SameMapResponseNorm,
 )
-from alexnet.spec import Conv, Pool, Spec, pool_name
+from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
 
 
 class AlexNet(nn.Sequential):
     """The network of a spec: pixels ``(N, 3, image, image)`` to logits ``(N, classes)``.
 
     Pixels are what ``spec.pixels`` says: 0-255 less the training mean for the networks of 2012.
+
+    Its halves have the names that timm gives them: `forward_features`, the convolutions, and
+    `forward_head`, the fully-connected layers; `reset_classifier` puts another last layer on.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -39,7 +43,7 @@ class AlexNet(nn.Sequential):
         for dense in spec.dense:
             modules.update(dense_block(spec, dense.name, inputs, dense.units))
             inputs = dense.units
-        modules[spec.output_name] = nn.Linear(inputs, spec.classes)
+        modules[spec.output_name] = output_layer(inputs, spec.classes)
         super().__init__(modules)
         self.spec = spec
 
@@ -51,17 +55,86 @@ class AlexNet(nn.Sequential):
         ConfigError
             When the images have another size or number of channels than the spec's.
         """
+        return self.forward_head(self.forward_features(input))
+
+    def forward_features(self, input: Tensor) -> Tensor:
+        """Map pixels to what the convolutions make of them, pool5's ``(N, 256, 6, 6)``.
+
+        Raises
+        ------
+        ConfigError
+            As `forward` does.
+        """
         wanted = (self.spec.channels, self.spec.image, self.spec.image)
         if tuple(input.shape[1:]) != wanted:
             raise ConfigError(
                 f"Network {self.spec.name!r} takes images of {wanted}, these are "
                 f"{tuple(input.shape[1:])}."
             )
-        out: Tensor = super().forward(input)
-        return out
+        for layer in list(self)[: self._head_at()]:
+            input = layer(input)
+        return input
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the output of `forward_features` to logits.
+
+        With `pre_logits`, to what the last layer sees, ``(N, head_hidden_size)``: the last hidden
+        layer after activation and dropout.
+        """
+        layers = list(self)[self._head_at() :]
+        for layer in layers[:-1] if pre_logits else layers:
+            x = layer(x)
+        return x
+
+    def _head_at(self) -> int:
+        return list(self._modules).index("flatten")
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the last layer; 0 where there is none."""
+        return self.spec.classes
+
+    @property
+    def num_features(self) -> int:
+        """Maps that `forward_features` returns: 256 for the paper's."""
+        return self.spec.flat[0]
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Inputs of the last layer: 4096 for the paper's."""
+        maps, side = self.spec.flat
+        return self.spec.dense[-1].units if self.spec.dense else maps * side**2
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.get_submodule(self.spec.output_name)
+
+    def reset_classifier(self, num_classes: int, *, seed: int = 0) -> None:
+        """Put a last layer of another width on, its weights drawn as the spec says; in place.
+
+        Parameters
+        ----------
+        num_classes : int
+            Its width. 0 leaves it out: logits are then what ``forward_head(pre_logits=True)``
+            returns, and the state dict has two entries fewer.
+        seed : int
+            Of the weights.
+
+        Raises
+        ------
+        ConfigError
+            When `num_classes` is below 0.
+        """
+        spec = replace(self.spec, classes=num_classes)
+        layer = output_layer(self.head_hidden_size, num_classes)
+        if num_classes:
+            draw(layer, spec.output_std, spec.output_bias, torch.Generator().manual_seed(seed))
+        like = next(self.parameters())
+        self.add_module(spec.output_name, layer.to(like.device, like.dtype))
+        self.spec = spec
 
     def activations(self, input: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Run `input` and return the outputs of the named layers.
+        """Run `input` as far as needed and return the outputs of the named layers.
 
         Names are the layers' (``conv1``, ``fc7``: before the activation), or those of what
         follows them: ``relu1``, ``norm1``, ``pool1``, ``relu7``.
@@ -74,6 +147,8 @@ class AlexNet(nn.Sequential):
             input = module(input)
             if name in wanted:
                 kept[name] = input
+            if len(kept) == len(wanted):
+                break
         return kept
 
 
@@ -134,7 +209,11 @@ def activation(spec: Spec) -> nn.Module:
     return nn.ReLU() if spec.activation == "relu" else nn.Tanh()
 
 
-@torch.no_grad()
+def output_layer(inputs: int, classes: int) -> nn.Module:
+    """Return the last layer; of 0 classes it is none."""
+    return nn.Linear(inputs, classes) if classes else nn.Identity()
+
+
 def initialise(network: AlexNet, seed: int = 0) -> None:
     """Draw the initial weights of the spec, the same for a seed on every machine.
 
@@ -143,22 +222,48 @@ def initialise(network: AlexNet, seed: int = 0) -> None:
     """
     spec = network.spec
     draws = torch.Generator().manual_seed(seed)
-    settings = {conv.name: (conv.std, conv.bias) for conv in spec.convs}
-    settings |= {dense.name: (dense.std, dense.bias) for dense in spec.dense}
-    settings[spec.output_name] = (spec.output_std, spec.output_bias)
-    for name, (std, bias) in settings.items():
-        layer = network.get_submodule(name)
-        weight, offset = layer.get_parameter("weight"), layer.get_parameter("bias")
-        inputs = weight[0].numel() if weight.dim() != 3 else weight.shape[1]
-        bound = inputs**-0.5  # PyTorch's default for both
-        if std is None:
-            weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=draws))
-        else:
-            weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=draws))
-        if bias is None:
-            offset.copy_(torch.empty(offset.shape).uniform_(-bound, bound, generator=draws))
-        else:
-            offset.fill_(bias)
+    layers: tuple[Conv | Dense, ...] = (*spec.convs, *spec.dense)
+    for layer in layers:
+        draw(network.get_submodule(layer.name), layer.std, layer.bias, draws)
+    if spec.classes:
+        draw(network.get_classifier(), spec.output_std, spec.output_bias, draws)
+
+
+@torch.no_grad()
+def draw(layer: nn.Module, std: float | None, bias: float | None, draws: torch.Generator) -> None:
+    """Draw a layer's weights, then its biases; ``None`` is PyTorch's default for either."""
+    weight, offset = layer.get_parameter("weight"), layer.get_parameter("bias")
+    inputs = weight[0].numel() if weight.dim() != 3 else weight.shape[1]
+    bound = inputs**-0.5  # PyTorch's default for both
+    if std is None:
+        weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=draws))
+    else:
+        weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=draws))
+    if bias is None:
+        offset.copy_(torch.empty(offset.shape).uniform_(-bound, bound, generator=draws))
+    else:
+        offset.fill_(bias)
+
+
+def freeze(network: AlexNet, layers: Iterable[str]) -> None:
+    """Keep some layers' weights as they are: no gradient of theirs is computed.
+
+    Where the first layers are frozen, the backward pass ends at the last of them.
+
+    Parameters
+    ----------
+    network : AlexNet
+        Changed in place.
+    layers : iterable of str
+        Names and ranges, as `Spec.frozen` takes them.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such layer, or none would be left to learn.
+    """
+    for name in network.spec.frozen(*layers):
+        network.get_submodule(name).requires_grad_(False)
 
 
 def build(spec: Spec, seed: int | None = 0) -> AlexNet:

@@ -9,6 +9,14 @@ from alexnet.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerDecay:
+    """The weight decay of one layer, where it is not that of the others."""
+
+    name: str  # of the layer
+    decay: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How a network is trained.
 
@@ -31,7 +39,12 @@ class Recipe:
     bias_lr_drops: bool = True  # whether the biases' rate follows the schedule
     momentum: float = 0.9  # section 5
     weight_decay: float = 5e-4  # on weights, never on biases (section 5, facts 3a)
+    weight_decays: tuple[LayerDecay, ...] = ()  # of layers that have one of their own, as in the
+    # CIFAR-10 networks of 2012 (facts 6)
     lr_inside_velocity: bool = True  # v keeps the rate it was built with (section 5, facts 3a)
+
+    freeze: tuple[str, ...] = ()  # layers whose weights stay as they are, and ranges of layers:
+    # ("conv1-conv5",)
 
     # The schedule of the learning rate.
     schedule: Literal["plateau", "drops", "one-cycle"] = "plateau"
@@ -45,9 +58,13 @@ class Recipe:
     # The images.
     crop_area: float | None = None  # smallest share of the image a crop covers, at any zoom;
     # None: crops of the network's size from 256x256 (section 4.1)
+    crop: Literal["random", "centre"] = "random"  # where crops of the network's size are taken;
+    # all from the centre: no augmentation by crops
     mirror: bool = True  # half of the images, left to right (section 4.1)
     colour_noise: float = 0.1  # standard deviation along each colour axis, in units of the
     # training set's own (section 4.1, facts 4)
+    colour_axes: Literal["stdevs", "eigenvalues"] = "stdevs"  # lengths of the axes: the paper
+    # prints eigenvalues, its source used their roots (facts 4)
     colour_noise_until: float = 1.0  # fraction at which the colour noise ends
     colour_noise_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
     label_smoothing: float = 0.0  # share of the target spread over all classes
@@ -70,6 +87,7 @@ class Recipe:
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     validate_every: float = 1.0  # epochs
+    test_views: Literal[1, 9, 10] = 10  # of the test at the end (`augment.views`)
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps", "patience")
@@ -83,6 +101,11 @@ class Recipe:
         self._require(("spike",), lambda value: value > 1, "above 1")
         self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
         self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
+        for layer in self.weight_decays:
+            if layer.decay < 0:
+                raise ConfigError(
+                    f"The weight decay of {layer.name} is {layer.decay}.", "It must be at least 0."
+                )
 
     def _require(self, names: Iterable[str], holds: Callable[[float], bool], what: str) -> None:
         for name in names:

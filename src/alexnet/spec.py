@@ -136,7 +136,7 @@ class Spec:
     dense: tuple[Dense, ...]
     image: int = 227  # pixels on a side; the paper prints 224 (facts 1c)
     channels: int = 3
-    classes: int = 1000
+    classes: int = 1000  # 0: no last layer; what it would see is the output
     towers: Literal[1, 2] = 1
     activation: Literal["relu", "tanh"] = "relu"
     dropout: Dropout = Dropout()
@@ -148,8 +148,11 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
-        if self.classes < 1 or self.channels < 1:
-            raise ConfigError(f"A network of {self.classes} classes has no use.", "Give 1 or more.")
+        if self.classes < 0 or self.channels < 1:
+            raise ConfigError(
+                f"A network of {self.classes} classes and {self.channels} channels cannot be.",
+                "Give 1 or more; 0 classes leave the last layer out.",
+            )
         if not 0 <= self.dropout.rate < 1:
             raise ConfigError(
                 f"The dropout rate is {self.dropout.rate}.", "It must be at least 0 and below 1."
@@ -289,6 +292,34 @@ class Spec:
                 return layer
         names = [layer.name for layer in self._weighted()]
         raise ConfigError(f"{self.name!r} has no layer {name!r}.", did_you_mean(name, names))
+
+    def frozen(self, *names: str) -> tuple[str, ...]:
+        """Return the layers that names and ranges stand for, first to last.
+
+        ``conv1-conv5`` is every layer with weights from conv1 to conv5.
+
+        Raises
+        ------
+        ConfigError
+            When there is no layer of a name, a range ends before it begins, or no layer would be
+            left to learn.
+        """
+        known = [*(layer.name for layer in self._weighted()), self.output_name]
+        chosen: set[str] = set()
+        for name in names:
+            ends = name.split("-")
+            for end in ends:
+                if end not in known:
+                    raise ConfigError(
+                        f"{self.name!r} has no layer {end!r}.", did_you_mean(end, known)
+                    )
+            first, last = known.index(ends[0]), known.index(ends[-1])
+            if len(ends) > 2 or last < first:
+                raise ConfigError(f"{name!r} is no range of layers.", "Write it like conv1-conv5.")
+            chosen.update(known[first : last + 1])
+        if len(chosen) == len(known):
+            raise ConfigError("Every layer is frozen: there is nothing to learn.", "Freeze fewer.")
+        return tuple(name for name in known if name in chosen)
 
     def _weighted(self) -> Iterator[Conv | Dense]:
         yield from self.convs

@@ -22,6 +22,7 @@ def test_help_names_every_command_and_every_command_has_an_example(command):
         "train",
         "evaluate",
         "predict",
+        "features",
         "figures",
         "bench",
         "doctor",

@@ -124,3 +124,37 @@ def test_views_that_cannot_be_are_refused(images):
         next(views(images, SIZE, 3))
     with pytest.raises(DataError, match="too small"):
         next(views(images, 65, 1))
+
+
+def test_centred_crops_change_nothing_else_that_is_drawn():
+    free, centred = (
+        draw(50, 64, SIZE, torch.Generator().manual_seed(0), centred=centred)
+        for centred in (False, True)
+    )
+    assert (centred.corners == 6).all()
+    assert not (free.corners == 6).all()
+    assert torch.equal(free.mirrored, centred.mirrored)
+    assert torch.equal(free.noise, centred.noise)
+
+
+def test_eigenvalues_are_the_squares_of_the_standard_deviations(prepared):
+    """Facts 4: read to the letter, the paper shifts colours along each axis by its eigenvalue."""
+    statistics = prepared.statistics
+    noise = torch.tensor([[0.3, -1.0, 2.0]])
+    stretched = noise * torch.from_numpy(statistics.colour_stdevs)
+    literal = colour_shift(noise, statistics, 0.1, "eigenvalues")
+    torch.testing.assert_close(literal, colour_shift(stretched, statistics, 0.1))
+
+
+def test_nine_views_are_a_grid_without_mirror_images(images):
+    """Facts 6: offsets 0, 4 and 8 of 24-pixel crops from 32."""
+    small = images[:, 10:42, 20:52]
+    found = {view.numpy().tobytes() for view in views(small, 24, 9)}
+    wanted = [
+        small[:, y : y + 24, x : x + 24].permute(0, 3, 1, 2).float()
+        for y in (0, 4, 8)
+        for x in (0, 4, 8)
+    ]
+    assert found == {view.numpy().tobytes() for view in wanted}
+    assert len(found) == 9
+    assert torch.equal(next(views(small, 24, 9)), next(views(small, 24, 1)))

@@ -9,8 +9,8 @@ from tests.features.conftest import model_of
 
 
 def extracted(root, out, form, seed=1, layers=("pool1", "relu64")):
-    """Extract 1,080 images, noting each batch; in a process of its own."""
+    """Extract 720 images, noting each batch; in a process of its own."""
     extraction.PART = 1 << 23  # several Parquet files
     data = open_prepared(root)
     model = model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), classes=2), data, seed)
-    extract(model, Joined([data.splits["train"]] * 30), layers, out, form=form, every=0)
+    extract(model, Joined([data.splits["train"]] * 20), layers, out, form=form, every=0)

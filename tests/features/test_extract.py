@@ -99,7 +99,7 @@ def stored_for_good(out):
 def test_an_extraction_killed_at_any_moment_ends_in_the_same_bytes(form, prepared, tmp_path):
     extracted(prepared.root, tmp_path / "undisturbed", form)
     wanted = contents(tmp_path / "undisturbed")
-    assert len(wanted) == (4 if form == "arrays" else 7)
+    assert len(wanted) == (4 if form == "arrays" else 5)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.features.steps"])
     draws, out, resumed_from = random.Random(7), tmp_path / "killed", []

@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from alexnet.network import build
+from alexnet.network import build, freeze
 from alexnet.recipes import PAPER
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import copies
@@ -57,12 +57,14 @@ def main() -> None:
     parser.add_argument("--kind", default="float64")
     parser.add_argument("--micro", type=int)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--freeze", nargs="*", default=[])
     parser.add_argument("--sizes", type=int, nargs="*", default=[8] * 18 + [5, 2])
     asked = parser.parse_args()
     kind = getattr(torch, asked.kind)
     torch.set_num_threads(1)
     with joined(60) as ranks:
         network = build(narrow(asked.network)).to(kind)
+        freeze(network, asked.freeze)
         execution = Execution(layout=asked.layout)
         layout = lay_out(network, ranks, execution, compile=asked.compile)
         local = layout.replica.network

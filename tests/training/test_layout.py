@@ -90,6 +90,28 @@ def test_in_float64_it_is_that_of_one_process(alone, tmp_path, network, layout, 
     assert furthest(alone(network, "float64"), found) < 1e-10
 
 
+@pytest.fixture(scope="module")
+def frozen_alone(tmp_path_factory):
+    return steps(tmp_path_factory.mktemp("frozen") / "alone", 1, *FROZEN)
+
+
+FROZEN = ("--freeze", "conv1-conv4", "fc8", "--sizes", "8", "8", "5")
+
+
+@pytest.mark.parametrize("layout", ["data", "towers", "hybrid"])
+def test_with_frozen_layers_too(frozen_alone, tmp_path, layout):
+    """And data parallelism sends the gradients of the others alone, each once with two."""
+    found = steps(tmp_path / "out", 2, "--layout", layout, *FROZEN)
+    assert furthest(frozen_alone, found) < 1e-10
+    moving = {name.split(".")[1] for name in found if name.startswith("velocity.")}
+    assert moving == {"conv5", "fc6", "fc7"}
+    learned = sum(one.numel() for name, one in found.items() if name.startswith("velocity."))
+    assert found["in_data"] == 8 * learned
+    start = build(narrow("paper")).double().state_dict()
+    kept = [name for name in start if torch.equal(found[name], start[name])]
+    assert {name.split(".")[0] for name in kept} == {"conv1", "conv2", "conv3", "conv4", "fc8"}
+
+
 def test_in_float32_towers_are_the_grouped_network(alone, tmp_path):
     found = steps(tmp_path / "out", 2, "--layout", "towers", "--kind", "float32")
     assert furthest(alone("paper", "float32"), found) < 1e-5

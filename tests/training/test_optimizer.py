@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER
+from alexnet.errors import ConfigError
+from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER, LayerDecay
 from alexnet.training.optimizer import (
     Rates,
     count_plateaus,
@@ -86,6 +87,25 @@ def test_groups_are_weights_and_biases_with_conv1_apart():
     assert decays == {"weights": 5e-4, "biases": 0, "conv1_weights": 5e-4, "conv1_biases": 0}
 
 
+def test_frozen_layers_are_in_no_group_and_nothing_moves_them():
+    """No decay, no momentum, whatever the rates: the bits stay."""
+    from alexnet.network import build, freeze
+    from alexnet.variants import CIFAR_QUICK
+
+    network = build(CIFAR_QUICK)
+    freeze(network, ["conv1", "fc64"])
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = make_optimizer(network, PAPER)
+    sizes = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
+    assert sizes == {"weights": 3, "biases": 3, "conv1_weights": 0, "conv1_biases": 0}
+    for _ in range(3):
+        network(torch.ones(2, 3, 32, 32)).square().sum().backward()
+        update(optimizer, Rates(0.1, 0.1, 0.1, 0.1), PAPER)
+    after = network.state_dict()
+    still = {name.split(".")[0] for name in after if torch.equal(after[name], before[name])}
+    assert still == {"conv1", "fc64"}
+
+
 @pytest.mark.parametrize(
     ("epoch", "weights", "biases", "conv1", "conv1_biases"),
     [
@@ -140,3 +160,18 @@ def test_the_paper_divides_by_ten_at_each_stall():
     assert [rates_at(PAPER, 0.5, stalls).weights for stalls in range(4)] == pytest.approx(
         [1e-2, 1e-3, 1e-4, 1e-5]
     )
+
+
+def test_a_layer_may_have_a_decay_of_its_own():
+    """Facts 6: .004 in one layer and 1 in another; biases decay nowhere, whoever asks for it."""
+    plain = PAPER.with_(weight_decay=0.5)
+    own = plain.with_(weight_decays=(LayerDecay(name="fc6", decay=0.25),))
+    other = plain.with_(weight_decays=(LayerDecay(name="fc7", decay=0.25),))
+    rates, gradients = [0.1, 0.1], [2.0, 1.0]
+    assert steps(own, rates, gradients) == steps(plain.with_(weight_decay=0.25), rates, gradients)
+    assert steps(other, rates, gradients) == steps(plain, rates, gradients)
+
+
+def test_a_decay_below_0_is_refused():
+    with pytest.raises(ConfigError, match="fc6"):
+        PAPER.with_(weight_decays=(LayerDecay(name="fc6", decay=-1.0),))

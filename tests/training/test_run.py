@@ -142,7 +142,8 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
     """Scenario 10; those that do not change what was done are free."""
     run = Run.open(trained)
     changed = copy.copy(run.config.recipe)
-    object.__setattr__(changed, name, another(getattr(changed, name)))  # past what it may be
+    value = ("conv1",) if name == "freeze" else another(getattr(changed, name))
+    object.__setattr__(changed, name, value)  # past what it may be
     config = replace(run.config, recipe=changed)
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     if f"recipe.{name}" in FREE_TO_CHANGE:
@@ -152,6 +153,15 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
         Run.start(tmp_path / "run", config, run.statistics())
     Run.start(tmp_path / "run", config, run.statistics(), override=True)
     assert getattr(Run.open(tmp_path / "run").config.recipe, name) == getattr(changed, name)
+
+
+def test_a_difference_of_a_thousand_classes_is_told_in_a_line(trained):
+    run = Run.open(trained)
+    other = replace(run.config, classes=tuple(f"class {number}" for number in range(1000)))
+    with pytest.raises(RunError, match=r"classes: \('defective', 'functional'\) in the") as told:
+        Run.start(trained, other, run.statistics())
+    assert len(str(told.value)) < 600
+    assert f"--from {trained} begins with its weights" in str(told.value)
 
 
 def test_before_its_first_checkpoint_a_run_may_be_begun_otherwise(trained, tmp_path):

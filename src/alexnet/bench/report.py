@@ -1,6 +1,5 @@
 """Runs of interleaved rounds, and what they come to."""
 
-import os
 import platform
 import statistics
 import tempfile
@@ -75,7 +74,7 @@ def measured(
         "results": [asdict(result) for result in results],
         "limits": limits(device),
         "machine": {
-            "processor": processor(),
+            "processor": machine.processor(),
             "threads": used,
             "device": str(device),
             "system": platform.platform(),
@@ -149,18 +148,6 @@ def limits(device: torch.device) -> dict[str, float]:
     times = [seconds(lambda: target.copy_(source), device) for _ in range(7)]
     found["copy_gb_per_s"] = 2 * source.nbytes / statistics.median(times[2:]) / 1e9
     return found
-
-
-def processor() -> str:
-    """Return the processor's name and number of cores."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- no regular file
-            lines = [line for line in file if line.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def as_text(report: Mapping[str, Any]) -> str:

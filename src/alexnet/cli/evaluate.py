@@ -2,14 +2,19 @@
 
 import json as json_format
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from alexnet.errors import DataError
+
+if TYPE_CHECKING:
+    from alexnet.training.run import RunConfig
 
 
 def evaluate(
     run: Path,
     data: str | None = None,
     *,
-    views: Literal[1, 10] = 10,
+    views: Literal[1, 9, 10] = 10,
     threads: int | None = None,
     json: bool = False,
 ) -> None:
@@ -26,7 +31,7 @@ def evaluate(
         its val split where it has no test. Classes are matched by name.
     views
         10: corners, centre and their mirror images, probabilities averaged, as the paper tested;
-        1: the centre.
+        9: a grid of three by three places, as the CIFAR-10 networks of 2012; 1: the centre.
     threads
         Processor threads; by default all.
     json
@@ -47,7 +52,7 @@ def evaluate(
     machine.use_threads(threads)
     model = load(run)
     prepared = ready(
-        data or config.data,
+        data_of(config, data),
         Options(size=model.prepared),
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),
@@ -57,3 +62,20 @@ def evaluate(
         print(json_format.dumps({"split": prepared.held_out.name, **summary(result)}))
     else:
         print(tested(prepared.held_out.name, result))
+
+
+def data_of(config: "RunConfig", named: str | None) -> str:
+    """Return the data that a run is tested on: those that were named, or the run's own.
+
+    Raises
+    ------
+    DataError
+        When none were named and the run was imported: it has none.
+    """
+    origin = config.made_with.get("imported")
+    if named is None and origin:
+        raise DataError(
+            f"The run was imported ({origin}) and has no data of its own.",
+            "Name some: a prepared data set, a folder of classes, or a built-in name.",
+        )
+    return named or config.data

@@ -1,32 +1,70 @@
 """``alexnet figures``."""
 
+import sys
 from pathlib import Path
+from typing import Literal
 
 
-def figures(run: Path, *, data: str | None = None, seed: int = 0) -> None:
-    """Draw a run's curves, the filters of conv1 (Figure 3) and predictions (Figure 4).
+def figures(
+    run: Path,
+    *,
+    data: str | None = None,
+    only: str | None = None,
+    form: Literal["png", "svg", "both"] = "both",
+    seed: int = 0,
+    threads: int | None = None,
+) -> None:
+    """Draw a run's curves, Figure 3, Figure 4 and the confusion matrix; of claims, Figure 1.
 
-    Example: `alexnet figures runs/elpv`
+    Example: `alexnet figures runs/elpv`, or `alexnet figures claims`
 
     Parameters
     ----------
     run
-        The folder that `alexnet train --out` made; the pictures go into its `figures`.
+        The folder that `alexnet train --out` made, or for Figure 1 that `alexnet claims --out`
+        made; the pictures go into its `figures`.
     data
-        Held-out photographs for the predictions; by default the run's own data.
+        A prepared data set or any source; by default the run's own.
+    only
+        Some of them, with commas between: curves, filters (Figure 3), predictions (Figure 4,
+        left), neighbours (Figure 4, right), confusion. For neighbours, features of all training
+        images are stored in the run's `features`, once.
+    form
+        png, svg or both.
     seed
         Of the choice of photographs.
+    threads
+        Processor threads; by default all.
     """
+    from alexnet import machine
+    from alexnet.claims.figure import draw
+    from alexnet.claims.results import FILE as RESULTS
+    from alexnet.cli.evaluate import data_of
+    from alexnet.cli.screen import Screen
     from alexnet.data.cache import ready
     from alexnet.data.options import Options
-    from alexnet.figures import draw_all
+    from alexnet.figures import NAMES, draw_all
     from alexnet.prediction import load
     from alexnet.training.run import Run
 
-    opened = Run.open(run)
+    if (run / RESULTS).is_file():
+        for path in draw(run, form):
+            print(path)
+        return
+    machine.keep_freed_memory()
+    machine.use_threads(threads)
+    config = Run.open(run).config
     model = load(run)
     prepared = ready(
-        data or opened.config.data, Options(size=model.prepared), seed=opened.config.recipe.seed
+        data_of(config, data),
+        Options(size=model.prepared),
+        seed=config.recipe.seed,
+        say=lambda text: print(text, file=sys.stderr),
     )
-    for path in draw_all(opened, model, prepared, seed):
-        print(path)
+    names = only.split(",") if only else NAMES
+    with Screen() as screen:
+        for path in draw_all(
+            Run.open(run), model, prepared, names=names, seed=seed, form=form,
+            report=screen.extracted,
+        ):  # fmt: skip
+            screen.say(str(path))

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 import cyclopts
 
 from alexnet.cli.bench import bench
+from alexnet.cli.claims import claims
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
+from alexnet.cli.features import features
 from alexnet.cli.figures import figures
+from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
@@ -34,10 +37,11 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    *(summary, prepare, train, evaluate, predict, serve),
-    *(figures, export, bench, doctor, launch),
+    *(summary, prepare, train, launch, evaluate, predict, serve),
+    *(claims, figures, features, export, bench, doctor),
 ):
     app.command(command)
+app.command(import_, name="import")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from alexnet.claims.progress import GridProgress
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
     from alexnet.training.events import Event
@@ -76,6 +77,21 @@ class Screen:
         """Show how far a verification is."""
         self._show(f"verified {done:,} of {total:,} images", done, total, last=done == total)
 
+    def extracted(self, done: int, total: int) -> None:
+        """Show how far an extraction of features is."""
+        self._show(f"features of {done:,} of {total:,} images", done, total, last=done == total)
+
+    def grid(self, progress: "GridProgress") -> None:
+        """Show how far a grid of runs is."""
+        left = progress.seconds_left
+        time_left = "" if left == float("inf") else f", {left / 60:,.0f} minutes left"
+        running = "".join(f"; {text}" for text in progress.running)
+        text = (
+            f"{progress.finished:,} of {progress.runs:,} runs, {progress.share:.0%} of the work"
+            f"{time_left}{running}"
+        )
+        self._show(text, progress.share, 1.0, last=False)
+
     def event(self, event: "Event") -> None:
         """Show what a training did."""
         from alexnet.training import events
@@ -130,7 +146,7 @@ class Screen:
 
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
-    views = "ten views" if result.views == 10 else "one view"
+    views = {1: "one view", 9: "nine views", 10: "ten views"}[result.views]
     from alexnet.data.wordnet import readable
 
     names = readable(result.classes)

@@ -4,7 +4,9 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from alexnet.errors import ConfigError
 
@@ -24,6 +26,8 @@ def train(
     network: str | None = None,
     recipe: str | None = None,
     out: Path | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    freeze: str | None = None,
     epochs: float | None = None,
     batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
@@ -63,6 +67,11 @@ def train(
         fast (default), paper, as_run, caffe or cifar.
     out
         The run's folder; by default `runs/` and the name of the data.
+    from_
+        A run, or a model folder, whose weights to begin with. What the network is, and what it
+        expects of pixels, come from there; for other classes the last layer is drawn anew.
+    freeze
+        Layers whose weights stay as they are: conv1-conv5, or conv1,conv2; none (default).
     epochs
         Passes over the training images. fast: 32; paper, as_run, caffe: 90; cifar: 20.
     batch_size
@@ -112,7 +121,7 @@ def train(
     layout: Literal["data", "towers", "hybrid"] = (
         "towers" if towers == 2 else "hybrid" if hybrid else "data"
     )
-    if towers == 2 and not network and not (out and (out / "config.json").is_file()):
+    if towers == 2 and not (network or from_ or (out and (out / "config.json").is_file())):
         network = "paper"
     execution = Execution(
         layout=layout,
@@ -132,13 +141,14 @@ def train(
         "checkpoint_every": checkpoint_every,
         "threads": threads,
         "on_nan": on_nan,
+        "freeze": None if freeze is None else layers(freeze),
     }
     asked = {name: value for name, value in flags.items() if value is not None}
     with joined(execution.timeout) as ranks:
         if ranks.first:
             with Screen() as screen, told(ranks):
                 run, prepared = opened(
-                    data, out, network, recipe, asked, set or [], screen, override=override
+                    data, out, network, recipe, from_, asked, set or [], screen, override=override
                 )
                 ranks.tell("run", [str(run.folder.resolve()), str(prepared.root.resolve())])
         else:
@@ -153,6 +163,11 @@ def seconds(text: str) -> float:
         return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
     except (ValueError, IndexError):
         raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
+
+
+def layers(text: str) -> tuple[str, ...]:
+    """Return the names and ranges of layers in a text with commas; "none" has none."""
+    return () if text == "none" else tuple(filter(None, text.replace(" ", "").split(",")))
 
 
 @contextlib.contextmanager
@@ -194,6 +209,7 @@ def opened(
     out: Path | None,
     network: str | None,
     recipe: str | None,
+    start: Path | None,
     asked: dict[str, Any],
     settings: list[str],
     screen: Any,
@@ -203,6 +219,7 @@ def opened(
     """Open the run that the flags describe, and its data; what is not said is as it was."""
     from dataclasses import replace
 
+    from alexnet.cli.fine_tune import check_same_size, starting_point
     from alexnet.data.cache import ready
     from alexnet.data.options import Options
     from alexnet.recipes import recipe_named
@@ -210,11 +227,15 @@ def opened(
     from alexnet.variants import network_named
 
     old = Run.open(out).config if out and (out / "config.json").is_file() else None
+    source = starting_point(start, network, out, old)
+    before = source.config if source else old
     plan: Recipe = recipe_named(recipe or "fast") if recipe or not old else old.recipe
-    spec: Spec = network_named(network or "single") if network or not old else old.spec
+    spec: Spec = network_named(network or "single") if network or not before else before.spec
     plan, spec = with_settings(plan.with_(**asked), spec, settings)
+    plan = plan.with_(freeze=spec.frozen(*plan.freeze))
     where = data or (old.data if old else "elpv")
-    options = Options(size=prepared_size(spec))
+    fine_tuned = source or (old and old.initial_weights)
+    options = Options(size=before.data_size if before and fine_tuned else prepared_size(spec))
     prepared = ready(
         where,
         options,
@@ -223,6 +244,8 @@ def opened(
         report=screen.prepared,
         fetched=screen.fetched,
     )
+    if source:
+        check_same_size(prepared.manifest.size, source)
     check_size(prepared.manifest.size, spec)
     config = RunConfig(
         spec=replace(spec, classes=len(prepared.classes)),
@@ -231,10 +254,18 @@ def opened(
         data=str(prepared.root.resolve()),
         data_fingerprint=prepared.manifest.fingerprint,
         data_size=prepared.manifest.size,
+        initial_weights=source.origin if source else old.initial_weights if old else None,
         made_with=made_with(),
     )
     folder = out or Path("runs") / prepared.manifest.name
-    return Run.start(folder, config, prepared.statistics, override=override), prepared
+    statistics, weights = prepared.statistics, None
+    if source:
+        statistics = source.statistics_for(statistics)
+        weights = source.weights_for(spec, prepared.classes, plan.seed)
+        if not source.same_classes(prepared.classes):
+            screen.say(f"The classes are others, so {spec.output_name} is drawn anew.")
+    run = Run.start(folder, config, statistics, weights=weights, override=override)
+    return run, prepared
 
 
 def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple[Recipe, Spec]":
@@ -294,11 +325,15 @@ def follow(run: "Run", data: "PreparedData", ranks: "Ranks", execution: "Executi
 
 def begin(run: "Run", data: "PreparedData", ranks: "Ranks", screen: "Screen") -> None:
     """Say what is trained, on what and how."""
-    spec, recipe = run.config.spec, run.config.recipe
+    spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
     counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
     among = f" over {ranks.ranks} processes" if ranks.ranks > 1 else ""
     screen.say(f"data     {data.manifest.name}: {spec.classes} classes, images: {counts}")
     screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
+    if first:
+        screen.say(f"weights  of {first.path}")
+    if recipe.freeze:
+        screen.say(f"frozen   {', '.join(recipe.freeze)}")
     screen.say(
         f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
     )

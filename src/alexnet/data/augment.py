@@ -6,7 +6,7 @@ and applied after, so that a test can apply it another way.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +98,7 @@ def draw(
     generator: torch.Generator,
     *,
     mirror: bool = True,
+    centred: bool = False,
     crop_area: float | None = None,
 ) -> Draws:
     """Draw the random choices for `images` images of `prepared` pixels on a side.
@@ -110,11 +111,15 @@ def draw(
         On the processor; the draws are the same whatever device applies them.
     mirror
         Whether half of the images are mirrored left to right.
+    centred
+        Whether crops of `size` pixels are all taken from the centre; the other draws are the same.
     crop_area
         The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
         `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
     """
     corners = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
+    if centred:
+        corners = torch.full_like(corners, (prepared - size) // 2)
     mirrored = torch.rand(images, generator=generator) < (0.5 if mirror else 0)
     noise = torch.randn(images, 3, generator=generator)
     if crop_area is None:
@@ -157,22 +162,29 @@ def _zoomed(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tenso
     )
 
 
-def colour_shift(noise: Tensor, statistics: Statistics, strength: float) -> Tensor:
+def colour_shift(
+    noise: Tensor,
+    statistics: Statistics,
+    strength: float,
+    axes: Literal["stdevs", "eigenvalues"] = "stdevs",
+) -> Tensor:
     """Return one RGB shift an image, ``(N, 3, 1, 1)`` of 0-255 (section 4.1).
 
     The paper prints eigenvalues as the lengths of the axes; its source used standard deviations,
     their roots. Eigenvalues of pixels of 0-255 would shift by a thousand grey levels (facts 4).
     """
     stdevs = torch.from_numpy(statistics.colour_stdevs)
-    axes = torch.from_numpy(statistics.colour_eigenvectors)  # columns
-    return ((noise * stdevs * strength) @ axes.T)[:, :, None, None]
+    lengths = stdevs if axes == "stdevs" else stdevs.square()
+    directions = torch.from_numpy(statistics.colour_eigenvectors)  # columns
+    return ((noise * lengths * strength) @ directions.T)[:, :, None, None]
 
 
 def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     """Yield the views that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
 
     One: the centre. Ten: the centre and the four corners, and the mirror image of each
-    (section 4.1).
+    (section 4.1). Nine: a grid of three by three places, as the CIFAR-10 networks of 2012 were
+    tested (facts 6).
 
     Raises
     ------
@@ -187,7 +199,7 @@ def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
 
 
 def corners(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
-    """Return the tops and lefts of the windows that views are cut from: of one view or of ten.
+    """Return the tops and lefts of the windows that one, nine or ten views are cut from.
 
     Of ten there are five, each taken twice, the second time mirrored.
 
@@ -196,11 +208,12 @@ def corners(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]
     DataError
         For another number of views, or prepared images smaller than `size`.
     """
-    if count not in (1, 10):
-        raise DataError(f"{count} views cannot be taken of an image.", "Take 1 or 10.")
+    if count not in (1, 9, 10):
+        raise DataError(f"{count} views cannot be taken of an image.", "Take 1, 9 or 10.")
     rest = prepared - size
     if rest < 0:
         raise DataError(f"Images of {prepared} pixels are too small for {size}.")
     middle = rest // 2
-    found = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
-    return found[: 1 if count == 1 else 5]
+    five = ((middle, middle), (0, 0), (0, rest), (rest, 0), (rest, rest))
+    sides = ((0, middle), (middle, 0), (middle, rest), (rest, middle))
+    return {1: five[:1], 9: five + sides, 10: five}[count]

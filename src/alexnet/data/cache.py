@@ -8,6 +8,7 @@ from alexnet.data.downloads import Report
 from alexnet.data.options import Options
 from alexnet.data.prepare import Progress, prepare
 from alexnet.data.shards import FORMAT, REPORT, PreparedData, is_prepared, open_prepared
+from alexnet.data.source import Source
 from alexnet.data.sources import open_source
 from alexnet.files import cache_folder
 
@@ -18,6 +19,7 @@ def ready(
     *,
     seed: int = 0,
     workers: int | None = None,
+    choose: Callable[[Source], Source] = lambda source: source,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
     fetched: Report = lambda file, done, total: None,
@@ -34,6 +36,8 @@ def ready(
         Of the split that is made of a source which holds nothing out.
     workers : int
         Processes that prepare; by default one a processor.
+    choose : callable
+        Returns what of a source is to be prepared; by default everything.
     say, report, fetched
         Called with sentences for the user, with the progress, and with that of a download.
 
@@ -44,7 +48,7 @@ def ready(
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
-    source = open_source(where, seed, report=fetched)
+    source = choose(open_source(where, seed, report=fetched))
     for note in source.notes:
         say(note)
     identity = f"{FORMAT} {source.fingerprint()} {source.stamp} {options}"

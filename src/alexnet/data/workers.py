@@ -33,11 +33,15 @@ def in_processes(
     tasks: Iterable[Task],
     workers: int,
     rescue: Callable[[Task], Result],
+    *,
+    ahead: int = 2,
 ) -> Iterator[tuple[Task, Result]]:
     """Do tasks over processes; yield each with its result, as they finish.
 
     When a process dies, the pool is made anew and what was in work is done again. A task that
-    was in work at `ATTEMPTS` deaths is given to `rescue`, in this process.
+    was in work at `ATTEMPTS` deaths is given to `rescue`, in this process. So many tasks as `ahead`
+    times the workers are handed over at once: 2 keeps workers busy with short tasks, 1 lets an
+    interruption begin none.
     """
     left = iter(tasks)
     again: deque[Task] = deque()
@@ -46,7 +50,7 @@ def in_processes(
         in_work: dict[Future[Result], Task] = {}
         with process_pool(workers) as pool:
             try:
-                while _fill(pool, work, again, left, in_work, 2 * workers):
+                while _fill(pool, work, again, left, in_work, ahead * workers):
                     for future in wait(in_work, return_when=FIRST_COMPLETED).done:
                         result = future.result()
                         yield in_work.pop(future), result

@@ -45,11 +45,17 @@ class Neighbours:
         if not vectors.size:
             raise ConfigError("There are no vectors to search.")
         self._vectors = vectors.reshape(len(vectors), -1)
-        step = -(-len(vectors) // 1024)
+        self._centre = self._sampled_centre()
+
+    def _sampled_centre(self) -> NDArray[np.float32]:
+        """Return the mean of some thousand vectors, ``(D,)``: any centre would do."""
+        sample = []
+        for first in range(0, len(self._vectors), max(1, len(self._vectors) // 32)):
+            sample.append(np.array(self._vectors[first : first + 32], np.float64))
+            _forget(self._vectors)
         with np.errstate(invalid="ignore", over="ignore"):
-            centre = self._vectors[::step].mean(0, dtype=np.float64)
-        self._centre = np.nan_to_num(centre, nan=0, posinf=0, neginf=0)  # (D,)
-        _forget(self._vectors)
+            centre = np.concatenate(sample).mean(0)
+        return np.nan_to_num(centre, nan=0, posinf=0, neginf=0).astype(np.float32)
 
     def nearest(
         self, queries: Vectors, count: int = 6
@@ -106,7 +112,7 @@ class Neighbours:
 class _Block:
     """Some queries, and the nearest vectors that were seen so far."""
 
-    def __init__(self, queries: Vectors, centre: NDArray[np.float64], count: int) -> None:
+    def __init__(self, queries: Vectors, centre: NDArray[np.float32], count: int) -> None:
         self._queries = queries.astype(np.float64)
         self._moved, self._energy = centred(queries, centre, "Query")
         self.squares = np.full((len(queries), count), np.inf)  # squared distances, rising
@@ -158,7 +164,7 @@ class _Block:
 
 
 def centred(
-    rows: Vectors, centre: NDArray[np.float64], what: str, first: int = 0
+    rows: Vectors, centre: NDArray[np.float32], what: str, first: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return vectors less the centre, and their squared lengths, in float32.
 
@@ -167,7 +173,7 @@ def centred(
     DataError
         When they are not finite, or so long that their squares are not.
     """
-    moved = np.subtract(rows, centre, dtype=np.float64).astype(np.float32)
+    moved = np.subtract(rows, centre).astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         energy = np.einsum("ij,ij->i", moved, moved)
     if not (finite := np.isfinite(energy)).all():

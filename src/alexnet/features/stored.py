@@ -177,6 +177,18 @@ def open_stored(folder: str | Path) -> Stored:
     return Stored(folder, about)
 
 
+def description_of(folder: Path) -> Description | None:
+    """Read what the features in a folder are of, finished or not; ``None`` where there are none.
+
+    Raises
+    ------
+    DataError
+        When they are damaged, or of another version's format.
+    """
+    going = read_going(folder)
+    return read_description(folder / DONE) or (going[0] if going else None)
+
+
 def read_description(path: Path) -> Description | None:
     """Read what finished features are of; ``None`` where there is no such file.
 

@@ -14,6 +14,7 @@ PAPER = (
     "Networks, NIPS 2012"
 )
 SHOWN_CLASSES = 50  # in the table; the configuration has them all
+IMPORTED = "imported"  # what a run's record calls the file that its weights came from
 
 
 def model_card(config: RunConfig, step: int, test: Mapping[str, Any] | None) -> str:
@@ -59,9 +60,10 @@ def _front_matter(config: RunConfig, test: Mapping[str, Any] | None) -> str:
 
 
 def _introduction(config: RunConfig, step: int) -> str:
-    spec = config.spec
+    spec, imported = config.spec, config.made_with.get(IMPORTED)
+    origin = _plain(f"from {imported}" if imported else f"trained on {config.data}")
     return (
-        f"# AlexNet `{_plain(spec.name)}`, trained on {_plain(config.data)}\n\n"
+        f"# AlexNet `{_plain(spec.name)}`, {origin}\n\n"
         f"The network of 2012 ({PAPER}) in its form `{_plain(spec.name)}`: {spec.image}-pixel "
         f"images, {spec.parameters:,} parameters, {spec.classes} classes. "
         f"Weights after {step:,} updates, as safetensors; nothing here can run code.\n"
@@ -80,16 +82,28 @@ def _usage() -> str:
 
 
 def _data(config: RunConfig) -> str:
-    classes = ", ".join(map(_plain, config.classes[:SHOWN_CLASSES]))
-    more = ", …" if len(config.classes) > SHOWN_CLASSES else ""
+    if config.made_with.get(IMPORTED):
+        return (
+            f"## Data\n\nThe file did not say. {len(config.classes)} classes: {_names(config)}.\n"
+        )
     return (
         f"## Data\n\n{_plain(config.data)}, prepared at {config.data_size} pixels, fingerprint "
         f"`{_plain(config.data_fingerprint[:16])}`. {len(config.classes)} classes: "
-        f"{classes}{more}.\n"
+        f"{_names(config)}.\n"
     )
 
 
+def _names(config: RunConfig) -> str:
+    more = ", …" if len(config.classes) > SHOWN_CLASSES else ""
+    return ", ".join(map(_plain, config.classes[:SHOWN_CLASSES])) + more
+
+
 def _training(config: RunConfig, step: int) -> str:
+    if origin := config.made_with.get(IMPORTED):
+        return (
+            f"## Training\n\nNone here: the weights are those of {_plain(origin)}. How they were "
+            "made, this card does not know.\n"
+        )
     recipe, named = config.recipe, RECIPES.get(config.recipe.name)
     changed = [
         f"`{field.name}` {getattr(recipe, field.name)}"
@@ -125,12 +139,15 @@ def _results(test: Mapping[str, Any] | None) -> str:
 
 def _limits(config: RunConfig, test: Mapping[str, Any] | None) -> str:
     measured = "measured on one split of the same data" if test else "not measured"
+    seed = (
+        "" if config.made_with.get(IMPORTED) else f", from one training (seed {config.recipe.seed})"
+    )
     return (
         f"## Limits\n\nEvery image is given one of the {len(config.classes)} classes, also one "
-        f"that shows none of them. The accuracy is {measured}, from one training (seed "
-        f"{config.recipe.seed}); on other cameras, places or years it may be lower, and by class "
-        "it differs as the table says. Probabilities are not calibrated. The licence of weights "
-        "depends on that of the data: whoever publishes them states it.\n"
+        f"that shows none of them. The accuracy is {measured}{seed}; on other cameras, places or "
+        "years it may be lower, and by class it differs as the table says. Probabilities are not "
+        "calibrated. The licence of weights depends on that of the data: whoever publishes them "
+        "states it.\n"
     )
 
 

@@ -21,7 +21,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import AlexNetError, RunError
 from alexnet.files import explained, sha256, whole_file
 from alexnet.interop import hub
-from alexnet.interop.card import model_card
+from alexnet.interop.card import IMPORTED, model_card
 from alexnet.interop.deployment import preprocessing
 from alexnet.interop.weights import read_safetensors, write_safetensors
 from alexnet.network import AlexNet
@@ -61,10 +61,12 @@ def write(run: str | Path, folder: str | Path) -> Path:
     """
     opened, folder = Run.open(run), Path(folder)
     checkpoint, statistics = opened.weights(), opened.statistics()
-    kept = ("alexnet", "torch", "python", "commit")
+    kept = ("alexnet", "torch", "python", "commit", IMPORTED)
+    first = opened.config.initial_weights
     config = replace(
         opened.config,
         data=Path(opened.config.data).name,
+        initial_weights=first and replace(first, path=Path(first.path).name),
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
     model = assembled(config, checkpoint, statistics, device=torch.device("cpu"))

@@ -1,13 +1,15 @@
 """One thread that runs the network, and the bounded queue before it.
 
-Jobs that ask for the same work are run together, so that the cost of a forward is shared; nothing
-waits for company: what is there when the thread is free is taken, up to a batch.
+Jobs that ask for the same work are run together, so that the cost of a forward is shared: what is
+there when the thread is free, up to a batch. It waits for company only while images are being
+decoded that will ask next, and then for a moment.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet import machine
 from alexnet.serve.refusals import busy
 
 Work = Callable[[Tensor], Sequence[Any]]  # images (N, ...) -> N results
+PATIENCE = 0.02  # seconds that a batch waits at most for images that are being decoded; measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Engine:
         self._ran = ran
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
+        self._coming = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -61,6 +66,17 @@ class Engine:
     def waiting(self) -> int:
         """Forwards that wait."""
         return self._waiting
+
+    @contextlib.contextmanager
+    def expecting(self, images: int) -> Iterator[None]:
+        """Say that images are being decoded in the block, for which a batch may wait a moment."""
+        with self._changed:
+            self._coming += images
+        try:
+            yield
+        finally:
+            with self._changed:  # nobody is woken: the job that follows does that
+                self._coming -= images
 
     def submit(self, work: Work, images: Sequence[Tensor], cost: int = 1) -> "list[Future[Any]]":
         """Queue a job an image, all or none of them; the futures hold the results.
@@ -97,6 +113,7 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
+        machine.give_way()
         # OpenMP, which oneDNN asks, keeps the number of threads for each thread that asks.
         torch.set_num_threads(torch.get_num_threads())
         while batch := self._next():
@@ -121,6 +138,10 @@ class Engine:
                 self._changed.wait()
             if not self._jobs:
                 return []
+            until = time.monotonic() + PATIENCE
+            while self._coming and self._waiting < self._batch_size and not self._closed:
+                if not self._changed.wait(until - time.monotonic()):
+                    break
             work = self._jobs[0].work
             batch: list[_Job] = []
             others: list[_Job] = []

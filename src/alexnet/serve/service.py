@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from torch import Tensor
 
+from alexnet import machine
 from alexnet.data.cache import ready
 from alexnet.data.options import Options
 from alexnet.data.shards import PreparedData, open_prepared
@@ -50,7 +51,9 @@ class Service:
         """
         files = await uploaded(request, self.settings.max_images)
         prepared, most = self.model.prepared, self.settings.max_pixels
-        return await asyncio.gather(*(self.aside(opened, file, prepared, most) for file in files))
+        with self.engine.expecting(len(files)):
+            decoded = (self.aside(opened, file, prepared, most) for file in files)
+            return await asyncio.gather(*decoded)
 
     async def picture(self, request: Request) -> Picture:
         """Return the decoded image of a request that has one."""
@@ -101,7 +104,7 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
         threading.Thread(target=_compile, args=[networks], name="compiler", daemon=True).start()
     measures.gauge("alexnet_looking", "Whether training images are looked at.", gallery.is_looking)
     measures.gauge("alexnet_compiled", "Whether the network is compiled.", lambda: networks.fast)
-    decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
+    decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=machine.give_way)
     return Service(run, model, settings, networks, engine, decoders, measures, gallery)
 
 

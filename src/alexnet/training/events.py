@@ -41,7 +41,7 @@ class Validated:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """The training is over and the network was tested with ten views."""
+    """The training is over and the network was tested with all its views."""
 
     split: str
     result: Evaluation

@@ -35,6 +35,7 @@ def shares(
             spec.image,
             torch.Generator().manual_seed(step_seed(recipe.seed, step)),
             mirror=recipe.mirror,
+            centred=recipe.crop == "centre",
             crop_area=recipe.crop_area,
         ).of(first, stop)
         images = batch.images.to(trainee.device, non_blocking=True)
@@ -54,7 +55,8 @@ def _seen(trainee: Trainee, images: Tensor, draws: Draws, *, noisy: bool) -> Ten
         return images.new_empty(0, 3, size, size, dtype=torch.float32)
     pixels = crops(images, draws, size)
     if noisy:
-        shift = colour_shift(draws.noise, trainee.data.statistics, recipe.colour_noise)
+        statistics = trainee.data.statistics
+        shift = colour_shift(draws.noise, statistics, recipe.colour_noise, recipe.colour_axes)
         pixels = pixels + shift.to(trainee.device)
     pixels = trainee.normalise(pixels)
     return pixels / recipe.colour_noise_divisor if noisy else pixels

@@ -14,7 +14,7 @@ from functools import partial
 
 from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData
-from alexnet.errors import TrainingError
+from alexnet.errors import DivergedError
 from alexnet.evaluation import summary
 from alexnet.recipes import Recipe
 from alexnet.training.board import Board
@@ -89,7 +89,7 @@ def fit(
                     yield stopped
                     return
         split = data.held_out  # everything is saved: a signal may end the test at once
-        result = trainee.test(split, 10, watchdog.progressed)
+        result = trainee.test(split, run.config.recipe.test_views, watchdog.progressed)
         if ranks.first:
             run.write_json("test.json", {"split": split.name, **summary(result)})
         yield Tested(split.name, result)
@@ -214,7 +214,7 @@ def _refused(trainee: Trainee, order: Order, step: Step) -> Notice:
 
     Raises
     ------
-    TrainingError
+    DivergedError
         When the recipe says so, or too many in a row were refused.
     """
     run, recipe, history = trainee.run, trainee.run.config.recipe, trainee.history
@@ -227,7 +227,7 @@ def _refused(trainee: Trainee, order: Order, step: Step) -> Notice:
         )
     what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
     if recipe.on_nan == "stop" or history.refused >= MOST_REFUSED:
-        raise TrainingError(
+        raise DivergedError(
             f"{what}; the images of its batch are named in "
             f"{str(run.folder / f'refused-{step.number:08}.json')!r}.",
             "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "

@@ -74,6 +74,9 @@ def lay_out(network: AlexNet, ranks: Ranks, execution: Execution, *, compile: bo
     )
     divided = division(network.spec, replace(within, traffic=Traffic()), kind)
     local.load_state_dict(divided.local(network.state_dict()))
+    learned = {name for name, one in network.named_parameters() if one.requires_grad}
+    for name, parameter in local.named_parameters():
+        parameter.requires_grad_(name in learned)
     apart = tuple(divided.dims) if kind == "hybrid" else ()
     replica = _replica(local, data, apart, compile=compile)
     if kind == "hybrid":
@@ -88,7 +91,7 @@ def ring(network: nn.Module, left_out: Sequence[str], group: Group) -> float:
     sizes = (
         one.numel() * one.element_size()
         for name, one in network.named_parameters()
-        if name not in left_out
+        if name not in left_out and one.requires_grad
     )
     return 2 * (group.size - 1) / group.size * sum(sizes)
 
@@ -115,7 +118,8 @@ def _replica(network: nn.Module, data: Group, divided: Sequence[str], *, compile
     """
     forward: nn.Module = network
     apart: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    if data.size > 1:
+    learned = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    if data.size > 1 and learned.keys() - divided:  # else there is nothing to sum
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, divided)
         forward = DistributedDataParallel(
             network,
@@ -124,7 +128,7 @@ def _replica(network: nn.Module, data: Group, divided: Sequence[str], *, compile
             gradient_as_bucket_view=True,
         )
         apart = forward.no_sync
-        for name, parameter in network.named_parameters() if divided else ():
+        for name, parameter in learned.items() if divided else ():
             if name not in divided:
                 parameter.register_hook(partial(torch.mul, other=data.size))
     called: Callable[[Tensor], Tensor] = (

@@ -28,22 +28,25 @@ class Rates:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a)."""
-    groups: dict[str, list[nn.Parameter]] = {
-        name: [] for name in ("weights", "biases", "conv1_weights", "conv1_biases")
-    }
+    """Return momentum SGD over the groups of `Rates`; biases have no weight decay (facts 3a).
+
+    Weights of a rate are several groups where layers have weight decays of their own. Parameters
+    that need no gradient are in none: no decay moves them, and no momentum.
+    """
+    own = {layer.name: layer.decay for layer in recipe.weight_decays}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         layer, kind = name.rsplit(".", 2)[-2:]
         group = "biases" if kind == "bias" else "weights"
-        groups[f"conv1_{group}" if layer == "conv1" else group].append(parameter)
+        decay = 0.0 if kind == "bias" else own.get(layer, recipe.weight_decay)
+        key = (f"conv1_{group}" if layer == "conv1" else group), decay
+        groups.setdefault(key, []).append(parameter)
     return torch.optim.SGD(
         [
-            {
-                "params": parameters,
-                "name": name,
-                "weight_decay": recipe.weight_decay if name.endswith("weights") else 0.0,
-            }
-            for name, parameters in groups.items()
+            {"params": parameters, "name": name, "weight_decay": decay}
+            for (name, decay), parameters in groups.items()
         ],
         lr=recipe.lr,
         momentum=recipe.momentum,
@@ -63,10 +66,12 @@ def velocity(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor
 def set_velocity(
     optimizer: torch.optim.SGD, network: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give an optimiser the velocity that `velocity` returned."""
+    """Give an optimiser the velocity that `velocity` returned; what had none begins at rest."""
     for name, parameter in network.named_parameters():
-        if name in tensors:
-            carried = torch.empty_like(parameter).copy_(tensors[name])
+        if parameter.requires_grad:
+            carried = torch.zeros_like(parameter)
+            if name in tensors:
+                carried.copy_(tensors[name])
             optimizer.state[parameter]["momentum_buffer"] = carried
 
 

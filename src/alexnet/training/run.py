@@ -13,28 +13,42 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from alexnet.data.statistics import Statistics
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import explained, whole_file
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint, checkpoint_folders, load_newest
+from alexnet.training.checkpoint import (
+    Checkpoint,
+    checkpoint_folders,
+    load_newest,
+    save_checkpoint,
+)
 from alexnet.values import differences, from_json
 from alexnet.version import __version__
 
 FREE_TO_CHANGE = frozenset(
     f"recipe.{name}"
     for name in (
-        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every"),
+        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every", "test_views"),
         *("on_nan", "spike", "max_damaged"),
     )
-)
+) | {"data", "initial_weights.path"}  # places; what is there is known by its hash
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitialWeights:
+    """Where a run's first weights are from; the run has a copy, its checkpoint of step 0."""
+
+    path: str  # the run or the model folder
+    sha256: str  # of the file of weights there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +61,12 @@ class RunConfig:
     data: str  # path of the prepared data set
     data_fingerprint: str
     data_size: int  # side of the prepared images, in pixels
+    initial_weights: InitialWeights | None = None  # None: drawn from the seed
     made_with: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.spec.classes < 1:
+            raise ConfigError("A run's network needs a class.", "Give it 1 or more.")
 
 
 class Run:
@@ -91,11 +110,24 @@ class Run:
         config: RunConfig,
         statistics: Statistics,
         *,
+        weights: dict[str, Tensor] | None = None,
         override: bool = False,
     ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
 
-        With `override`, or before its first checkpoint, it may have been asked something else.
+        Parameters
+        ----------
+        folder
+            Made where it is not there.
+        config
+            What the run is asked to do.
+        statistics
+            What is subtracted from its images, and their colours' axes.
+        weights
+            What the network begins with, by default weights drawn from the seed.
+        override
+            Go on although it was asked something else; the weights it began with, and what it
+            subtracts, stay. Before its first checkpoint this is not needed.
 
         Raises
         ------
@@ -103,27 +135,32 @@ class Run:
             When the folder holds a run that was asked something else, with the differences.
         """
         folder = Path(folder)
+        begun = bool(checkpoint_folders(folder / "checkpoints"))
         if (folder / "config.json").is_file():
             old = cls.open(folder).config
             changed = differences(old, config)
             refused = [
-                f"{name}: {was!r} in the run, {now!r} now"
+                f"{name}: {_short(was)} in the run, {_short(now)} now"
                 for name, (was, now) in changed.items()
-                if name not in FREE_TO_CHANGE and not name.startswith(("made_with", "data."))
-                if name != "data"
+                if name not in FREE_TO_CHANGE and not name.startswith("made_with")
             ]
-            if refused and not override and checkpoint_folders(folder / "checkpoints"):
+            if refused and not override and begun:
                 raise RunError(
                     f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
-                    "Choose another --out, leave these settings as they were, or give --override.",
+                    f"Choose another --out (--from {folder} begins with its weights), leave these "
+                    "settings as they were, or give --override.",
                 )
+            if begun:
+                config = replace(config, initial_weights=old.initial_weights)
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(folder / "config.json") as temporary:
                 text = json.dumps(asdict(config), indent=1)
                 temporary.write_text(text + "\n", encoding="utf-8")
-            if not (folder / "statistics.safetensors").is_file():
+            if not begun or not (folder / "statistics.safetensors").is_file():
                 statistics.save(folder / "statistics.safetensors")
+        if weights is not None and not begun:
+            save_checkpoint(folder / "checkpoints", Checkpoint(0, weights))
         return cls(folder, config)
 
     @contextlib.contextmanager
@@ -205,6 +242,12 @@ class Run:
         """Write a result beside the run's other files."""
         with whole_file(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _short(value: object) -> str:
+    """Return a value as it is written, or the beginning of it: there may be 1,000 classes."""
+    written = repr(value)
+    return written if len(written) <= 100 else f"{written[:97]}..."
 
 
 def made_with() -> dict[str, str]:

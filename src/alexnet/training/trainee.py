@@ -1,7 +1,7 @@
 """A network in training: from a run's newest checkpoint, to the next one, tested in between."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,9 +11,9 @@ from alexnet import machine
 from alexnet.data.augment import Normaliser, normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
-from alexnet.errors import RunError, TrainingError
+from alexnet.errors import DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.network import AlexNet, build
+from alexnet.network import AlexNet, build, freeze
 from alexnet.training.checkpoint import Checkpoint, Writer, copies
 from alexnet.training.distributed import Ranks
 from alexnet.training.execution import Execution
@@ -51,7 +51,7 @@ class Trainee:
 
         Raises
         ------
-        TrainingError
+        DivergedError
             When the weights are no numbers any more.
         """
         local = self.layout.replica.network
@@ -60,7 +60,7 @@ class Trainee:
         if not self.ranks.first:
             return
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise TrainingError(
+            raise DivergedError(
                 f"The weights are no numbers after step {step}, so it is not saved.",
                 "Train again into another --out at a lower rate (--lr).",
             )
@@ -110,6 +110,9 @@ def restored(
 ) -> tuple[Trainee, Checkpoint, str]:
     """Return the network as the newest checkpoint has it, or with its initial weights.
 
+    The mean image is the run's, not the data's: one that begins with another run's weights has
+    the mean of the images that these were trained on.
+
     Returns
     -------
     tuple
@@ -119,21 +122,31 @@ def restored(
     Raises
     ------
     RunError
-        When the run has checkpoints and none of them is good, or one of another network.
+        When the run has checkpoints and none of them is good, or one of another network, or has
+        lost the weights that it is to begin with.
+    ConfigError
+        When the recipe freezes a layer that is not there, or all of them.
     """
     spec, recipe = run.config.spec, run.config.recipe
+    data = replace(data, statistics=run.statistics())
     machine.keep_freed_memory()
     machine.use_threads(recipe.threads)
     start = run.newest() or Checkpoint(0, {})
     _same_everywhere(start.step, ranks)
-    network = build(spec, seed=None if start.step else recipe.seed)
-    if start.step:
+    network = build(spec, seed=None if start.weights else recipe.seed)
+    if start.weights:
         _fill(network, start.weights, run)
+    elif run.config.initial_weights:
+        raise RunError(
+            f"The run {str(run.folder)!r} has lost the weights that it is to begin with.",
+            "Give --from again.",
+        )
+    freeze(network, recipe.freeze)
     network = machine.placed(network, ranks.device)
     compiles, complaint = machine.can_compile(ranks.device) if recipe.compile else (False, "")
     layout = lay_out(network, ranks, execution, compile=compiles)
     optimizer = make_optimizer(layout.replica.network, recipe)
-    if start.step:
+    if start.state:
         carried = layout.divided.local(start.velocity)
         set_velocity(optimizer, layout.replica.network, carried)
         set_group_rates(optimizer, start.state["rates"])

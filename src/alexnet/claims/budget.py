@@ -1,0 +1,185 @@
+"""What a grid of runs will cost, from this machine's measured speed, and how to make it fit."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from alexnet import machine
+from alexnet.claims import results as results_file
+from alexnet.claims.claim import TUNING_SEED, Arm, Claim
+from alexnet.claims.runner import Setting, arms_of, left_of, rate_trials, tasks_of, with_classes
+from alexnet.claims.work import Task
+from alexnet.errors import ConfigError
+from alexnet.files import explained, whole_file
+from alexnet.network import build
+from alexnet.recipes import Recipe
+from alexnet.spec import Spec
+from alexnet.training.optimizer import make_optimizer, rates_at, update
+
+STEPS = 5  # timed, after a first one
+BESIDE = 1.25  # time of a run over that of its training alone: starting, testing, saving
+MOST_SEEDS, FEWEST_SEEDS = 10, 2  # a verdict needs two
+FEWEST_EPOCHS = 2
+SLOW = 0.5  # seconds a step
+PLANS = "plans.json"  # what fitted into which budget
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What runs are expected to take."""
+
+    runs: int
+    images: float  # trained on, all runs together
+    seconds: float  # by the clock, workers at work at once
+
+    def __str__(self) -> str:
+        days = self.seconds / 86400
+        took = f"{days:,.1f} days" if days >= 2 else f"{self.seconds / 60:,.0f} minutes"
+        return f"{self.runs:,} runs, {self.images:,.0f} images to train on, about {took}"
+
+
+def speed_of(spec: Spec, recipe: Recipe, threads: int | None) -> float:
+    """Measure how many images a second a network is trained on here: the median of some steps.
+
+    On random pixels, with the loop's own update and type; reading images costs next to nothing.
+    """
+    machine.keep_freed_memory()
+    machine.use_threads(threads)
+    device = machine.best_device()
+    kind = machine.chosen_type(recipe.precision, device)
+    network = machine.placed(build(spec), device)
+    optimizer = make_optimizer(network, recipe)
+    shape = (recipe.batch_size, spec.channels, spec.image, spec.image)
+    pixels = (torch.randn(shape) * 60).to(device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(spec.classes, (recipe.batch_size,), device=device)
+    times = []
+    for _ in range(STEPS + 1):
+        begun = time.perf_counter()
+        with torch.autocast(device.type, kind, enabled=kind == torch.bfloat16):
+            logits = network(pixels)
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        update(optimizer, rates_at(recipe, 0.5), recipe)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return recipe.batch_size / sorted(times[1:])[STEPS // 2]
+
+
+def speeds_of(tasks: Iterable[Task], threads: int | None) -> dict[Spec, float]:
+    """Measure each network of some runs, or tell its speed from a like one's that is slow.
+
+    A slow network, half a second a step, is measured once; the others of its kind are told by
+    their multiplications.
+    """
+    found: dict[Spec, float] = {}
+    slow: dict[str, tuple[Spec, float]] = {}
+    for task in tasks:
+        spec, recipe = task.spec, task.recipe
+        if spec in found:
+            continue
+        if recipe.name in slow:
+            like, speed = slow[recipe.name]
+            found[spec] = speed * like.macs / spec.macs
+            continue
+        found[spec] = speed_of(spec, recipe, threads)
+        if recipe.batch_size / found[spec] > SLOW:
+            slow[recipe.name] = spec, found[spec]
+    return found
+
+
+def planned(
+    claims: Iterable[Claim], seeds: int, seconds: float | None, setting: Setting
+) -> tuple[tuple[Claim, ...], int, Cost]:
+    """Return the claims and seeds that are to be run, and what is left of them to do.
+
+    With a number of seconds, the seeds and epochs that fit into them. What was chosen once is kept
+    in the folder of results, so that the same command goes on with the same grid, however fast
+    the machine seems to be the next time.
+    """
+    claims = with_classes(claims, len(setting.data.classes))
+    trials = tasks_of(rate_trials(claims), [TUNING_SEED], setting)
+    one = tasks_of(arms_of(claims), [0], setting)
+    speeds = speeds_of([*trials, *one], setting.threads)
+    if seconds is not None:
+        costs = [cost_of(tasks, speeds, setting.workers).seconds for tasks in (trials, one)]
+        seeds, share = _kept(setting.out, claims, seconds, fitting(seconds, *costs))
+        claims = shortened(claims, share) if share < 1 else claims
+        trials = tasks_of(rate_trials(claims), [TUNING_SEED], setting)
+    tasks = [*trials, *tasks_of(arms_of(claims), range(seeds), setting)]
+    left = left_of(tasks, results_file.read(setting.out / results_file.FILE))
+    return claims, seeds, cost_of(left, speeds, setting.workers)
+
+
+def _kept(
+    out: Path, claims: Iterable[Claim], seconds: float, chosen: tuple[int, float]
+) -> tuple[int, float]:
+    """Return what was chosen for these claims and this time before, or keep what is now."""
+    what = f"{seconds:g} s: {' '.join(claim.name for claim in claims)}"
+    file = out / PLANS
+    plans = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if what not in plans:
+        plans[what] = chosen
+        with explained(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as temporary:
+            temporary.write_text(json.dumps(plans, indent=1), encoding="utf-8")
+    seeds, share = plans[what]
+    return int(seeds), float(share)
+
+
+def cost_of(tasks: Sequence[Task], speeds: dict[Spec, float], workers: int) -> Cost:
+    """Return what runs cost at measured speeds; those that end early, as if they did not."""
+    seen = [task.recipe.epochs * task.images for task in tasks]
+    alone = sum(n / speeds[task.spec] for n, task in zip(seen, tasks, strict=True))
+    return Cost(len(tasks), sum(seen), BESIDE * alone / workers)
+
+
+def fitting(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]:
+    """Return how many seeds fit into a time, and the share of the epochs where even two do not.
+
+    Parameters
+    ----------
+    seconds
+        To fit into.
+    fixed, a_seed
+        Expected of the runs that choose rates, and of every arm with one seed.
+
+    Raises
+    ------
+    ConfigError
+        When a tenth of the epochs would still be too long.
+
+    Examples
+    --------
+    >>> fitting(1800, fixed=300, a_seed=300)
+    (5, 1.0)
+    >>> fitting(450, fixed=300, a_seed=300)
+    (2, 0.5)
+    """
+    seeds = int((seconds - fixed) / a_seed) if a_seed else MOST_SEEDS
+    if seeds >= FEWEST_SEEDS:
+        return min(seeds, MOST_SEEDS), 1.0
+    share = seconds / (fixed + FEWEST_SEEDS * a_seed)
+    if share < 0.1:
+        needed = (fixed + FEWEST_SEEDS * a_seed) / 600
+        raise ConfigError(
+            f"A budget of {seconds / 60:,.0f} minutes is too short for these claims.",
+            f"Give {needed:,.0f} minutes or more, or name fewer claims.",
+        )
+    return FEWEST_SEEDS, share
+
+
+def shortened(claims: Iterable[Claim], share: float) -> tuple[Claim, ...]:
+    """Return claims whose runs have a share of their epochs; schedules keep their proportions."""
+
+    def changed(arm: Arm) -> Arm:
+        epochs = max(FEWEST_EPOCHS, round(arm.recipe.epochs * share))
+        often = 1.0 if epochs % arm.recipe.validate_every else arm.recipe.validate_every
+        return replace(arm, recipe=arm.recipe.with_(epochs=epochs, validate_every=often))
+
+    return tuple(replace(c, first=changed(c.first), second=changed(c.second)) for c in claims)

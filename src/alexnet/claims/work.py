@@ -1,0 +1,222 @@
+"""One run of one arm with one seed, from its newest checkpoint to its result.
+
+It runs in a process of its own, or on another machine, and speaks through the run's folder and
+the result that it returns.
+"""
+
+import contextlib
+import time
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from alexnet.claims.claim import Epoch, Result
+from alexnet.data.loader import evaluation_batches
+from alexnet.data.order import Order
+from alexnet.data.shards import PreparedData, Split, open_prepared
+from alexnet.errors import AlexNetError, DivergedError
+from alexnet.evaluation import evaluate
+from alexnet.prediction import Model, load
+from alexnet.recipes import Recipe
+from alexnet.spec import Spec
+from alexnet.training.events import Progressed, Stopped, Tested
+from alexnet.training.fit import fit, training_order
+from alexnet.training.run import Run, RunConfig
+
+TARGET = 0.25  # training error at which Figure 1 is read
+CONVERGED = 0.02  # within so much of its lowest test error a network has converged
+EARLY = frozenset({"epochs_to_25"})  # measures that are known before a training ends
+
+
+class StoppedError(AlexNetError):
+    """A run was asked to stop; it is saved and the same command goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A run to make: what a worker needs of it."""
+
+    key: str
+    arms: tuple[str, ...]  # "relu/tanh"
+    spec: Spec
+    recipe: Recipe  # with the seed
+    measures: frozenset[str]  # that are asked for
+    data: Path
+    images: int  # that it trains on
+    folder: Path  # of the run
+    threads: int | None  # of the processor
+    machine: str = ""
+    made_with: dict[str, str] = field(default_factory=dict)
+
+
+def perform(task: Task) -> Result:
+    """Train and measure, or go on where a run of the same folder stopped.
+
+    A training that diverges is a result too: its network then counts as one that guesses.
+
+    Raises
+    ------
+    StoppedError
+        When a signal asked for it.
+    """
+    begun = time.monotonic()
+    data = open_prepared(task.data)
+    several = f"test_error_{task.recipe.test_views}_views" in task.measures
+    views = task.recipe.test_views if several else 1
+    recipe = replace(task.recipe, threads=task.threads, test_views=views)
+    run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
+    order = training_order(recipe, len(data.splits["train"]))
+    try:
+        tested, failed = _trained(run, data, order, task.measures), ""
+    except DivergedError as error:
+        tested, failed = {}, error.what
+    lines = run.metrics()
+    curve = tuple(curve_of(lines, order))
+    measures, capped = measured(lines, curve, order, recipe)
+    measures |= tested
+    if failed:
+        counts = data.manifest.class_counts[data.held_out.name]
+        measures |= as_guessing(1 - max(counts) / sum(counts), task.recipe)
+        capped = ("epochs_to_25", "epochs_to_converge")
+    elif "gap" in task.measures:
+        of_training = _error_on(data.splits["train"], load(run.folder))
+        gap = measures["test_error"] - of_training
+        measures |= {"final_train_error": of_training, "gap": gap}
+    return Result(
+        key=task.key,
+        arms=task.arms,
+        seed=recipe.seed,
+        spec=task.spec,
+        recipe=task.recipe,
+        data=about(data),
+        seconds=round(time.monotonic() - begun, 1),
+        machine=task.machine,
+        versions={k: v for k, v in task.made_with.items() if k in ("alexnet", "torch", "python")},
+        commit=task.made_with.get("commit", ""),
+        curve=curve,
+        measures={name: round(value, 6) for name, value in sorted(measures.items())},
+        capped=capped,
+        failed=failed,
+    )
+
+
+def about(data: PreparedData) -> dict[str, str | int]:
+    """Say which images were used."""
+    return {
+        "name": data.manifest.name,
+        "fingerprint": data.manifest.fingerprint,
+        "train": len(data.splits["train"]),
+        "test": len(data.held_out),
+        "size": data.manifest.size,
+    }
+
+
+def _config(task: Task, recipe: Recipe, data: PreparedData) -> RunConfig:
+    return RunConfig(
+        spec=task.spec,
+        recipe=recipe,
+        classes=data.classes,
+        data=str(data.root),
+        data_fingerprint=data.manifest.fingerprint,
+        data_size=data.manifest.size,
+        made_with=task.made_with,
+    )
+
+
+def _trained(
+    run: Run, data: PreparedData, order: Order, measures: frozenset[str]
+) -> dict[str, float]:
+    """Train to the end, or until what is asked for is known; return the test at the end."""
+    recipe = run.config.recipe
+    recent: deque[float] | None = None
+    events = fit(run, data)
+    assert isinstance(events, Generator)
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Stopped):
+                raise StoppedError(f"Stopped after step {event.step:,}; the same goes on.")
+            if isinstance(event, Tested):
+                views = "" if recipe.test_views == 1 else f"_{recipe.test_views}_views"
+                return {f"test_error{views}": 1 - event.result.top1}
+            if isinstance(event, Progressed) and measures <= EARLY:
+                number, window = event.step.number, _window(order, recipe)
+                if recent is None:  # what was logged before this attempt
+                    recent = deque(_errors(run.metrics(), number), maxlen=window)
+                if len(recent) == window and sum(recent) / window <= TARGET:
+                    return {}
+                if number % recipe.log_every == 0:  # it is logged after this event
+                    recent.append(1 - event.step.correct / event.step.images)
+    raise AssertionError("a training ends with an event")
+
+
+def _errors(lines: Iterable[dict[str, float]], before: int) -> Iterator[float]:
+    return (1 - x["train_top1"] for x in lines if "train_top1" in x and x["step"] < before)
+
+
+def _window(order: Order, recipe: Recipe) -> int:
+    """Return how many lines of the metrics an epoch has."""
+    return max(1, round(order.steps_an_epoch / recipe.log_every))
+
+
+def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]:
+    """Yield a run's learning curve: the means over each epoch's updates, and its test."""
+    losses: defaultdict[int, list[float]] = defaultdict(list)
+    errors: defaultdict[int, list[float]] = defaultdict(list)
+    tests: dict[int, float] = {}
+    for line in lines:
+        if "val_top1" in line:
+            tests[int(line["epoch"] + 1e-3)] = 1 - line["val_top1"]
+        elif line.get("loss") is not None:
+            epoch = int((line["step"] - 1) / order.steps_an_epoch) + 1
+            losses[epoch].append(line["loss"])
+            errors[epoch].append(1 - line["train_top1"])
+    for epoch in sorted(losses):
+        test = tests.get(epoch)
+        yield Epoch(
+            epoch=epoch,
+            loss=round(fmean(losses[epoch]), 5),
+            train_error=round(fmean(errors[epoch]), 6),
+            test_error=None if test is None else round(test, 6),
+        )
+
+
+def measured(
+    lines: Iterable[dict[str, float]], curve: Iterable[Epoch], order: Order, recipe: Recipe
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return what a run's log tells, and which of it the run ended before."""
+    found: dict[str, float] = {"epochs_to_25": float(recipe.epochs)}
+    capped: tuple[str, ...] = ("epochs_to_25",)
+    window = _window(order, recipe)
+    recent: deque[float] = deque(maxlen=window)
+    for line in lines:
+        if "train_top1" not in line:
+            continue
+        recent.append(1 - line["train_top1"])
+        if len(recent) == window and sum(recent) / window <= TARGET:
+            found["epochs_to_25"], capped = line["step"] / order.steps_an_epoch, ()
+            break
+    tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
+    if tests:
+        lowest = min(error for _, error in tests)
+        found["test_error"] = tests[-1][1]
+        near = (epoch for epoch, error in tests if error <= lowest + CONVERGED)
+        found["epochs_to_converge"] = float(next(near))
+    return found, capped
+
+
+def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
+    """Return the measures of a network that only guesses: it cannot be trained this way."""
+    views = {f"test_error_{recipe.test_views}_views": error}
+    epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
+    return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
+
+
+def _error_on(split: Split, model: Model) -> float:
+    """Return the error on all images of a split, one view."""
+    batches = evaluation_batches(split, batch_size=64)
+    predict = partial(model.probabilities, views=1)
+    result = evaluate(predict, batches, model.classes, views=1, device=model.device)
+    return 1 - result.top1

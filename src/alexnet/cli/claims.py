@@ -1,0 +1,326 @@
+"""``alexnet claims``."""
+
+import json as json_format
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alexnet.claims.claim import Check, Claim, Result
+    from alexnet.claims.report.finding import Finding
+    from alexnet.claims.runner import Setting
+    from alexnet.claims.scale import Scale
+    from alexnet.cli.screen import Screen
+    from alexnet.data.shards import PreparedData
+
+Said = Callable[[str], None]
+
+
+def claims(
+    *names: str,
+    data: str | None = None,
+    scale: Literal["small", "cifar", "imagenet"] = "small",
+    seeds: int | None = None,
+    budget: str | None = None,
+    out: Path = Path("claims"),
+    workers: int | None = None,
+    threads: int | None = None,
+    cluster: str | None = None,
+    note: list[str] | None = None,
+    list: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Run the paper's claims as experiments and say, with statistics, which of them hold.
+
+    Example: `alexnet claims relu dropout --budget 30m`, or `alexnet claims --list`
+
+    Each claim compares two networks or trainings that differ in one thing, with several seeds. Run
+    the same command again to go on after it was stopped or killed; other claims into the same
+    --out use what is there. The results are `results.jsonl`, `report.html` and `report.md`.
+
+    Parameters
+    ----------
+    names
+        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, depth, towers,
+        init, counts, dropout-identity; by default all.
+    data
+        A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
+        is downloaded; the scale imagenet has no default.
+    scale
+        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. cifar:
+        CIFAR-10 at the schedules of 2012. imagenet: the full network, as run in 2012.
+    seeds
+        Runs of each arm. small, imagenet: 3; cifar: 5.
+    budget
+        Take as many seeds, and if need be as large a part of the epochs, as are expected to fit
+        into so long: 30m, 2h.
+    out
+        The folder of the results.
+    workers
+        Runs at once, each in a process of its own; by default the processors over the threads.
+    threads
+        Processor threads of each run. By default 1, or all where there is a GPU.
+    cluster
+        Address of a Dask scheduler whose workers make the runs; they must see the same files.
+    note
+        A paragraph for the report, such as what is particular about the data. Repeatable.
+    list
+        Print the claims of the scale, what is varied and how they are judged; run nothing.
+    dry_run
+        Measure this machine's speed, print the expected cost, run nothing.
+    json
+        Print one JSON object and nothing else.
+    """
+    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.experiments import chosen, everything
+    from alexnet.claims.report import write
+    from alexnet.claims.report.finding import found
+    from alexnet.claims.scale import scale_named
+
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"--seeds is {seeds}.", "Give 2 or more: there is no verdict from one.")
+    asked = scale_named(scale)
+    wanted = chosen(everything(asked), names)
+    if list:
+        print(json_format.dumps({"claims": listed(wanted)}) if json else as_list(wanted))
+        return 0
+    notes = [*(note or [])]
+    results: Sequence[Result] = ()
+    if any(isinstance(claim, Claim) for claim in wanted):
+        from alexnet.cli.prepare import executor
+        from alexnet.cli.screen import Screen
+
+        with Screen() as screen, executor(cluster) as cluster_executor:
+            say = _on_standard_error if json else screen.say
+            prepared = images_for(wanted, asked, data, screen, say)
+            setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
+            notes.insert(0, about(asked, setting))
+            wanted, results = trained(
+                wanted, seeds or asked.seeds, budget, setting, say, dry_run=dry_run
+            )
+    if dry_run:
+        return 0
+    out.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["alexnet", "claims", *flags(data, scale, seeds, budget, out)])
+    page, _ = write(wanted, results, out, command=command, notes=notes)
+    findings = [found(claim, results) for claim in wanted if isinstance(claim, Claim)]
+    made = [claim for claim in wanted if isinstance(claim, Check)]
+    print(
+        json_format.dumps(as_json(findings, made))
+        if json
+        else f"{as_table(findings, made)}\nreport: {page}"
+    )
+    return 0
+
+
+def _on_standard_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def flags(
+    data: str | None, scale: str, seeds: int | None, budget: str | None, out: Path
+) -> list[str]:
+    """Return the flags that repeat a command, but for the names of claims."""
+    given = {"--data": data, "--seeds": seeds, "--budget": budget, "--out": out}
+    words = ["--scale", scale]
+    for flag, value in given.items():
+        words += [flag, str(value)] if value is not None else []
+    return words
+
+
+def images_for(
+    wanted: "Sequence[Claim | Check]",
+    scale: "Scale",
+    data: str | None,
+    screen: "Screen",
+    say: Said,
+) -> "tuple[PreparedData, PreparedData | None]":
+    """Prepare the scale's images, and all of the source where a claim wants them."""
+    from dataclasses import replace
+
+    from alexnet.claims.claim import Claim
+    from alexnet.claims.images import images_of
+
+    where = data or scale.data
+    if where is None:
+        raise ConfigError(
+            f"The claims at scale {scale.name!r} have no data of their own.",
+            "Name them: --data DIR, a prepared data set or any source of photographs.",
+        )
+    shown: dict[str, Any] = {"say": say, "report": screen.prepared, "fetched": screen.fetched}
+    part = images_of(scale, where, **shown)
+    if scale.images is None or not any(isinstance(c, Claim) and c.whole for c in wanted):
+        return part, None
+    return part, images_of(replace(scale, images=None), where, **shown)
+
+
+def setting_of(
+    prepared: "tuple[PreparedData, PreparedData | None]",
+    out: Path,
+    workers: int | None,
+    threads: int | None,
+    executor: Any,
+    screen: "Screen",
+    say: Said,
+) -> "Setting":
+    """Gather how the runs are made."""
+    from alexnet import machine
+    from alexnet.claims.runner import Setting, usual_workers
+    from alexnet.training.run import made_with
+
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
+    gpu = machine.best_device().type != "cpu"
+    threads = threads or (None if gpu else 1)
+    return Setting(
+        data=prepared[0],
+        whole=prepared[1],
+        out=out,
+        workers=workers or usual_workers(threads),
+        threads=threads,
+        executor=executor,
+        machine=machine.processor(),
+        made_with=made_with(),
+        said=say,
+        report=screen.grid,
+        every=2.0 if sys.stderr.isatty() else 60.0,
+    )
+
+
+def about(scale: "Scale", setting: "Setting") -> str:
+    """Say in some sentences what everything was run on."""
+    whole = ""
+    if setting.whole and len(setting.whole.splits["train"]) > len(setting.data.splits["train"]):
+        whole = f" Figure 1 alone is of all {len(setting.whole.splits['train']):,}."
+    return (
+        f"Scale {scale.name}: {scale.about}. Data {setting.data.manifest.name}: "
+        f"{len(setting.data.splits['train']):,} training and {len(setting.data.held_out):,} test "
+        f"images, prepared at {scale.size} pixels.{whole} At another scale than the paper's an "
+        "effect may be smaller, larger or absent: a verdict is on the claim at this scale."
+    )
+
+
+def trained(
+    wanted: "Sequence[Claim | Check]",
+    seeds: int,
+    budget: str | None,
+    setting: "Setting",
+    say: Said,
+    *,
+    dry_run: bool,
+) -> "tuple[tuple[Claim | Check, ...], list[Result]]":
+    """Say what it will cost, run what is trained, and return it as it was run."""
+    from alexnet.claims.budget import planned
+    from alexnet.claims.claim import Claim
+    from alexnet.claims.runner import run
+    from alexnet.cli.train import seconds
+
+    claims = [claim for claim in wanted if isinstance(claim, Claim)]
+    within = seconds(budget) if budget else None
+    say(about_data(setting))
+    claims_then, seeds, cost = planned(claims, seeds, within, setting)
+    say(f"{len(claims)} claims, {seeds} seeds, {setting.workers} runs at once: {cost} left")
+    if dry_run:
+        return tuple(wanted), []
+    done, results = run(claims_then, seeds, setting)
+    by_name = {claim.name: claim for claim in done}
+    return tuple(by_name.get(claim.name, claim) for claim in wanted), results
+
+
+def about_data(setting: "Setting") -> str:
+    """Say which images are used."""
+    manifest = setting.data.manifest
+    counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
+    return f"data     {manifest.name}: {len(manifest.classes)} classes, images: {counts}"
+
+
+def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
+    """Return claims as plain values."""
+    from alexnet.claims.claim import Claim
+    from alexnet.claims.report import words
+
+    rows = []
+    for claim in wanted:
+        row: dict[str, Any] = {
+            "name": claim.name, "group": claim.group, "section": claim.section,
+            "sentence": claim.sentence,
+        }  # fmt: skip
+        if isinstance(claim, Claim):
+            row |= {
+                "paper": claim.paper,
+                "arms": [claim.first.name, claim.second.name],
+                "differs": claim.switch,
+                "measure": claim.measured,
+                "rule": words.rule(claim),
+                "confounded": claim.confounded,
+            }
+        rows.append(row)
+    return rows
+
+
+def as_list(wanted: "Sequence[Claim | Check]") -> str:
+    """Return the claims, some lines each."""
+    lines = []
+    for row in listed(wanted):
+        lines.append(f"{row['name']}  (section {row['section']})")
+        lines.append(f"  {row['sentence']}")
+        if "arms" in row:
+            lines.append(f"  {row['arms'][0]} against {row['arms'][1]}; differs: {row['differs']}")
+            lines.append(f"  paper: {row['paper']}")
+            lines.append(f"  {row['rule']}")
+    return "\n".join(lines)
+
+
+def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+    """Return what was found as plain values; shares are 0 to 1."""
+    claims = []
+    for finding in findings:
+        claim, comparison = finding.claim, finding.comparison
+        claims.append(
+            {
+                "name": claim.name,
+                "verdict": comparison.verdict.value,
+                "measure": claim.measured,
+                "arms": [claim.first.name, claim.second.name],
+                "means": [_finite(mean) for mean in comparison.means],
+                "effect": _finite(comparison.effect),
+                "bound": comparison.bound,
+                "interval": [_finite(end) for end in comparison.interval],
+                "ratio": comparison.ratio,
+                "seeds": comparison.seeds,
+                "paper_effect": claim.paper_effect,
+                "confounded": claim.confounded,
+            }
+        )
+    agreeing = [
+        {"name": check.name, "agrees": sum(row.agrees for row in check.rows), "of": len(check.rows)}
+        for check in checks
+    ]
+    return {"claims": claims, "checks": agreeing}
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None  # also where it is no number
+
+
+def as_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
+    """Return what was found as a table."""
+    from alexnet.claims.report import words
+
+    lines = [f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'seeds':>5}  verdict"]
+    for finding in findings:
+        comparison = finding.comparison
+        effect, interval = words.effect(finding), words.interval(finding)
+        lines.append(
+            f"{finding.claim.name:16} {effect:>24} {interval:>28} {comparison.seeds:5}  "
+            f"{comparison.verdict.value}"
+        )
+    for check in checks:
+        agree = sum(row.agrees for row in check.rows)
+        lines.append(f"{check.name:16} {agree} of {len(check.rows)} lines agree")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""The paper's figures, drawn from a trained run: curves, Figure 3, Figure 4, the confusion matrix.
+
+`style` has what other pictures of the project are drawn with: `drawing`, `new_figure`, `save`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet.data.shards import PreparedData
+from alexnet.errors import ConfigError, did_you_mean
+from alexnet.evaluation import summary
+from alexnet.figures.confusion import confusion
+from alexnet.figures.curves import curves
+from alexnet.figures.examples import neighbours, predictions, stored_training
+from alexnet.figures.filters import filters
+from alexnet.figures.style import Form, drawing, save
+from alexnet.files import explained
+from alexnet.prediction import Model
+from alexnet.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "NAMES", "confusion", "confusion_of", "curves", "draw_all", "filters", "neighbours",
+    "predictions", "stored_training",
+]  # fmt: skip
+
+NAMES = ("curves", "filters", "predictions", "neighbours", "confusion")
+Report = Callable[[int, int], None]
+
+
+def draw_all(
+    run: Run,
+    model: Model,
+    data: PreparedData,
+    *,
+    names: Iterable[str] = NAMES,
+    seed: int = 0,
+    form: Form = "both",
+    report: Report = lambda done, total: None,
+) -> Iterator[Path]:
+    """Draw figures into the run's ``figures`` folder; yield the paths.
+
+    Parameters
+    ----------
+    run, model, data
+        A run, its network, and the data to show.
+    names : iterable of str
+        Which of `NAMES`.
+    seed : int
+        Of the choice of images.
+    form : {"png", "svg", "both"}
+        What is written.
+    report : callable
+        Called with the training images done and all, while their features are extracted.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such figure.
+    MissingExtraError
+        When matplotlib is not installed.
+    """
+    makers: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: curves(run.metrics()),
+        "filters": lambda: filters(model),
+        "predictions": lambda: predictions(model, data, seed),
+        "neighbours": lambda: neighbours(
+            model, data, stored_training(run.folder, model, data, report), seed
+        ),
+        "confusion": lambda: confusion_of(run, model, data),
+    }
+    wanted = list(names)
+    for name in wanted:
+        if name not in makers:
+            raise ConfigError(f"There is no figure {name!r}.", did_you_mean(name, makers))
+    folder = run.folder / "figures"
+    for name in wanted:
+        with drawing(), explained(folder):
+            folder.mkdir(exist_ok=True)
+            paths = list(save(makers[name](), folder, name, form))
+        yield from paths
+
+
+def confusion_of(run: Run, model: Model, data: PreparedData) -> "Figure":
+    """Draw the confusion of the run's own test; on other data, test with the centre view first."""
+    path = run.folder / "test.json"
+    if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        found = summary(model.evaluate(data, views=1))
+    views = "ten views" if found["views"] == 10 else "one view"
+    title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
+    return confusion(found["classes"], found["confusion"], title)

@@ -1,0 +1,366 @@
+"""Checkpoints of cuda-convnet and cuda-convnet2 -> spec and weights.
+
+A checkpoint is a pickle of Python 2: the layers as dictionaries with their weights, beside the
+options of the command line as objects of the program. Nothing of it is run (`pickles`). A network
+of two towers has every layer twice; they are followed side by side and joined, each weight put
+where the layer says that its inputs come from: in the net of 2012, fc2048bb takes its own tower's
+half first and the other's second (facts 9).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.errors import RunError
+from alexnet.interop.assembly import network_of
+from alexnet.interop.caffe import plain
+from alexnet.interop.chain import (
+    LARGEST_IMAGE,
+    Activation,
+    Array,
+    Convolution,
+    Drop,
+    FullyConnected,
+    Layer,
+    Normalisation,
+    Pooling,
+)
+from alexnet.interop.imported import Imported, MeanColour, file_bytes
+from alexnet.pickles import NUMPY, Reader, Record
+from alexnet.spec import LRN, Dropout, Pixels, SameMapNorm
+
+MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
+PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
+# The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
+IMAGENET_MEAN = (127.30, 119.72, 104.91)
+MOST_STEPS = 100
+Settings = Mapping[str, Any]
+
+
+def read_checkpoint(path: Path) -> Imported:
+    """Read a network and its weights.
+
+    Raises
+    ------
+    DataError
+        When the pickle is damaged, or asks for what no checkpoint needs.
+    RunError
+        When it is no checkpoint, or its network none of AlexNet's family.
+    """
+    data = file_bytes(path)
+    content = _plain_keys(Reader(data, _NAMES, PROGRAMS).load())
+    state = _plain_keys(content.get("model_state"))
+    named = _named_layers(state.get("layers"))
+    _check_sizes(named, 2 * len(data))
+    layers, image = _followed(named, _images(named))
+    network, weights = network_of(_usual_order(layers), Pixels(), image)
+    towers = "two towers" if network.towers == 2 else "one tower"
+    epoch = _simple(state.get("epoch"))
+    return Imported(
+        spec=network,
+        weights=weights,
+        found=(f"cuda-convnet checkpoint, {len(named)} layers, {towers}, epoch {epoch}",),
+        mean=MeanColour(IMAGENET_MEAN, "mean colour of ImageNet, as the file has none"),
+    )
+
+
+_NAMES: Mapping[str, Callable[..., Any]] = {
+    **NUMPY,
+    "copy_reg._reconstructor": lambda kind, *more: Record(str(getattr(kind, "text", ""))),
+    "__builtin__.object": lambda: Record("object"),
+}
+
+
+def _plain_keys(content: Any) -> dict[str, Any]:
+    """Return a dictionary with text as keys, and text for texts of Python 2."""
+    if not isinstance(content, dict):
+        raise RunError("It is no checkpoint of cuda-convnet.", "Its first layer is a dictionary.")
+    return {str(_text(key)): _text(value) for key, value in content.items()}
+
+
+def _text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) and len(value) < 4096 else value
+
+
+def _named_layers(content: Any) -> dict[str, Settings]:
+    """Return the layers by name: cuda-convnet2 keeps a dictionary, the first program a list."""
+    if isinstance(content, dict):
+        return {str(_text(name)): _settings(layer) for name, layer in content.items()}
+    if not isinstance(content, list):
+        raise RunError("It has no layers.", "Expected model_state with layers.")
+    layers = [_settings(layer) for layer in content]
+    names = [str(layer.get("name")) for layer in layers]
+    for layer in layers:
+        layer["inputs"] = [
+            names[place] if isinstance(place, int) and 0 <= place < len(names) else place
+            for place in layer.get("inputs", [])
+        ]
+    return dict(zip(names, layers, strict=True))
+
+
+def _settings(content: Any) -> dict[str, Any]:
+    """Return a layer's settings that are numbers, text, arrays, lists of them or a neuron's.
+
+    Others are left out: a layer refers to the whole layers below it, and a value that contains
+    the same one twice, and that the same one twice, has no end when it is printed or compared.
+    """
+    found = {name: _simple(value, inside=2) for name, value in _plain_keys(content).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _simple(value: Any, inside: int = 0) -> Any:
+    """Return a value that is safe to print and to compare, or nothing."""
+    value = _text(value)
+    if isinstance(value, str | int | float | np.generic | np.ndarray):
+        return value
+    if isinstance(value, list | tuple) and inside:
+        parts = [_simple(part) for part in value[:MOST_STEPS]]
+        return parts if all(part is not None for part in parts) else None
+    if isinstance(value, dict) and inside:
+        few = list(value.items())[:MOST_STEPS]
+        return {str(_text(key)): _simple(part, inside - 1) for key, part in few}
+    return None
+
+
+def _images(named: Mapping[str, Settings]) -> str:
+    """Return the name of the layer of data that a convolution sees."""
+    data = [name for name, layer in named.items() if layer.get("type") == "data"]
+    seen = {
+        name for layer in named.values() if layer.get("type") == "conv" for name in _inputs(layer)
+    }
+    found = [name for name in data if name in seen]
+    if len(found) != 1:
+        raise RunError(
+            f"Its layers of data are {', '.join(data) or 'none'}; convolutions see {len(found)}.",
+            "Expected one.",
+        )
+    return found[0]
+
+
+def _check_sizes(named: Mapping[str, Settings], most: int) -> None:
+    """See that arrays are not named more often than the file would hold them."""
+    kept = (layer.get("weights") for layer in named.values())
+    arrays = (part for parts in kept if isinstance(parts, list) for part in parts)
+    if sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > most:
+        raise RunError("Its layers have more numbers than the file.")
+
+
+def _inputs(layer: Settings) -> list[str]:
+    found = layer.get("inputs", [])
+    return [str(_text(name)) for name in (found if isinstance(found, list | tuple) else [])]
+
+
+def _followed(named: Mapping[str, Settings], data: str) -> tuple[list[Layer], int]:
+    """Follow one tower, or two side by side, from the data to the softmax."""
+    layers: list[Layer] = []
+    image = 0
+    current: tuple[str, ...] = (data,)
+    for _ in range(MOST_STEPS):
+        takers = {name: layer for name, layer in named.items() if set(_inputs(layer)) & {*current}}
+        takers = {
+            n: one for n, one in takers.items() if not str(one.get("type")).startswith("cost")
+        }
+        kinds = {str(layer.get("type")) for layer in takers.values()}
+        if kinds == {"softmax"} and len(current) == 1:
+            return layers, image
+        if len(kinds) != 1 or len(takers) > 2:
+            raise RunError(
+                f"{' and '.join(current)} {'is' if len(current) == 1 else 'are'} taken by "
+                f"{', '.join(takers) or 'nothing'}.",
+                "Expected one layer, or one of each tower.",
+            )
+        kind = kinds.pop()
+        if kind not in _READERS:
+            raise RunError(
+                f"The layer {next(iter(takers))!r} is of type {kind!r}.",
+                f"Expected {', '.join(_READERS)}.",
+            )
+        following = _in_order(takers, current)
+        twins = [takers[name] for name in following]
+        if kind == "conv" and not layers:
+            image = _whole(twins[0], "imgSize")
+        layers.append(_READERS[kind](following, twins, current))
+        current = tuple(following)
+    raise RunError(f"It has more than {MOST_STEPS} layers.")
+
+
+def _in_order(takers: Mapping[str, Settings], current: Sequence[str]) -> list[str]:
+    """Return the towers' layers in the order of the layers they take, or else of their names."""
+
+    def place(name: str) -> tuple[int, str]:
+        own = [current.index(one) for one in _inputs(takers[name]) if one in current]
+        return (min(own) if len(own) == 1 else 0, name)
+
+    return sorted(takers, key=place)
+
+
+def _whole(layer: Settings, name: str, place: int | None = None) -> int:
+    """Return a whole number, of a layer, or of one or all of its inputs."""
+    value = layer.get(name)
+    if isinstance(value, list | tuple):
+        if place is None and any(one != value[0] for one in value):
+            raise RunError(f"{layer.get('name')!r} has {name} of {str(value)[:80]}, not all alike.")
+        value = value[place or 0]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, int) or abs(value) > 1 << 24:
+        raise RunError(f"{layer.get('name')!r} has {name} of {value!r}.", "Expected a number.")
+    return value
+
+
+def _convolution(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    """Join the filters of the towers, ``(channels * pixels, filters)`` as they lie there."""
+    _alike(twins, ("filterSize", "stride", "padding", "modulesX", "imgSize", "groups"))
+    parts = [_filters(layer, current) for layer in twins]
+    every = [len(_inputs(layer)) for layer in twins]
+    side, stride = _whole(twins[0], "filterSize"), _whole(twins[0], "stride")
+    pad, positions = -_whole(twins[0], "padding"), _whole(twins[0], "modulesX")
+    image = _whole(twins[0], "imgSize")
+    if pad < 0 or min(side, stride, positions) < 1 or max(image, side) > LARGEST_IMAGE:
+        raise RunError(f"The convolution {names[0]!r} has sizes of no sense.")
+    over = (positions - 1) * stride + side - image - 2 * pad  # past the right and bottom edge
+    if not 0 <= over < stride + side:
+        raise RunError(f"{names[0]!r} has {positions} positions along {image} pixels.")
+    groups = _whole(twins[0], "groups") if "groups" in twins[0] else 1
+    if len(twins) == 2 and len(current) == 2 and set(every) == {1}:
+        groups = 2 * groups
+    bias = np.concatenate([_bias(layer) for layer in twins])
+    return Convolution(
+        "+".join(names), np.concatenate(parts), bias, stride, (pad, pad + over), groups
+    )
+
+
+def _filters(layer: Settings, current: Sequence[str]) -> Array:
+    """Return one tower's filters ``(filters, channels, side, side)``, its inputs in order."""
+    parts = {}
+    for place, (name, weight) in enumerate(zip(_inputs(layer), _weights(layer), strict=True)):
+        side, filters = _whole(layer, "filterSize", place), _whole(layer, "filters")
+        channels = _whole(layer, "channels", place)
+        if "groups" in layer:
+            channels //= max(1, _whole(layer, "groups", place))
+        if weight.shape != (channels * side**2, filters):
+            raise RunError(
+                f"{layer.get('name')!r} has weights of {weight.shape}; expected "
+                f"{(channels * side**2, filters)}."
+            )
+        parts[name] = weight.reshape(channels, side, side, filters).transpose(3, 0, 1, 2)
+    return np.concatenate([parts[name] for name in current if name in parts], axis=1)
+
+
+def _connected(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    """Join the weights of the towers, ``(inputs, outputs)`` an input as they lie there."""
+    rows = []
+    for layer in twins:
+        parts = dict(zip(_inputs(layer), _weights(layer), strict=True))
+        if set(parts) != set(current):
+            raise RunError(
+                f"{layer.get('name')!r} takes {', '.join(parts)}; expected {', '.join(current)}.",
+                "A fully-connected layer sees both towers.",
+            )
+        outputs = _whole(layer, "outputs")
+        if any(part.ndim != 2 or part.shape[1] != outputs for part in parts.values()):
+            shapes = [part.shape for part in parts.values()]
+            raise RunError(f"{layer.get('name')!r} of {outputs} units has weights of {shapes}.")
+        rows.append(np.concatenate([parts[name].T for name in current], axis=1))
+    bias = np.concatenate([_bias(layer) for layer in twins])
+    return FullyConnected("+".join(names), np.concatenate(rows), bias)
+
+
+def _weights(layer: Settings) -> list[NDArray[Any]]:
+    found = layer.get("weights")
+    count = len(_inputs(layer))
+    if not isinstance(found, list) or len(found) != count:
+        raise RunError(f"{layer.get('name')!r} has no weights for each of its {count} inputs.")
+    if any(not isinstance(part, np.ndarray) or part.dtype.kind != "f" for part in found):
+        raise RunError(f"{layer.get('name')!r} has weights that are no arrays of numbers.")
+    return [np.asarray(part, np.float32) for part in found]
+
+
+def _bias(layer: Settings) -> Array:
+    found = layer.get("biases")
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
+        raise RunError(f"{layer.get('name')!r} has no biases.")
+    return np.asarray(found, np.float32).reshape(-1)
+
+
+def _alike(twins: Sequence[Settings], names: Sequence[str]) -> Settings:
+    """Return the settings of the towers' layers, which must be the same."""
+    for name in names:
+        if len({str(layer.get(name)) for layer in twins}) > 1:
+            both = " and ".join(str(layer.get("name")) for layer in twins)
+            raise RunError(f"{both} differ in {name}.", "Expected two towers that are alike.")
+    return twins[0]
+
+
+def _norm(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    """Read a normalisation; the file has its scale divided by the window already (facts 2)."""
+    layer = _alike(twins, ("size", "scale", "pow", "minDiv", "blocked"))
+    size, across = _whole(layer, "size"), layer["type"] == "cmrnorm"
+    numbers = [float(layer.get(name, default)) for name, default in
+               (("scale", math.nan), ("pow", math.nan), ("minDiv", 1.0))]  # fmt: skip
+    if not 1 <= size <= 1000 or size % 2 == 0 or layer.get("blocked"):
+        raise RunError(f"The norm {names[0]!r} has a window of {size}.", "Expected an odd one.")
+    if not all(map(math.isfinite, numbers)):
+        raise RunError(f"The norm {names[0]!r} has no scale or power.")
+    scale, beta, k = numbers
+    alpha = plain(scale * (size if across else size**2))
+    kind = LRN if across else SameMapNorm
+    return Normalisation(
+        "+".join(names), kind(size=size, alpha_over_n=alpha, beta=beta, k=k), len(twins)
+    )
+
+
+def _pool(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    layer = _alike(twins, ("sizeX", "stride", "pool", "start"))
+    kinds: dict[str, Literal["max", "average"]] = {"max": "max", "avg": "average"}
+    kind = kinds.get(str(layer.get("pool")))
+    if kind is None or layer.get("start") or layer.get("sum"):
+        raise RunError(
+            f"The pool {names[0]!r} is of kind {layer.get('pool')!r} from {layer.get('start')!r}.",
+            "Expected max or avg, from 0.",
+        )
+    window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
+    if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
+        raise RunError(f"The pool {names[0]!r} has a window of {window} at stride {stride}.")
+    return Pooling("+".join(names), window, stride, kind, ceil=True)
+
+
+def _neuron(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    kind = _plain_keys(_alike(twins, ("neuron",)).get("neuron"))
+    settings = _plain_keys(kind.get("params") or {})
+    if kind.get("type") == "relu":
+        return Activation("+".join(names))
+    if kind.get("type") == "tanh" and set(settings.values()) == {1.0}:
+        return Activation("+".join(names), "tanh")
+    raise RunError(
+        f"{names[0]!r} is {kind.get('type')!r} with {settings}.", "Expected relu or tanh[1,1]."
+    )
+
+
+def _dropout(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+    """Read dropout, whose outputs are multiplied by what is kept at test (section 4.2)."""
+    layer = _alike(twins, ("keep",))
+    return Drop("+".join(names), Dropout(rate=plain(1 - float(layer.get("keep", 0.5)))))
+
+
+_Join = Callable[[Sequence[str], Sequence[Settings], Sequence[str]], Layer]
+_READERS: Mapping[str, _Join] = {
+    "conv": _convolution, "fc": _connected, "cmrnorm": _norm, "rnorm": _norm, "pool": _pool,
+    "neuron": _neuron, "dropout": _dropout, "hs": _dropout,
+}  # fmt: skip
+
+
+def _usual_order(layers: Sequence[Layer]) -> list[Layer]:
+    """Put a ReLU before a max pool where nothing else follows the convolution: they commute."""
+    usual = list(layers)
+    for place in range(len(usual) - 2):
+        conv, pool, relu = usual[place : place + 3]
+        alone = isinstance(conv, Convolution) and isinstance(relu, Activation)
+        if alone and isinstance(pool, Pooling) and pool.kind == "max":
+            usual[place + 1 : place + 3] = [replace(relu), replace(pool)]
+    return usual

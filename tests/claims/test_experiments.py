@@ -1,0 +1,141 @@
+"""Each claim compares two arms that differ in what it says, and in nothing else."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet.claims.claim import varied_fields
+from alexnet.claims.experiments import chosen, claims_at, everything
+from alexnet.claims.networks import FOUR_LAYERS, LOCAL_11, LOCAL_13, half, in_small, one_tower
+from alexnet.claims.scale import CIFAR, IMAGENET, SCALES, SMALL
+from alexnet.errors import ConfigError
+from alexnet.variants import PAPER, SINGLE
+
+ALL = [(scale, claim) for scale in SCALES.values() for claim in claims_at(scale)]
+NAMES = [f"{scale.name}-{claim.name}" for scale, claim in ALL]
+
+# Claims whose one switch is two fields of ours: the paper counts crops and mirror images as one
+# form of augmentation; a tower is its maps and their groups; at full size, 2/2 pools need the
+# padding and rounding that keep the last map at 6x6 (facts 1a).
+TWO_FIELDS = {"augment", "towers", "overlap"}
+
+
+@pytest.mark.parametrize(("scale", "claim"), ALL, ids=NAMES)
+def test_the_arms_differ_in_what_the_claim_names(scale, claim):
+    assert varied_fields(claim.first, claim.second) == claim.varied
+    assert claim.varied
+
+
+@pytest.mark.parametrize(("scale", "claim"), ALL, ids=NAMES)
+def test_one_switch_is_one_field_unless_it_is_said_that_it_is_not(scale, claim):
+    if claim.confounded:
+        assert len(claim.varied) > 1
+    elif claim.name not in TWO_FIELDS:
+        assert len(claim.varied) == 1
+
+
+def test_the_difference_is_found_by_hand_too():
+    """`varied_fields` against pairs of which the difference is known."""
+    one = claims_at(SMALL)[0].first
+    same = replace(one, name="the same")
+    assert varied_fields(one, same) == frozenset()
+    changed = replace(one, spec=one.spec.with_layers("conv1", maps=16), measure="gap")
+    assert varied_fields(one, changed) == {"spec.convs.maps", "measure"}
+    rate = replace(one, recipe=one.recipe.with_(lr=0.5, seed=7))
+    assert varied_fields(one, rate) == {"recipe.lr"}
+    bare = replace(one, spec=one.spec.with_layers("conv1", pool=None))
+    assert "spec.convs.pool" in varied_fields(one, bare)
+    assert not any(path.startswith("spec.convs.pool.") for path in varied_fields(one, bare))
+
+
+def test_the_confounded_pair_is_the_four_things_of_2012():
+    """Facts 6."""
+    claim = next(c for c in claims_at(CIFAR) if c.name == "lrn-confounded")
+    assert "four things" in claim.paper
+    assert claim.varied == {
+        "spec.convs.norm", "spec.convs.maps", "recipe.epochs", "recipe.drops",
+        "recipe.weight_decays.decay",
+    }  # fmt: skip
+    maps = [
+        {conv.name: conv.maps for conv in arm.spec.convs} for arm in (claim.first, claim.second)
+    ]
+    assert maps == [
+        {"conv1": 64, "conv2": 64, "local3": 32, "local4": 32},
+        {"conv1": 64, "conv2": 64, "local3": 64, "local4": 32},
+    ]
+    decays = [arm.recipe.weight_decays[-1].decay for arm in (claim.first, claim.second)]
+    assert decays == [0.004, 0.01]
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_every_claim_of_the_document_is_there_at_every_scale(scale):
+    wanted = {
+        "relu", "lrn", "lrn-order", "lrn-span", "lrn-alpha", "overlap", "dropout", "augment",
+        "pca", "depth", "towers", "init", "counts", "dropout-identity",
+    }  # fmt: skip
+    assert {claim.group for claim in everything(scale)} == wanted
+    names = [claim.name for claim in everything(scale)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("scale", "claim"), ALL, ids=NAMES)
+def test_the_last_epoch_is_tested(scale, claim):
+    """The test error that counts is that of the end."""
+    for arm in (claim.first, claim.second):
+        assert arm.recipe.epochs % arm.recipe.validate_every == 0
+
+
+def test_claims_are_asked_for_by_name_or_group():
+    claims = everything(SMALL)
+    assert [c.name for c in chosen(claims, ["depth"])] == [
+        "depth-conv3", "depth-conv4", "depth-conv5",
+    ]  # fmt: skip
+    assert [c.name for c in chosen(claims, ["depth-conv4", "counts"])] == ["depth-conv4", "counts"]
+    assert chosen(claims, []) == claims
+    with pytest.raises(ConfigError, match="Did you mean 'dropout'"):
+        chosen(claims, ["droput"])
+
+
+def test_in_small_everything_but_the_size_is_the_papers():
+    small, full = in_small(PAPER), PAPER
+    for ours, theirs in zip(small.convs, full.convs, strict=True):
+        kept = ("name", "sees", "norm", "order", "bias", "same_map_norm")
+        assert all(getattr(ours, field) == getattr(theirs, field) for field in kept)
+        assert ours.maps * 4 == theirs.maps
+        assert (ours.pool is None) == (theirs.pool is None)
+    assert small.towers == 2
+    assert small.dropout == full.dropout
+    assert [layer.size for layer in small.layers() if layer.kind == "pool"] == [12, 6, 3]
+
+
+def test_in_small_signals_keep_their_strength():
+    """Standard deviation times the root of the inputs, of which each unit adds up so many."""
+    small = in_small(PAPER)
+    inputs = {"conv2": (5 * 5 * 48, 5 * 5 * 12), "conv4": (9 * 192, 9 * 48),
+              "fc6": (9216, 576), "fc7": (4096, 512)}  # fmt: skip
+    for name, (before, after) in inputs.items():
+        assert small.layer(name).std * after**0.5 == pytest.approx(0.01 * before**0.5, rel=1e-3)
+    assert small.output_std * 512**0.5 == pytest.approx(0.01 * 4096**0.5, rel=1e-3)
+
+
+def test_towers_are_those_of_the_paper():
+    """Facts 1a: net 145-half has 59,798,312 parameters, and one tower is `single`."""
+    assert half(PAPER).parameters == 59_798_312
+    assert one_tower(PAPER).parameters == SINGLE.parameters
+
+
+def test_the_networks_of_2012_have_the_layers_of_their_files():
+    """Facts 6."""
+    assert [conv.maps for conv in FOUR_LAYERS.convs] == [32, 32, 64]
+    assert not FOUR_LAYERS.dense
+    assert all(conv.norm is None for conv in LOCAL_13.convs)
+    assert [conv.norm is None for conv in LOCAL_11.convs] == [False, False, True, True]
+
+
+def test_the_full_network_is_that_of_2012():
+    claims = {claim.name: claim for claim in claims_at(IMAGENET)}
+    assert claims["lrn"].second.spec.parameters == PAPER.parameters
+    assert claims["lrn"].second.spec.layer("conv2").same_map_norm is not None
+    assert claims["lrn"].first.spec.layer("conv2").same_map_norm is not None
+    assert claims["lrn-confounded"].first.spec.layer("conv2").same_map_norm is None  # net 148
+    assert claims["overlap"].first.spec.flat == (256, 6)  # net 147

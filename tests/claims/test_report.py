@@ -1,0 +1,355 @@
+"""The report: opened in a real browser, rendered from Markdown, and held against its numbers."""
+
+import json
+import math
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from alexnet.claims.claim import Claim, Result
+from alexnet.claims.report import pictures, words, write
+from alexnet.claims.report.axes import Axis, around
+from alexnet.claims.report.finding import changes, found
+from alexnet.claims.statistics import Measured, Verdict
+from alexnet.values import from_json
+from tests.claims.samples import (
+    CONFOUNDED,
+    FIGURE_1,
+    HOSTILE,
+    LRN,
+    NEVER,
+    VIEWS,
+    WITH,
+    WITHOUT,
+    everything,
+    figure_1_results,
+    paired,
+    result,
+)
+
+COMMAND = "alexnet claims --seeds 5"
+NOTE = "The images are <i>JPEG</i> copies."
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """Return a folder with the report of claims of every kind."""
+    folder = tmp_path_factory.mktemp("report")
+    assert write(*everything(), folder, command=COMMAND, notes=[NOTE]) == (
+        folder / "report.html",
+        folder / "report.md",
+    )
+    return folder
+
+
+def test_same_results_make_the_same_bytes_also_after_json(report, tmp_path):
+    claims, results = everything()
+    lines = [json.dumps(asdict(one)) for one in results]
+    write(claims, [from_json(Result, json.loads(line)) for line in lines], tmp_path,
+          command=COMMAND, notes=[NOTE])  # fmt: skip
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / name).read_bytes() == (report / name).read_bytes()
+
+
+def test_every_verdict_is_in_both_forms(report):
+    page, document = ((report / name).read_text() for name in ("report.html", "report.md"))
+    claims, results = everything()
+    verdicts = {found(c, results).comparison.verdict for c in claims if isinstance(c, Claim)}
+    assert verdicts == set(Verdict)
+    for verdict in verdicts:
+        assert verdict.value in page
+        assert f"**{verdict.value}**" in document
+
+
+def test_both_forms_say_the_same_numbers(report):
+    page, document = ((report / name).read_text() for name in ("report.html", "report.md"))
+    claims, results = everything()
+    for claim in claims:
+        if isinstance(claim, Claim):
+            finding = found(claim, results)
+            said = [words.effect(finding), words.spread(finding), words.paper_number(claim)]
+            said += [cell for row in words.raw(finding)[1] for cell in row[1:4]]
+            for text in said:
+                assert text in page
+                assert text in document
+
+
+def test_markdown_shows_hostile_names_as_text_and_keeps_its_tables(report):
+    renderer = MarkdownIt("commonmark").enable("table")
+    tokens = renderer.parse((report / "report.md").read_text())
+    kinds = {token.type for token in tokens}
+    inline = [child for token in tokens for child in token.children or ()]
+    assert "html_block" not in kinds
+    assert not [child for child in inline if child.type in ("html_inline", "link_open")]
+    texts = ["".join(c.content for c in token.children or ()) for token in tokens]
+    assert any(HOSTILE in text for text in texts)
+    assert texts.count("Verdict") == 2  # the table of all claims, and that of counts
+    tables = [token for token in tokens if token.type == "table_open"]
+    assert len(tables) == 1 + 9 * len(("numbers", "settings", "provenance", "values")) + 2
+
+
+def test_a_claim_that_was_never_run_is_there_and_says_so(tmp_path):
+    page, document = write([NEVER], [], tmp_path)
+    for path in (page, document):
+        assert "no finished pair of runs" in path.read_text()
+        assert Verdict.TOO_FEW.value in path.read_text()
+
+
+def test_stopped_runs_are_said_to_be_a_bound():
+    finding = found(FIGURE_1, figure_1_results(np.random.default_rng(7)))
+    assert words.effect(finding).startswith("at least ")
+    assert words.interval(finding).endswith(" times or more")
+    assert any("2 of 5 runs of tanh" in text for _, text in words.cautions(finding))
+    rows = words.raw(finding)[1]
+    assert [row[1].startswith("more than 40") for row in rows] == [False, True, False, True, False]
+    assert [row[3].startswith("at least") for row in rows] == [False, True, False, True, False]
+
+
+def test_runs_that_diverged_are_counted_and_said_to_be():
+    results = paired(WITHOUT, WITH, 0.01, np.random.default_rng(0))
+    why = "The loss is no number at step 12."
+    bad = replace(results[2], failed=why, measures=results[2].measures | {"test_error": 0.9})
+    assert bad.spec == WITHOUT.spec
+    finding = found(LRN, [*results[:2], bad, *results[3:]])
+    assert finding.comparison.seeds == 5
+    ((head, text),) = words.cautions(finding)
+    assert head == "Diverged. "
+    assert text.startswith("1 of 5 runs of without LRN")
+    assert text.endswith(why)
+
+
+def test_learning_rates_that_were_tried_are_told_apart_from_the_runs_compared():
+    finding = found(FIGURE_1, figure_1_results(np.random.default_rng(7)))
+    assert [(name, rate, value.value) for name, rate, value in finding.tried] == [
+        ("tanh", 0.001, 37.0), ("tanh", 0.004, 38.5), ("tanh", 0.016, 40.0),
+        ("ReLU", 0.001, 12.0), ("ReLU", 0.004, 7.0), ("ReLU", 0.016, 9.0),
+    ]  # fmt: skip
+    assert finding.comparison.seeds == 5
+    said = words.varied(finding)
+    assert "tanh: 0.001, its best of 0.001, 0.004, 0.016, at an end of them." in said
+    assert "ReLU: 0.004, its best of 0.001, 0.004, 0.016." in said
+    assert "best" not in words.varied(found(FIGURE_1, []))
+
+
+def test_changes_are_one_row_for_a_part_that_one_arm_lacks():
+    assert changes(FIGURE_1) == [
+        ("spec.activation", "tanh", "relu"),
+        ("recipe.lr", "0.001", "0.004"),
+    ]
+    whole = "alpha_over_n 0.001, beta 0.75, k 1, size 9, span tower"
+    assert changes(LRN) == [
+        ("spec.convs.conv1.norm", "none", whole),
+        ("spec.convs.conv2.norm", "none", whole),
+    ]
+    assert changes(CONFOUNDED)[-1] == ("recipe.epochs", "100", "20")
+    assert changes(VIEWS) == [("measure", "test_error", "test_error_10_views")]
+
+
+def test_numbers_have_the_signs_and_units_of_a_printed_page():
+    assert words.amount(-0.0142, LRN) == "−1.42 points"
+    assert words.amount(-0.00001, LRN) == "0.00 points"
+    assert words.amount(0.01, LRN, exact=True) == "1 point"
+    assert words.amount(6.04, FIGURE_1) == "6.04 times"
+    assert words.measured(Measured(40, capped=True), share=False) == "more than 40"
+    assert words.number(math.nan, share=True) == "no number"
+
+
+@pytest.mark.parametrize("axis", [Axis(-3, 7, 200, 20), Axis(0.2, 90, 200, 20, log=True)])
+def test_ticks_lie_inside_their_axis_and_the_axis_ends_where_it_should(axis):
+    assert (axis.at(axis.low), axis.at(axis.high)) == pytest.approx((200, 20))
+    assert 3 <= len(axis.ticks()) <= 9
+    assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
+
+
+@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [math.nan, 1.0, math.inf], []])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_axis_around_anything_has_a_length_and_ticks(values, log):
+    axis = around(values, 200, 20, log=log)
+    assert axis.high > axis.low
+    assert axis.ticks(12)
+
+
+@pytest.mark.parametrize("claim", [LRN, replace(LRN, ratio=True)])
+def test_the_picture_shows_the_numbers(claim):
+    """Read the values back from where the dots are, by the two outer ticks of their axis."""
+    results = paired(WITHOUT, WITH, 0.03, np.random.default_rng(4))
+    finding = found(claim, results)
+    drawing = pictures.pairs(finding)
+    ticks = [one for one in drawing.iter("text") if (one.text or "").endswith("%")]
+    at = np.array([float(one.get("y", "")) - 4 for one in ticks])
+    value = np.array([float(one.text.rstrip(" %")) / 100 for one in ticks])
+    scale, back = (np.log, np.exp) if claim.ratio else (np.asarray, np.asarray)
+    slope, start = np.polyfit(at, scale(value), 1)
+    for name, column in (("first", 1), ("second", 2)):
+        dots = [c for c in drawing.iter("circle") if c.get("class") == f"dot {name}"]
+        shown = back(slope * np.array([float(dot.get("cy", "")) for dot in dots]) + start)
+        expected = [pair[column].value for pair in finding.comparison.pairs]
+        np.testing.assert_allclose(shown, expected, rtol=2e-3)  # places have two decimals
+
+
+def test_mean_curve_is_the_mean_where_all_seeds_have_a_point():
+    lines = [[(1.0, 0.8), (2.0, 0.6), (3.0, 0.2)], [(1.0, 0.6), (2.0, 0.2)], []]
+    assert pictures.mean_curve(lines) == [(1.0, pytest.approx(0.7)), (2.0, pytest.approx(0.4))]
+    assert pictures.mean_curve([]) == []
+
+
+def test_one_run_measured_in_two_ways_has_no_curves_to_compare():
+    results = paired(WITHOUT, WITH, 0.01, np.random.default_rng(0))
+    assert pictures.curves(found(VIEWS, results)) == []
+    assert len(pictures.curves(found(LRN, results))) == 1
+
+
+def test_runs_without_curves_are_reported_without_their_picture(tmp_path):
+    bare = [result(arm, seed, (), test_error=0.1 + 0.01 * seed + 0.02 * (arm is WITHOUT))
+            for seed in range(3) for arm in (WITH, WITHOUT)]  # fmt: skip
+    page, _ = write([LRN], bare, tmp_path)
+    assert page.read_text().count("<figure>") == 1
+
+
+# What follows needs a browser.
+
+CHROMIUM = next(
+    filter(Path.exists, map(Path, ("/usr/bin/chromium", "/usr/bin/google-chrome"))), None
+)
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
+# Sizes change the layout and schemes the colours, neither the other: two readers see all four.
+READERS = [("phone", "dark"), ("desktop", "light")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module", params=READERS, ids="-".join)
+def opened(request, browser, report):
+    """Open the report on a phone at night and on a desk by day, with all its details unfolded.
+
+    Whatever the browser complains about or asks the network for fails the test.
+    """
+    size, scheme = request.param
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
+    )
+    page, complaints, requests = context.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: requests.append(asked.url))
+    page.goto((report / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    yield page
+    assert complaints == []
+    assert requests == [(report / "report.html").as_uri()]
+    context.close()
+
+
+def test_page_is_whole_wherever_it_is_read(opened):
+    sizes = opened.evaluate(
+        "[...document.querySelectorAll('figure > svg')].map(one => {"
+        " const box = one.getBoundingClientRect(), drawn = one.getBBox();"
+        " return [box.width, box.height, drawn.width, drawn.height, one.getAttribute('aria-label')]"
+        "})"
+    )
+    assert (
+        len(sizes) == 8 + 8
+    )  # pairs of all claims that were run; curves: two of gap, none of views
+    assert all(min(width, height, across, down) > 150 for width, height, across, down, _ in sizes)
+    assert all(re.search(r"\d", told) for *_, told in sizes)
+    across = opened.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert across[0] <= across[1]
+    assert opened.locator("script, img, link").count() == 0
+    assert HOSTILE in opened.locator("#claim-relu").inner_text()
+    assert NOTE in opened.locator("main").inner_text()
+    assert opened.title()
+
+
+def test_page_breaks_no_rule_of_accessibility(opened):
+    """Contrast, headings, names of pictures, headers of tables: as axe checks them."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    violations = axe.Axe().run(opened).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in violations] == []
+
+
+def test_texts_of_pictures_are_readable_in_either_scheme(opened):
+    """WCAG's 4.5 to 1 for texts in pictures, 3 to 1 for what is drawn; axe looks at neither."""
+    ratios = opened.evaluate(CONTRASTS)
+    assert len(ratios) > 400
+    poor = [one for one in ratios if one[1] < (4.5 if one[0] == "text" else 3)]
+    assert poor == []
+
+
+CONTRASTS = """
+(() => {
+  const light = text => {
+    const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const page = light(getComputedStyle(document.body).backgroundColor);
+  const ratio = colour => {
+    const [low, high] = [light(colour), page].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const found = [];
+  for (const one of document.querySelectorAll("svg text"))
+    found.push(["text", ratio(getComputedStyle(one).fill)]);
+  for (const one of document.querySelectorAll(".curve, .mean, .interval, .zero, line.paper"))
+    found.push(["line", ratio(getComputedStyle(one).stroke)]);
+  for (const one of document.querySelectorAll(".dot:not(.open), .diamond"))
+    found.push(["dot", ratio(getComputedStyle(one).fill)]);
+  return found;
+})()
+"""
+
+
+def test_figure_1_has_relu_solid_and_tanh_dashed_and_the_line_of_25_percent(opened):
+    figure = opened.locator("#claim-relu figure").nth(1)
+    assert figure.locator("figcaption").inner_text().startswith("Figure 1 of the paper")
+    dashes = figure.evaluate(
+        "one => [...one.querySelectorAll('path.curve:not(.thin)')]"
+        ".map(path => [path.classList.contains('second'), getComputedStyle(path).strokeDasharray])"
+    )
+    assert dashes == [[False, "6px, 4px"], [True, "none"]]
+    assert figure.locator("path.curve.thin").count() == 10
+    legend = figure.locator("text").all_text_contents()
+    assert {"Training error", "tanh", "ReLU", "25 %", "epochs"} <= set(legend)
+    assert figure.locator("line.paper").count() == 1
+
+
+def test_a_claim_that_fails_is_as_loud_as_one_that_holds(opened):
+    looks = {}
+    for name in ("relu", "views", "overlap", "pca", "one-seed"):
+        badge = opened.locator(f"#claim-{name} .verdict-line .badge")
+        looks[name] = badge.evaluate(
+            "one => { const style = getComputedStyle(one);"
+            " return [style.fontSize, style.fontWeight, style.color]; }"
+        )
+        assert badge.inner_text()[0] in words.SYMBOLS.values()
+        assert opened.locator("table.summary .badge", has_text=badge.inner_text()[2:]).count()
+    assert len({tuple(look[:2]) for look in looks.values()}) == 1
+    assert len({look[2] for look in looks.values()}) == 5
+
+
+def test_links_of_the_table_lead_to_their_claims(opened):
+    targets = opened.evaluate(
+        "[...document.querySelectorAll('table.summary a')]"
+        ".map(one => document.querySelectorAll(one.getAttribute('href')).length)"
+    )
+    assert targets == [1] * 10

@@ -1,0 +1,269 @@
+"""The command as users run it: the whole grid in miniature, and real kills in the middle of it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet.claims.budget import PLANS, planned
+from alexnet.claims.experiments import claims_at
+from alexnet.claims.images import part_of
+from alexnet.claims.results import read
+from alexnet.claims.runner import Setting, locked
+from alexnet.claims.scale import SMALL
+from alexnet.data.sources import open_source
+from alexnet.errors import ConfigError
+
+KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))  # of the command, and as many of a worker
+FEW = ("overlap", "lrn-alpha")  # six runs of a second each with two seeds
+CLAIMS = (sys.executable, "-m", "alexnet", "claims")
+LONG = pytest.mark.timeout(900)  # where other work shares the processors
+
+
+def asked(photographs, out, *more):
+    words = (*CLAIMS, *more, "--data", photographs, "--out", out, "--seeds", 2, "--workers", 2)
+    return [*map(str, words)]
+
+
+def table(out):
+    """Return what the runs gave, without how long they took."""
+    return {
+        run.key: (run.seed, run.measures, run.capped, run.curve)
+        for run in read(out / "results.jsonl")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photographs, tmp_path_factory, environment):
+    out = tmp_path_factory.mktemp("claims") / "undisturbed"
+    done = subprocess.run(
+        asked(photographs, out, *FEW), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def workers(process):
+    """Return the processes that make the runs, but for Python's own helper."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    found = []
+    for pid in children.read_text().split() if children.exists() else ():
+        try:
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def until(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def steps(out):
+    """Return how many lines all runs have logged."""
+    return sum(len(log.read_bytes().splitlines()) for log in out.glob("runs/*/metrics.jsonl"))
+
+
+def begun(photographs, out, environment):
+    """Start the command and return it once its runs have made a step or some more."""
+    process = subprocess.Popen(
+        asked(photographs, out, *FEW), env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    before = steps(out)
+    until(lambda: steps(out) > before, process)
+    return process
+
+
+def finished(photographs, out, environment):
+    done = subprocess.run(
+        asked(photographs, out, *FEW), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@LONG
+def test_killed_workers_and_commands_leave_the_table_of_an_undisturbed_one(
+    photographs, undisturbed, tmp_path, environment
+):
+    """SIGKILL of a worker, which the command survives, and of the command, run again after."""
+    out, draws, killed = tmp_path / "out", random.Random(0), {"worker": 0, "command": 0}
+    while killed["command"] < KILLS:
+        process = begun(photographs, out, environment)
+        if victims := workers(process):
+            os.kill(draws.choice(victims), signal.SIGKILL)
+            killed["worker"] += 1
+            before = steps(out)
+            until(lambda before=before: steps(out) > before + draws.randrange(5), process)
+        process.send_signal(signal.SIGKILL)
+        killed["command"] += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+        if process.returncode == 0:
+            break
+    finished(photographs, out, environment)
+    assert killed["worker"] > 0
+    assert killed["command"] > 0
+    assert table(out) == table(undisturbed)
+    assert verdicts(out) == verdicts(undisturbed)
+
+
+def verdicts(out):
+    """Return the report's summary of all claims, up to the first one's own part."""
+    return (out / "report.md").read_text().split("\n## ")[1]
+
+
+@LONG
+def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
+    photographs, undisturbed, tmp_path, environment
+):
+    """SIGINT to the command alone: its workers are told, and nothing is left running."""
+    out = tmp_path / "out"
+    process = begun(photographs, out, environment)
+    making = workers(process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert making
+    assert not any(alive(pid) for pid in making)
+    finished(photographs, out, environment)
+    assert table(out) == table(undisturbed)
+
+
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+from alexnet.cli.main import run
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        sys.exit(run([*sys.argv[1:], "--cluster", cluster.scheduler_address]))
+"""
+
+
+@LONG
+def test_a_dask_cluster_makes_the_same_table(photographs, undisturbed, tmp_path, environment):
+    script, out = tmp_path / "cluster.py", tmp_path / "out"
+    script.write_text(CLUSTER)
+    words = ["claims", *FEW, "--data", photographs, "--out", out, "--seeds", 2]
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, words)],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert table(out) == table(undisturbed)
+
+
+def test_runs_that_are_there_are_not_made_again(photographs, undisturbed, environment):
+    """Another claim that shares an arm costs its other arm alone."""
+    before = (undisturbed / "results.jsonl").read_bytes()
+    done = subprocess.run(
+        asked(photographs, undisturbed, "overlap", "--json"),
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (undisturbed / "results.jsonl").read_bytes() == before
+    (claim,) = json.loads(done.stdout)["claims"]
+    assert (claim["name"], claim["seeds"]) == ("overlap", 2)
+
+
+def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):
+    with locked(undisturbed):
+        second = subprocess.run(
+            asked(photographs, undisturbed, "overlap"),
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+    assert second.returncode == 1
+    assert "Another command runs claims in" in second.stderr
+
+
+@LONG
+def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
+    """Every claim of the paper, trained on 36 photographs."""
+    out = tmp_path / "out"
+    done = subprocess.run(
+        asked(photographs, out, "--json"), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(claim["seeds"] == 2 for claim in found["claims"])
+    assert {claim["verdict"] for claim in found["claims"]} <= {
+        "holds", "holds in direction only", "not seen at this scale", "reversed",
+    }  # fmt: skip
+    assert {check["name"] for check in found["checks"]} == {"counts", "dropout-identity"}
+    names = {claim["name"] for claim in found["claims"]}
+    page = (out / "report.html").read_text()
+    assert all(f'id="{name}"' in page for name in names)
+    for run in read(out / "results.jsonl"):
+        assert run.curve or run.failed
+        assert run.commit or run.versions
+    relu = next(claim for claim in found["claims"] if claim["name"] == "relu")
+    assert relu["ratio"]
+
+
+def test_a_budget_chooses_seeds_and_epochs_once(setting):
+    """What was chosen is kept, so that the same command goes on with the same grid."""
+    overlap = [claim for claim in claims_at(SMALL) if claim.name == "overlap"]
+    first = planned(overlap, 4, 20.0, setting)
+    kept = json.loads((setting.out / PLANS).read_text())
+    (chosen,) = kept.values()
+    assert first[1] == chosen[0] >= 2
+    (name,) = kept
+    (setting.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
+    claims, seeds, cost = planned(overlap, 4, 20.0, setting)
+    assert seeds == 3
+    assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2
+    assert cost.runs == 6
+    with pytest.raises(ConfigError, match="too short for these claims"):
+        planned(overlap, 4, 0.01, setting)
+
+
+def test_without_a_budget_the_seeds_are_those_asked_for(setting):
+    (overlap,) = (claim for claim in claims_at(SMALL) if claim.name == "overlap")
+    claims, seeds, cost = planned([overlap], 4, None, setting)
+    assert (seeds, cost.runs) == (4, 8)
+    assert claims[0].first.recipe == overlap.first.recipe
+    assert claims[0].first.spec.classes == 2
+    assert cost.images == 8 * overlap.first.recipe.epochs * 36
+
+
+@pytest.fixture
+def setting(prepared, tmp_path):
+    return Setting(data=prepared, out=tmp_path, workers=1)
+
+
+def test_a_part_of_a_source_is_even_over_its_classes(photographs):
+    source = open_source(photographs)
+    part = part_of(source, (20, 8))
+    assert {name: len(listing) for name, listing in part.splits.items()} == {"train": 20, "test": 8}
+    assert [sum(part.splits["train"].labels == label) for label in (0, 1)] == [10, 10]
+    assert part.fingerprint() == part_of(source, (20, 8)).fingerprint() != source.fingerprint()
+    assert part_of(source, None) is source
+
+
+def test_the_list_needs_no_data_and_no_torch(command):
+    done = command("claims", "--list", "relu", "counts", "--json")
+    assert done.returncode == 0, done.stderr
+    names = [claim["name"] for claim in json.loads(done.stdout)["claims"]]
+    assert names == ["relu", "counts"]
+    asked = "import alexnet.claims.experiments, sys; print('torch' in sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "False"

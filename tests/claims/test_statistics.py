@@ -1,0 +1,162 @@
+"""The statistics against SciPy, and against what they promise, in thousands of simulated grids."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alexnet.claims.statistics import (
+    Measured,
+    Verdict,
+    compare,
+    interval,
+    judged,
+    t_quantile,
+)
+
+
+def arm(values, capped=()):
+    return {seed: Measured(float(v), seed in capped) for seed, v in enumerate(values)}
+
+
+@pytest.fixture
+def errors():
+    """Return the test errors of two arms over 7 seeds: a seed moves both."""
+    random = np.random.default_rng(3)
+    by_seed = random.normal(0.2, 0.02, 7)
+    return by_seed + random.normal(0.015, 0.004, 7), by_seed
+
+
+def test_t_quantile_is_scipys():
+    for degrees in (*range(1, 31), 99, 1000):
+        for confidence in (0.5, 0.95, 0.999):
+            expected = stats.t.ppf((1 + confidence) / 2, degrees)
+            assert t_quantile(degrees, confidence) == pytest.approx(expected, rel=1e-12)
+
+
+def test_interval_of_differences_is_scipys_paired_t_interval(errors):
+    first, second = errors
+    found = compare(arm(first), arm(second))
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert found.interval == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert found.effect == pytest.approx((first - second).mean(), rel=1e-12)
+    assert found.means == pytest.approx((first.mean(), second.mean()), rel=1e-12)
+    assert found.seeds == 7
+
+
+def test_interval_of_a_ratio_is_scipys_on_logarithms(errors):
+    first, second = errors
+    found = compare(arm(first), arm(second), ratio=True)
+    expected = stats.ttest_rel(np.log(first), np.log(second)).confidence_interval(0.95)
+    assert found.interval == pytest.approx(np.exp((expected.low, expected.high)), rel=1e-12)
+    assert found.effect == pytest.approx(stats.gmean(first / second), rel=1e-12)
+    assert found.means == pytest.approx((stats.gmean(first), stats.gmean(second)), rel=1e-12)
+
+
+def test_pairs_are_matched_by_seed_not_by_order():
+    first = {2: Measured(0.32), 0: Measured(0.30), 1: Measured(0.31)}
+    second = {0: Measured(0.20), 1: Measured(0.21), 2: Measured(0.22)}
+    found = compare(first, second)
+    assert [seed for seed, _, _ in found.pairs] == [0, 1, 2]
+    assert found.interval == pytest.approx((0.1, 0.1))
+
+
+def test_seeds_without_a_number_in_both_arms_are_left_out_and_named():
+    first = arm([0.30, 0.31, math.nan, 0.33, 0.34])
+    second = arm([0.20, 0.215, 0.22, math.inf])
+    found = compare(first, second)
+    assert found.seeds == 2
+    assert found.left_out == (2, 3, 4)
+    assert compare(arm([0.0, 2.0]), arm([1.0, 1.0]), ratio=True).left_out == (0,)
+
+
+def test_no_verdict_from_one_seed_or_none():
+    one, none = compare(arm([0.9]), arm([0.1])), compare({}, arm([0.1]))
+    assert (one.verdict, none.verdict) == (Verdict.TOO_FEW, Verdict.TOO_FEW)
+    assert one.effect == pytest.approx(0.8)
+    assert math.isnan(one.interval[0])
+    assert math.isnan(none.effect)
+
+
+def test_verdicts_are_those_of_the_written_rule():
+    assert judged(1.5, 0.5, 2.5, enough=None) is Verdict.HOLDS
+    assert judged(1.5, 0.5, 2.5, enough=1.5) is Verdict.HOLDS
+    assert judged(1.5, 0.5, 2.5, enough=1.6) is Verdict.DIRECTION
+    assert judged(1.5, -0.1, 3.1, enough=1.0) is Verdict.NOT_SEEN
+    assert judged(0.0, 0.0, 0.0, enough=None) is Verdict.NOT_SEEN
+    assert judged(-1.5, -2.9, -0.1, enough=1.0) is Verdict.REVERSED
+    assert judged(1.5, math.nan, math.nan, enough=1.0) is Verdict.TOO_FEW
+
+
+def test_a_ratio_is_held_against_enough_on_its_own_scale():
+    tanh, relu = arm([20, 22, 21]), arm([5, 5.2, 5.1])  # 4.1 times
+    assert compare(tanh, relu, ratio=True, enough=3).verdict is Verdict.HOLDS
+    assert compare(tanh, relu, ratio=True, enough=6).verdict is Verdict.DIRECTION
+    assert compare(relu, tanh, ratio=True, enough=3).verdict is Verdict.REVERSED
+
+
+def test_stopped_runs_give_a_bound_and_an_open_interval():
+    tanh, relu = [40.0, 31.0, 40.0], [5.0, 5.2, 5.1]
+    closed = compare(arm(tanh), arm(relu), ratio=True)
+    found = compare(arm(tanh, capped={0, 2}), arm(relu), ratio=True, enough=3)
+    assert found.bound == "at least"
+    assert found.capped == (2, 0)
+    assert found.effect == closed.effect
+    assert found.interval == (closed.interval[0], math.inf)
+    assert found.verdict is Verdict.HOLDS
+    slow = compare(arm(relu), arm(tanh, capped={0, 2}), ratio=True)
+    assert slow.bound == "at most"
+    assert slow.interval == (0, pytest.approx(1 / closed.interval[0]))
+    assert slow.verdict is Verdict.REVERSED
+
+
+def test_stopped_runs_in_both_arms_say_nothing():
+    found = compare(arm([40.0, 30.0], {0}), arm([10.0, 40.0], {1}))
+    assert found.bound == "unknown"
+    assert found.interval == (-math.inf, math.inf)
+    assert found.verdict is Verdict.NOT_SEEN
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_interval_covers_the_true_effect_in_95_of_100_grids(seeds):
+    random, grids, effect = np.random.default_rng(seeds), 4000, 0.014
+    differences = effect + random.normal(0, 0.01, (grids, seeds))
+    ends = np.array([interval(row) for row in differences])
+    covered = np.mean((ends[:, 0] <= effect) & (effect <= ends[:, 1]))
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / grids))
+
+
+def test_where_there_is_no_effect_5_in_100_grids_say_that_there_is_one():
+    random, grids = np.random.default_rng(0), 4000
+    by_seed = random.normal(0.2, 0.05, (grids, 1, 4))
+    arms = by_seed + random.normal(0, 0.01, (grids, 2, 4))
+    verdicts = [compare(arm(first), arm(second)).verdict for first, second in arms]
+    spread = 4 * math.sqrt(0.025 * 0.975 / grids)
+    for false in (Verdict.HOLDS, Verdict.REVERSED):
+        assert verdicts.count(false) / grids == pytest.approx(0.025, abs=spread)
+
+
+def test_pairing_takes_out_what_a_seed_does_to_both_arms():
+    """Five seeds that move the error by 5 points, and an effect of 1: seen by pairs alone."""
+    random, grids, seen, unpaired = np.random.default_rng(1), 300, 0, 0
+    for _ in range(grids):
+        second = random.normal(0.2, 0.05, 5)
+        first = second + random.normal(0.01, 0.003, 5)
+        seen += compare(arm(first), arm(second)).verdict is Verdict.HOLDS
+        unpaired += stats.ttest_ind(first, second).pvalue < 0.05
+    assert seen > 0.9 * grids
+    assert unpaired < 0.1 * grids
+
+
+def test_lower_end_with_stopped_runs_is_below_the_true_ratio_in_97_of_100_grids():
+    """Tanh needs 6 times the epochs, and half of its runs are stopped before they are there."""
+    random, grids, cap = np.random.default_rng(2), 3000, 30.0
+    above = 0
+    for _ in range(grids):
+        relu = np.exp(random.normal(np.log(5), 0.15, 4))
+        tanh = np.exp(random.normal(np.log(30), 0.25, 4))
+        capped = set(np.flatnonzero(tanh > cap).tolist())
+        found = compare(arm(np.minimum(tanh, cap), capped), arm(relu), ratio=True)
+        above += found.interval[0] > 6
+    assert above / grids < 0.025 + 4 * math.sqrt(0.025 * 0.975 / grids)

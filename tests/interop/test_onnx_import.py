@@ -1,0 +1,186 @@
+"""ONNX graphs in, against ONNX Runtime: the zoo's networks, and this project's own files again."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from alexnet.errors import ConfigError, RunError
+from alexnet.interop.imports import form_of, import_file
+from alexnet.interop.onnx_export import graph
+from alexnet.prediction import load
+from alexnet.variants import NETWORKS
+from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
+
+CPU = torch.device("cpu")
+
+
+def compared(model, folder):
+    """Import a graph and see that all its blobs, LRN and logits are those of ONNX Runtime."""
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert form_of(path) == "onnx"
+    made = import_file(path, folder / "run")
+    draws = np.random.default_rng(1)
+    pixels = draws.uniform(-120, 130, (1, 3, 224, 224)).astype(np.float32)
+    theirs = by_onnxruntime(model, pixels)
+    network = load(folder / "run", device=CPU).network
+    members = [name for name, _ in network.named_children() if not name.startswith("overhang")]
+    with torch.inference_mode():
+        ours = network.activations(torch.from_numpy(pixels), members)
+    nodes = [node for node in model.graph.node if node.op_type not in ("Softmax", "Constant")]
+    assert len(nodes) == len(members)
+    for node, name in zip(nodes, members, strict=True):
+        mine = ours[name].numpy()
+        other = theirs[node.output[0]].reshape(mine.shape)
+        apart = np.abs(mine - other).max() / np.abs(other).max()
+        print(f"{name}: {apart:.1e}")  # shown by pytest -rP
+        assert apart < 1e-4, (node.op_type, name)
+    last = theirs[nodes[-1].output[0]]
+    assert 0.3 < last.std() < 10
+    return made
+
+
+def test_the_zoos_bvlcalexnet_of_real_size_computes_what_onnxruntime_does(tmp_path):
+    spec = compared(zoo(), tmp_path).run.config.spec
+    assert spec.image == 224
+    assert [conv.sees for conv in spec.convs] == ["all", "tower", "all", "tower", "tower"]
+    last = spec.convs[-1].pool
+    assert last.ceil  # its padding below and on the right alone
+    assert (spec.pixels.channels, spec.convs[0].norm.k, spec.convs[0].norm.span) == (
+        "BGR", 1.0, "layer",
+    )  # fmt: skip
+
+
+def test_the_zoos_caffenet_has_its_pools_before_its_norms(tmp_path):
+    made = compared(pool_before_norm(zoo(divisor=8, classes=10)), tmp_path)
+    orders = [conv.order for conv in made.run.config.spec.convs[:2]]
+    assert orders == [("activation", "pool", "norm")] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("paper", "pixels"), ("as_run", "images"), ("caffe", "images"), ("torchvision", "images"),
+        ("cifar_quick", "pixels"),
+    ],
+)  # fmt: skip
+def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, kind, tmp_path):
+    model = models[name]
+    (tmp_path / "net.onnx").write_bytes(graph(model, kind).SerializeToString())
+    import_file(tmp_path / "net.onnx", tmp_path / "run")
+    again = load(tmp_path / "run", device=CPU)
+    state, other = model.network.state_dict(), again.network.state_dict()
+    assert [*other] == [name.replace("fc64", "fc4").replace("fc10", "fc5") for name in state]
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
+    assert (again.classes, again.prepared) == (model.classes, model.prepared)
+    pixels = torch.rand(2, 3, model.spec.image, model.spec.image) * 255
+    torch.testing.assert_close(again.normalise(pixels), model.normalise(pixels), rtol=0, atol=1e-4)
+    pixels = model.normalise(pixels)
+    with torch.inference_mode():
+        ours, theirs = model.network(pixels), again.network(pixels)
+    assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
+
+
+@pytest.mark.parametrize("name", ["caffe", "torchvision", "paper"])
+def test_pixels_that_the_file_does_not_tell_can_be_told(name, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(small().SerializeToString())
+    made = import_file(tmp_path / "model.onnx", tmp_path / "run", pixels=name)
+    pixels = made.run.config.spec.pixels
+    assert (pixels.channels, pixels.scale) == (
+        NETWORKS[name].pixels.channels, NETWORKS[name].pixels.scale,
+    )  # fmt: skip
+    wanted = {"torchvision": (0.485, 0.456, 0.406)}.get(name, (122.679, 116.669, 104.007))
+    assert pixels.mean == pytest.approx(wanted, abs=1e-3)
+    with pytest.raises(ConfigError, match="Did you mean 'paper'"):
+        import_file(tmp_path / "model.onnx", tmp_path / "other", pixels="papr")
+
+
+def small() -> onnx.ModelProto:
+    return zoo(divisor=16, classes=10)
+
+
+def with_node(kind: str, **settings) -> onnx.ModelProto:
+    """Put an operator between the first convolution and what follows it."""
+    model = small()
+    first, after = model.graph.node[0], model.graph.node[1]
+    model.graph.node.insert(1, helper.make_node(kind, [first.output[0]], ["more"], **settings))
+    after.input[0] = "more"
+    return model
+
+
+def with_setting(place: int, **settings) -> onnx.ModelProto:
+    model = small()
+    node = model.graph.node[place]
+    kept = [setting for setting in node.attribute if setting.name not in settings]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.extend(helper.make_attribute(*pair) for pair in settings.items())
+    return model
+
+
+def without(kind: str) -> onnx.ModelProto:
+    """Take out an operator; what took its output takes its input."""
+    model = small()
+    gone = next(node for node in model.graph.node if node.op_type == kind)
+    after = next(node for node in model.graph.node if gone.output[0] in node.input)
+    after.input[0] = gone.input[0]
+    model.graph.node.remove(gone)
+    return model
+
+
+def without_weights() -> onnx.ModelProto:
+    model = small()
+    del model.graph.initializer[0]
+    return model
+
+
+def elsewhere() -> onnx.ModelProto:
+    model = small()
+    tensor = model.graph.initializer[1]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return model
+
+
+def declared_larger() -> onnx.ModelProto:
+    model = small()
+    model.graph.initializer[1].dims[0] = 10**9
+    return model
+
+
+def not_finite() -> onnx.ModelProto:
+    model = small()
+    tensor = model.graph.initializer[1]
+    values = numpy_helper.to_array(tensor) * np.float32(np.inf)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
+
+
+WRONG = {
+    r"LRN '.*' comes after the maps are flattened": lambda: with_node("Flatten"),
+    r"Gemm '.*' comes before the maps are flattened": lambda: without("Reshape"),
+    r"has a BatchNormalization, 'number": lambda: with_node("BatchNormalization"),
+    r"has a Sin": lambda: with_node("Sin"),
+    r"is padded by \(1, 0, 0, 0\)": lambda: with_setting(0, pads=[1, 0, 0, 0]),
+    r"is padded by \(0, 0, 0, 0\), SAME_UPPER": lambda: with_setting(0, auto_pad="SAME_UPPER"),
+    r"has strides of \(4, 2\)": lambda: with_setting(0, strides=[4, 2]),
+    r"has a kernel of .*or holes": lambda: with_setting(0, dilations=[2, 2]),
+    r"has a window of 4": lambda: with_setting(2, size=4),
+    r"has 3 groups|takes 72 maps": lambda: with_setting(4, group=3),
+    r"is no array in the file": without_weights,
+    r"lies in another file": elsewhere,
+    r"numbers in the file": declared_larger,
+    r"numbers that are not finite": not_finite,
+    r"has no graph": onnx.ModelProto,
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_other_graphs_are_refused_with_what_was_expected(sentence, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(WRONG[sentence]().SerializeToString())
+    with pytest.raises(RunError, match=sentence):
+        import_file(tmp_path / "model.onnx", tmp_path / "run", form="onnx")
+    assert not (tmp_path / "run").exists()
