@@ -107,12 +107,7 @@ class Model:
         DataError
             When the data has a class that the run does not know, or was prepared at another size.
         """
-        if data.manifest.size != self.prepared:
-            raise DataError(
-                f"The data was prepared at {data.manifest.size} pixels and the run's at "
-                f"{self.prepared}.",
-                f"Prepare it with --size {self.prepared}, or name the source itself.",
-            )
+        self.check_size(data)
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
             Batch(batch.images, labels[batch.labels], batch.numbers)
@@ -125,6 +120,21 @@ class Model:
             views=views,
             device=self.device,
         )
+
+    def check_size(self, data: PreparedData) -> None:
+        """See that data was prepared at the size that the network's views are cut from.
+
+        Raises
+        ------
+        DataError
+            When it was prepared at another one.
+        """
+        if data.manifest.size != self.prepared:
+            raise DataError(
+                f"The data was prepared at {data.manifest.size} pixels and the run's at "
+                f"{self.prepared}.",
+                f"Prepare it with --size {self.prepared}, or name the source itself.",
+            )
 
     def _label(self, name: str) -> int:
         if name not in self.classes:

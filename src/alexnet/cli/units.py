@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.predict import named
-from alexnet.errors import ConfigError, DataError, did_you_mean
+from alexnet.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from alexnet.features import NamedImages
@@ -63,12 +63,11 @@ def exciting(
     images, _ = images_of(run, model, data, split)
     ranked = find_exciting(model, images, layer, _numbers(units), count)
     field = receptive_field(model.spec, layer)
-    margin = (model.prepared - model.spec.image) // 2
     found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
     for unit, places in ranked.items():
         for rank, place in enumerate(places, 1):
-            box = [margin + side for side in field.box(place.row, place.column)]
-            found[unit].append({**asdict(place), "name": images.path(place.image), "box": box})
+            box = field.box_in(model.prepared, place.row, place.column)
+            found[unit].append({**asdict(place), "name": images.path(place.image), "box": [*box]})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 pixels = patch(model, images, layer, place)
@@ -163,12 +162,7 @@ def images_of(
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),
     )
-    if prepared.manifest.size != model.prepared:
-        raise DataError(
-            f"The data was prepared at {prepared.manifest.size} pixels and the run's at "
-            f"{model.prepared}.",
-            f"Prepare it with --size {model.prepared}, or name the source itself.",
-        )
+    model.check_size(prepared)
     if split == "held-out":
         return prepared.held_out, prepared.classes
     if split == "all":

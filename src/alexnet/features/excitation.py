@@ -103,7 +103,5 @@ def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
 def patch(model: Model, split: Images, layer: str, excitation: Excitation) -> NDArray[np.uint8]:
     """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(model.spec, layer)
-    left, top, right, bottom = field.box(excitation.row, excitation.column)
-    margin = (split.size - model.spec.image) // 2  # of the centre view
-    pixels = split.pixels(excitation.image)
-    return pixels[margin + top : margin + bottom, margin + left : margin + right]
+    left, top, right, bottom = field.box_in(split.size, excitation.row, excitation.column)
+    return split.pixels(excitation.image)[top:bottom, left:right]

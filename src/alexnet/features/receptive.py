@@ -52,6 +52,12 @@ class ReceptiveField:
         top, bottom = self._span(row)
         return left, top, right, bottom
 
+    def box_in(self, prepared: int, row: int, column: int) -> Box:
+        """Return the same in a prepared image of some pixels, whose centre is the input."""
+        margin = (prepared - self.windows[0].inputs) // 2
+        left, top, right, bottom = self.box(row, column)
+        return margin + left, margin + top, margin + right, margin + bottom
+
     def _span(self, unit: int) -> tuple[int, int]:
         first, past = unit, unit + 1
         for window in reversed(self.windows):

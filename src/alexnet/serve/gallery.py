@@ -124,10 +124,8 @@ class Gallery:
         return to_jpeg(self._held_out.pixels(number % len(self._held_out)), EXAMPLE_QUALITY)
 
     def _patch(self, split: Split, layer: str, one: Excitation) -> dict[str, Any]:
-        model = self._networks.model
-        margin = (split.size - model.spec.image) // 2  # of the centre view
-        box = self._networks.fields[layer].box(one.row, one.column)
-        left, top, right, bottom = (margin + edge for edge in box)
+        field = self._networks.fields[layer]
+        left, top, right, bottom = field.box_in(split.size, one.row, one.column)
         return {
             "image": jpeg_uri(split.pixels(one.image)[top:bottom, left:right]),
             "class": self._names[split.label(one.image)],
