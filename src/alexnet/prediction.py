@@ -18,6 +18,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
+from alexnet.fused import fused
 from alexnet.network import AlexNet, build
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
@@ -114,7 +115,14 @@ class Model:
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
         return evaluate(
-            partial(self.probabilities, views=views),
+            partial(
+                probabilities,
+                fused(self.network),
+                normalise=self.normalise,
+                size=self.spec.image,
+                count=views,
+                kind=self.kind,
+            ),
             batches,
             self.classes,
             views=views,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexnet import machine
 from alexnet.bench.peers import plain_lrn, plain_network
 from alexnet.errors import ConfigError
+from alexnet.fused import fused
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
 from alexnet.recipes import FAST
@@ -106,8 +107,7 @@ def train_work(setting: Setting) -> Work:
 
 def _our_step(setting: Setting, images: Tensor, labels: Tensor) -> Callable[[], None]:
     network = machine.placed(build(setting.spec), setting.device)
-    forward: nn.Module = network
-    forward, _ = machine.compile_or_not(network, setting.device)
+    forward, _ = machine.compile_or_not(fused(network), setting.device)
     optimizer = make_optimizer(network, FAST)
     pixels = images.contiguous(memory_format=torch.channels_last)
     rates = rates_at(FAST.with_(lr=1e-3), 0.15)
@@ -133,7 +133,7 @@ def infer_work(setting: Setting) -> Work:
         return _inference(network, images.contiguous(memory_format=layout), kind)
 
     network = machine.placed(build(setting.spec), setting.device).eval()
-    forward, _ = machine.compile_or_not(network, setting.device)
+    forward, _ = machine.compile_or_not(fused(network), setting.device)
     pixels = images.contiguous(memory_format=torch.channels_last)
     product, share = _matmul(setting, 1)
     eager = peer(torch.float32, torch.contiguous_format)
@@ -172,7 +172,7 @@ def lrn_work(setting: Setting) -> Work:
     side = next(layer.size for layer in setting.spec.layers() if layer.name == conv1.name)
     x = torch.randn(setting.batch_size, conv1.maps, side, side, device=setting.device)
     x = x.contiguous(memory_format=torch.channels_last)
-    ours, _ = machine.compile_or_not(LocalResponseNorm(norm), setting.device)
+    ours, _ = machine.compile_or_not(fused(nn.Sequential(LocalResponseNorm(norm))), setting.device)
     peer, narrow = plain_lrn(norm), x.to(setting.kind)
 
     def run(layer: Callable[[Tensor], Tensor], on: Tensor) -> Callable[[], None]:

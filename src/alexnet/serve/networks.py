@@ -11,6 +11,7 @@ from alexnet import machine
 from alexnet.data.augment import views as views_of
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
+from alexnet.fused import fused
 from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
 from alexnet.network import AlexNet
 from alexnet.prediction import Model
@@ -85,7 +86,7 @@ class Networks:
         """
         works, complaint = machine.can_compile(self.model.device)
         if works:
-            compiled = torch.compile(self.network, dynamic=True)
+            compiled = torch.compile(fused(self.network), dynamic=True)
             try:
                 for images in WARM:
                     shape = (images, self.model.prepared, self.model.prepared, 3)

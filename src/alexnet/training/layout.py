@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from alexnet import machine
 from alexnet.data.order import Part
 from alexnet.errors import ConfigError
+from alexnet.fused import fused
 from alexnet.network import AlexNet
 from alexnet.training.distributed import Ranks
 from alexnet.training.execution import Execution
@@ -110,19 +111,21 @@ def _pairs(ranks: Ranks) -> tuple[Group, Group]:
     return data, Group(mesh.get_group("tower"), ranks.rank % 2, 2)
 
 
-def _replica(network: nn.Module, data: Group, divided: Sequence[str], *, compile: bool) -> Replica:
+def _replica(
+    network: nn.Sequential, data: Group, divided: Sequence[str], *, compile: bool
+) -> Replica:
     """Wrap a network so that gradients of all but the divided parameters are summed over `data`.
 
     PyTorch divides that sum by the number of processes. The loss makes up for it; or, where some
     gradients are not summed, each of the others does.
     """
-    forward: nn.Module = network
+    forward: nn.Module = fused(network) if compile else network
     apart: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     learned = {name: one for name, one in network.named_parameters() if one.requires_grad}
     if data.size > 1 and learned.keys() - divided:  # else there is nothing to sum
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, divided)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(forward, divided)
         forward = DistributedDataParallel(
-            network,
+            forward,
             process_group=data.handle,
             init_sync=False,  # all start from the same weights
             gradient_as_bucket_view=True,

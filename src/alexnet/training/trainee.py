@@ -13,6 +13,7 @@ from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities
+from alexnet.fused import fused
 from alexnet.network import AlexNet, build, freeze
 from alexnet.training.checkpoint import Checkpoint, Writer, copies
 from alexnet.training.distributed import Ranks
@@ -83,7 +84,7 @@ class Trainee:
         self.network.eval()
         predict = partial(
             probabilities,
-            self.network,
+            fused(self.network) if self.run.config.recipe.compile else self.network,
             normalise=self.normalise,
             size=self.run.config.spec.image,
             count=views,

@@ -1,0 +1,136 @@
+"""The fast form of a network on a processor: fewer passes over memory, and a dense conv1.
+
+The layers are the network's own, so its weights, their names and its mode are too. It computes what
+the network does, within the rounding of sums; what layers between give out is not to be seen.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.kernels.native import STORED, why_not
+from alexnet.kernels.normalised_pool import Form, normalised_pool
+from alexnet.kernels.space_to_depth import dense_filters, space_to_depth
+from alexnet.layers import LocalResponseNorm
+
+
+class NormalisedPool(nn.Module):
+    """Layers that follow each other: ReLU, local response normalisation, max pooling, or some.
+
+    Parameters
+    ----------
+    layers : iterable of nn.Module
+        In this order, one of each at most, as `fusible` says.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.plain = nn.Sequential(*layers)
+        norm = next((x.norm for x in self.plain if isinstance(x, LocalResponseNorm)), None)
+        pool = next((x for x in self.plain if isinstance(x, nn.MaxPool2d)), None)
+        self.form = Form(
+            towers=next((x.groups for x in self.plain if isinstance(x, LocalResponseNorm)), 1),
+            rectify=int(isinstance(self.plain[0], nn.ReLU)),
+            neighbours=norm.size if norm else 0,
+            window=_side(pool.kernel_size) if pool else 1,
+            stride=_side(pool.stride) if pool else 1,
+            ceil=int(pool.ceil_mode) if pool else 0,
+        )
+        self.scale = norm.alpha_over_n / norm.size if norm else 0.0
+        self.k = norm.k if norm else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, C, H', W')``; the type is kept."""
+        in_pairs = x.shape[1] // self.form.towers % 2 == 0
+        if x.device.type == "cpu" and x.dtype in STORED and in_pairs:
+            return normalised_pool(x, self.form, self.scale, self.k)
+        return self.plain(x)
+
+
+class DenseConv(nn.Module):
+    """A convolution with a stride, computed as a dense one over squares of pixels.
+
+    Parameters
+    ----------
+    conv : nn.Conv2d
+        Whose weight and bias it has, under the same names.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.kernel, self.stride = _side(conv.kernel_size), _side(conv.stride)
+        self.padding = _side(conv.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
+        if x.device.type != "cpu" or x.dtype not in STORED or x.requires_grad:
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        places = (x.shape[2] + 2 * self.padding - self.kernel) // self.stride + 1
+        squares = places - 1 + -(-self.kernel // self.stride)
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        dense = space_to_depth(x, self.stride, self.padding, squares, kind)
+        return F.conv2d(dense, dense_filters(self.weight, self.stride), self.bias)
+
+
+def _side(size: Any) -> int:
+    """Return the one number of a size that PyTorch gives as one, or as two that are the same."""
+    return int(size if isinstance(size, int) else size[0])
+
+
+def fused(network: nn.Sequential) -> nn.Sequential:
+    """Return the fast form of a network, or the network itself where there is none.
+
+    Its parameters are the network's, under the same names.
+    """
+    if why_not():
+        return network
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    waiting: dict[str, nn.Module] = {}
+
+    def settle() -> None:
+        if any(isinstance(layer, LocalResponseNorm | nn.MaxPool2d) for layer in waiting.values()):
+            layers["_".join(waiting)] = NormalisedPool(waiting.values())
+        else:
+            layers.update(waiting)
+        waiting.clear()
+
+    for name, layer in network.named_children():
+        if waiting and _order(layer) <= max(map(_order, waiting.values())):
+            settle()
+        if _order(layer):
+            waiting[name] = layer
+        else:
+            settle()
+            layers[name] = DenseConv(layer) if _thin(layer) else layer
+    settle()
+    return nn.Sequential(layers)
+
+
+THIN = 16  # channels that fill a vector register in bfloat16, about
+
+
+def _thin(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a convolution whose stride leaves too few channels to compute with."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.stride[0] > 1
+        and layer.groups == 1
+        and layer.in_channels < THIN
+    )
+
+
+def _order(layer: nn.Module) -> int:
+    """Return the place of a layer within a pass, or 0 where it is none of its."""
+    if isinstance(layer, nn.ReLU):
+        return 1
+    if isinstance(layer, LocalResponseNorm):
+        norm = layer.norm
+        return 2 if norm.beta == 0.75 and norm.size % 2 else 0
+    if isinstance(layer, nn.MaxPool2d):
+        return 3 if layer.padding == 0 and layer.dilation == 1 else 0
+    return 0

@@ -1,0 +1,91 @@
+"""Squares of pixels as channels: what makes a dense convolution of one with a stride.
+
+conv1 sees three channels in steps of four pixels, which fills no vector register. Squares of four
+by four pixels laid side by side are 48 channels in steps of one (docs/performance.md).
+"""
+
+import ctypes
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.kernels.native import STORED, compiled
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+class Shape(ctypes.Structure):
+    """`Shape` of ``space_to_depth.cpp``, field by field."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("images", "height", "width", "padding", "out_height", "out_width", "threads")
+    )
+
+
+@torch.library.custom_op("alexnet::space_to_depth", mutates_args=(), device_types="cpu")
+def space_to_depth(x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype) -> Tensor:
+    """Lay squares of pixels side by side as channels, in another type if wanted; no gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(N, C, H, W)``, float32, float64 or bfloat16; best channels-last.
+    side : int
+        Of a square, in pixels.
+    padding : int
+        Zeros before the first row and column.
+    squares : int
+        How many to take on each side of an image; past its edge are zeros.
+    kind : torch.dtype
+        Of the result: one of the same three.
+
+    Returns
+    -------
+    Tensor
+        ``(N, side * side * C, squares, squares)``, channels-last; channels by row, column and
+        channel of the pixel.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = _room(x, side, squares, kind)
+    if x.numel():
+        images, channels, height, width = x.shape
+        library = compiled(
+            SOURCE, given=STORED[x.dtype], wanted=STORED[kind], channels=channels, side=side
+        )
+        sizes = (images, height, width, padding, squares, squares, torch.get_num_threads())
+        pointer = ctypes.c_void_p
+        library.run(pointer(x.data_ptr()), pointer(out.data_ptr()), ctypes.byref(Shape(*sizes)))
+    return out
+
+
+@space_to_depth.register_fake
+def _(x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype) -> Tensor:
+    return _room(x, side, squares, kind)
+
+
+def _room(x: Tensor, side: int, squares: int, kind: torch.dtype) -> Tensor:
+    images, channels = x.shape[:2]
+    return torch.empty(
+        (images, side * side * channels, squares, squares),
+        dtype=kind,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def dense_filters(weight: Tensor, side: int) -> Tensor:
+    """Return a convolution's weights for squares of pixels; differentiable.
+
+    ``(M, C, K, K)`` to ``(M, side * side * C, K', K')``, where `K'` squares cover `K` pixels; the
+    filters are zero past their edge.
+    """
+    maps, channels, kernel, _ = weight.shape
+    missing = -kernel % side
+    squares = (kernel + missing) // side
+    padded = F.pad(weight, (0, missing, 0, missing))
+    apart = padded.reshape(maps, channels, squares, side, squares, side)
+    dense = apart.permute(0, 3, 5, 1, 2, 4).reshape(maps, -1, squares, squares)
+    return dense.contiguous(memory_format=torch.channels_last)

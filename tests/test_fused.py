@@ -1,0 +1,118 @@
+"""The fast form is the network: its weights, its logits, its gradients."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet.fused import DenseConv, NormalisedPool, fused
+from alexnet.kernels.native import why_not
+from alexnet.network import build
+from alexnet.variants import NETWORKS, network_named, with_lrn
+
+needs_compiler = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a compiler is there")
+
+
+def narrow(name):
+    """A network with a quarter of the maps and units, which tests can afford."""
+    spec = network_named(name)
+    convs = tuple(replace(conv, maps=conv.maps // 4) for conv in spec.convs)
+    dense = tuple(replace(layer, units=layer.units // 16) for layer in spec.dense)
+    return replace(spec, convs=convs, dense=dense)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_logits_and_gradients_are_the_networks(name):
+    network = build(narrow(name), seed=1).double().eval()
+    fast = fused(network)
+    spec = network.spec
+    x = torch.randn(2, spec.channels, spec.image, spec.image, dtype=torch.float64) * 50
+    labels = torch.tensor([0, 1])
+    parameters = dict(network.named_parameters())
+    assert [*dict(fast.named_parameters())] == [*parameters]
+    found = []
+    for form in (network, fast):
+        logits = form(x)
+        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), parameters.values())
+        found.append([logits.detach(), *gradients])
+    for theirs, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12 + 1e-9 * theirs.abs().max())
+
+
+@needs_compiler
+def test_the_papers_network_has_one_pass_after_three_of_its_convolutions():
+    fast = dict(fused(build(narrow("paper"))).named_children())
+    passes = [name for name, layer in fast.items() if isinstance(layer, NormalisedPool)]
+    assert passes == ["relu1_norm1_pool1", "relu2_norm2_pool2", "relu5_pool5"]
+    assert isinstance(fast["conv1"], DenseConv)
+
+
+@needs_compiler
+def test_a_power_that_the_kernel_has_not_is_left_to_pytorch():
+    spec = with_lrn(narrow("single"), beta=0.5)
+    network = build(spec, seed=1).double().eval()
+    x = torch.randn(1, 3, 227, 227, dtype=torch.float64)
+    assert "norm1" in dict(fused(network).named_children())
+    torch.testing.assert_close(fused(network)(x), network(x), rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+def test_an_odd_number_of_maps_is_left_to_pytorch():
+    layers = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    x = torch.randn(1, 7, 4, 4)
+    assert torch.equal(fused(layers)(x), layers(x))
+
+
+@needs_compiler
+def test_gradients_of_the_image_are_there_for_those_who_ask():
+    network = build(narrow("single"), seed=1).double().eval()
+    x = torch.randn(1, 3, 227, 227, dtype=torch.float64).requires_grad_()
+    (mine,) = torch.autograd.grad(fused(network)(x).sum(), x)
+    (theirs,) = torch.autograd.grad(network(x).sum(), x)
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@needs_compiler
+def test_under_autocast_it_computes_in_bfloat16_and_compiles_in_one_graph():
+    network = build(narrow("single"), seed=1).eval()
+    x = torch.randn(2, 3, 227, 227) * 50
+    fast = torch.compile(fused(network), backend="aot_eager", fullgraph=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = fast(x)
+        plain = network(x)
+    exact = network.double()(x.double())
+    assert found.dtype == torch.bfloat16
+    mine, theirs = ((logits - exact).abs().max() for logits in (found, plain))
+    assert mine <= 2 * theirs + 2**-9 * exact.abs().max()
+
+
+def test_without_a_compiler_the_network_itself_is_returned():
+    code = (
+        "from alexnet.fused import fused; from alexnet.kernels.native import why_not\n"
+        "from torch import nn; layers = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))\n"
+        "assert fused(layers) is layers; print(why_not())"
+    )
+    environment = os.environ | {"CXX": "/nowhere/g++"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "/nowhere/g++" in done.stdout
+
+
+def test_a_compiler_that_refuses_is_quoted(tmp_path):
+    refusing = tmp_path / "g++"
+    refusing.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", "from alexnet.kernels.native import why_not; print(why_not())"],
+        env=os.environ | {"CXX": str(refusing)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "error: no such flag"
