@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 64  # pixels that a program takes at once
+BLOCK, WARPS = 32, 8  # pixels that a program takes at once, and by how many warps: more of the one
+# or fewer of the other, and the compiler runs out of registers in float32
 TILE = 64  # maps, the halos included, where a tower is wider
 PROGRAMS = 1024  # of a tile, at most: several for each of an H100's 132 multiprocessors
 LEAST = 16  # the narrowest matrix that tensor cores take
@@ -106,7 +107,7 @@ def _run(
     kernel[grid](
         *tensors, out, rows, alpha_over_n / size, k,
         beta=beta, maps=maps, size=size, relu=relu, precision=precision,
-        block=BLOCK, tile=tile, halo=halo,
+        block=BLOCK, tile=tile, halo=halo, num_warps=WARPS, enable_fp_fusion=True,
     )  # fmt: skip
     return out
 

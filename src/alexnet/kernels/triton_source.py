@@ -1,7 +1,7 @@
 """The Triton kernels of `triton_lrn.py`; importing this file imports Triton.
 
-Never run on a GPU: tested in Triton's interpreter on a processor alone, which knows neither the
-tensor cores' rounding nor any time. Block sizes are reasoned, not tuned.
+Never run on a GPU: tested in Triton's interpreter on a processor, which knows neither the tensor
+cores' rounding nor any time, and compiled for two GPUs. Block sizes are reasoned, not tuned.
 
 The sum over neighbouring maps is a product with a band of ones, as in `lrn.py`, for two reasons.
 Neighbours loaded from shifted addresses are not aligned, so that each costs an instruction an
@@ -16,7 +16,10 @@ its band once. Where a row is wider than a tile, tiles overlap by what windows r
 each writes its inner part alone: 64 columns with halos of 8 are read 1.3 times, from the cache.
 """
 
-# ruff: noqa: ANN001, ANN202 -- the types inside a kernel are Triton's, which has no names for them
+# The types inside a kernel are Triton's, which has no names for them.
+# ruff: noqa: ANN001, ANN202
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 import triton
 import triton.language as tl
 
