@@ -7,7 +7,8 @@ import pytest
 
 from alexnet.cli.train import train
 from alexnet.errors import ConfigError
-from alexnet.recipes import PAPER, RECIPES, recipe_named
+from alexnet.recipes import FAST, FAST_GPU, PAPER, RECIPES, recipe_named
+from alexnet.training.optimizer import rates_at
 
 
 def test_the_paper_is_as_printed():
@@ -42,13 +43,22 @@ def test_an_unknown_setting_is_answered_with_the_nearest():
         recipe_named("asrun")
 
 
+def test_the_recipe_of_a_gpu_scales_the_papers_rate_with_its_batch():
+    """Facts 3b: twice the batch at twice the rate; all else is that of `fast`."""
+    scale = FAST_GPU.batch_size / PAPER.batch_size
+    assert FAST_GPU.lr / PAPER.lr == scale == 2
+    assert FAST_GPU.with_(name="fast", batch_size=FAST.batch_size, lr=FAST.lr) == FAST
+    assert rates_at(FAST_GPU, FAST_GPU.warmup / 2).weights == pytest.approx(FAST_GPU.lr / 2)
+    assert rates_at(FAST_GPU, FAST_GPU.warmup).weights == FAST_GPU.lr
+
+
 @pytest.mark.parametrize("field", ["epochs", "batch_size"])
 def test_the_help_tells_the_defaults_that_the_recipes_have(field):
     written = re.search(rf"\n    {field}\n +(.*?)\n    \w", train.__doc__, re.DOTALL)[1]
     told = {
         name: float(number)
-        for names, number in re.findall(r"([\w, ]+): (\d+)", written)
-        for name in names.replace(" ", "").split(",")
+        for names, number in re.findall(r"([\w, \n-]+): (\d+)", written)
+        for name in re.sub(r"\s", "", names).split(",")
     }
     for name, recipe in RECIPES.items():
         assert told.get(name, told.get("asrun")) == getattr(recipe, field), name

@@ -1,4 +1,4 @@
-"""The fast form of a network on a processor: fewer passes over memory, and a dense conv1.
+"""The fast form of a network: fewer passes over memory, and on a processor a dense conv1.
 
 The layers are the network's own, so its weights, their names and its mode are too. It computes what
 the network does, within the rounding of sums; what layers between give out is not to be seen.
@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.kernels import triton_lrn
 from alexnet.kernels.native import STORED, why_not
 from alexnet.kernels.normalised_pool import Form, normalised_pool
 from alexnet.kernels.space_to_depth import dense_filters, space_to_depth
 from alexnet.layers import LocalResponseNorm
+from alexnet.spec import LRN
 
 
 class NormalisedPool(nn.Module):
@@ -24,7 +26,7 @@ class NormalisedPool(nn.Module):
     Parameters
     ----------
     layers : iterable of nn.Module
-        In this order, one of each at most, as `fusible` says.
+        In this order, one of each at most.
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
@@ -40,6 +42,7 @@ class NormalisedPool(nn.Module):
             stride=_side(pool.stride) if pool else 1,
             ceil=int(pool.ceil_mode) if pool else 0,
         )
+        self.norm, self.pool = norm, pool
         self.scale = norm.alpha_over_n / norm.size if norm else 0.0
         self.k = norm.k if norm else 1.0
 
@@ -48,7 +51,14 @@ class NormalisedPool(nn.Module):
         in_pairs = x.shape[1] // self.form.towers % 2 == 0
         if x.device.type == "cpu" and x.dtype in STORED and in_pairs:
             return normalised_pool(x, self.form, self.scale, self.k)
+        if self.norm and triton_lrn.available(x):  # never run on a GPU (docs/performance.md)
+            x = self._on_gpu(x, self.norm)
+            return self.pool(x) if self.pool else x
         return self.plain(x)
+
+    def _on_gpu(self, x: Tensor, norm: LRN) -> Tensor:
+        constants = (norm.size, norm.alpha_over_n, norm.beta, norm.k)
+        return triton_lrn.triton_lrn(x, *constants, self.form.towers, bool(self.form.rectify))
 
 
 class DenseConv(nn.Module):
@@ -87,7 +97,8 @@ def fused(network: nn.Sequential) -> nn.Sequential:
 
     Its parameters are the network's, under the same names.
     """
-    if why_not():
+    like = next(network.parameters(), None)
+    if (like is None or like.device.type == "cpu") and why_not():
         return network
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     waiting: dict[str, nn.Module] = {}

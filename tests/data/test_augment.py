@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import colour_shift, crops, draw, normaliser, views
+from alexnet import machine
+from alexnet.data.augment import _gathered, colour_shift, crops, draw, normaliser, seen, views
 from alexnet.errors import DataError
 from alexnet.spec import Pixels
 
@@ -31,6 +32,34 @@ def test_crops_are_windows_of_the_image_mirrored_or_not(images):
             window = window[:, ::-1]
         assert np.array_equal(out[n].permute(1, 2, 0).numpy(), window.astype(np.float32))
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_all_crops_in_one_expression_are_the_windows(images):
+    draws = draw(6, 64, SIZE, torch.Generator().manual_seed(0))
+    assert torch.equal(_gathered(images, draws, SIZE).float(), crops(images, draws, SIZE))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "pixels", [Pixels(), Pixels(scale=1 / 255, mean=(0.5, 0.4, 0.3), stdev=(0.2, 0.3, 0.25))]
+)
+def test_compiled_to_one_pass_it_is_the_same_bit_for_bit(prepared, images, pixels, kind):
+    """Also the last type: a float32 rounded here is the one that the first layer would round."""
+    if not machine.can_compile(torch.device("cpu"))[0]:
+        pytest.skip("torch.compile does not work here")
+    normalise = normaliser(pixels, prepared.statistics, SIZE)
+    compiled = torch.compile(seen, dynamic=False)
+    for seed in range(2):
+        draws = draw(6, 64, SIZE, torch.Generator().manual_seed(seed))
+        shift = colour_shift(draws.noise, prepared.statistics, 0.1)
+        plain = (normalise(crops(images, draws, SIZE) + shift) / 1.1).to(kind)
+        found = compiled(images, draws, shift, normalise, 1.1, SIZE, kind)
+        assert torch.equal(found, plain)
+        assert torch.equal(seen(images, draws, shift, normalise, 1.1, SIZE, kind), plain)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        bare = compiled(images, draws, None, normalise, 1.1, SIZE, kind)
+        assert torch.equal(bare, normalise(crops(images, draws, SIZE)).to(kind))
+    assert seen(images[:0], draws, None, normalise, 1.0, SIZE, kind).shape == (0, 3, SIZE, SIZE)
 
 
 def test_every_place_is_drawn_and_none_outside():

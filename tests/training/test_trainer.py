@@ -12,7 +12,7 @@ from alexnet.recipes import PAPER
 from alexnet.spec import Dropout
 from alexnet.training.memory import MicroBatch
 from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Replica, Share, train
+from alexnet.training.trainer import Replica, Share, rehearse, train
 from alexnet.variants import CIFAR_QUICK
 
 SPEC = replace(CIFAR_QUICK, dropout=Dropout(rate=0.5)).with_layers("conv1", std=0.01)
@@ -127,6 +127,39 @@ def test_another_error_is_not_taken_for_want_of_memory():
 
     with pytest.raises(RuntimeError, match="something else"):
         trained(network, broken, MicroBatch())
+
+
+def test_the_totals_are_added_between_the_last_forward_and_its_backward_pass():
+    """So that the host can have them while a GPU is at the gradients."""
+    network, order = build(SPEC), []
+    network.fc10.weight.register_hook(lambda grad: order.append("backward"))
+
+    def forward(pixels):
+        order.append("forward")
+        return network(pixels)
+
+    def added(totals):
+        order.append("added")
+        return totals
+
+    steps = train(
+        Replica(network, forward, added=added), make_optimizer(network, RECIPE), batches(), RECIPE,
+        lambda step: rates_at(RECIPE, 0.0), done=0, total=2, kind=torch.float32,
+        micro=MicroBatch(4),
+    )  # fmt: skip
+    list(steps)
+    assert order == ["forward", "backward", "forward", "added", "backward"] * 2
+
+
+def test_a_rehearsal_says_no_word_to_other_processes_and_leaves_no_gradient():
+    network = build(SPEC)
+
+    def added(totals):
+        raise AssertionError("the others are not listening")
+
+    replica = Replica(network, network, added=added)
+    rehearse(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_no_batch_is_drawn_for_a_step_that_is_not_taken():

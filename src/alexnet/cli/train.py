@@ -64,7 +64,7 @@ def train(
     network
         single (default), paper, as_run, caffe, caffenet, torchvision, cifar_quick, cifar_local.
     recipe
-        fast (default), paper, as_run, caffe or cifar.
+        fast (default), fast-gpu, paper, as_run, caffe or cifar.
     out
         The run's folder; by default `runs/` and the name of the data.
     from_
@@ -73,12 +73,12 @@ def train(
     freeze
         Layers whose weights stay as they are: conv1-conv5, or conv1,conv2; none (default).
     epochs
-        Passes over the training images. fast: 32; paper, as_run, caffe: 90; cifar: 20.
+        Passes over the training images. fast, fast-gpu: 32; paper, as_run, caffe: 90; cifar: 20.
     batch_size
-        Images a step, over all processes. fast: 64; paper, as_run, cifar: 128; caffe: 256. With
-        auto it is the recipe's, taken in the largest pieces that fit into memory.
+        Images a step, over all processes. fast: 64; paper, as_run, cifar: 128; fast-gpu,
+        caffe: 256. With auto it is the recipe's, taken in the largest pieces that fit into memory.
     lr
-        Learning rate, the highest of the schedule. cifar: 0.003; every other recipe: 0.01.
+        Learning rate, the highest of the schedule. cifar: 0.003; fast-gpu: 0.02; others: 0.01.
     seed
         Of the weights, the order, the crops and the dropout. Every recipe: 0.
     precision

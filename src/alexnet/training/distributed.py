@@ -58,10 +58,10 @@ class Ranks:
         return numbers
 
     def most(self, number: int) -> int:
-        """Return the largest of the processes' numbers."""
+        """Return the largest of the processes' numbers; no GPU is asked, or waited for."""
         if self.ranks == 1:
             return number
-        numbers = torch.tensor([number], device=self.device)
+        numbers = torch.tensor([number])
         dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return int(numbers)
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.augment import Draws, colour_shift, crops, draw
-from alexnet.data.loader import training_batches
+from alexnet import machine
+from alexnet.data.augment import Draws, colour_shift, draw, seen
+from alexnet.data.loader import Batch, training_batches
 from alexnet.data.order import Order
 from alexnet.training.trainee import Trainee
 from alexnet.training.trainer import NOTHING, Share, step_seed
@@ -24,9 +25,14 @@ def shares(
     has one that counts for nothing, and so have all but the largest where they must be even.
     """
     spec, recipe, layout = trainee.run.config.spec, trainee.run.config.recipe, trainee.layout
+    device = trainee.device
+    fuses = recipe.compile and recipe.crop_area is None  # zoomed crops are slower compiled
+    look = machine.compile_or_not(seen, device)[0] if fuses else seen
+    beside = torch.cuda.Stream(device) if device.type == "cuda" else None
     batches = training_batches(trainee.data.splits["train"], order, done, layout.part)
     for step, batch in enumerate(waits.timed(batches), start=done + 1):
         damage.count(batch)
+        images, labels = copied(batch, device, beside)
         whole = len(order.numbers(step - 1))
         first, stop = layout.part.range(whole)
         draws = draw(
@@ -38,28 +44,40 @@ def shares(
             centred=recipe.crop == "centre",
             crop_area=recipe.crop_area,
         ).of(first, stop)
-        images = batch.images.to(trainee.device, non_blocking=True)
-        noisy = recipe.colour_noise > 0 and step <= recipe.colour_noise_until * order.steps(
-            recipe.epochs
-        )
-        pixels = _seen(trainee, images, draws, noisy=noisy)
-        labels = batch.labels.to(trainee.device, non_blocking=True)
+        noisy = step <= recipe.colour_noise_until * order.steps(recipe.epochs)
+        shift = _shift(trainee, draws) if noisy and recipe.colour_noise else None
+        pixels = look(
+            images, draws.to(device), shift, trainee.normalise, recipe.colour_noise_divisor,
+            spec.image, trainee.kind,
+        )  # fmt: skip
         room = -(-whole // layout.part.ranks) if layout.even else max(1, stop - first)
         yield Share(*filled(pixels, labels, room), first, whole)
 
 
-def _seen(trainee: Trainee, images: Tensor, draws: Draws, *, noisy: bool) -> Tensor:
-    """Cut, mirror, colour and normalise: uint8 images to the network's pixels."""
-    recipe, size = trainee.run.config.recipe, trainee.run.config.spec.image
-    if not len(images):
-        return images.new_empty(0, 3, size, size, dtype=torch.float32)
-    pixels = crops(images, draws, size)
-    if noisy:
-        statistics = trainee.data.statistics
-        shift = colour_shift(draws.noise, statistics, recipe.colour_noise, recipe.colour_axes)
-        pixels = pixels + shift.to(trainee.device)
-    pixels = trainee.normalise(pixels)
-    return pixels / recipe.colour_noise_divisor if noisy else pixels
+def copied(
+    batch: Batch, device: torch.device, beside: torch.cuda.Stream | None
+) -> tuple[Tensor, Tensor]:
+    """Copy a batch's images and labels to the device; to a GPU beside what it is computing.
+
+    The loop asks for a batch while the GPU is at the last one's gradients; on a stream of its own
+    the copy does not queue behind them. Never run on a GPU.
+    """
+    if beside is None:
+        return batch.images.to(device), batch.labels.to(device)
+    with torch.cuda.stream(beside):
+        images = batch.images.to(device, non_blocking=True)  # the loader's memory is pinned
+        labels = batch.labels.to(device, non_blocking=True)
+    now = torch.cuda.current_stream(device)
+    now.wait_stream(beside)
+    for one in (images, labels):
+        one.record_stream(now)  # else the next copy could take its memory while it is read
+    return images, labels
+
+
+def _shift(trainee: Trainee, draws: Draws) -> Tensor:
+    recipe, statistics = trainee.run.config.recipe, trainee.data.statistics
+    shift = colour_shift(draws.noise, statistics, recipe.colour_noise, recipe.colour_axes)
+    return machine.sent(shift, trainee.device)
 
 
 def filled(pixels: Tensor, labels: Tensor, room: int) -> tuple[Tensor, Tensor]:

@@ -151,6 +151,8 @@ def restored(
         carried = layout.divided.local(start.velocity)
         set_velocity(optimizer, layout.replica.network, carried)
         set_group_rates(optimizer, start.state["rates"])
+    normalise = normaliser(spec.pixels, data.statistics, spec.image, ranks.device)
+    mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
     trainee = Trainee(
         run,
         data,
@@ -158,7 +160,7 @@ def restored(
         network,
         layout,
         optimizer,
-        normaliser(spec.pixels, data.statistics, spec.image, ranks.device),
+        replace(normalise, mean=mean),
         ranks.device,
         machine.chosen_type(recipe.precision, ranks.device),
         History.of(start.state),

@@ -3,7 +3,8 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,31 @@ class Step:
     images: int  # in that batch
     lr: float  # of the weights
     refused: str = ""  # why the update was not made, if it was not
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a batch's forward pass found, on its way from the device to the host."""
+
+    totals: Tensor  # (2,) float64: the batch's loss, and how many of its images were right
+    arrived: torch.cuda.Event | None  # None where device and host are one
+
+    @classmethod
+    def sent(cls, totals: Tensor) -> Self:
+        """Start the way; what is queued on the device after it is not waited for."""
+        if not totals.is_cuda:
+            return cls(totals, None)
+        copy = totals.to("cpu", non_blocking=True)  # into pinned memory
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(totals.device))
+        return cls(copy, arrived)
+
+    def read(self) -> tuple[float, int]:
+        """Return the loss and the number of images, once they are there."""
+        if self.arrived:
+            self.arrived.synchronize()
+        loss, correct = self.totals.tolist()
+        return loss, int(correct)
 
 
 def _alone(totals: Tensor) -> Tensor:
@@ -97,18 +123,18 @@ def train(
     numbers = range(done + 1, total + 1)  # first in the zip, so that no batch is drawn and lost
     for number, share in zip(numbers, shares, strict=False):
         now, seed = rates(number), step_seed(recipe.seed, number)
-        found = replica.added(within_memory(replica, share, micro, recipe, seed, kind))
-        loss, correct = found.tolist()
+        found = within_memory(replica, share, micro, recipe, seed, kind)
+        loss, correct = found.read()  # while the device is at the gradients
         if refused := judge(loss):
             optimizer.zero_grad(set_to_none=True)
         else:
             update(optimizer, now, recipe)
-        yield Step(number, loss, int(correct), share.batch, now.weights, refused)
+        yield Step(number, loss, correct, share.batch, now.weights, refused)
 
 
 def within_memory(
     replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, seed: int, kind: torch.dtype
-) -> Tensor:
+) -> Found:
     """`accumulate`, in smaller pieces after each that did not fit."""
     images = len(share.labels)
     while True:
@@ -124,25 +150,25 @@ def rehearse(
     replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, kind: torch.dtype
 ) -> None:
     """Find out how many images fit without a word to other processes; no gradient stays."""
+    alone = replace(replica, added=_alone)
     with replica.apart():
-        within_memory(replica, share, micro, recipe, 0, kind)
+        within_memory(alone, share, micro, recipe, 0, kind)
     replica.network.zero_grad(set_to_none=True)
 
 
 def accumulate(
     replica: Replica, share: Share, size: int, recipe: Recipe, seed: int, kind: torch.dtype
-) -> Tensor:
+) -> Found:
     """Add a share's gradients to the network's, `size` images at a time.
 
     The loss is a sum over images, divided by those of the whole batch: however a batch is divided
     among processes and pieces, the sum of the gradients is the gradient of its mean loss.
 
-    Returns
-    -------
-    Tensor
-        ``(2,)`` float64: this share's part of the batch's loss, and how many it got right.
+    What the forward passes found is added over the processes and sent to the host before the last
+    backward pass is queued: the host judges it and queues the update while a GPU is still at the
+    gradients.
     """
-    found = torch.zeros(2, dtype=torch.float64, device=share.pixels.device)
+    totals = torch.zeros(2, dtype=torch.float64, device=share.pixels.device)
     images = len(share.labels)
     for start in range(0, images, size):
         pixels, labels = share.pixels[start : start + size], share.labels[start : start + size]
@@ -161,9 +187,12 @@ def accumulate(
                 label_smoothing=recipe.label_smoothing,
             )
             loss = loss / share.batch
+            with torch.no_grad():
+                correct = (logits.argmax(1) == labels).sum()
+                totals += torch.stack([loss.double(), correct.double()])
+            if not more_to_come:
+                found = Found.sent(replica.added(totals))
             (loss * replica.averaged_over).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            found += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
     return found
 
 
