@@ -6,7 +6,7 @@ scale, fixed by the smallest and the largest value that calibration images put t
 between two such layers (normalisation, pooling) is computed in bfloat16 or float32 as before.
 
 The products are PyTorch's own oneDNN operators, the ones that its compiler lowers quantised models
-to. Called one by one they were faster here than through the compiler (`docs/performance.md`).
+to; called one by one they were faster than through it (`benchmarks/results/2026-11-26_int8`).
 """
 
 import inspect
