@@ -1,4 +1,4 @@
-"""A trained network in int8 on the processor: fewer bytes to read, twice the products a second.
+"""A trained network in int8 on the processor: fewer bytes to read, more products a second.
 
 Convolutions and fully-connected layers multiply 8-bit whole numbers and add them up in 32 bits.
 Weights have one scale an output channel and lie evenly around zero; what a layer reads has one
