@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.data.augment import Normaliser, views
 from alexnet.data.loader import Batch
@@ -80,7 +80,7 @@ def summary(result: Evaluation) -> dict[str, object]:
 
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     images: Tensor,
     normalise: Normaliser,
     *,
@@ -92,8 +92,8 @@ def probabilities(
 
     Parameters
     ----------
-    network : nn.Module
-        In evaluation mode; pixels to logits.
+    network : callable
+        Pixels to logits; a module in evaluation mode.
     images : Tensor
         ``(N, H, W, 3)`` uint8 RGB, on the network's device.
     normalise : Normaliser

@@ -44,6 +44,20 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     )
 
 
+def has_int8() -> bool:
+    """Whether the processor multiplies int8 in hardware, sums in 32 bits: AVX-512 VNNI or AMX.
+
+    Without, pairs of products are added up in 16 bits, which overflow.
+    """
+    return bool(
+        torch.backends.mkldnn.is_available()
+        and (
+            torch.cpu._is_vnni_supported()  # type: ignore[no-untyped-call]
+            or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+        )
+    )
+
+
 def chosen_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
     """Return the type of the matrix products; weights and sums are float32 in either case."""
     if precision == "auto":

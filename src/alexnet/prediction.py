@@ -1,18 +1,21 @@
 """A trained run and an image -> ranked classes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from alexnet import machine
-from alexnet.data.augment import Normaliser, normaliser
+from alexnet.data.augment import Normaliser, normaliser, views
 from alexnet.data.decode import open_image, square
-from alexnet.data.loader import Batch, evaluation_batches
+from alexnet.data.loader import Batch, evaluation_batches, spread
 from alexnet.data.shards import PreparedData
 from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
@@ -20,10 +23,12 @@ from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.fused import fused
 from alexnet.network import AlexNet, build
+from alexnet.quantization import int8_forward
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
 
+CALIBRATION = 256  # training images that fix the scales of int8
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
@@ -47,6 +52,7 @@ class Model:
     step: int  # of the checkpoint
     device: torch.device
     kind: torch.dtype
+    forward: Callable[[Tensor], Tensor] | None = None  # pixels to logits, in place of `network`
 
     @property
     def spec(self) -> Spec:
@@ -89,10 +95,10 @@ class Model:
         """
         return np.array(square(_opened(image), self.prepared))
 
-    def probabilities(self, images: torch.Tensor, views: int = 1) -> torch.Tensor:
+    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
         """Map ``(N, prepared, prepared, 3)`` uint8 RGB to ``(N, classes)`` probabilities."""
         return probabilities(
-            self.network,
+            self.forward or self.network,
             images.to(self.device),
             self.normalise,
             size=self.spec.image,
@@ -117,7 +123,7 @@ class Model:
         return evaluate(
             partial(
                 probabilities,
-                fused(self.network),
+                self.forward or fused(self.network),
                 normalise=self.normalise,
                 size=self.spec.image,
                 count=views,
@@ -153,7 +159,12 @@ class Model:
         return self.classes.index(name)
 
 
-def load(run: str | Path, *, device: torch.device | None = None) -> Model:
+def load(
+    run: str | Path,
+    *,
+    device: torch.device | None = None,
+    precision: Literal["auto", "fp32", "bf16"] | None = None,
+) -> Model:
     """Load a trained run.
 
     Parameters
@@ -162,6 +173,8 @@ def load(run: str | Path, *, device: torch.device | None = None) -> Model:
         The folder that ``alexnet train --out`` made.
     device : torch.device, optional
         Where the network is to run; by default the GPU where there is one.
+    precision : {"auto", "fp32", "bf16"}, optional
+        Of the matrix products; by default the recipe's. For int8 see `quantized`.
 
     Raises
     ------
@@ -169,8 +182,10 @@ def load(run: str | Path, *, device: torch.device | None = None) -> Model:
         When the folder is no run, or has no checkpoint that can be loaded.
     """
     opened = Run.open(run)
-    checkpoint = opened.weights()
-    return assembled(opened.config, checkpoint, opened.statistics(), device=device)
+    model = assembled(opened.config, opened.weights(), opened.statistics(), device=device)
+    if precision is None:
+        return model
+    return replace(model, kind=machine.chosen_type(precision, model.device))
 
 
 def assembled(
@@ -193,6 +208,41 @@ def assembled(
         device,
         machine.chosen_type(config.recipe.precision, device),
     )
+
+
+def quantized(model: Model, images: Tensor | PreparedData, *, compiled: bool = False) -> Model:
+    """Return a model that predicts in int8 on the processor; its `network` stays as it is.
+
+    Parameters
+    ----------
+    model : Model
+        On the processor.
+    images : Tensor or PreparedData
+        What the scales of the activations are taken from: ``(N, prepared, prepared, 3)`` uint8
+        RGB, a few hundred images of the training data, or a data set with training images, of
+        which 256 are taken.
+    compiled : bool
+        Whether what stands between the layers is compiled, which takes a while and pays for
+        thousands of images.
+
+    Raises
+    ------
+    ConfigError
+        When the model is on a GPU, or the processor has no int8 products.
+    DataError
+        When there is no training image, or the data was prepared at another size.
+    """
+    if isinstance(images, PreparedData):
+        model.check_size(images)
+        if "train" not in images.splits:
+            raise DataError(
+                "The data has no training images to calibrate int8 with.",
+                "Name the data that the run was trained on.",
+            )
+        images = spread(images.splits["train"], CALIBRATION)
+    centre = next(views(images.to(model.device), model.spec.image, 1))
+    forward = int8_forward(model.network, model.normalise(centre), compiled=compiled)
+    return replace(model, forward=forward, kind=torch.float32)
 
 
 def _opened(image: Picture) -> Image.Image:

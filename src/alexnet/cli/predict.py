@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from alexnet.cli.precision import Precision, data_for, model_at
 from alexnet.errors import ConfigError, DataError, ImageError
 
 
@@ -14,6 +15,8 @@ def predict(
     *images: str,
     top: int = 5,
     views: Literal[1, 10] = 10,
+    precision: Precision | None = None,
+    data: str | None = None,
     threads: int | None = None,
     json: bool = False,
 ) -> int:
@@ -32,6 +35,11 @@ def predict(
         How many classes to show for each.
     views
         10, as the paper tested, or 1, the centre alone.
+    precision
+        Of the matrix products: fp32, bf16 where it is fast, or int8 on the processor; by default
+        as the run was trained.
+    data
+        For int8: whose training images fix the scales; by default the run's own data.
     threads
         Processor threads; by default all.
     json
@@ -46,11 +54,13 @@ def predict(
     from dataclasses import asdict
 
     from alexnet import machine
-    from alexnet.prediction import load
+    from alexnet.prediction import quantized
 
     machine.keep_freed_memory()
     machine.use_threads(threads)
-    model = load(run)
+    model = model_at(run, precision)
+    if precision == "int8":
+        model = quantized(model, data_for(run, model, data))
     results: list[dict[str, object]] = []
     refused = 0
     for file in files:

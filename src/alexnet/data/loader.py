@@ -92,6 +92,15 @@ def evaluation_batches(
     return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
 
 
+def spread(split: Images, count: int) -> Tensor:
+    """Return up to `count` images, evenly spread over a split: ``(N, size, size, 3)`` uint8.
+
+    A damaged one is replaced by the next whole one.
+    """
+    numbers = np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)
+    return next(_loaded(split, [numbers], replace=True)).images
+
+
 def _loaded(
     split: Images, batches: Iterable[NDArray[np.integer]], *, replace: bool
 ) -> Iterator[Batch]:

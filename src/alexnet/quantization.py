@@ -1,0 +1,317 @@
+"""A trained network in int8 on the processor: fewer bytes to read, more products a second.
+
+Convolutions and fully-connected layers multiply 8-bit whole numbers and add them up in 32 bits.
+Weights have one scale an output channel and lie evenly around zero; what a layer reads has one
+scale, fixed by the smallest and the largest value that calibration images put there. What stands
+between two such layers (normalisation, pooling) is computed in bfloat16 or float32 as before.
+
+The products are PyTorch's own oneDNN operators, the ones that its compiler lowers quantised models
+to; called one by one they were faster than through it (`benchmarks/results/2026-11-26_int8`).
+"""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from alexnet import machine
+from alexnet.errors import ConfigError, DataError
+from alexnet.fused import fused
+from alexnet.layers import Dropout
+from alexnet.network import AlexNet
+
+LEVELS = 255  # steps of an 8-bit activation, from its lowest value to its highest
+WEIGHT_LEVELS = 127  # steps of a weight on either side of zero; -128 is left out
+PIECE = 32  # calibration images that are run at once
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a layer reads, 0 among them, and how 0 to 255 stands for them."""
+
+    low: float  # at most 0
+    high: float  # at least 0
+
+    @property
+    def scale(self) -> float:
+        """What one step is worth."""
+        return (self.high - self.low) / LEVELS or 1.0  # nothing but zeros: any scale is right
+
+    @property
+    def zero(self) -> int:
+        """The whole number that stands for 0 exactly, 0 to 255: what padding is made of."""
+        return round(-self.low / self.scale)
+
+    def widened(self, values: Tensor) -> Self:
+        """Return the range with some values put in."""
+        low, high = (float(end) for end in values.aminmax())
+        return type(self)(min(self.low, low), max(self.high, high))
+
+
+def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round weights to int8, with one scale an output channel.
+
+    Parameters
+    ----------
+    weight : Tensor
+        ``(M, ...)`` float, one row an output channel.
+
+    Returns
+    -------
+    values : Tensor
+        int8 of the same shape, -127 to 127.
+    scales : Tensor
+        ``(M,)`` float32: ``values * scales`` is the weight, to half a step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> quantised_weight(torch.tensor([[0.5, -1.27], [0.0, 254.0]]))
+    (tensor([[  50, -127],
+            [   0,  127]], dtype=torch.int8), tensor([0.0100, 2.0000]))
+    """
+    rows = weight.detach().float().flatten(1)
+    largest = rows.abs().amax(1)
+    scales = torch.where(largest > 0, largest, 1.0) / WEIGHT_LEVELS
+    values = (rows / scales[:, None]).round().to(torch.int8)
+    return values.reshape(weight.shape), scales
+
+
+class Quantise(nn.Module):
+    """Values to whole numbers: ``(N, ...)`` float to uint8, clipped to the range."""
+
+    def __init__(self, range: Range) -> None:
+        super().__init__()
+        self.range = range
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round to the nearest step."""
+        steps = x.float() * (1 / self.range.scale) + self.range.zero
+        return steps.round().clamp(0, LEVELS).to(torch.uint8)
+
+    def extra_repr(self) -> str:
+        """Show the range in `print(network)`."""
+        return str(self.range)
+
+
+class Int8Layer(nn.Module):
+    """A convolution or fully-connected layer over 8-bit numbers, and the ReLU after it.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+        Whose weights are rounded; it is left as it is.
+    reads : Range
+        Of its inputs, which come as uint8.
+    relu : bool
+        Whether a ReLU follows, which then costs nothing.
+    writes : Range or torch.dtype
+        Of its outputs: uint8 over that range, or a floating type.
+    """
+
+    def __init__(
+        self, layer: nn.Conv2d | nn.Linear, reads: Range, relu: bool, writes: Range | torch.dtype
+    ) -> None:
+        super().__init__()
+        values, scales = quantised_weight(layer.weight)
+        self.reads, self.relu, self.writes = reads, relu, writes
+        self.arguments: list[Any] = []  # of the operator, after the weights
+        if isinstance(layer, nn.Conv2d):
+            self.operator = torch.ops.onednn.qconv2d_pointwise
+            self.arguments += map(list, (layer.stride, layer.padding, layer.dilation))
+            self.arguments += [layer.groups]
+            packed = torch.ops.onednn.qconv_prepack(
+                values, scales, reads.scale, reads.zero, *self.arguments, None
+            )
+        else:
+            self.operator = torch.ops.onednn.qlinear_pointwise
+            packed = torch.ops.onednn.qlinear_prepack(values, None)
+        bias = None if layer.bias is None else layer.bias.detach().float()
+        self.weights = (packed, scales, torch.zeros_like(scales, dtype=torch.int32), bias)
+        if isinstance(writes, Range):
+            self.arguments += [writes.scale, writes.zero, torch.uint8]
+        else:
+            self.arguments += [1.0, 0, writes]
+        self.arguments += ["relu" if relu else "none", [], ""]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` or ``(N, units)`` uint8 to what the layer writes."""
+        reads = self.reads
+        return self.operator(x, reads.scale, reads.zero, *self.weights, *self.arguments)
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(network)`."""
+        return f"reads={self.reads}, relu={self.relu}, writes={self.writes}"
+
+
+class Int8Network(nn.Sequential):
+    """A network whose convolutions and fully-connected layers are `Int8Layer`.
+
+    ``(N, 3, image, image)`` float pixels to ``(N, classes)`` float32 logits, as the network it is
+    made of; that one is left as it is. It cannot be trained, and runs on the processor alone.
+
+    Members have the paper's names. What stands before a layer, and its rounding, is the member
+    ``to_conv2``; there is none where only a ReLU does, whose layer writes uint8 itself.
+
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode, on the processor.
+    ranges : mapping of str to Range
+        What every layer reads, by its name: `read_ranges`.
+    kind : torch.dtype
+        Of what is computed between the layers: bfloat16 or float32.
+    """
+
+    def __init__(self, network: AlexNet, ranges: Mapping[str, Range], kind: torch.dtype) -> None:
+        lead, blocks = _blocks(network)
+        modules: OrderedDict[str, nn.Module] = OrderedDict()
+        first, last = blocks[0], blocks[-1]
+        modules[f"to_{first.name}"] = nn.Sequential(*lead, Quantise(ranges[first.name]))
+        for block, following in pairwise(blocks):
+            reads, then = ranges[block.name], ranges[following.name]
+            through = _through(block.after, then)
+            wide = torch.float32 if _has_weights(block.after) else kind
+            modules[block.name] = Int8Layer(block.layer, reads, block.relu, through or wide)
+            if not through:
+                modules[f"to_{following.name}"] = nn.Sequential(
+                    *fused(nn.Sequential(*block.after)), Quantise(then)
+                )
+        modules[last.name] = Int8Layer(last.layer, ranges[last.name], last.relu, torch.float32)
+        if last.after:
+            modules["end"] = nn.Sequential(*last.after)
+        super().__init__(modules)
+        self.spec = network.spec
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A layer that is computed in int8, and what follows it up to the next one."""
+
+    name: str
+    layer: nn.Conv2d | nn.Linear
+    relu: bool  # whether a ReLU comes first of what follows
+    after: tuple[nn.Module, ...]  # the rest
+
+
+def _blocks(network: AlexNet) -> tuple[list[nn.Module], list[_Block]]:
+    """Return what stands before the first layer, and the layers."""
+    groups: list[list[tuple[str, nn.Module]]] = [[]]
+    for name, member in network.named_children():
+        if isinstance(member, nn.Conv2d | nn.Linear):
+            groups.append([])
+        groups[-1].append((name, member))
+    lead, *rest = groups
+    blocks = []
+    for (name, layer), *following in rest:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        after = [member for _, member in following]
+        relu = bool(after) and isinstance(after[0], nn.ReLU)
+        blocks.append(_Block(name, layer, relu, tuple(after[relu:])))
+    return [member for _, member in lead], blocks
+
+
+def _has_weights(members: Iterable[nn.Module]) -> bool:
+    """Whether some of them compute in float32 because their weights do: local layers."""
+    return any(True for member in members for _ in member.parameters())
+
+
+def _through(after: Iterable[nn.Module], reads: Range) -> Range | None:
+    """Return what a layer must write for the next one to read, or None if it cannot do so itself.
+
+    Only dropout, at test a constant factor, may stand between the two.
+    """
+    for member in after:
+        if not isinstance(member, Dropout):
+            return None
+        if member.form == "2012":
+            reads = Range(reads.low / (1 - member.rate), reads.high / (1 - member.rate))
+    return reads
+
+
+@torch.inference_mode()
+def read_ranges(network: AlexNet, pixels: Tensor) -> dict[str, Range]:
+    """Run calibration images in float32 and return the range of what each layer reads.
+
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode.
+    pixels : Tensor
+        ``(N, 3, image, image)`` float, normalised as the network expects.
+
+    Raises
+    ------
+    DataError
+        When there is no image.
+    """
+    if not len(pixels):
+        raise DataError("There is no image to calibrate int8 with.", "Give a few hundred.")
+    ranges: dict[str, Range] = {}
+    for x in pixels.split(PIECE):
+        for name, member in network.named_children():
+            if isinstance(member, nn.Conv2d | nn.Linear):
+                ranges[name] = ranges.get(name, Range(0.0, 0.0)).widened(x)
+            x = member(x)
+    return ranges
+
+
+def int8_forward(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> Int8Network:
+    """Return a trained network in int8, its scales fixed by calibration images.
+
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode, on the processor; it is left as it is.
+    pixels : Tensor
+        ``(N, 3, image, image)`` float, normalised as the network expects: a few hundred images
+        of the training data.
+    compiled : bool
+        Whether what stands between the layers is compiled, where a compiler works. It takes
+        seconds at the first batch of each size.
+
+    Returns
+    -------
+    Int8Network
+        Pixels to float32 logits; to be called without gradients.
+
+    Raises
+    ------
+    ConfigError
+        When the network is on a GPU, or the processor has no int8 products.
+    DataError
+        When there is no image.
+    """
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        raise ConfigError(
+            f"int8 runs on the processor, and the network is on {device}.",
+            "Load it with device=torch.device('cpu').",
+        )
+    if not machine.has_int8():
+        raise ConfigError(
+            "This processor has no int8 products (AVX-512 VNNI or AMX).", "Use bf16 or fp32."
+        )
+    kind = machine.chosen_type("auto", device)
+    quantised = Int8Network(network, read_ranges(network, pixels), kind).eval()
+    if compiled and machine.can_compile(device)[0]:
+        for name, member in quantised.named_children():
+            if not isinstance(member, Int8Layer):
+                setattr(quantised, name, _compiled(member))
+    return quantised
+
+
+def _compiled(member: nn.Module) -> Any:
+    """Compile once for every size of batch.
+
+    By default the compiler counts all that it made of `nn.Sequential` together, and gives up
+    after eight; newer versions can count each one apart.
+    """
+    apart = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    more: dict[str, Any] = {"isolate_recompiles": True} if apart else {}
+    return torch.compile(member, dynamic=True, **more)
