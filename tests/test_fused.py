@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.fused import DenseConv, NormalisedPool, fused
+from alexnet.fused import DenseConv, NormalisedPool, for_inference, fused
 from alexnet.kernels.native import why_not
 from alexnet.network import build
 from alexnet.variants import NETWORKS, network_named, with_lrn
@@ -116,3 +116,19 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "error: no such flag"
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_copy_for_inference_computes_what_autocast_does_and_does_not_follow_the_network(kind):
+    network = build(narrow("paper"), seed=1).eval()
+    fast = for_inference(network, kind)
+    x = torch.randn(2, 3, 227, 227) * 50
+    with torch.no_grad(), torch.autocast("cpu", kind, enabled=kind != torch.float32):
+        wanted = fused(network)(x).to(kind)
+        found = fast(x)
+        network.fc8.bias += 1
+        again = fast(x)
+    assert found.dtype == kind
+    assert {parameter.dtype for parameter in fast.parameters()} == {kind}
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2**-7 * float(wanted.abs().max()))
+    assert torch.equal(found, again)

@@ -21,7 +21,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import fused
+from alexnet.fused import for_inference
 from alexnet.network import AlexNet, build
 from alexnet.quantization import int8_forward
 from alexnet.spec import Spec
@@ -123,7 +123,7 @@ class Model:
         return evaluate(
             partial(
                 probabilities,
-                self.forward or fused(self.network),
+                self.forward or for_inference(self.network, self.kind),
                 normalise=self.normalise,
                 size=self.spec.image,
                 count=views,

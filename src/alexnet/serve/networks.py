@@ -1,5 +1,6 @@
 """The run's network with its switches thrown, as functions of prepared images."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,7 +121,7 @@ class Networks:
 
     def _probabilities(self, switches: Switches, views: int) -> Forward:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
-        plain = nn.Sequential(*(layer for _, layer in self._layers(switches)))
+        plain = fused(nn.Sequential(OrderedDict(self._layers(switches))))
         as_trained = switches.lrn and switches.dropout_scale
 
         @torch.inference_mode()
