@@ -1,6 +1,6 @@
 """What share of the bare step's rate the whole `train` command reaches on real photographs.
 
-    python benchmarks/train_command.py DATA [--network single] [--batch 64] [--steps 60] [--rounds 3]
+    python benchmarks/train_command.py DATA [--network N] [--batch 64] [--steps 60] [--rounds 3]
 
 Each round runs `alexnet train DATA` in a process of its own for so many steps, and right before and
 after it the step alone: the same network, update and type on the same random pixels every time, in

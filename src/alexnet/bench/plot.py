@@ -75,7 +75,7 @@ def bars(axes: "Axes", work: str, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.text(max(value, spread[1]), place, text, va="center", fontsize=8, color=INK)
     axes.set_yticks(places, [name for name, *_ in drawn], fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.16, y=0.02)
+    axes.margins(x=0.2, y=0.02)
     axes.set_xlim(left=0)
     lower = ", lower is better" if unit == "ms" else ""
     axes.set_title(f"{TITLES.get(work, work)} ({unit}{lower})", loc="left", fontsize=9.5)

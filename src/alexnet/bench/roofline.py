@@ -16,13 +16,14 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, _dynamo, nn
 
 from alexnet import machine
 from alexnet.bench.contender import Contender, Setting, Timed
 from alexnet.bench.limits import matmul_name
 from alexnet.bench.rounds import Heat
 from alexnet.bench.works import fast_forward
+from alexnet.layers import seed_dropout
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
@@ -30,6 +31,7 @@ from alexnet.training.optimizer import make_optimizer, rates_at, update
 
 Pass = Literal["inference", "training", "update"]
 WEIGHT = 4  # bytes: weights, gradients and velocity are float32 in a step
+MOST_COMPILED = 128  # parts in two passes each; more than any network here has
 UPDATE = "all weights"
 
 
@@ -100,7 +102,7 @@ def contenders(spec: Spec) -> tuple[Contender, ...]:
 def inference(part: Part, setting: Setting) -> Timed:
     """Return a part's forward pass without gradients."""
     module, x = module_of(part, setting)
-    forward = fast_forward(module.eval(), setting.device)
+    forward = by_itself(module.eval(), setting.device)
 
     def run() -> None:
         with torch.no_grad(), in_type(setting):
@@ -112,7 +114,7 @@ def inference(part: Part, setting: Setting) -> Timed:
 def training(part: Part, setting: Setting) -> Timed:
     """Return a part's forward and backward pass."""
     module, x = module_of(part, setting)
-    forward = fast_forward(module, setting.device)
+    forward = by_itself(module, setting.device)
     x.requires_grad_(not part.first)
     with in_type(setting):
         gradient = torch.ones_like(forward(x))
@@ -125,6 +127,16 @@ def training(part: Part, setting: Setting) -> Timed:
         module.zero_grad()
 
     return Timed(run, 1)
+
+
+def by_itself(module: nn.Sequential, device: torch.device) -> nn.Sequential:
+    """Return a part as a step runs it.
+
+    To PyTorch every part is the same function, `nn.Sequential`'s, compiled anew; after eight times
+    it would give up and run the others uncompiled.
+    """
+    _dynamo.config.recompile_limit = MOST_COMPILED
+    return fast_forward(module, device)
 
 
 def update_alone(setting: Setting) -> Timed:
@@ -150,6 +162,7 @@ def in_type(setting: Setting) -> torch.autocast:
 def module_of(part: Part, setting: Setting) -> tuple[nn.Sequential, Tensor]:
     """Return a part of a network by itself, and its input as the part before leaves it."""
     network = build(setting.spec)
+    seed_dropout(network, 0, torch.arange(setting.batch_size, device=setting.device))
     module = nn.Sequential(*(network.get_submodule(name) for name in part.modules))
     x = torch.randn(setting.batch_size, *part.inputs, device=setting.device)
     if x.dim() == 4:

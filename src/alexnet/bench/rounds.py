@@ -21,6 +21,8 @@ from alexnet.bench.contender import Contender, Setting, Timed
 from alexnet.errors import AlexNetError, MissingExtraError
 
 ENOUGH = 0.5  # seconds of calls that make a round; one call at least
+SETTLED = 0.1  # seconds after a round in which thread pools stop spinning: ONNX Runtime's takes up
+# to 0.03 a thread
 PATIENCE = 5.0  # seconds that a process is given to end by itself
 
 
@@ -98,7 +100,9 @@ def serve(pipe: Connection, contenders: Sequence[Contender], setting: Setting) -
         timed, ready = made(contenders, setting)
         pipe.send(ready)
         while pipe.recv():
-            pipe.send({name: round_seconds(x.call, setting.device) for name, x in timed.items()})
+            took = {name: round_seconds(x.call, setting.device) for name, x in timed.items()}
+            time.sleep(SETTLED)
+            pipe.send(took)
     except EOFError:
         return
     except AlexNetError as error:
