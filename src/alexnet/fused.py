@@ -48,8 +48,11 @@ class NormalisedPool(nn.Module):
         self.k = norm.k if norm else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to ``(N, C, H', W')``; the type is kept."""
-        in_pairs = x.shape[1] // self.form.towers % 2 == 0
+        """Map ``(N, C, H, W)`` to ``(N, C, H', W')``; the type is kept.
+
+        What fully-connected layers give, ``(N, units)``, is small and left to the plain layers.
+        """
+        in_pairs = x.dim() == 4 and x.shape[1] // self.form.towers % 2 == 0
         if x.device.type == "cpu" and x.dtype in STORED and in_pairs:
             return normalised_pool(x, self.form, self.scale, self.k)
         if self.norm and triton_lrn.available(x):  # never run on a GPU (docs/performance.md)
@@ -105,10 +108,8 @@ def fused(network: nn.Sequential) -> nn.Sequential:
     waiting: dict[str, nn.Module] = {}
 
     def settle() -> None:
-        if any(isinstance(layer, LocalResponseNorm | nn.MaxPool2d) for layer in waiting.values()):
+        if waiting:
             layers["_".join(waiting)] = NormalisedPool(waiting.values())
-        else:
-            layers.update(waiting)
         waiting.clear()
 
     for name, layer in network.named_children():

@@ -218,6 +218,10 @@ def no_checkpoint(trained, tmp_path):
         (("evaluate", "{trained}", "--threads", "0"), 1, "0 threads cannot"),
         (("bench", "--rounds", "0"), 1, "--rounds is 0"),
         (("bench", "trian"), 1, "Did you mean 'train'?"),
+        (("bench", "--plot", "bench.pdf"), 1, "Name a .png or .svg file"),
+        (("bench", "--plot", "nowhere/bench.png"), 1, "'nowhere/bench.png' cannot be written"),
+        (("bench", "roofline", "--plot", "bench.png"), 1, "roofline is a table"),
+        (("bench", "lrn", "--network", "torchvision"), 1, "has no LRN after conv1"),
         (("predct",), 2, "predict"),
     ],
 )

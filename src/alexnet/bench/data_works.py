@@ -3,7 +3,9 @@
 Everything runs with freed memory kept in the process, the peers too.
 """
 
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.bench.works import Setting, Work
+from alexnet.bench.contender import Contender, Setting, Timed, Work
 from alexnet.data.archives import folder_places, is_image
 from alexnet.data.decode import decode_jpeg, examined, square
 from alexnet.data.listing import Listing, read_file
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.options import Options
-from alexnet.data.shard_work import Task, make_shard
+from alexnet.data.shard_work import Task, make_shard, notes_file
 from alexnet.data.shards import Shard, Split
+from alexnet.data.statistics import PixelSums
 from alexnet.errors import DataError
 
 LOADED = 8192  # images of a round
@@ -54,26 +57,8 @@ def prepare_work(setting: Setting) -> Work:
     ``decode+resize`` is the same decoder and resampler alone: nothing encoded, summed or written.
     ``pillow`` is the usual script: open, convert, resize, crop, save.
     """
-    items = taken(photographs(setting), Options().shard_images)
-    scratch = setting.scratch
-
-    def ours() -> None:
-        make_shard(Task(scratch / "prepare-00000.arrow", items, Options(), ""))
-
-    def decode_and_resize() -> None:
-        for item in items:
-            np.asarray(square(examined(item.read()).image, 256))
-
-    def pillow() -> None:
-        for item in items:
-            with Image.open(Path(items.files[0], item.path)) as file:
-                image = _resized(file.convert("RGB"))
-            left, top = (image.width - 256) // 2, (image.height - 256) // 2
-            image = image.crop((left, top, left + 256, top + 256))
-            image.save(scratch / "pillow.jpg", quality=95)
-
-    timed = {"ours": ours, "decode+resize": decode_and_resize, "pillow": pillow}
-    return Work({}, timed, len(items), "images/s a core")
+    makers = {"ours": our_shard, "decode+resize": decoded_and_resized, "pillow": pillow}
+    return _work(setting, "images/s a core", makers)
 
 
 def loader_work(setting: Setting) -> Work:
@@ -82,34 +67,96 @@ def loader_work(setting: Setting) -> Work:
     ``libjpeg-turbo`` decodes the same bytes in one thread, times the cores. ``imagefolder`` is
     PyTorch's DataLoader over the original files, with as many worker processes.
     """
-    items = taken(photographs(setting), LOADED)
-    shard = setting.scratch / "loader-00000.arrow"
-    notes = make_shard(Task(shard, items, Options(), ""))
-    about = Shard(shard.name, notes["images"], notes["bytes"], notes["sha256"])
-    split = Split("loader", setting.scratch, (about,), 256, raw=False)
-    cores = os.cpu_count() or 1
-    encoded = [split[number].image for number in range(0, len(split), cores)]
-    files = [Path(items.files[0], item.path) for item in items[:OPENED]]
-    peer = DataLoader(
-        ImageFolderLike(files), setting.batch_size, num_workers=cores, persistent_workers=True
-    )
+    makers = {"ours": our_loader, "libjpeg-turbo": bare_decoder, "imagefolder": imagefolder}
+    return _work(setting, "images/s", makers)
 
-    # Each goes through all images once and leaves nothing at work for the next one to suffer from.
-    def ours() -> None:
+
+def _work(setting: Setting, unit: str, makers: Mapping[str, Callable[[Setting], Timed]]) -> Work:
+    contenders = (Contender(name, make, keeps_memory=True) for name, make in makers.items())
+    return Work(setting=setting, unit=unit, contenders=tuple(contenders))
+
+
+def our_shard(setting: Setting) -> Timed:
+    """Return one task of `alexnet prepare`."""
+    items = taken(photographs(setting), Options().shard_images)
+    task = Task(setting.scratch / "prepare-00000.arrow", items, Options(), "")
+    return Timed(lambda: make_shard(task), len(items))
+
+
+def decoded_and_resized(setting: Setting) -> Timed:
+    """Return our decoder and resampler alone."""
+    items = taken(photographs(setting), Options().shard_images)
+
+    def run() -> None:
+        for item in items:
+            np.asarray(square(examined(item.read()).image, 256))
+
+    return Timed(run, len(items))
+
+
+def pillow(setting: Setting) -> Timed:
+    """Return the usual script."""
+    items = taken(photographs(setting), Options().shard_images)
+
+    def run() -> None:
+        for item in items:
+            with Image.open(Path(items.files[0], item.path)) as file:
+                image = _resized(file.convert("RGB"))
+            left, top = (image.width - 256) // 2, (image.height - 256) // 2
+            image = image.crop((left, top, left + 256, top + 256))
+            image.save(setting.scratch / "pillow.jpg", quality=95)
+
+    return Timed(run, len(items))
+
+
+def our_loader(setting: Setting) -> Timed:
+    """Return our batches, once through all images."""
+    split = loaded(setting)
+
+    def run() -> None:
         for _ in evaluation_batches(split, setting.batch_size):
             pass
 
-    def bare() -> None:
+    return Timed(run, len(split))
+
+
+def bare_decoder(setting: Setting) -> Timed:
+    """Return the decoder alone, in one thread, as if every core had one like it."""
+    split, cores = loaded(setting), os.cpu_count() or 1
+    encoded = [split[number].image for number in range(0, len(split), cores)]
+
+    def run() -> None:
         for data in encoded:
             decode_jpeg(data)
 
-    def imagefolder() -> None:
-        for _ in peer:
+    return Timed(run, len(encoded) * cores)
+
+
+def imagefolder(setting: Setting) -> Timed:
+    """Return PyTorch's loader, once through at most `OPENED` images."""
+    items = taken(photographs(setting), OPENED)
+    files = [Path(items.files[0], item.path) for item in items]
+    cores = os.cpu_count() or 1
+    loader = DataLoader(
+        ImageFolderLike(files), setting.batch_size, num_workers=cores, persistent_workers=True
+    )
+
+    def run() -> None:
+        for _ in loader:
             pass
 
-    timed = {"ours": ours, "libjpeg-turbo": bare, "imagefolder": imagefolder}
-    amounts = {"libjpeg-turbo": len(encoded) * cores, "imagefolder": len(files)}
-    return Work({}, timed, len(split), "images/s", amounts)
+    return Timed(run, len(files))
+
+
+def loaded(setting: Setting) -> Split:
+    """Return the photographs prepared, `LOADED` of them; the first who asks prepares them."""
+    shard = setting.scratch / "loader-00000.arrow"
+    if notes_file(shard).exists():  # written last
+        notes = json.loads(PixelSums.load(notes_file(shard))[1])
+    else:
+        notes = make_shard(Task(shard, taken(photographs(setting), LOADED), Options(), ""))
+    about = Shard(shard.name, notes["images"], notes["bytes"], notes["sha256"])
+    return Split("loader", setting.scratch, (about,), 256, raw=False)
 
 
 def _resized(image: Image.Image) -> Image.Image:

@@ -1,186 +1,276 @@
-"""What is measured: a training step, an inference, the normalisation; ours and the peers'.
+"""What is measured of the network: a training step, an inference, the normalisation.
 
 Ours runs with freed memory kept in the process (`machine.keep_freed_memory`), as `alexnet train`
-does. The peers run before that is set, as their users have them, and once more after it, marked
+does. The eager peers run as their users have them, and once more with memory kept, marked
 ``-kept``, so that what the memory is worth can be told from what the network is worth.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import machine
-from alexnet.bench.peers import plain_lrn, plain_network
-from alexnet.errors import ConfigError
-from alexnet.fused import fused
+from alexnet.bench.contender import Contender, Setting, Timed, Work
+from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
+from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
+from alexnet.errors import ConfigError, TrainingError
+from alexnet.fused import for_inference, fused
 from alexnet.layers import LocalResponseNorm
-from alexnet.network import build
+from alexnet.network import AlexNet, build
+from alexnet.quantization import int8_forward
 from alexnet.recipes import FAST
-from alexnet.spec import Spec
-from alexnet.training.optimizer import make_optimizer, rates_at, update
+from alexnet.spec import LRN, Spec
+from alexnet.training.optimizer import make_optimizer, rates_at
+from alexnet.training.trainer import Replica, Share, train
 
-TRAINING_PASSES = 3  # forward, gradient of the inputs, gradient of the weights
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all works of a report share."""
-
-    spec: Spec
-    batch_size: int
-    device: torch.device
-    kind: torch.dtype  # ours: of the matrix products
-    scratch: Path  # a folder to write to
-    images: Path | None = None  # a folder of photographs
+ANOTHER_NETWORK = "another network: 64-192-384-256-256 maps, no LRN, 224 pixels"
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Functions to time; ``"ours"`` is this project."""
-
-    timed: dict[str, Callable[[], None]]  # as the C library treats memory by default
-    timed_with_memory_kept: dict[str, Callable[[], None]]
-    amount: float  # of `unit`-seconds in a call: images, or tensors
-    unit: str
-    amounts: Mapping[str, float] = field(default_factory=dict)  # where a peer's differs
+def fast_forward(network: nn.Sequential, device: torch.device) -> nn.Module:
+    """Return a network in its fast form, compiled, as training runs it."""
+    return machine.compile_or_not(fused(network), device)[0]
 
 
-def _images(setting: Setting) -> Tensor:
-    side = setting.spec.image
-    pixels = torch.randint(-128, 128, (setting.batch_size, 3, side, side), device=setting.device)
-    return pixels.float()
-
-
-def _matmul(setting: Setting, passes: int) -> tuple[Callable[[], None], float]:
-    """Return a large matrix product, and how many images have as many operations."""
-    a, b = (torch.randn(4096, 4096, device=setting.device).to(setting.kind) for _ in range(2))
-    operations = 2 * setting.spec.macs * passes
-    if passes == TRAINING_PASSES:  # the images need no gradient
-        operations -= 2 * next(x.macs for x in setting.spec.layers() if x.kind == "conv")
-
-    def product() -> None:
-        a @ b
-
-    return product, 2 * 4096**3 / operations
+def eager(
+    step: Callable[[Callable[[Spec], AlexNet], torch.dtype, Setting], Timed],
+) -> tuple[Contender, ...]:
+    """Return the eager peers of a step: float32 and autocast, each with memory kept too."""
+    float32 = partial(step, plain_network, torch.float32)
+    autocast = partial(step, plain_network, torch.bfloat16)
+    return (
+        Contender("eager-float32", float32),
+        Contender("eager-autocast", autocast),
+        Contender("eager-float32-kept", float32, keeps_memory=True),
+        Contender("eager-autocast-kept", autocast, keeps_memory=True),
+        Contender("eager-torchvision", partial(step, torchvision_network, torch.float32)),
+    )
 
 
 def train_work(setting: Setting) -> Work:
     """Return whole training steps: forward, backward, update."""
-    images, spec = _images(setting), setting.spec
-    labels = torch.randint(0, spec.classes, (setting.batch_size,), device=setting.device)
-
-    def peer(kind: torch.dtype, layout: torch.memory_format) -> Callable[[], None]:
-        network = plain_network(spec).to(setting.device)
-        optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
-        if layout == torch.channels_last:
-            network = machine.placed(network, setting.device)
-        pixels = images.contiguous(memory_format=layout)
-
-        def step() -> None:
-            with torch.autocast(setting.device.type, kind, enabled=kind != torch.float32):
-                loss = F.cross_entropy(network(pixels), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
-
-    product, share = _matmul(setting, TRAINING_PASSES)
-    eager = peer(torch.float32, torch.contiguous_format)
-    autocast = peer(torch.bfloat16, torch.channels_last)
+    first = next(layer for layer in setting.spec.layers() if layer.kind == "conv")
+    macs = 3 * setting.spec.macs - first.macs  # the images need no gradient
     return Work(
-        {"eager-float32": eager, "eager-autocast": autocast, "matmul-limit": product},
-        {
-            "ours": _our_step(setting, images, labels),
-            "eager-float32-kept": eager,
-            "eager-autocast-kept": autocast,
-        },
-        setting.batch_size,
-        "images/s",
-        {"matmul-limit": share},
+        setting=setting,
+        unit="images/s",
+        contenders=(Contender("ours", our_step, keeps_memory=True), *eager(eager_step)),
+        gflop=2 * macs / 1e9,
     )
-
-
-def _our_step(setting: Setting, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    network = machine.placed(build(setting.spec), setting.device)
-    forward, _ = machine.compile_or_not(fused(network), setting.device)
-    optimizer = make_optimizer(network, FAST)
-    pixels = images.contiguous(memory_format=torch.channels_last)
-    rates = rates_at(FAST.with_(lr=1e-3), 0.15)
-
-    def step() -> None:
-        enabled = setting.kind != torch.float32
-        with torch.autocast(setting.device.type, setting.kind, enabled=enabled):
-            logits = forward(pixels)
-        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        update(optimizer, rates, FAST)
-
-    return step
 
 
 def infer_work(setting: Setting) -> Work:
     """Return inference on a batch, pixels to logits."""
-    images = _images(setting)
-
-    def peer(kind: torch.dtype, layout: torch.memory_format) -> Callable[[], None]:
-        network = plain_network(setting.spec).to(setting.device).eval()
-        if layout == torch.channels_last:
-            network = machine.placed(network, setting.device)
-        return _inference(network, images.contiguous(memory_format=layout), kind)
-
-    network = machine.placed(build(setting.spec), setting.device).eval()
-    forward, _ = machine.compile_or_not(fused(network), setting.device)
-    pixels = images.contiguous(memory_format=torch.channels_last)
-    product, share = _matmul(setting, 1)
-    eager = peer(torch.float32, torch.contiguous_format)
-    autocast = peer(torch.bfloat16, torch.channels_last)
     return Work(
-        {"eager-float32": eager, "eager-autocast": autocast, "matmul-limit": product},
-        {
-            "ours": _inference(forward, pixels, setting.kind),
-            "eager-float32-kept": eager,
-            "eager-autocast-kept": autocast,
-        },
-        setting.batch_size,
-        "images/s",
-        {"matmul-limit": share},
+        setting=setting,
+        unit="images/s",
+        contenders=(
+            Contender("ours", our_inference, keeps_memory=True),
+            *eager(eager_inference),
+            *runtimes(setting),
+        ),
+        gflop=2 * setting.spec.macs / 1e9,
     )
 
 
-def _inference(
-    network: Callable[[Tensor], Tensor], pixels: Tensor, kind: torch.dtype
-) -> Callable[[], None]:
-    enabled = kind != torch.float32
+def infer_1_work(setting: Setting) -> Work:
+    """Return the time of one image by itself, pixels to logits."""
+    peers = [peer for peer in eager(eager_inference) if not peer.name.endswith("-kept")]
+    return Work(
+        setting=replace(setting, batch_size=1),
+        unit="ms",
+        contenders=(
+            Contender("ours", our_inference, keeps_memory=True),
+            *peers,
+            *runtimes(setting),
+        ),
+    )
 
-    def infer() -> None:
-        with torch.no_grad(), torch.autocast(pixels.device.type, kind, enabled=enabled):
-            network(pixels)
 
-    return infer
+def infer_int8_work(setting: Setting) -> Work:
+    """Return inference on a batch in int8, against that in bfloat16.
+
+    Raises
+    ------
+    ConfigError
+        When this processor has no int8 products.
+    """
+    if setting.device.type != "cpu" or not machine.has_int8():
+        raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
+    return Work(
+        setting=setting,
+        unit="images/s",
+        contenders=(
+            Contender("ours", our_int8, keeps_memory=True),
+            Contender("ours-bfloat16", our_inference, keeps_memory=True),
+        ),
+    )
 
 
 def lrn_work(setting: Setting) -> Work:
-    """Return the normalisation after conv1 alone, against PyTorch's and against a copy."""
-    conv1 = setting.spec.convs[0]
-    norm = conv1.norm
-    if norm is None:
+    """Return the normalisation after conv1 alone, against PyTorch's and against a copy.
+
+    Raises
+    ------
+    ConfigError
+        When the network has none.
+    """
+    if setting.spec.convs[0].norm is None:
         raise ConfigError(f"Network {setting.spec.name!r} has no LRN after conv1 to measure.")
+    return Work(
+        setting=setting,
+        unit="tensors/s",
+        contenders=(
+            Contender("ours", our_lrn, keeps_memory=True),
+            Contender("torch", torch_lrn),
+            Contender("copy", copied, keeps_memory=True),
+        ),
+    )
+
+
+def runtimes(setting: Setting) -> tuple[Contender, ...]:
+    """Return the peers that run the exported network, which they do on a processor."""
+    if setting.device.type != "cpu":
+        return ()
+    return (
+        Contender("onnxruntime-float32", onnxruntime_float32),
+        Contender("openvino-best", openvino_best),
+    )
+
+
+def our_step(setting: Setting) -> Timed:
+    """Return a step of `training.trainer`, on the same images every time."""
+    network = machine.placed(build(setting.spec), setting.device)
+    pixels = random_pixels(setting, setting.spec).to(setting.kind)  # as `data.augment` makes them
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    share = Share(pixels, random_labels(setting), 0, setting.batch_size)
+    rates = rates_at(FAST.with_(lr=1e-3), FAST.warmup)
+    steps = train(
+        Replica(network, fast_forward(network, setting.device)),
+        make_optimizer(network, FAST),
+        itertools.repeat(share),
+        FAST,
+        lambda number: rates,
+        done=0,
+        total=1 << 40,
+        kind=setting.kind,
+    )
+
+    def step() -> None:
+        if refused := next(steps).refused:
+            raise TrainingError(f"The loss {refused}, so the step was not whole.")
+
+    return Timed(step, setting.batch_size)
+
+
+def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
+    """Return the usual training step; in bfloat16 channels-last, under autocast."""
+    network = build(setting.spec).to(setting.device)
+    pixels, labels = random_pixels(setting, network.spec), random_labels(setting)
+    if kind != torch.float32:
+        network = machine.placed(network, setting.device)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        with torch.autocast(setting.device.type, kind, enabled=kind != torch.float32):
+            loss = F.cross_entropy(network(pixels), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Timed(step, setting.batch_size, noted(network))
+
+
+def our_inference(setting: Setting) -> Timed:
+    """Return the compiled network in the machine's type."""
+    network = machine.placed(build(setting.spec), setting.device).eval()
+    fast = fast_forward(for_inference(network, setting.kind), setting.device)
+    return inference(fast, random_pixels(setting, setting.spec), setting.kind)
+
+
+def our_int8(setting: Setting) -> Timed:
+    """Return the network in int8, calibrated on the same random pixels, compiled in between."""
+    network = build(setting.spec).eval()
+    pixels = random_pixels(setting, setting.spec)
+    return inference(int8_forward(network, pixels), pixels, torch.float32)
+
+
+def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
+    """Return the usual inference; in bfloat16 channels-last, under autocast."""
+    network = build(setting.spec).to(setting.device).eval()
+    if kind != torch.float32:
+        network = machine.placed(network, setting.device)
+    return inference(network, random_pixels(setting, network.spec), kind, noted(network))
+
+
+def inference(network: nn.Module, pixels: Tensor, kind: torch.dtype, note: str = "") -> Timed:
+    """Return a network on a batch; channels-last where its weights are."""
+    if next(network.parameters()).is_contiguous(memory_format=torch.channels_last):
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+
+    def infer() -> None:
+        with (
+            torch.no_grad(),
+            torch.autocast(pixels.device.type, kind, enabled=kind != torch.float32),
+        ):
+            network(pixels)
+
+    return Timed(infer, len(pixels), note)
+
+
+def noted(network: AlexNet) -> str:
+    """Return what the report says of a peer that is another network."""
+    return ANOTHER_NETWORK if network.spec.name == "torchvision" else ""
+
+
+def random_pixels(setting: Setting, spec: Spec) -> Tensor:
+    """Return ``(batch, channels, image, image)`` float32, -128 to 127."""
+    shape = (setting.batch_size, spec.channels, spec.image, spec.image)
+    return torch.randint(-128, 128, shape, device=setting.device).float()
+
+
+def random_labels(setting: Setting) -> Tensor:
+    """Return ``(batch,)`` int64."""
+    return torch.randint(0, setting.spec.classes, (setting.batch_size,), device=setting.device)
+
+
+def our_lrn(setting: Setting) -> Timed:
+    """Return our layer on what conv1 makes, in our type."""
+    x, norm = conv1_maps(setting)
+    module = fast_forward(nn.Sequential(LocalResponseNorm(norm)), setting.device)
+    return without_gradient(module, x.to(setting.kind))
+
+
+def torch_lrn(setting: Setting) -> Timed:
+    """Return PyTorch's layer, in the float32 that it needs on a processor."""
+    x, norm = conv1_maps(setting)
+    return without_gradient(plain_lrn(norm), x)
+
+
+def copied(setting: Setting) -> Timed:
+    """Return a copy of what our layer is given: the least that any layer can do."""
+    return without_gradient(torch.clone, conv1_maps(setting)[0].to(setting.kind))
+
+
+def conv1_maps(setting: Setting) -> tuple[Tensor, LRN]:
+    """Return ``(batch, maps, side, side)`` float32 channels-last, and conv1's normalisation."""
+    conv1 = setting.spec.convs[0]
+    assert conv1.norm is not None
     side = next(layer.size for layer in setting.spec.layers() if layer.name == conv1.name)
     x = torch.randn(setting.batch_size, conv1.maps, side, side, device=setting.device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    ours, _ = machine.compile_or_not(fused(nn.Sequential(LocalResponseNorm(norm))), setting.device)
-    peer, narrow = plain_lrn(norm), x.to(setting.kind)
+    return x.contiguous(memory_format=torch.channels_last), conv1.norm
 
-    def run(layer: Callable[[Tensor], Tensor], on: Tensor) -> Callable[[], None]:
-        def forward() -> None:
-            with torch.no_grad():
-                layer(on)
 
-        return forward
+def without_gradient(layer: Callable[[Tensor], Tensor], x: Tensor) -> Timed:
+    """Return a layer on a tensor."""
 
-    kept = {"ours": run(ours, narrow), "copy": run(torch.clone, narrow)}
-    return Work({"torch": run(peer, x)}, kept, 1, "tensors/s")
+    def forward() -> None:
+        with torch.no_grad():
+            layer(x)
+
+    return Timed(forward, 1)

@@ -1,12 +1,15 @@
 """``alexnet bench``."""
 
 import json as json_format
+import os
+import sys
 from pathlib import Path
 
 from alexnet.errors import ConfigError, did_you_mean
 
-WORKS = ("train", "infer", "lrn", "prepare", "loader")
+WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
 NEED_IMAGES = ("prepare", "loader")
+ASKED_FOR = ("infer-int8", "roofline")
 
 
 def bench(
@@ -16,6 +19,7 @@ def bench(
     rounds: int = 5,
     images: Path | None = None,
     threads: int | None = None,
+    plot: Path | None = None,
     json: bool = False,
 ) -> None:
     """Measure this machine's speed side by side with the usual ways to run the same network.
@@ -25,8 +29,9 @@ def bench(
     Parameters
     ----------
     works
-        train, infer, lrn, prepare, loader; by default all that can be run: prepare and loader
-        need --images.
+        train, infer, infer-1 (one image), infer-int8, lrn, prepare, loader, roofline (each layer
+        by itself); by default all but infer-int8 and roofline, and prepare and loader only with
+        --images.
     network
         The network to run.
     batch_size
@@ -37,6 +42,8 @@ def bench(
         A folder of photographs, JPEG files, for prepare and loader.
     threads
         Processor threads; by default all.
+    plot
+        Also draw the comparisons into this file, .png or .svg.
     json
         Print one JSON object and nothing else.
     """
@@ -47,16 +54,41 @@ def bench(
     for name, value in (("batch-size", batch_size), ("rounds", rounds)):
         if value < 1:
             raise ConfigError(f"--{name} is {value}.", "It must be at least 1.")
+    chosen = works or [
+        work for work in WORKS if work not in ASKED_FOR and (images or work not in NEED_IMAGES)
+    ]
+    if plot:
+        _check(plot, chosen)
 
     from alexnet.bench.report import as_text, measured
     from alexnet.variants import network_named
 
     report = measured(
-        works or [work for work in WORKS if images or work not in NEED_IMAGES],
+        chosen,
         network_named(network),
         batch_size=batch_size,
         rounds=rounds,
         threads=threads,
         images=images,
+        say=lambda text: print(text, file=sys.stderr),
     )
+    if plot:
+        from alexnet.bench.plot import draw
+
+        draw(report, plot)
     print(json_format.dumps(report) if json else as_text(report))
+
+
+def _check(plot: Path, works: "list[str] | tuple[str, ...]") -> None:
+    """See that a plot can be drawn before minutes are spent on what it shows."""
+    if plot.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--plot is {str(plot)!r}.", "Name a .png or .svg file.")
+    if plot.is_dir() or not plot.parent.is_dir() or not os.access(plot.parent, os.W_OK):
+        raise ConfigError(f"{str(plot)!r} cannot be written.", "Name a file in a folder of yours.")
+    if all(work in ASKED_FOR for work in works):
+        raise ConfigError("roofline is a table.", "Leave --plot out, or name other works too.")
+
+    from alexnet.figures.style import drawing
+
+    with drawing():
+        pass

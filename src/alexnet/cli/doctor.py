@@ -12,6 +12,7 @@ EXTRAS = {
     "plots": ("matplotlib", "alexnet figures"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
     "serve": ("fastapi", "alexnet serve"),
+    "bench": ("openvino", "OpenVINO beside alexnet bench"),
     "hub": ("huggingface_hub", "repositories of the Hugging Face hub"),
 }
 

@@ -1,0 +1,26 @@
+"""A network with every layer of AlexNet that is made in a blink, and a setting to run it in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from alexnet.bench.contender import Setting
+from alexnet.spec import Dense
+from alexnet.variants import SINGLE
+
+TINY = replace(
+    SINGLE,
+    image=67,
+    classes=10,
+    dense=(Dense(name="fc6", units=16), Dense(name="fc7", units=16)),
+)
+
+
+def setting(scratch: Path, **changes) -> Setting:
+    """Return two images a call, on the processor, in float32."""
+    plain = Setting(
+        spec=TINY, batch_size=2, device=torch.device("cpu"), kind=torch.float32, scratch=scratch,
+        threads=1,
+    )  # fmt: skip
+    return replace(plain, **changes)

@@ -1,0 +1,131 @@
+"""Every contender runs, the peers are who they say, and ratios point the right way."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alexnet.bench import works
+from alexnet.bench.contender import Work
+from alexnet.bench.limits import limits
+from alexnet.bench.peers import plain_network, torchvision_network
+from alexnet.bench.rounds import made
+from alexnet.bench.runtimes import exported, onnxruntime_float32, openvino_call, pixels
+from alexnet.network import build
+from alexnet.spec import Dropout
+from alexnet.variants import TORCHVISION
+from tests.bench.networks import TINY, setting
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    monkeypatch.setattr(works, "fast_forward", lambda module, device: module)
+
+
+def test_the_peer_is_the_same_network():
+    spec = replace(TINY, dropout=Dropout(form="inverted"))
+    ours, theirs = build(spec, seed=1).eval(), plain_network(TINY).eval()
+    theirs.load_state_dict(ours.state_dict())
+    kinds = {type(module) for module in theirs}
+    assert {torch.nn.LocalResponseNorm, torch.nn.Dropout} <= kinds
+    assert not any(kind.__module__ == "alexnet.layers" for kind in kinds)
+    x = torch.randn(2, 3, 67, 67, generator=torch.Generator().manual_seed(0)) * 60
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_torchvisions_form_is_its_layer_list():
+    network = torchvision_network(TINY)
+    kinds = " ".join(type(module).__name__ for module in network)
+    assert kinds == (
+        "Conv2d ReLU MaxPool2d Conv2d ReLU MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU "
+        "MaxPool2d Flatten Dropout Linear ReLU Dropout Linear ReLU Linear"
+    )
+    assert all(module.inplace for module in network if isinstance(module, torch.nn.ReLU))
+    assert sum(p.numel() for p in torchvision_network(TORCHVISION).parameters()) == 61_100_840
+
+
+@pytest.mark.parametrize(
+    ("work", "peers"),
+    [
+        (works.train_work, {"eager-float32", "eager-autocast", "eager-torchvision"}),
+        (works.infer_work, {"eager-float32", "onnxruntime-float32", "openvino-best"}),
+        (works.infer_1_work, {"eager-float32", "eager-autocast", "onnxruntime-float32"}),
+        (works.lrn_work, {"torch", "copy"}),
+    ],
+)
+def test_every_contender_of_the_network_runs(work, peers, tmp_path, uncompiled):
+    found = work(setting(tmp_path))
+    names = [contender.name for contender in found.contenders]
+    assert names[0] == "ours"
+    assert peers <= set(names)
+    timed, ready = made(
+        [one for one in found.contenders if one.name != "openvino-best"], found.setting
+    )
+    assert not ready.missing
+    for one in timed.values():
+        one.call()
+    images = {"infer-1": 1, "lrn": 1}.get(work.__name__.removesuffix("_work").replace("_", "-"), 2)
+    assert set(ready.amounts.values()) == {images}
+
+
+def test_a_training_step_has_three_products_a_layer_but_for_the_first(tmp_path):
+    macs = {layer.name: layer.macs for layer in TINY.layers()}
+    wanted = 2 * (3 * TINY.macs - macs["conv1"]) / 1e9
+    assert works.train_work(setting(tmp_path)).gflop == pytest.approx(wanted)
+
+
+def test_the_other_runtimes_run_the_very_network(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    at = setting(tmp_path)
+    given = pixels(at)
+    wanted = build(TINY).eval()(torch.from_numpy(given)).detach().numpy()
+    size = abs(wanted).max()
+    session = onnxruntime.InferenceSession(str(exported(at)))
+    assert abs(session.run(["logits"], {"pixels": given})[0] - wanted).max() < 1e-4 * size
+    model = openvino.Core().compile_model(
+        str(exported(at)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    assert abs(model(given)["logits"] - wanted).max() < 1e-4 * size
+    openvino_call(openvino.Core(), at, "BF16", "THROUGHPUT")()
+
+
+def test_a_peer_that_is_not_installed_is_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    timed, ready = made(works.runtimes(setting(tmp_path)), setting(tmp_path))
+    assert not timed
+    for peer, package in (("onnxruntime-float32", "onnxruntime"), ("openvino-best", "openvino")):
+        told = ready.missing[peer]
+        assert f"needs the package {package}, which is not installed" in told
+        assert "pip install 'alexnet[bench]'" in told
+        assert "\n" not in told
+
+
+def test_there_is_no_processor_runtime_beside_a_gpu(tmp_path):
+    assert works.runtimes(setting(tmp_path, device=torch.device("cuda"))) == ()
+
+
+def test_a_time_is_better_when_it_is_lower(tmp_path):
+    rate = Work(setting=setting(tmp_path), unit="images/s", contenders=())
+    delay = replace(rate, unit="ms")
+    assert rate.values([0.5], 64) == [128]
+    assert delay.values([0.5], 1) == [500]
+    assert rate.ahead(200, 100) == 2
+    assert delay.ahead(200, 100) == 0.5
+
+
+def test_the_limits_are_named_with_their_unit(tmp_path):
+    names = [one.name for one in limits(setting(tmp_path))]
+    assert names[:2] == ["matmul_float32_gflops", "matmul_bfloat16_gflops"]
+    assert "copy_gb_per_s" in names
+    assert "jpeg_256_images_per_s_a_core" not in names
+    with_images = limits(setting(tmp_path, images=tmp_path))
+    assert with_images[-1].name == "jpeg_256_images_per_s_a_core"
+
+
+def test_onnxruntime_answers_for_one_image(tmp_path):
+    pytest.importorskip("onnxruntime")
+    logits = onnxruntime_float32(setting(tmp_path, batch_size=1)).call()
+    assert logits[0].shape == (1, 10)
