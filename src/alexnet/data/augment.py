@@ -15,6 +15,8 @@ from torch import Tensor
 from alexnet import machine
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError
+from alexnet.kernels.native import why_not
+from alexnet.kernels.zoom import zoomed
 from alexnet.spec import Pixels
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
@@ -173,11 +175,12 @@ def _gathered(images: Tensor, draws: Draws, size: int) -> Tensor:
 
 
 def _zoomed(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    boxes = boxes.to(images.device)
-    sign = torch.where(mirrored.to(images.device), -1.0, 1.0)
+    boxes = boxes.to(images.device, copy=True)
+    boxes[:, 2] *= torch.where(mirrored.to(images.device), -1.0, 1.0)
+    if images.device.type == "cpu" and not why_not():
+        return zoomed(images, boxes, size)
     grid = torch.zeros(len(images), 2, 3, device=images.device)
-    grid[:, 0, 0], grid[:, 1, 1] = boxes[:, 2] * sign, boxes[:, 3]
-    grid[:, :, 2] = boxes[:, :2]
+    grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
     shape = [len(images), 3, size, size]
     return F.grid_sample(
         images.permute(0, 3, 1, 2).float(),
