@@ -210,7 +210,8 @@ def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting
 
 def inference(network: nn.Module, pixels: Tensor, kind: torch.dtype, note: str = "") -> Timed:
     """Return a network on a batch; channels-last where its weights are."""
-    if next(network.parameters()).is_contiguous(memory_format=torch.channels_last):
+    like = next(network.parameters(), None)  # int8 has none that PyTorch could train
+    if like is None or like.is_contiguous(memory_format=torch.channels_last):
         pixels = pixels.contiguous(memory_format=torch.channels_last)
 
     def infer() -> None:
