@@ -120,15 +120,9 @@ class Model:
             Batch(batch.images, labels[batch.labels], batch.numbers)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
+        fast = replace(self, forward=self.forward or for_inference(self.network, self.kind))
         return evaluate(
-            partial(
-                probabilities,
-                self.forward or for_inference(self.network, self.kind),
-                normalise=self.normalise,
-                size=self.spec.image,
-                count=views,
-                kind=self.kind,
-            ),
+            partial(fast.probabilities, views=views),
             batches,
             self.classes,
             views=views,

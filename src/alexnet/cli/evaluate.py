@@ -4,11 +4,11 @@ import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alexnet.cli.precision import Precision, data_for, model_at
-from alexnet.errors import DataError
+from alexnet.cli.precision import Precision, model_at
+from alexnet.cli.run_data import data_for
 
 if TYPE_CHECKING:
-    from alexnet.training.run import RunConfig
+    pass
 
 
 def evaluate(
@@ -58,20 +58,3 @@ def evaluate(
         print(json_format.dumps({"split": prepared.held_out.name, **summary(result)}))
     else:
         print(tested(prepared.held_out.name, result))
-
-
-def data_of(config: "RunConfig", named: str | None) -> str:
-    """Return the data that a run is tested on: those that were named, or the run's own.
-
-    Raises
-    ------
-    DataError
-        When none were named and the run was imported: it has none.
-    """
-    origin = config.made_with.get("imported")
-    if named is None and origin:
-        raise DataError(
-            f"The run was imported ({origin}) and has no data of its own.",
-            "Name some: a prepared data set, a folder of classes, or a built-in name.",
-        )
-    return named or config.data

@@ -1,6 +1,5 @@
 """``alexnet figures``."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -39,10 +38,8 @@ def figures(
     from alexnet import machine
     from alexnet.claims.figure import draw
     from alexnet.claims.results import FILE as RESULTS
-    from alexnet.cli.evaluate import data_of
+    from alexnet.cli.run_data import data_for
     from alexnet.cli.screen import Screen
-    from alexnet.data.cache import ready
-    from alexnet.data.options import Options
     from alexnet.figures import NAMES, draw_all
     from alexnet.prediction import load
     from alexnet.training.run import Run
@@ -53,14 +50,8 @@ def figures(
         return
     machine.keep_freed_memory()
     machine.use_threads(threads)
-    config = Run.open(run).config
     model = load(run)
-    prepared = ready(
-        data_of(config, data),
-        Options(size=model.prepared),
-        seed=config.recipe.seed,
-        say=lambda text: print(text, file=sys.stderr),
-    )
+    prepared = data_for(run, model, data)
     names = only.split(",") if only else NAMES
     with Screen() as screen:
         for path in draw_all(

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from alexnet.cli.precision import Precision, data_for, model_at
+from alexnet.cli.precision import Precision, model_at
+from alexnet.cli.run_data import data_for
 from alexnet.errors import ConfigError, DataError, ImageError
 
 

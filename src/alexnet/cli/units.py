@@ -2,7 +2,6 @@
 
 import glob
 import json as json_format
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,21 +146,12 @@ def images_of(
     run: Path, model: "Model", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
-    from alexnet.cli.evaluate import data_of
-    from alexnet.data.cache import ready
-    from alexnet.data.options import Options
+    from alexnet.cli.run_data import data_for
     from alexnet.features import Joined, Photographs
-    from alexnet.training.run import Run
 
-    config = Run.open(run).config
     if data and (files := _photographs(data)):
         return Photographs(model, files), ()
-    prepared = ready(
-        data_of(config, data[0] if data else None),
-        Options(size=model.prepared),
-        seed=config.recipe.seed,
-        say=lambda text: print(text, file=sys.stderr),
-    )
+    prepared = data_for(run, model, data[0] if data else None)
     model.check_size(prepared)
     if split == "held-out":
         return prepared.held_out, prepared.classes
