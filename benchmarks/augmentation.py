@@ -79,6 +79,7 @@ def main() -> None:
         "batch": asked.batch,
         "threads": torch.get_num_threads(),
         "processor": machine.processor(),
+        "device": machine.device_name(machine.best_device()),
         "torch": torch.__version__,
     }
     print(json.dumps({"ms": found} | about, indent=1))

@@ -87,6 +87,7 @@ def main() -> None:
                 "steps": asked.steps,
                 "type": str(setting.kind).removeprefix("torch."),
                 "processor": machine.processor(),
+                "device": machine.device_name(device),
                 "versions": versions(),
             },
             indent=1,

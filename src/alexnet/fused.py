@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import triton_lrn
+from alexnet.kernels import triton_pool
 from alexnet.kernels.native import STORED, why_not
 from alexnet.kernels.normalised_pool import Form, normalised_pool
-from alexnet.kernels.space_to_depth import dense_filters, space_to_depth
+from alexnet.kernels.space_to_depth import dense_filters, plain_space_to_depth, space_to_depth
 from alexnet.layers import LocalResponseNorm
-from alexnet.spec import LRN
 
 
 class NormalisedPool(nn.Module):
@@ -55,18 +54,18 @@ class NormalisedPool(nn.Module):
         in_pairs = x.dim() == 4 and x.shape[1] // self.form.towers % 2 == 0
         if x.device.type == "cpu" and x.dtype in STORED and in_pairs:
             return normalised_pool(x, self.form, self.scale, self.k)
-        if self.norm and triton_lrn.available(x):  # never run on a GPU (docs/performance.md)
-            x = self._on_gpu(x, self.norm)
-            return self.pool(x) if self.pool else x
+        if x.dim() == 4 and triton_pool.available(x, x.shape[1], self.form):
+            return self.on_gpu(x, None)
         return self.plain(x)
 
-    def _on_gpu(self, x: Tensor, norm: LRN) -> Tensor:
-        constants = (norm.size, norm.alpha_over_n, norm.beta, norm.k)
-        return triton_lrn.triton_lrn(x, *constants, self.form.towers, bool(self.form.rectify))
+    def on_gpu(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the same where `triton_pool.available`, to activations without their bias."""
+        learns = torch.is_grad_enabled() and x.requires_grad
+        return triton_pool.triton_pool(x, bias, self.form, self.scale, self.k, learns)[0]
 
 
-class DenseConv(nn.Module):
-    """A convolution with a stride, computed as a dense one over squares of pixels.
+class Convolution(nn.Module):
+    """A convolution; one with few channels and a stride as a dense one over squares of pixels.
 
     Parameters
     ----------
@@ -78,17 +77,43 @@ class DenseConv(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel, self.stride = _side(conv.kernel_size), _side(conv.stride)
-        self.padding = _side(conv.padding)
+        self.padding, self.groups, self.thin = _side(conv.padding), conv.groups, _thin(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
-        if x.device.type != "cpu" or x.dtype not in STORED or x.requires_grad:
-            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return self.convolved(x, self.bias)
+
+    def convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Do so with another bias, or none."""
+        if x.is_cuda and bias is not None:  # which the compiler adds in the pass that follows
+            out = self.convolved(x, None)
+            return out + bias.to(out.dtype)[:, None, None]
+        if not self.thin or x.dtype not in STORED or x.requires_grad:
+            return F.conv2d(x, self.weight, bias, self.stride, self.padding, groups=self.groups)
         places = (x.shape[2] + 2 * self.padding - self.kernel) // self.stride + 1
         squares = places - 1 + -(-self.kernel // self.stride)
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        dense = space_to_depth(x, self.stride, self.padding, squares, kind)
-        return F.conv2d(dense, dense_filters(self.weight, self.stride), self.bias)
+        device = x.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        lay_out = space_to_depth if device == "cpu" else plain_space_to_depth
+        dense = lay_out(x, self.stride, self.padding, squares, kind)
+        return F.conv2d(dense, dense_filters(self.weight, self.stride), bias)
+
+
+class ConvolutionAndPass(Convolution):
+    """A convolution and the layers of a `NormalisedPool` after it; on a GPU these add the bias.
+
+    There a convolution's bias is a pass over memory of its own, and its gradient another.
+    """
+
+    def __init__(self, conv: nn.Conv2d, layers: Iterable[nn.Module]) -> None:
+        super().__init__(conv)
+        self.after = NormalisedPool(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
+        if triton_pool.available(x, len(self.weight), self.after.form):
+            return self.after.on_gpu(self.convolved(x, None), self.bias)
+        return self.after(self.convolved(x, self.bias))
 
 
 def _side(size: Any) -> int:
@@ -104,11 +129,16 @@ def fused(network: nn.Sequential) -> nn.Sequential:
     like = next(network.parameters(), None)
     if (like is None or like.device.type == "cpu") and why_not():
         return network
+    on_gpu = like is not None and like.is_cuda
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     waiting: dict[str, nn.Module] = {}
 
     def settle() -> None:
-        if waiting:
+        before = next(reversed(layers), "")
+        has_norm = any(isinstance(layer, LocalResponseNorm) for layer in waiting.values())
+        if on_gpu and has_norm and isinstance(conv := layers.get(before), nn.Conv2d):
+            layers[before] = ConvolutionAndPass(conv, waiting.values())
+        elif waiting:
             layers["_".join(waiting)] = NormalisedPool(waiting.values())
         waiting.clear()
 
@@ -119,8 +149,11 @@ def fused(network: nn.Sequential) -> nn.Sequential:
             waiting[name] = layer
         else:
             settle()
-            layers[name] = DenseConv(layer) if _thin(layer) else layer
+            layers[name] = layer
     settle()
+    for name, layer in layers.items():
+        if _thin(layer) or (on_gpu and isinstance(layer, nn.Conv2d)):
+            layers[name] = Convolution(layer)
     return nn.Sequential(layers)
 
 

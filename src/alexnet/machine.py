@@ -22,6 +22,11 @@ def best_device(number: int = 0) -> torch.device:
     return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """Return what a report calls a device: ``cpu``, or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def placed(network: M, device: torch.device | str) -> M:
     """Move a network to a device, its weights channels-last, the fast layout of convolutions."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -83,6 +88,60 @@ def compile_or_not(function: F, device: torch.device) -> tuple[F, str]:
     """Return the function compiled, or as it is with the reason why."""
     works, complaint = can_compile(device)
     return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
+
+
+MOST_RECORDED = 16  # shapes of a network's input; others run as they are
+
+
+class Replayed:
+    """A function of a tensor on a GPU that is recorded once a shape and then replayed.
+
+    The processor starts a graph of kernels at once, where it would start them one by one: for a
+    single image that takes ten times longer than the kernels themselves (docs/performance.md).
+    Weights are read where they lay when it was recorded: changed in place they count, replaced
+    they do not.
+
+    Parameters
+    ----------
+    function : callable
+        A tensor to a tensor, the same of each shape every time. No gradient comes back through it.
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.function = function
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+        self._pool: Any = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the function does, in memory of its own."""
+        key = (x.shape, x.stride(), x.dtype, x.device, torch.is_autocast_enabled("cuda"))
+        if key not in self._recorded:
+            if not x.is_cuda or len(self._recorded) == MOST_RECORDED:
+                return self.function(x)
+            self._recorded[key] = self._record(x)
+        graph, given, found = self._recorded[key]
+        given.copy_(x)
+        graph.replay()
+        return found.clone()  # else the next call would overwrite it
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _record(self, x: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        given, beside = torch.empty_like(x).copy_(x), torch.cuda.Stream(x.device)
+        beside.wait_stream(torch.cuda.current_stream(x.device))
+        kind, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        with torch.autocast(
+            "cuda", kind, enabled=on, cache_enabled=False
+        ):  # a cache would be freed
+            with torch.cuda.stream(beside):  # what is chosen and compiled at first is not recorded
+                for _ in range(2):
+                    self.function(given)
+            torch.cuda.current_stream(x.device).wait_stream(beside)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()  # graphs run one at a time
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                found = self.function(given)
+        return graph, given, found
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -120,7 +120,8 @@ class Model:
             Batch(batch.images, labels[batch.labels], batch.numbers)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
-        fast = replace(self, forward=self.forward or for_inference(self.network, self.kind))
+        network = machine.Replayed(for_inference(self.network, self.kind))
+        fast = replace(self, forward=self.forward or network)
         return evaluate(
             partial(fast.probabilities, views=views),
             batches,

@@ -72,5 +72,5 @@ def test_a_process_that_cannot_go_on_is_one_sentence(tmp_path, make, told):
 def test_a_round_has_calls_enough_and_leaves_the_first_out(monkeypatch):
     monkeypatch.setattr(rounds, "ENOUGH", 0.05)
     naps = iter([0.3, *[0.02] * 100])
-    took = rounds.round_seconds(lambda: time.sleep(next(naps)), setting(None).device)
+    took = rounds.round_seconds(Timed(lambda: time.sleep(next(naps)), 1), setting(None).device)
     assert 0.02 <= took < 0.1

@@ -15,26 +15,30 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from alexnet.kernels import triton_source
-from alexnet.kernels.triton_lrn import BLOCK, WARPS, tiling
+from alexnet.kernels.triton_pool import BLOCK, WARPS
 
-KERNELS = {triton_source.forward: ("x_at", "out_at")}
-KERNELS[triton_source.backward] = ("x_at", "grad_at", "out_at")
 TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 
 
-def build(kernel, tensors, kind: str, capability: int, maps: int = 96, size: int = 5) -> dict:
-    """Compile as `triton_lrn` calls it; return registers, stack and shared memory, in bytes."""
-    tile, halo, _ = tiling(maps, size)
-    precision = "tf32" if kind == "bf16" else "tf32x3"
-    fixed = {"beta": 0.75, "maps": maps, "size": size, "relu": True, "precision": precision}
-    fixed |= {"block": BLOCK, "tile": tile, "halo": halo}
-    types = dict.fromkeys(tensors, f"*{kind}")
-    types |= {"rows": "i32", "scale": "fp32", "k": "fp32"} | dict.fromkeys(fixed, "constexpr")
+def build(kernel, kind: str, capability: int, window: int) -> dict:
+    """Compile as `triton_pool` calls it; return registers, stack and shared memory, in bytes."""
+    side = (55 - window) // ((window + 1) // 2) + 1
+    fixed = {"height": 55, "width": 55, "out_height": side, "out_width": side, "maps": 96}
+    fixed |= {"towers": 1, "size": 5, "relu": True, "biased": True, "window": window}
+    fixed |= {"stride": (window + 1) // 2, "block": BLOCK}
+    if kernel is triton_source.forward:
+        tensors = {"x_at": kind, "bias_at": "fp32", "out_at": kind, "chosen_at": "u8"}
+        fixed["keeps"] = window > 1
+    else:
+        tensors = {"x_at": kind, "bias_at": "fp32", "grad_at": kind, "chosen_at": "u8"}
+        tensors |= {"out_at": kind, "bias_grad_at": "fp32"}
+    types = {name: f"*{type_}" for name, type_ in tensors.items()}
+    types |= {"groups": "i32", "scale": "fp32", "k": "fp32"} | dict.fromkeys(fixed, "constexpr")
     aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(tensors))}
     done = triton.compile(
         ASTSource(fn=kernel, signature=types, constexprs=fixed, attrs=aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": WARPS, "enable_fp_fusion": True},
+        options={"num_warps": WARPS},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(done.asm["cubin"])
@@ -42,22 +46,26 @@ def build(kernel, tensors, kind: str, capability: int, maps: int = 96, size: int
             [TOOLS / "cuobjdump", "-res-usage", file.name],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
+    ptx = done.asm["ptx"]
     return {
         "kernel": kernel.__name__,
         "type": kind,
         "capability": capability,
+        "window": window,
         "registers": int(re.search(r"REG:(\d+)", told)[1]),
         "stack": int(re.search(r"STACK:(\d+)", told)[1]),
         "shared": done.metadata.shared,
-        "tensor_cores": bool(re.search(r"mma\S*tf32", done.asm["ptx"])),
+        "wide": len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)),  # loads of 16 bytes
+        "loads": len(re.findall(r"ld\.global", ptx)),
     }
 
 
 if __name__ == "__main__":
     found = [
-        build(kernel, tensors, kind, capability)
-        for kernel, tensors in KERNELS.items()
+        build(kernel, kind, capability, window)
+        for kernel in (triton_source.forward, triton_source.backward)
         for kind in ("bf16", "fp32")
         for capability in (80, 90)
+        for window in (1, 3)
     ]
     print(json.dumps(found))

@@ -26,11 +26,12 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A function to time; nothing is left at work when it returns."""
+    """A function to time."""
 
     call: Callable[[], object]
     amount: float  # what a call comes to, in the unit that its rate is told in: images, GFLOP, GB
     note: str = ""  # what a reader of the report should know of it
+    awaited: bool = False  # whether a GPU is waited for after each call, not after many: a latency
 
 
 @dataclass(frozen=True, slots=True)

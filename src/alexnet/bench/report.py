@@ -105,7 +105,7 @@ def measured(
         "machine": {
             "processor": machine.processor(),
             "threads": used,
-            "device": str(device),
+            "device": machine.device_name(device),
             "type": str(kind).removeprefix("torch."),
             "system": platform.platform(),
         },

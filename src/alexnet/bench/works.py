@@ -6,7 +6,7 @@ does. The eager peers run as their users have them, and once more with memory ke
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from alexnet import machine
 from alexnet.bench.contender import Contender, Setting, Timed, Work
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
+from alexnet.data.augment import Normaliser, draw, seen
 from alexnet.errors import ConfigError, TrainingError
 from alexnet.fused import for_inference, fused
 from alexnet.layers import LocalResponseNorm
@@ -28,6 +29,7 @@ from alexnet.spec import LRN, Spec
 from alexnet.training.optimizer import make_optimizer, rates_at
 from alexnet.training.trainer import Replica, Share, train
 
+PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
 ANOTHER_NETWORK = "another network: 64-192-384-256-256 maps, no LRN, 224 pixels"
 
 
@@ -143,16 +145,13 @@ def runtimes(setting: Setting) -> tuple[Contender, ...]:
 
 
 def our_step(setting: Setting) -> Timed:
-    """Return a step of `training.trainer`, on the same images every time."""
+    """Return a step of `training.trainer`; on a GPU the pixels are made anew, from bytes there."""
     network = machine.placed(build(setting.spec), setting.device)
-    pixels = random_pixels(setting, setting.spec).to(setting.kind)  # as `data.augment` makes them
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    share = Share(pixels, random_labels(setting), 0, setting.batch_size)
     rates = rates_at(FAST.with_(lr=1e-3), FAST.warmup)
     steps = train(
         Replica(network, fast_forward(network, setting.device)),
         make_optimizer(network, FAST),
-        itertools.repeat(share),
+        from_bytes(setting) if setting.device.type == "cuda" else itertools.repeat(share(setting)),
         FAST,
         lambda number: rates,
         done=0,
@@ -165,6 +164,34 @@ def our_step(setting: Setting) -> Timed:
             raise TrainingError(f"The loss {refused}, so the step was not whole.")
 
     return Timed(step, setting.batch_size)
+
+
+def share(setting: Setting) -> Share:
+    """Return random pixels as `data.augment` makes them, and labels."""
+    pixels = random_pixels(setting, setting.spec).to(setting.kind)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return Share(pixels, random_labels(setting), 0, setting.batch_size)
+
+
+def from_bytes(setting: Setting) -> Iterator[Share]:
+    """Yield what `training.feed` makes of the same random images, cut and coloured every time."""
+    spec, device, batch = setting.spec, setting.device, setting.batch_size
+    prepared = spec.image + PREPARED_MARGIN
+    shape = (batch, prepared, prepared, spec.channels)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    mean = torch.full((1, spec.channels, spec.image, spec.image), 127.5, device=device)
+    mean = mean.contiguous(memory_format=torch.channels_last)
+    stdev = torch.ones(1, spec.channels, 1, 1, device=device)
+    normalise = Normaliser(mean, 1.0, stdev, bgr=False, divides=False)
+    look, labels = machine.compile_or_not(seen, device)[0], random_labels(setting)
+    draws = torch.Generator().manual_seed(0)
+    while True:
+        chosen = draw(batch, prepared, spec.image, draws)
+        shift = machine.sent(chosen.noise[:, :, None, None], device)
+        pixels = look(
+            images, chosen.to(device), shift, normalise, 1.0, spec.image, setting.kind
+        )  # fmt: skip
+        yield Share(pixels, labels, 0, batch)
 
 
 def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
@@ -187,32 +214,35 @@ def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Set
 
 
 def our_inference(setting: Setting) -> Timed:
-    """Return the compiled network in the machine's type."""
+    """Return the compiled network in the machine's type; on a GPU recorded, and replayed."""
     network = machine.placed(build(setting.spec), setting.device).eval()
     fast = fast_forward(for_inference(network, setting.kind), setting.device)
-    return inference(fast, random_pixels(setting, setting.spec), setting.kind)
+    pixels = random_pixels(setting, setting.spec).contiguous(memory_format=torch.channels_last)
+    return inference(machine.Replayed(fast), pixels, setting.kind)
 
 
 def our_int8(setting: Setting) -> Timed:
     """Return the network in int8, calibrated on the same random pixels, compiled in between."""
     network = build(setting.spec).eval()
     pixels = random_pixels(setting, setting.spec)
-    return inference(int8_forward(network, pixels), pixels, torch.float32)
+    channels_last = pixels.contiguous(memory_format=torch.channels_last)
+    return inference(int8_forward(network, pixels), channels_last, torch.float32)
 
 
 def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
     network = build(setting.spec).to(setting.device).eval()
+    pixels = random_pixels(setting, network.spec)
     if kind != torch.float32:
         network = machine.placed(network, setting.device)
-    return inference(network, random_pixels(setting, network.spec), kind, noted(network))
-
-
-def inference(network: nn.Module, pixels: Tensor, kind: torch.dtype, note: str = "") -> Timed:
-    """Return a network on a batch; channels-last where its weights are."""
-    like = next(network.parameters(), None)  # int8 has none that PyTorch could train
-    if like is None or like.is_contiguous(memory_format=torch.channels_last):
         pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return inference(network, pixels, kind, noted(network))
+
+
+def inference(
+    network: Callable[[Tensor], Tensor], pixels: Tensor, kind: torch.dtype, note: str = ""
+) -> Timed:
+    """Return a network on a batch; that of a single image is waited for, every time."""
 
     def infer() -> None:
         with (
@@ -221,7 +251,7 @@ def inference(network: nn.Module, pixels: Tensor, kind: torch.dtype, note: str =
         ):
             network(pixels)
 
-    return Timed(infer, len(pixels), note)
+    return Timed(infer, len(pixels), note, awaited=len(pixels) == 1)
 
 
 def noted(network: AlexNet) -> str:

@@ -60,7 +60,7 @@ def normalised_pool(x: Tensor, form: Sequence[int], scale: float, k: float) -> T
     OSError, subprocess.SubprocessError
         Where `native.why_not` has a reason.
     """
-    x, out = _channels_last(x), _room(x, Form(*form))
+    x, out = _channels_last(x), room(x, Form(*form))
     if x.numel():
         shape = _shape(x, out, Form(*form), scale, k)
         _library(x, Form(*form)).forward(_at(x), _at(out), ctypes.byref(shape))
@@ -86,7 +86,7 @@ def normalised_pool_backward(
 
 @normalised_pool.register_fake
 def _(x: Tensor, form: Sequence[int], scale: float, k: float) -> Tensor:
-    return _room(x, Form(*form))
+    return room(x, Form(*form))
 
 
 @normalised_pool_backward.register_fake
@@ -111,7 +111,7 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _room(x: Tensor, form: Form) -> Tensor:
+def room(x: Tensor, form: Form) -> Tensor:
     """Return an empty tensor of the result's shape, by PyTorch's own rule of the edge."""
     plane = torch.empty((1, *x.shape[2:]), device="meta")
     sides = F.max_pool2d(plane, form.window, form.stride, ceil_mode=bool(form.ceil)).shape[1:]

@@ -76,6 +76,17 @@ def _room(x: Tensor, side: int, squares: int, kind: torch.dtype) -> Tensor:
     )
 
 
+def plain_space_to_depth(
+    x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype
+) -> Tensor:
+    """Do what `space_to_depth` does, on any device, by operations that a compiler fuses."""
+    past = squares * side - padding - x.shape[2]  # below 0 where the last rows are not seen
+    padded = F.pad(x.to(kind), (padding, past, padding, past))
+    apart = padded.unflatten(3, (squares, side)).unflatten(2, (squares, side))
+    dense = apart.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    return dense.contiguous(memory_format=torch.channels_last)
+
+
 def dense_filters(weight: Tensor, side: int) -> Tensor:
     """Return a convolution's weights for squares of pixels; differentiable.
 

@@ -26,7 +26,8 @@ def shares(
     """
     spec, recipe, layout = trainee.run.config.spec, trainee.run.config.recipe, trainee.layout
     device = trainee.device
-    fuses = recipe.compile and recipe.crop_area is None  # zoomed crops are slower compiled
+    zooms = recipe.crop_area is not None and device.type == "cpu"  # which has a page of its own
+    fuses = recipe.compile and not zooms
     look = machine.compile_or_not(seen, device)[0] if fuses else seen
     beside = torch.cuda.Stream(device) if device.type == "cuda" else None
     batches = training_batches(trainee.data.splits["train"], order, done, layout.part)
@@ -60,7 +61,7 @@ def copied(
     """Copy a batch's images and labels to the device; to a GPU beside what it is computing.
 
     The loop asks for a batch while the GPU is at the last one's gradients; on a stream of its own
-    the copy does not queue behind them. Never run on a GPU.
+    the copy does not queue behind them.
     """
     if beside is None:
         return batch.images.to(device), batch.labels.to(device)

@@ -1,0 +1,137 @@
+"""What a GPU says of the kernels, a training step and one image; each line as soon as it is known.
+
+    python benchmarks/gpu.py [--batch 512] [--seconds 1]
+
+The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
+normalisation and pooling (`kernels/triton_pool.py`), forward and backward, in copies of its input,
+sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet bench
+train` compares them in turn, with all their peers); one image with kernels started one by one and
+replayed. Medians. The last line is all of it as JSON.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import gettempdir
+
+import torch
+from triton.testing import do_bench
+
+from alexnet import machine
+from alexnet.bench import works
+from alexnet.bench.contender import Setting, Timed
+from alexnet.bench.peers import plain_network
+from alexnet.fused import for_inference
+from alexnet.kernels.normalised_pool import Form
+from alexnet.kernels.triton_pool import triton_pool, triton_pool_backward
+from alexnet.network import build
+from alexnet.variants import network_named
+
+GPU = torch.device("cuda")
+TURNS = 3
+SCALE, K = 1e-4, 2.0
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Return the median time of a call on the GPU itself."""
+    return do_bench(call, warmup=10, rep=30, return_mode="median")
+
+
+def limits() -> dict[str, float]:
+    """Return TFLOP/s of a large product, and TB/s read and written by a copy."""
+    a, b = (torch.randn(8192, 8192, device=GPU, dtype=torch.bfloat16) for _ in range(2))
+    x = torch.randn(1 << 29, device=GPU, dtype=torch.bfloat16)
+    out = torch.empty_like(x)
+    return {
+        "matmul_tflops": 2 * 8192**3 / milliseconds(lambda: a @ b) / 1e9,
+        "copy_tb_per_s": 2 * x.nbytes / milliseconds(lambda: out.copy_(x)) / 1e9,
+    }
+
+
+def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
+    """Return the time of a copy in ms, and how many copies a pass takes each way."""
+    x = torch.randn(batch, maps, side, side, device=GPU, dtype=torch.bfloat16)
+    x = x.contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(maps, device=GPU)
+    form = Form(1, 1, 5, window, (window + 1) // 2, 0)
+    y, chosen = triton_pool(x, bias, form, SCALE, K, True)
+    given = torch.randn_like(y)
+    copy = milliseconds(x.clone)
+    forward = milliseconds(lambda: triton_pool(x, bias, form, SCALE, K, True))
+    backward = milliseconds(
+        lambda: triton_pool_backward(given, x, bias, chosen, form, SCALE, K)
+    )  # fmt: skip
+    return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
+
+
+def rate(timed: Timed, seconds: float) -> float:
+    """Return images a second, the median of some turns; the GPU is waited for after each."""
+    for _ in range(3):
+        timed.call()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(TURNS):
+        calls, begun = 0, time.perf_counter()
+        while time.perf_counter() - begun < seconds / TURNS:
+            timed.call()
+            calls += 1
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - begun) / calls)
+    return timed.amount / statistics.median(times)
+
+
+def one_image(setting: Setting) -> dict[str, float]:
+    """Return milliseconds of one image, its kernels started one by one and as a graph."""
+    network = for_inference(machine.placed(build(setting.spec), GPU).eval(), torch.bfloat16)
+    fast = torch.compile(network, dynamic=False)
+    pixels = works.random_pixels(setting, setting.spec)
+    found = {}
+    for name, call in (("started", fast), ("replayed", machine.Replayed(fast))):
+        times = []
+        for _ in range(200):
+            begun = time.perf_counter()
+            with torch.no_grad():
+                call(pixels)
+            torch.cuda.synchronize()
+            times.append((time.perf_counter() - begun) * 1e3)
+        found[name] = statistics.median(times[20:])
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    asked = parser.parse_args()
+    found: dict[str, object] = {"device": machine.device_name(GPU), "torch": torch.__version__}
+
+    def told(name: str, value: object) -> None:
+        found[name] = value
+        print(name, value, flush=True)
+
+    told("limits", limits())
+    for maps, side in ((96, 55), (256, 27)):
+        for window in (1, 3):
+            told(f"pass of {maps} maps, window {window}", passes(asked.batch, maps, side, window))
+    steps = {
+        "ours": works.our_step,
+        "eager-autocast": partial(works.eager_step, plain_network, torch.bfloat16),
+    }
+    spec, scratch = network_named("single"), Path(gettempdir())
+    for name, make in steps.items():
+        setting = Setting(
+            spec=spec, batch_size=asked.batch, device=GPU, kind=torch.bfloat16, scratch=scratch
+        )  # fmt: skip
+        told(f"{name}, images/s", rate(make(setting), asked.seconds))
+    single = Setting(spec=spec, batch_size=1, device=GPU, kind=torch.bfloat16, scratch=scratch)
+    told("one image, ms", one_image(single))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
