@@ -1,4 +1,4 @@
-"""The fast form of a network: fewer passes over memory, and on a processor a dense conv1.
+"""The fast form of a network: fewer passes over memory, and a dense conv1.
 
 The layers are the network's own, so its weights, their names and its mode are too. It computes what
 the network does, within the rounding of sums; what layers between give out is not to be seen.
@@ -42,7 +42,6 @@ class NormalisedPool(nn.Module):
             stride=_side(pool.stride) if pool else 1,
             ceil=int(pool.ceil_mode) if pool else 0,
         )
-        self.norm, self.pool = norm, pool
         self.scale = norm.alpha_over_n / norm.size if norm else 0.0
         self.k = norm.k if norm else 1.0
 
@@ -60,7 +59,8 @@ class NormalisedPool(nn.Module):
 
     def on_gpu(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Do the same where `triton_pool.available`, to activations without their bias."""
-        learns = torch.is_grad_enabled() and x.requires_grad
+        learns = x.requires_grad or (bias is not None and bias.requires_grad)
+        learns = learns and torch.is_grad_enabled()
         return triton_pool.triton_pool(x, bias, self.form, self.scale, self.k, learns)[0]
 
 
