@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import machine
-from alexnet.data.augment import Draws, colour_shift, draw, seen
+from alexnet.data.augment import Draws, colour_shift, draw, in_one_pass, seen
 from alexnet.data.loader import Batch, training_batches
 from alexnet.data.order import Order
 from alexnet.training.trainee import Trainee
@@ -27,6 +27,7 @@ def shares(
     spec, recipe, layout = trainee.run.config.spec, trainee.run.config.recipe, trainee.layout
     device = trainee.device
     fuses = recipe.compile and recipe.crop_area is None  # zoomed crops are slower compiled
+    fuses = fuses and not in_one_pass(trainee.normalise, device)
     look = machine.compile_or_not(seen, device)[0] if fuses else seen
     beside = torch.cuda.Stream(device) if device.type == "cuda" else None
     batches = training_batches(trainee.data.splits["train"], order, done, layout.part)
