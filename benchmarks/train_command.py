@@ -1,13 +1,18 @@
 """What share of the bare step's rate the whole `train` command reaches on real photographs.
 
-    python benchmarks/train_command.py DATA [--network N] [--batch 64] [--steps 60] [--rounds 3]
+    python benchmarks/train_command.py DATA [--network N] [--batch 64] [--steps 10] [--rounds 12]
 
-Each round runs `alexnet train DATA` in a process of its own for so many steps, and right before and
-after it the step alone: the same network, update and type on the same random pixels every time, in
-a process that sleeps meanwhile. The command's rate is the median of those in its `metrics.jsonl`,
-each over twenty steps; the first twenty (compiling, filling the caches) are left out, and nothing
-is validated or saved in between. The step's rate in a round is the mean of before and after. A
-share is of one round; told are the median, the lowest and the highest, as JSON.
+One `alexnet train DATA` in this process, whose loop is given in turn `--steps` batches as they come
+from the data, and as many times the last of these again. With new batches a step's time is all that
+passes from one to the next: waiting, decoding beside it, making pixels, the update, the log, which
+is written at every step. With the old one it is the update alone. A round is a turn of new batches
+between two of the old. The first step of each turn is left out, since the loader is at work beside
+one of the old batch too; so are the first twenty (compiling, filling the caches). Nothing is
+validated or saved in between.
+
+A machine's speed changes by the minute, so a share is of one round: the median rate of its steps
+against the mean of the turns before and after. Told are the median, the lowest and the highest, as
+JSON.
 
 DATA should be prepared (`alexnet prepare`), or it is prepared first, outside of what is timed.
 """
@@ -16,37 +21,65 @@ import argparse
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from alexnet import machine
-from alexnet.bench.contender import Contender, Setting
 from alexnet.bench.report import versions
-from alexnet.bench.rounds import Child
-from alexnet.bench.works import our_step
-from alexnet.variants import network_named
+from alexnet.cli.main import run
+from alexnet.training import fit
+from alexnet.training.trainer import Share, Step
 
-SKIPPED = 20  # steps before the rate is read: the log's speed is that of the last twenty
-STEP = "step alone"
+SKIPPED = 20  # steps before the first turn
 
 
-def command_rate(data: str, network: str, batch: int, steps: int, run: Path) -> float:
-    """Return the images a second of a training, the median of what its log says of its steps."""
-    command = (
-        *(sys.executable, "-m", "alexnet", "train", data, "--out", str(run)),
-        *("--network", network, "--batch-size", str(batch), "--max-steps", str(SKIPPED + steps)),
-        *("--epochs", "1000", "--checkpoint-every", str(10 * steps), "--set", "log_every=1"),
-        *("--set", "validate_every=1000", "--set", "test_views=1"),
-    )
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median(
-        line["images_per_second"]
-        for line in lines
-        if line["step"] > SKIPPED and "images_per_second" in line
-    )
+@dataclass(slots=True)
+class Lap:
+    """When a step's batch was asked for and given, and when the update was made; seconds."""
+
+    asked: float
+    given: float = 0.0
+    made: float = 0.0
+
+
+def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> list[Lap]:
+    """Train, and return the laps of the turns, that of the old batch first and last."""
+    laps: list[Lap] = []
+    shares, train = fit.shares, fit.train
+
+    def in_turn(*arguments: Any) -> Iterator[Share]:
+        coming = shares(*arguments)
+        for number in count(-SKIPPED):
+            laps.append(Lap(time.perf_counter()))
+            if number < 0 or number // steps % 2:
+                share = next(coming)
+            laps[-1].given = time.perf_counter()
+            yield share
+
+    def timed(*arguments: Any, **named: Any) -> Iterator[Step]:
+        for step in train(*arguments, **named):
+            laps[-1].made = time.perf_counter()
+            yield step
+
+    total = SKIPPED + (2 * rounds + 1) * steps + 1  # the last ends the lap before it
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        command = (
+            *("train", data, "--out", str(Path(folder, "run")), "--network", network),
+            *("--batch-size", str(batch), "--max-steps", str(total), "--epochs", "1000"),
+            *("--checkpoint-every", str(10 * total), "--set", "log_every=1"),
+            *("--set", "validate_every=1000", "--set", "test_views=1"),
+        )
+        with patch.multiple(fit, shares=in_turn, train=timed):
+            if status := run(command):
+                sys.exit(status)
+    return laps[SKIPPED:]
 
 
 def main() -> None:
@@ -55,25 +88,21 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--network", default="single")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=12)
     asked = parser.parse_args()
-    device = machine.best_device()
-    rounds = []
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(
-            spec=network_named(asked.network), batch_size=asked.batch, device=device,
-            kind=machine.chosen_type("auto", device), scratch=Path(folder),
-        )  # fmt: skip
-        ours = Contender(STEP, our_step, keeps_memory=True)
-        with contextlib.closing(Child([ours], setting)) as step:
-            step.round()  # compiles
-            for number in range(asked.rounds):
-                before = asked.batch / step.round()[STEP]
-                run = Path(folder, f"run-{number}")
-                rate = command_rate(asked.data, asked.network, asked.batch, asked.steps, run)
-                after = asked.batch / step.round()[STEP]
-                rounds.append({"command": rate, "step_before": before, "step_after": after})
+    laps = laps_of(asked.data, asked.network, asked.batch, asked.steps, asked.rounds)
+    rates = []
+    for turn in range(2 * asked.rounds + 1):
+        start = turn * asked.steps
+        pairs = list(pairwise(laps[start : start + asked.steps + 1]))[1:]
+        whole = [after.asked - lap.asked for lap, after in pairs]
+        alone = [lap.made - lap.given for lap, _ in pairs]
+        rates.append(asked.batch / statistics.median(whole if turn % 2 else alone))
+    rounds = [
+        {"command": command, "step_before": before, "step_after": after}
+        for before, command, after in zip(rates[::2], rates[1::2], rates[2::2], strict=False)
+    ]
     shares = [2 * one["command"] / (one["step_before"] + one["step_after"]) for one in rounds]
     print(
         json.dumps(
@@ -85,9 +114,11 @@ def main() -> None:
                 "network": asked.network,
                 "batch": asked.batch,
                 "steps": asked.steps,
-                "type": str(setting.kind).removeprefix("torch."),
+                "type": str(machine.chosen_type("auto", machine.best_device())).removeprefix(
+                    "torch."
+                ),
                 "processor": machine.processor(),
-                "device": machine.device_name(device),
+                "device": machine.device_name(machine.best_device()),
                 "versions": versions(),
             },
             indent=1,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from alexnet.data.augment import Normaliser, views
 from alexnet.data.loader import Batch
 
 Probabilities = Callable[[Tensor], Tensor]
+TOGETHER = 32  # views, at most, that few images are seen in at once: weights are read once for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,12 @@ def probabilities(
         ``(N, classes)`` float32, each row summing to 1.
     """
     total: Tensor | float = 0.0
-    for view in views(images, size, count):
-        pixels = normalise(view).contiguous(memory_format=torch.channels_last)
+    every = views(images, size, count)
+    while some := list(islice(every, max(1, TOGETHER // max(1, len(images))))):
+        pixels = normalise(torch.cat(some)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             logits = network(pixels)
-        total = total + logits.float().softmax(1)
+        total = total + logits.float().softmax(1).unflatten(0, (len(some), -1)).sum(0)
     assert isinstance(total, Tensor)
     return total / count
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from alexnet import machine
 from alexnet.data.augment import Normaliser, normaliser, views
 from alexnet.data.decode import open_image, square
 from alexnet.data.loader import Batch, evaluation_batches, spread
-from alexnet.data.shards import PreparedData
 from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
@@ -27,6 +26,9 @@ from alexnet.quantization import int8_forward
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
+
+if TYPE_CHECKING:  # pyarrow, for one photograph
+    from alexnet.data.shards import PreparedData
 
 CALIBRATION = 256  # training images that fix the scales of int8
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
@@ -106,7 +108,7 @@ class Model:
             kind=self.kind,
         )
 
-    def evaluate(self, data: PreparedData, *, views: int = 10) -> Evaluation:
+    def evaluate(self, data: "PreparedData", *, views: int = 10) -> Evaluation:
         """Test on the held-out split of a prepared data set; classes are matched by name.
 
         Raises
@@ -130,7 +132,7 @@ class Model:
             device=self.device,
         )
 
-    def check_size(self, data: PreparedData) -> None:
+    def check_size(self, data: "PreparedData") -> None:
         """See that data was prepared at the size that the network's views are cut from.
 
         Raises
@@ -205,7 +207,7 @@ def assembled(
     )
 
 
-def quantized(model: Model, images: Tensor | PreparedData, *, compiled: bool = False) -> Model:
+def quantized(model: Model, images: "Tensor | PreparedData", *, compiled: bool = False) -> Model:
     """Return a model that predicts in int8 on the processor; its `network` stays as it is.
 
     Parameters
@@ -227,7 +229,7 @@ def quantized(model: Model, images: Tensor | PreparedData, *, compiled: bool = F
     DataError
         When there is no training image, or the data was prepared at another size.
     """
-    if isinstance(images, PreparedData):
+    if not isinstance(images, Tensor):
         model.check_size(images)
         if "train" not in images.splits:
             raise DataError(

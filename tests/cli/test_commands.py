@@ -33,14 +33,22 @@ def test_help_names_every_command_and_every_command_has_an_example(command):
         assert f"Example: alexnet {name}" in one.stdout
 
 
-def test_help_loads_no_torch(environment):
+@pytest.mark.parametrize(
+    ("asked", "unwanted"),
+    [
+        ("from alexnet.cli.main import run; run(['--help'])", ("torch", "numpy", "PIL")),
+        (
+            "from alexnet import prediction; from alexnet.network import build;"
+            "from alexnet.variants import network_named; build(network_named('cifar_quick'), None)",
+            ("sympy", "pyarrow"),
+        ),
+    ],
+)
+def test_what_takes_long_to_import_is_imported_where_it_is_needed(environment, asked, unwanted):
     import subprocess
     import sys
 
-    asked = (
-        "import sys; from alexnet.cli.main import run; run(['--help']);"
-        "sys.exit(bool({'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
-    )
+    asked += f"; import sys; sys.exit(bool(set({unwanted}) & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", asked], env=environment, check=False, capture_output=True
     )

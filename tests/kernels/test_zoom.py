@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.kernels.native import why_not
-from alexnet.kernels.zoom import zoomed
+from alexnet.kernels.zoom import window_at, window_of, zoomed
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a C++ compiler is there")
 
@@ -16,8 +16,10 @@ def test_it_is_grid_sample(sides, channels, side):
     images = torch.randint(256, (6, *sides, channels), dtype=torch.uint8, generator=draws)
     half = torch.rand(6, 2, generator=draws) * 0.9 + 0.1
     centre = (torch.rand(6, 2, generator=draws) * 2 - 1) * (1 - half)
-    half[::2, 0] *= -1  # mirrored
+    mirrored = torch.tensor([True, False] * 3)
     half[5], centre[5] = 1.0, 0.0  # the whole image
+    windows = window_of(torch.cat([centre, half], 1), mirrored, *sides, side)
+    half[mirrored, 0] *= -1
     boxes = torch.cat([centre, half], 1)
     grid = torch.zeros(6, 2, 3, dtype=torch.float64)
     grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
@@ -25,17 +27,40 @@ def test_it_is_grid_sample(sides, channels, side):
     wanted = F.grid_sample(
         images.permute(0, 3, 1, 2).double(), places, padding_mode="border", align_corners=False
     )
-    found = zoomed(images, boxes, side)
+    found = zoomed(images, windows, side)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    # Places are of float32: 1e-5 of a pixel at most, between pixels up to 255 apart.
+    # Boxes are of float32: 1e-5 of a pixel at most, between pixels up to 255 apart.
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=5e-3)
 
 
 def test_the_whole_image_at_its_own_size_is_the_image():
     images = torch.randint(256, (2, 17, 17, 3), dtype=torch.uint8)
-    found = zoomed(images, torch.tensor([[0.0, 0, 1, 1]] * 2), 17)
-    torch.testing.assert_close(found, images.permute(0, 3, 1, 2).float(), rtol=0, atol=1e-3)
+    whole = window_of(torch.tensor([[0.0, 0, 1, 1]] * 2), torch.tensor([False, False]), 17, 17, 17)
+    assert torch.equal(zoomed(images, whole, 17), images.permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+@pytest.mark.parametrize("divisor", [1.0, 1.1])
+def test_without_zoom_it_is_the_window_coloured_bit_for_bit(kind, channels, divisor):
+    draws = torch.Generator().manual_seed(channels)
+    images = torch.randint(256, (5, 19, 23, channels), dtype=torch.uint8, generator=draws)
+    corners = torch.tensor([[0, 0], [6, 10], [3, 5], [0, 10], [6, 0]])
+    mirrored = torch.tensor([False, True, True, False, True])
+    shift = torch.randn(5, channels, 1, 1, generator=draws) * 10
+    mean = torch.rand(1, channels, 13, 13, generator=draws) * 255
+    found = zoomed(images, window_at(corners, mirrored, 13), 13, shift, mean, divisor, kind)
+    for image, one, (top, left), flip, colour in zip(
+        images, found, corners.tolist(), mirrored, shift, strict=True
+    ):
+        window = image[top : top + 13, left : left + 13].permute(2, 0, 1).float()
+        window = (window.flip(2) if flip else window) + colour - mean[0]
+        assert torch.equal(one, (window / divisor).to(kind))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_no_images_are_none():
-    assert zoomed(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 4), 5).shape[0] == 0
+    assert (
+        zoomed(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 4).double(), 5).shape[0]
+        == 0
+    )

@@ -1,8 +1,5 @@
 """``alexnet doctor``."""
 
-import importlib.metadata
-import importlib.util
-
 EXTRAS = {
     "demo": ("elpv_dataset", "the built-in photographs"),
     "fast": ("simplejpeg", "faster decoding"),
@@ -23,6 +20,8 @@ def doctor() -> None:
     Example: `alexnet doctor`
     """
     import platform
+    from importlib.metadata import version
+    from importlib.util import find_spec
 
     import torch
 
@@ -48,8 +47,7 @@ def doctor() -> None:
     for name, fact in facts.items():
         print(f"{name:14} {fact}")
     for extra, (module, purpose) in EXTRAS.items():
-        if importlib.util.find_spec(module) is None:
+        if find_spec(module) is None:
             print(f"{extra:14} missing: {purpose}. Install: pip install 'alexnet[{extra}]'")
         else:
-            version = importlib.metadata.version(module.replace("_", "-"))
-            print(f"{extra:14} {module} {version}")
+            print(f"{extra:14} {module} {version(module.replace('_', '-'))}")

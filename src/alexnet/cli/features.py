@@ -164,7 +164,7 @@ def _class(stored: "Stored", image: int) -> str | None:
     return stored.about.classes[label] if 0 <= label < len(stored.about.classes) else None
 
 
-features = cyclopts.App(name="features")
+features = cyclopts.App(name="features", help_format="markdown")
 features.default(extract)
 features.command(nearest)
 features.command(exciting)

@@ -1,7 +1,6 @@
 """``alexnet launch``: several processes of one command, started again together when one is lost."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -102,9 +101,10 @@ def _devices() -> int:
 @contextlib.contextmanager
 def _passed_on(number: signal.Signals) -> Iterator[None]:
     """Pass a signal on to the processes within the block."""
+    from multiprocessing import active_children
 
     def pass_on(received: int, frame: object) -> None:
-        for child in multiprocessing.active_children():
+        for child in active_children():
             if child.pid:
                 os.kill(child.pid, received)
 

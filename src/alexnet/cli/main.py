@@ -33,15 +33,18 @@ app = cyclopts.App(
     help_epilogue="Example: `alexnet train elpv --out runs/elpv`, "
     "then `alexnet predict runs/elpv PHOTOGRAPH`. `--debug` adds the traceback to an error.",
     version=__version__,
+    help_format="plaintext",  # the list of commands waits for no Markdown
+    version_format="plaintext",
     default_parameter=cyclopts.Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
 )
 for command in (
     *(summary, prepare, train, launch, evaluate, predict, serve),
-    *(claims, figures, features, export, bench, doctor),
+    *(claims, figures, export, bench, doctor),
 ):
-    app.command(command)
-app.command(import_, name="import")
+    app.command(command, help_format="markdown")
+app.command(features)
+app.command(import_, name="import", help_format="markdown")
 
 
 def run(arguments: Sequence[str]) -> int:

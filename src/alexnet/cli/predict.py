@@ -88,10 +88,10 @@ def predict(
 
 def named(name: str) -> list[Path]:
     """Return the files that an argument means: itself, those of a folder, or of a pattern."""
-    from alexnet.data.archives import IMAGE_SUFFIXES
-
     path = Path(name)
     if path.is_dir():
+        from alexnet.data.archives import IMAGE_SUFFIXES
+
         found = [
             file
             for file in sorted(path.rglob("*"))

@@ -2,10 +2,10 @@
 
 import json as json_format
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from alexnet.spec import Spec
-from alexnet.values import with_setting
-from alexnet.variants import network_named
+if TYPE_CHECKING:
+    from alexnet.spec import Spec
 
 
 def summary(network: str = "single", *, set: list[str] | None = None, json: bool = False) -> None:
@@ -22,6 +22,8 @@ def summary(network: str = "single", *, set: list[str] | None = None, json: bool
     json
         Print one JSON object and nothing else.
     """
+    from alexnet.variants import network_named
+
     chosen = with_settings(network_named(network), set or [])
     if json:
         print(as_json(chosen))
@@ -29,15 +31,17 @@ def summary(network: str = "single", *, set: list[str] | None = None, json: bool
         print(as_text(chosen))
 
 
-def with_settings(spec: Spec, settings: list[str]) -> Spec:
+def with_settings(spec: "Spec", settings: list[str]) -> "Spec":
     """Apply NAME=VALUE settings to a network."""
+    from alexnet.values import with_setting
+
     for setting in settings:
         name, _, text = setting.partition("=")
         spec = with_setting(spec, name, text)
     return spec
 
 
-def as_json(spec: Spec) -> str:
+def as_json(spec: "Spec") -> str:
     """Return the counts of a network as a JSON object."""
     layers = [{**asdict(layer), "outputs": layer.outputs} for layer in spec.layers()]
     counts = {
@@ -52,7 +56,7 @@ def as_json(spec: Spec) -> str:
     return json_format.dumps(counts)
 
 
-def as_text(spec: Spec) -> str:
+def as_text(spec: "Spec") -> str:
     """Return the counts of a network as the starting document writes them."""
     lines = [f"{'layer':10} {'output':>12} {'neurons':>9} {'parameters':>12}  arithmetic"]
     for layer in spec.layers():

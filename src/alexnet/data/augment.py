@@ -16,7 +16,7 @@ from alexnet import machine
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError
 from alexnet.kernels.native import why_not
-from alexnet.kernels.zoom import zoomed
+from alexnet.kernels.zoom import window_at, window_of, zoomed
 from alexnet.spec import Pixels
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
@@ -62,6 +62,11 @@ class Normaliser:
     stdev: Tensor  # (1, 3, 1, 1)
     bgr: bool
     divides: bool = True  # whether any `stdev` is not 1; asked of a GPU, it would be waited for
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether it subtracts the mean and does nothing else."""
+        return self.scale == 1 and not self.divides and not self.bgr
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Normalise ``(N, 3, size, size)`` float RGB of 0-255; channels-last is kept."""
@@ -149,8 +154,10 @@ def crops(images: Tensor, draws: Draws, size: int) -> Tensor:
 
     ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
     """
+    if _has_page(images):
+        return zoomed(images, _windows(images, draws, size), size)
     if draws.boxes is not None:
-        return _zoomed(images, draws.boxes, draws.mirrored, size)
+        return _sampled(images, draws.boxes, draws.mirrored, size)
     if images.is_cuda or torch.compiler.is_compiling():
         return _gathered(images, draws, size).float()
     out = images.new_empty(len(images), size, size, 3)
@@ -174,11 +181,21 @@ def _gathered(images: Tensor, draws: Draws, size: int) -> Tensor:
     return images[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _zoomed(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+def _has_page(images: Tensor) -> bool:
+    """Whether a C++ page makes the pixels; PyTorch's compiler makes them of plain expressions."""
+    return images.device.type == "cpu" and not torch.compiler.is_compiling() and not why_not()
+
+
+def _windows(images: Tensor, draws: Draws, size: int) -> Tensor:
+    """Return what the C++ page calls the choices, ``(N, 4)``."""
+    if draws.boxes is None:
+        return window_at(draws.corners, draws.mirrored, size)
+    return window_of(draws.boxes, draws.mirrored, images.shape[1], images.shape[2], size)
+
+
+def _sampled(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
     boxes = boxes.to(images.device, copy=True)
     boxes[:, 2] *= torch.where(mirrored.to(images.device), -1.0, 1.0)
-    if images.device.type == "cpu" and not why_not():
-        return zoomed(images, boxes, size)
     grid = torch.zeros(len(images), 2, 3, device=images.device)
     grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
     shape = [len(images), 3, size, size]
@@ -201,7 +218,8 @@ def seen(
 ) -> Tensor:
     """Cut, mirror, colour and normalise: prepared images to what the network sees.
 
-    Compiled, it is one pass over the pixels, and the same bits on a processor.
+    It is one pass over the pixels where `in_one_pass`, or when it is compiled; and the same bits
+    on a processor.
 
     Parameters
     ----------
@@ -223,10 +241,13 @@ def seen(
     Returns
     -------
     Tensor
-        ``(N, 3, size, size)``, channels-last but for zoomed crops.
+        ``(N, 3, size, size)``, channels-last but for zoomed crops on a GPU.
     """
     if not len(images):
         return images.new_empty(0, 3, size, size, dtype=kind)
+    if _has_page(images) and normalise.subtracts:
+        windows, last = _windows(images, draws, size), 1.0 if shift is None else divisor
+        return zoomed(images, windows, size, shift, normalise.mean, last, kind)
     pixels = crops(images, draws, size)
     if shift is not None:
         pixels = pixels + shift
@@ -234,6 +255,11 @@ def seen(
     if shift is not None and divisor != 1:
         pixels = pixels / divisor
     return pixels.to(kind)
+
+
+def in_one_pass(normalise: Normaliser, device: torch.device) -> bool:
+    """Whether `seen` is one pass over the pixels without PyTorch's compiler."""
+    return device.type == "cpu" and normalise.subtracts and not why_not()
 
 
 def colour_shift(

@@ -1,20 +1,34 @@
-// Boxes of images, resized by bilinear interpolation. kernels/zoom.py compiles this page.
+// Windows of images at any zoom, coloured and less the mean, in one pass. kernels/zoom.py compiles
+// this page.
 //
 // Two rows of bytes are blended into one of floats, then its pixels two by two: each row of the
-// result reads two of the image once.
+// result reads two of the image once, and is converted and stored while it is in the cache.
+//
+// Defined on the compiler's command line:
+//   WANTED    bfloat16, float or double: the type of the result
+//   CHANNELS  of the images
+//   DIVIDES   1 where the result is divided by `Shape::divisor`
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 using Size = std::int64_t;
+using bfloat16 = std::uint16_t;  // the upper half of a float
 
 struct Shape {
-    Size images, height, width, channels;
+    Size images, height, width;
     Size side;  // of the result
     Size threads;
+    double divisor;
 };
+
+namespace {
+
+typedef float Four __attribute__((vector_size(16)));
+constexpr Size OVER = 3;  // floats past a row's end that the last four may reach
 
 // Where a pixel of the result lies: `part` of the way from pixel `first` to pixel `second`.
 struct Place {
@@ -22,44 +36,66 @@ struct Place {
     float part;
 };
 
-static Place place(Size number, Size side, Size pixels, float centre, float half) {
-    const float at = half * ((2 * number + 1) / float(side) - 1) + centre;  // -1 to 1
-    const float pixel = std::min(std::max(((at + 1) * pixels - 1) / 2, 0.0f), float(pixels - 1));
-    const Size first = Size(std::floor(pixel));
-    return {first, std::min(first + 1, pixels - 1), pixel - first};
+inline Place place(Size number, double start, double step, Size pixels) {
+    const double pixel = std::min(std::max(start + number * step, 0.0), double(pixels - 1));
+    const Size first = Size(pixel);
+    return {first, std::min(first + 1, pixels - 1), float(pixel - first)};
 }
 
-// boxes: centre x, centre y, half width (negative: mirrored) and half height of each, -1 to 1.
+inline Four four(const float* at) {
+    Four numbers;
+    std::memcpy(&numbers, at, sizeof numbers);
+    return numbers;
+}
+
+inline void put(float x, double& to) { to = x; }
+inline void put(float x, float& to) { to = x; }
+inline void put(float x, bfloat16& to) {  // to the nearest, ties to even; no pixel is NaN
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
+    to = bfloat16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+}  // namespace
+
+// windows: of each image, in its pixels, where the result's first pixel lies (x, y) and the steps
+// from one to the next (x, y). shifts: a number a channel of each image. mean: (side, side, CHANNELS).
 extern "C" void run(
-    const std::uint8_t* input, const float* boxes, float* output, const Shape& shape) {
-    const Size line = shape.width * shape.channels, numbers = shape.side * shape.channels;
+    const std::uint8_t* input, const double* windows, const float* shifts, const float* mean,
+    WANTED* output, const Shape& shape) {
+    const Size line = shape.width * CHANNELS, numbers = shape.side * CHANNELS;
 #pragma omp parallel num_threads(shape.threads)
     {
-        std::vector<float> blended(line), parts(numbers);
-        std::vector<std::int32_t> first(numbers), second(numbers);
+        std::vector<float> blended(line + OVER), cut(numbers + OVER), shift(numbers);
+        std::vector<Place> columns(shape.side);
 #pragma omp for schedule(static)
         for (Size image = 0; image < shape.images; ++image) {
-            const float* const box = boxes + 4 * image;
+            const double* const window = windows + 4 * image;
             for (Size x = 0; x < shape.side; ++x) {
-                const Place at = place(x, shape.side, shape.width, box[0], box[2]);
-                for (Size channel = 0; channel < shape.channels; ++channel) {
-                    first[x * shape.channels + channel] = at.first * shape.channels + channel;
-                    second[x * shape.channels + channel] = at.second * shape.channels + channel;
-                    parts[x * shape.channels + channel] = at.part;
-                }
+                columns[x] = place(x, window[0], window[2], shape.width);
+                for (Size channel = 0; channel < CHANNELS; ++channel)
+                    shift[x * CHANNELS + channel] = shifts[image * CHANNELS + channel];
             }
             for (Size y = 0; y < shape.side; ++y) {
-                const Place at = place(y, shape.side, shape.height, box[1], box[3]);
-                const std::uint8_t* const above = input + (image * shape.height + at.first) * line;
-                const std::uint8_t* const below = input + (image * shape.height + at.second) * line;
+                const Place row = place(y, window[1], window[3], shape.height);
+                const std::uint8_t* const above = input + (image * shape.height + row.first) * line;
+                const std::uint8_t* const below = input + (image * shape.height + row.second) * line;
 #pragma omp simd
                 for (Size i = 0; i < line; ++i)
-                    blended[i] = above[i] + at.part * (float(below[i]) - float(above[i]));
-                float* const out = output + (image * shape.side + y) * numbers;
+                    blended[i] = above[i] + row.part * (float(below[i]) - float(above[i]));
+                // A pixel's channels at once, with what lies beside them: the next pixel covers it.
+                for (Size x = 0; x < shape.side; ++x)
+                    for (Size channel = 0; channel < CHANNELS; channel += 4) {
+                        const Four left = four(&blended[columns[x].first * CHANNELS + channel]);
+                        const Four right = four(&blended[columns[x].second * CHANNELS + channel]);
+                        const Four pixel = left + columns[x].part * (right - left);
+                        std::memcpy(&cut[x * CHANNELS + channel], &pixel, sizeof pixel);
+                    }
+                const float* const less = mean + y * numbers;
+                WANTED* const out = output + (image * shape.side + y) * numbers;
 #pragma omp simd
                 for (Size i = 0; i < numbers; ++i) {
-                    const float left = blended[first[i]];
-                    out[i] = left + parts[i] * (blended[second[i]] - left);
+                    const float seen = cut[i] + shift[i] - less[i];
+                    put(DIVIDES ? seen / float(shape.divisor) : seen, out[i]);
                 }
             }
         }

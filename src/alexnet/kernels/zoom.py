@@ -1,4 +1,4 @@
-"""Boxes of images, cut at any zoom and resized: ``zoom.cpp``."""
+"""Windows of images at any zoom, coloured and less the mean, in one pass: ``zoom.cpp``."""
 
 import ctypes
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.kernels.native import compiled
+from alexnet.kernels.native import STORED, compiled
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -14,44 +14,87 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 class Shape(ctypes.Structure):
     """`Shape` of ``zoom.cpp``, field by field."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in ("images", "height", "width", "channels", "side", "threads")
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "side", "threads")),
+        ("divisor", ctypes.c_double),
     )
 
 
-def zoomed(images: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Cut a box out of each image and resize it by bilinear interpolation, on the processor.
+def window_at(corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
+    """Return the windows of `zoomed` that are `side` pixels of the image, no zoom.
 
-    What `torch.nn.functional.grid_sample` does at the places of ``affine_grid``, corners not
-    aligned and the border repeated, within the rounding of float32.
+    ``(N, 2)`` int64, top and left, and ``(N,)`` bool to ``(N, 4)`` float64.
+    """
+    step = torch.where(mirrored, -1.0, 1.0).double()
+    left = corners[:, 1] + mirrored * (side - 1)
+    return torch.stack([left, corners[:, 0], step, torch.ones_like(step)], 1)
+
+
+def window_of(boxes: Tensor, mirrored: Tensor, height: int, width: int, side: int) -> Tensor:
+    """Return the windows of `zoomed` that are boxes of the image.
+
+    ``(N, 4)``, centre x and y, half width and half height, the image being -1 to 1, and ``(N,)``
+    bool to ``(N, 4)`` float64. Where a box ends, its outermost pixels end: corners are not aligned.
+    """
+    sides = torch.tensor([width, height])
+    centre, half = boxes.double().chunk(2, 1)
+    half[:, 0] *= torch.where(mirrored, -1.0, 1.0)
+    step = half * sides / side
+    first = (centre + 1 - half) * sides / 2 - 0.5 + step / 2
+    return torch.cat([first, step], 1)
+
+
+def zoomed(
+    images: Tensor,
+    windows: Tensor,
+    side: int,
+    shift: Tensor | None = None,
+    mean: Tensor | None = None,
+    divisor: float = 1.0,
+    kind: torch.dtype = torch.float32,
+) -> Tensor:
+    """Cut a window out of each image by bilinear interpolation, and colour it, on the processor.
+
+    The border is repeated where a window reaches past it.
 
     Parameters
     ----------
     images : Tensor
         ``(N, H, W, C)`` uint8.
-    boxes : Tensor
-        ``(N, 4)`` float32: centre x and y, half width and half height, the image being -1 to 1. A
-        negative half width mirrors left to right.
+    windows : Tensor
+        ``(N, 4)`` float64, of `window_at` or `window_of`: where in the image the first pixel of
+        the result lies, x and y in pixels, and the steps from each to the next, which are negative
+        where it is mirrored.
     side : int
         Of the result, in pixels.
+    shift : Tensor, optional
+        ``(N, C, 1, 1)`` float32, added.
+    mean : Tensor, optional
+        ``(1, C, side, side)`` or ``(1, C, 1, 1)`` float32, subtracted after that; best
+        channels-last.
+    divisor : float
+        By which all is divided at last.
+    kind : torch.dtype
+        Of the result: float32, float64 or bfloat16; all is computed in float32.
 
     Returns
     -------
     Tensor
-        ``(N, C, side, side)`` float32 of 0-255, channels-last.
+        ``(N, C, side, side)``, channels-last.
 
     Raises
     ------
     OSError, subprocess.SubprocessError
         Where `native.why_not` has a reason.
     """
-    images, boxes = images.contiguous(), boxes.float().contiguous()
     count, height, width, channels = images.shape
-    out = torch.empty(
-        (count, channels, side, side), memory_format=torch.channels_last, dtype=torch.float32
-    )
-    shape = Shape(count, height, width, channels, side, torch.get_num_threads())
-    pointers = [ctypes.c_void_p(one.data_ptr()) for one in (images, boxes, out)]
-    compiled(SOURCE).run(*pointers, ctypes.byref(shape))
+    shift = torch.zeros(count, channels) if shift is None else shift.reshape(count, channels)
+    mean = torch.zeros(1, channels, 1, 1) if mean is None else mean
+    laid = mean.expand(1, channels, side, side).permute(0, 2, 3, 1)
+    given = [one.contiguous() for one in (images, windows, shift, laid)]
+    out = torch.empty((count, channels, side, side), memory_format=torch.channels_last, dtype=kind)
+    page = compiled(SOURCE, wanted=STORED[kind], channels=channels, divides=int(divisor != 1))
+    shape = Shape(count, height, width, side, torch.get_num_threads(), divisor)
+    pointers = [ctypes.c_void_p(one.data_ptr()) for one in (*given, out)]
+    page.run(*pointers, ctypes.byref(shape))
     return out

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import machine
-from alexnet.data.augment import Draws, colour_shift, draw, seen
+from alexnet.data.augment import Draws, colour_shift, draw, in_one_pass, seen
 from alexnet.data.loader import Batch, training_batches
 from alexnet.data.order import Order
 from alexnet.training.trainee import Trainee
@@ -26,8 +26,8 @@ def shares(
     """
     spec, recipe, layout = trainee.run.config.spec, trainee.run.config.recipe, trainee.layout
     device = trainee.device
-    zooms = recipe.crop_area is not None and device.type == "cpu"  # which has a page of its own
-    fuses = recipe.compile and not zooms
+    zooms = recipe.crop_area is not None and device.type == "cpu"  # slower compiled
+    fuses = recipe.compile and not zooms and not in_one_pass(trainee.normalise, device)
     look = machine.compile_or_not(seen, device)[0] if fuses else seen
     beside = torch.cuda.Stream(device) if device.type == "cuda" else None
     batches = training_batches(trainee.data.splits["train"], order, done, layout.part)
