@@ -4,11 +4,10 @@
 
 One `alexnet train DATA` in this process, whose loop is given in turn `--steps` batches as they come
 from the data, and as many times the last of these again. With new batches a step's time is all that
-passes from one to the next: waiting, decoding beside it, making pixels, the update, the log, which
-is written at every step. With the old one it is the update alone. A round is a turn of new batches
-between two of the old. The first step of each turn is left out, since the loader is at work beside
-one of the old batch too; so are the first twenty (compiling, filling the caches). Nothing is
-validated or saved in between.
+passes from one to the next: waiting, decoding beside it, making pixels, the update, the log. With
+the old one it is the update alone. A round is a turn of new batches between two of the old. The
+first step of each turn is left out, since the loader is at work beside one of the old batch too; so
+are the first twenty (compiling, filling the caches). Nothing is validated or saved in between.
 
 A machine's speed changes by the minute, so a share is of one round: the median rate of its steps
 against the mean of the turns before and after. Told are the median, the lowest and the highest, as
@@ -73,8 +72,8 @@ def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> lis
         command = (
             *("train", data, "--out", str(Path(folder, "run")), "--network", network),
             *("--batch-size", str(batch), "--max-steps", str(total), "--epochs", "1000"),
-            *("--checkpoint-every", str(10 * total), "--set", "log_every=1"),
-            *("--set", "validate_every=1000", "--set", "test_views=1"),
+            *("--checkpoint-every", str(10 * total), "--set", "validate_every=1000"),
+            *("--set", "test_views=1"),
         )
         with patch.multiple(fit, shares=in_turn, train=timed):
             if status := run(command):
