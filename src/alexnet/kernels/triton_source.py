@@ -5,8 +5,7 @@ side by side in channels-last memory, and the groups before and after it, which 
 neighbours reach into. Each number is a variable of its own, so that sums over neighbours are sums
 of registers: no lane waits for another, and nothing goes through shared memory. The other two
 groups come from the cache, since the lanes beside read them too. As a product with a band of ones
-on the tensor cores, which was tried first, a sum costs three times as much: its operands have to
-be laid out anew (docs/log.md).
+on the tensor cores, which was tried first, a sum costs three times as much (docs/log.md).
 
 Pooling windows overlap too, so that the forward pass normalises most activations twice, some four
 times: the normalised image is neither written nor read for it.
