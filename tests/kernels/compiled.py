@@ -38,7 +38,7 @@ def build(kernel, kind: str, capability: int, window: int) -> dict:
     done = triton.compile(
         ASTSource(fn=kernel, signature=types, constexprs=fixed, attrs=aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": WARPS},
+        options={"num_warps": WARPS, "enable_fp_fusion": True},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(done.asm["cubin"])

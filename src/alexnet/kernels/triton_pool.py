@@ -132,6 +132,7 @@ def _fixed(x: Tensor, out: Tensor, form: Form, bias: Tensor | None) -> dict[str,
         "stride": form.stride,
         "block": BLOCK,
         "num_warps": WARPS,
+        "enable_fp_fusion": True,  # what was measured; Triton 3.10 changes its default
     }
 
 
