@@ -40,7 +40,7 @@ class Contender:
 
     name: str
     make: Callable[[Setting], Timed]  # a function of a module, or a partial of one
-    keeps_memory: bool = False  # runs with `machine.keep_freed_memory`
+    keeps_memory: bool = False  # runs with `devices.keep_freed_memory`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

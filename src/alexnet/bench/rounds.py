@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed
 from alexnet.errors import AlexNetError, MissingExtraError
 
@@ -95,8 +95,8 @@ def serve(pipe: Connection, contenders: Sequence[Contender], setting: Setting) -
     """Make the contenders, then run a round for each message, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and closes the pipe
     if any(contender.keeps_memory for contender in contenders):
-        machine.keep_freed_memory()
-    machine.use_threads(setting.threads)
+        devices.keep_freed_memory()
+    devices.use_threads(setting.threads)
     try:
         timed, ready = made(contenders, setting)
         pipe.send(ready)
