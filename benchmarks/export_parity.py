@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.cache import ready
+from alexnet.data.cache import open_or_prepare
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.prepare import Options
 from alexnet.data.statistics import Statistics
 from alexnet.interop.onnx_export import graph, runner
 from alexnet.interop.parity import measure
 from alexnet.network import build
-from alexnet.prediction import Model, assembled
+from alexnet.predictor import Model, assemble
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.variants import NETWORKS
@@ -34,7 +34,7 @@ IMAGES, PREPARED, MARGIN = 500, 256, 8
 
 def main(where: str, out: Path) -> None:
     """Measure every network and both kinds of input; write what was found after each."""
-    data = ready(where, Options(size=PREPARED), say=print)
+    data = open_or_prepare(where, Options(size=PREPARED), say=print)
     split = max(data.splits.values(), key=len)
     photographs = next(evaluation_batches(split, IMAGES)).images
     found = []
@@ -58,9 +58,9 @@ def main(where: str, out: Path) -> None:
 
 def resized(spec: Spec, photographs: Tensor, measured: Statistics) -> tuple[Tensor, Statistics]:
     """Return the photographs at the size that a network is prepared for."""
-    if spec.image > 100:
+    if spec.image_size > 100:
         return photographs, measured
-    side = (spec.image + MARGIN, spec.image + MARGIN)
+    side = (spec.image_size + MARGIN, spec.image_size + MARGIN)
     small = F.interpolate(photographs.permute(0, 3, 1, 2).float(), side, mode="area")
     mean = F.interpolate(torch.from_numpy(measured.mean_image)[None], side, mode="area")[0]
     images = small.round().permute(0, 2, 3, 1).to(torch.uint8).contiguous()
@@ -71,11 +71,15 @@ def lively(spec: Spec, images: Tensor, statistics: Statistics) -> Model:
     """Return the full-size network with weights that carry the signal to the end."""
     config = config_of(spec, images.shape[1])
     blank = Checkpoint(0, build(spec, seed=None).state_dict(), {})
-    first = assembled(config, blank, statistics, device=CPU)
-    at = (images.shape[1] - spec.image) // 2
-    crops = images[:32, at : at + spec.image, at : at + spec.image].permute(0, 3, 1, 2).float()
+    first = assemble(config, blank, statistics, device=CPU)
+    at = (images.shape[1] - spec.image_size) // 2
+    crops = (
+        images[:32, at : at + spec.image_size, at : at + spec.image_size]
+        .permute(0, 3, 1, 2)
+        .float()
+    )
     weights = lively_weights(spec, first.normalise(crops))
-    return assembled(config, Checkpoint(1, weights, {}), statistics, device=CPU)
+    return assemble(config, Checkpoint(1, weights, {}), statistics, device=CPU)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from alexnet.recipes import FAST, Recipe
 from alexnet.training.events import Tested, Validated
 from alexnet.training.fit import fit
 from alexnet.training.pretrained import Pretrained, of_run
-from alexnet.training.run import Run, RunConfig, made_with
+from alexnet.training.run import Run, RunConfig, software_versions
 
 ARMS = ("scratch", "fine-tuned", "frozen")
 
@@ -61,7 +61,7 @@ def trained(
         data_fingerprint=data.manifest.fingerprint,
         data_size=data.manifest.size,
         initial_weights=None if arm == "scratch" else first.origin,
-        made_with=made_with(),
+        made_with=software_versions(),
     )
     events = list(fit(Run.start(folder, config, start, weights=weights), data))
     return {

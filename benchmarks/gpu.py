@@ -21,11 +21,11 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import works
 from alexnet.bench.contender import Setting, Timed
 from alexnet.bench.peers import plain_network
-from alexnet.fused import for_inference
+from alexnet.fused import fuse_for_inference
 from alexnet.kernels.normalised_pool import Form
 from alexnet.kernels.triton_pool import triton_pool, triton_pool_backward
 from alexnet.network import build
@@ -86,11 +86,13 @@ def rate(timed: Timed, seconds: float) -> float:
 
 def one_image(setting: Setting) -> dict[str, float]:
     """Return milliseconds of one image, its kernels started one by one and as a graph."""
-    network = for_inference(machine.placed(build(setting.spec), GPU).eval(), torch.bfloat16)
+    network = fuse_for_inference(
+        devices.place_network(build(setting.spec), GPU).eval(), torch.bfloat16
+    )
     fast = torch.compile(network, dynamic=False)
     pixels = works.random_pixels(setting, setting.spec)
     found = {}
-    for name, call in (("started", fast), ("replayed", machine.Replayed(fast))):
+    for name, call in (("started", fast), ("replayed", devices.CudaGraphRunner(fast))):
         times = []
         for _ in range(200):
             begun = time.perf_counter()
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=1.0)
     asked = parser.parse_args()
-    found: dict[str, object] = {"device": machine.device_name(GPU), "torch": torch.__version__}
+    found: dict[str, object] = {"device": devices.device_name(GPU), "torch": torch.__version__}
 
     def told(name: str, value: object) -> None:
         found[name] = value

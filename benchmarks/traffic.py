@@ -13,26 +13,26 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.network import build
 from alexnet.recipes import PAPER
-from alexnet.training.distributed import joined
+from alexnet.training.distributed import join_processes
 from alexnet.training.execution import Execution
 from alexnet.training.layout import Layout, lay_out
-from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Share, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.trainer import LocalBatch, train
 from alexnet.variants import network_named
 
 STEPS = 2
 
 
-def shares(layout: Layout, batch: int, image: int, device: torch.device) -> Iterator[Share]:
+def shares(layout: Layout, batch: int, image: int, device: torch.device) -> Iterator[LocalBatch]:
     """Yield this process's share of the same random batch, without end."""
     first, stop = layout.part.range(batch)
     pixels = torch.randn(stop - first, 3, image, image, device=device) * 60
     labels = torch.arange(stop - first, device=device)
     while True:
-        yield Share(pixels.contiguous(memory_format=torch.channels_last), labels, first, batch)
+        yield LocalBatch(pixels.contiguous(memory_format=torch.channels_last), labels, first, batch)
 
 
 def main() -> None:
@@ -43,16 +43,16 @@ def main() -> None:
     asked = parser.parse_args()
     spec = network_named(asked.network)
     found = {}
-    with joined(600) as ranks:
+    with join_processes(600) as ranks:
         for kind in ("data", "towers", "hybrid"):
-            network = machine.placed(build(spec), ranks.device)
+            network = devices.place_network(build(spec), ranks.device)
             layout = lay_out(network, ranks, Execution(layout=kind), compile=False)
             steps = train(
                 layout.replica,
                 make_optimizer(layout.replica.network, PAPER),
-                shares(layout, asked.batch, spec.image, ranks.device),
+                shares(layout, asked.batch, spec.image_size, ranks.device),
                 PAPER,
-                lambda number: rates_at(PAPER, 0.5),
+                lambda number: learning_rates_at(PAPER, 0.5),
                 done=0,
                 total=STEPS,
                 kind=torch.float32,

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.report import versions
 from alexnet.cli.main import run
 from alexnet.training import fit
-from alexnet.training.trainer import Share, Step
+from alexnet.training.trainer import LocalBatch, Step
 
 SKIPPED = 20  # steps before the first turn
 
@@ -53,7 +53,7 @@ def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> lis
     laps: list[Lap] = []
     shares, train = fit.shares, fit.train
 
-    def in_turn(*arguments: Any) -> Iterator[Share]:
+    def in_turn(*arguments: Any) -> Iterator[LocalBatch]:
         coming = shares(*arguments)
         for number in count(-SKIPPED):
             laps.append(Lap(time.perf_counter()))
@@ -73,7 +73,7 @@ def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> lis
             *("train", data, "--out", str(Path(folder, "run")), "--network", network),
             *("--batch-size", str(batch), "--max-steps", str(total), "--epochs", "1000"),
             *("--checkpoint-every", str(10 * total), "--set", "validate_every=1000"),
-            *("--set", "test_views=1"),
+            *("--set", "test_crops=1"),
         )
         with patch.multiple(fit, shares=in_turn, train=timed):
             if status := run(command):
@@ -113,11 +113,11 @@ def main() -> None:
                 "network": asked.network,
                 "batch": asked.batch,
                 "steps": asked.steps,
-                "type": str(machine.chosen_type("auto", machine.best_device())).removeprefix(
+                "type": str(devices.choose_dtype("auto", devices.best_device())).removeprefix(
                     "torch."
                 ),
-                "processor": machine.processor(),
-                "device": machine.device_name(machine.best_device()),
+                "processor": devices.processor(),
+                "device": devices.device_name(devices.best_device()),
                 "versions": versions(),
             },
             indent=1,

@@ -11,18 +11,18 @@ from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
-    SameMapResponseNorm,
+    WithinChannelResponseNorm,
     local_response_norm,
     seed_dropout,
 )
-from alexnet.spec import LRN, SameMapNorm
+from alexnet.spec import LRN, WithinChannelLRN
 
 # No default constants, and sums that matter.
 WINDOWS = [
-    LRN(size=5, alpha_over_n=0.7, beta=0.75, k=2),
-    LRN(size=3, alpha_over_n=0.4, beta=0.6, k=1.3),
-    LRN(size=9, alpha_over_n=0.9, beta=0.75, k=1),
-    LRN(size=4, alpha_over_n=0.5, beta=0.5, k=1.1),
+    LRN(size=5, alpha=0.7, beta=0.75, k=2),
+    LRN(size=3, alpha=0.4, beta=0.6, k=1.3),
+    LRN(size=9, alpha=0.9, beta=0.75, k=1),
+    LRN(size=4, alpha=0.5, beta=0.5, k=1.1),
 ]
 
 
@@ -34,7 +34,7 @@ def x():
 
 def by_formula(a, norm):
     """Section 3.3 as printed, whose alpha is ours over n."""
-    b, half, alpha = np.empty_like(a), norm.size // 2, norm.alpha_over_n / norm.size
+    b, half, alpha = np.empty_like(a), norm.size // 2, norm.alpha / norm.size
     for i in range(a.shape[1]):
         window = a[:, max(0, i - half) : i + half + 1]
         b[:, i] = a[:, i] / (norm.k + alpha * (window**2).sum(1)) ** norm.beta
@@ -53,7 +53,7 @@ def test_lrn_is_pytorchs_forward_and_backward_to_1e_6(x, norm, layout):
     ours = x.float().contiguous(memory_format=layout).requires_grad_()
     theirs = x.float().requires_grad_()
     out = LocalResponseNorm(norm)(ours)
-    expected = F.local_response_norm(theirs, norm.size, norm.alpha_over_n, norm.beta, norm.k)
+    expected = F.local_response_norm(theirs, norm.size, norm.alpha, norm.beta, norm.k)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -89,7 +89,7 @@ def test_lrn_window_stays_in_its_tower(x):
 
 
 def test_lrn_window_crosses_the_towers_where_the_spec_says_so(x):
-    whole = LRN(size=5, alpha_over_n=0.7, span="layer")
+    whole = LRN(size=5, alpha=0.7, span="layer")
     torch.testing.assert_close(
         LocalResponseNorm(whole, towers=2)(x), LocalResponseNorm(whole)(x), rtol=0, atol=0
     )
@@ -109,7 +109,7 @@ def LocalResponseNormEnergy(x):
 def test_same_map_norm_is_the_2012_formula(x):
     """Facts 2: x (1 + 1e-3 / 25 * the sum over 5x5)**-.75, outside counted as zero."""
     a = x.numpy() * 20
-    out = SameMapResponseNorm(SameMapNorm())(torch.from_numpy(a)).numpy()
+    out = WithinChannelResponseNorm(WithinChannelLRN())(torch.from_numpy(a)).numpy()
     for n, c, i, j in np.ndindex(a.shape):
         window = a[n, c, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
         expected = a[n, c, i, j] * (1 + 1e-3 / 25 * (window**2).sum()) ** -0.75

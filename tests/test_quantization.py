@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet import machine
-from alexnet.data.augment import normaliser, views
-from alexnet.data.loader import spread
+from alexnet import device as devices
+from alexnet.data.augment import iter_crops, make_normaliser
+from alexnet.data.loader import sample_evenly
 from alexnet.data.options import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError, DataError
 from alexnet.network import build
-from alexnet.prediction import Model, quantized
+from alexnet.predictor import Model, quantize
 from alexnet.quantization import (
     Int8Layer,
     Int8Network,
@@ -29,12 +29,12 @@ from alexnet.quantization import (
 from alexnet.variants import NETWORKS
 from tests.test_network import narrow
 
-needs_int8 = pytest.mark.skipif(not machine.has_int8(), reason="no int8 products here")
+needs_int8 = pytest.mark.skipif(not devices.has_int8(), reason="no int8 products here")
 
 
 def model_of(name, data) -> Model:
     """Return a narrow network, weights as He drew them, with the data's preprocessing."""
-    spec = replace(narrow(NETWORKS[name]), classes=10)
+    spec = replace(narrow(NETWORKS[name]), num_classes=10)
     network = build(spec).eval()
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -43,13 +43,15 @@ def model_of(name, data) -> Model:
                 inputs = weight[0].numel() if weight.dim() != 3 else weight.shape[1]
                 weight.normal_(0, (2 / inputs) ** 0.5, generator=draws)
     size = data.manifest.size
-    normalise = normaliser(spec.pixels, data.statistics, spec.image)
+    normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size)
     names = tuple(f"class {number}" for number in range(10))
     return Model(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
 
 
 def pixels_of(model, data) -> torch.Tensor:
-    return model.normalise(next(views(spread(data.splits["train"], 36), model.spec.image, 1)))
+    return model.normalise(
+        next(iter_crops(sample_evenly(data.splits["train"], 36), model.spec.image_size, 1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +119,13 @@ def test_a_convolution_is_that_of_the_rounded_numbers(padding, groups):
     values, scales = quantised_weight(layer.weight)
     got = Int8Layer(layer, reads, False, torch.float32)(x)
     expected = torch.nn.functional.conv2d(
-        (x.double() - reads.zero) * reads.scale, values.double() * scales[:, None, None, None],
-        layer.bias.double(), 2, padding, groups=groups,
-    )  # fmt: skip
+        (x.double() - reads.zero) * reads.scale,
+        values.double() * scales[:, None, None, None],
+        layer.bias.double(),
+        2,
+        padding,
+        groups=groups,
+    )
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -142,10 +148,12 @@ def test_the_network_it_is_made_of_is_left_as_it_is(large):
     model = model_of("single", large)
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     pixels = pixels_of(model, large)
-    int8 = quantized(model, large)
+    int8 = quantize(model, large)
     assert int8.network is model.network
-    assert not torch.equal(int8.probabilities(spread(large.splits["train"], 4)),
-                           model.probabilities(spread(large.splits["train"], 4)))  # fmt: skip
+    assert not torch.equal(
+        int8.probabilities(sample_evenly(large.splits["train"], 4)),
+        model.probabilities(sample_evenly(large.splits["train"], 4)),
+    )
     assert list(model.network.state_dict()) == list(before)
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, before[name])
@@ -154,12 +162,12 @@ def test_the_network_it_is_made_of_is_left_as_it_is(large):
 
 @needs_int8
 def test_compiled_is_the_same_at_every_batch_size(large):
-    if not machine.can_compile(torch.device("cpu"))[0]:
+    if not devices.can_compile(torch.device("cpu"))[0]:
         pytest.skip("no compiler here")
     model = model_of("single", large)
     pixels = pixels_of(model, large)[:6]
     ranges = read_ranges(model.network, pixels)
-    plain = Int8Network(model.network, ranges, machine.chosen_type("auto", torch.device("cpu")))
+    plain = Int8Network(model.network, ranges, devices.choose_dtype("auto", torch.device("cpu")))
     fast = int8_forward(model.network, pixels)
     with torch.inference_mode():
         for size in (6, 5):
@@ -184,10 +192,10 @@ def test_without_images_it_says_so(large):
     model = model_of("single", large)
     none = torch.empty(0, 256, 256, 3, dtype=torch.uint8)
     with pytest.raises(DataError, match=r"no image to calibrate .*few hundred"):
-        quantized(model, none)
+        quantize(model, none)
     del (untrained := replace(large, splits=dict(large.splits))).splits["train"]
     with pytest.raises(DataError, match="no training images"):
-        quantized(model, untrained)
+        quantize(model, untrained)
 
 
 def test_a_network_elsewhere_or_a_processor_without_int8_is_refused(large, monkeypatch):
@@ -195,18 +203,18 @@ def test_a_network_elsewhere_or_a_processor_without_int8_is_refused(large, monke
     pixels = pixels_of(model, large)[:1]
     with pytest.raises(ConfigError, match=r"on meta.*device=torch.device\('cpu'\)"):
         int8_forward(build(model.spec).to("meta"), pixels)
-    monkeypatch.setattr(machine, "has_int8", lambda: False)
+    monkeypatch.setattr(devices, "has_int8", lambda: False)
     with pytest.raises(ConfigError, match="no int8 products"):
         int8_forward(model.network, pixels)
 
 
 def test_spread_images_are_of_the_whole_split(large):
     split = large.splits["train"]
-    images = spread(split, 5)
+    images = sample_evenly(split, 5)
     assert images.shape == (5, 256, 256, 3)
     assert np.array_equal(images[0].numpy(), split.pixels(0))
     assert np.array_equal(images[-1].numpy(), split.pixels(len(split) - 1))
-    assert len(spread(split, 1000)) == len(split)
+    assert len(sample_evenly(split, 1000)) == len(split)
 
 
 @needs_int8

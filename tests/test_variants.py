@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
+from alexnet.config import differences
 from alexnet.errors import ConfigError
 from alexnet.network import build
-from alexnet.values import differences
 from alexnet.variants import (
     AS_RUN,
     PAPER,
     SINGLE,
     network_named,
-    plain_pooling,
     with_input,
     with_lrn,
     without_layer,
     without_lrn,
+    without_overlap,
 )
 
 
@@ -27,9 +27,9 @@ def test_an_unknown_network_is_answered_with_the_nearest():
 
 def test_plain_pooling_keeps_the_head_at_6x6():
     """Facts 1a: 55 -> 28 -> 26 -> 13 -> 13 -> 11 -> 6."""
-    sizes = [layer.size for layer in plain_pooling(PAPER).layers()]
+    sizes = [layer.size for layer in without_overlap(PAPER).layers()]
     assert sizes[:9] == [227, 55, 28, 26, 13, 13, 13, 11, 6]
-    assert plain_pooling(PAPER).parameters == PAPER.parameters
+    assert without_overlap(PAPER).parameters == PAPER.parameters
 
 
 @pytest.mark.parametrize("form", ["227", "224-overhang", "224-padded"])
@@ -69,10 +69,10 @@ def test_paper_and_as_run_differ_in_named_fields_only():
     """Facts 1b, line by line."""
     changed = differences(PAPER, AS_RUN)
     assert set(changed) == {
-        "name", "image", "convs.conv1.overhang", "convs.conv1.order",
-        "convs.conv1.norm.alpha_over_n", "convs.conv2.norm.alpha_over_n",
-        *(f"convs.conv2.same_map_norm{tail}" for tail in
-          (".size", ".alpha_over_n", ".beta", ".k")),
+        "name", "image_size", "convs.conv1.asymmetric_padding", "convs.conv1.order",
+        "convs.conv1.norm.alpha", "convs.conv2.norm.alpha",
+        *(f"convs.conv2.within_channel_lrn{tail}" for tail in
+          (".size", ".alpha", ".beta", ".k")),
         "convs.conv3.std", "convs.conv4.std", "convs.conv5.std",
     }  # fmt: skip
     assert changed["convs.conv3.std"] == (0.01, 0.03)
@@ -86,6 +86,6 @@ def test_single_is_the_paper_in_one_tower_with_the_weights_of_the_source():
 
 def test_switches_combine():
     changed = replace(
-        plain_pooling(without_lrn(with_input(PAPER, "224-overhang"))), activation="tanh"
+        without_overlap(without_lrn(with_input(PAPER, "224-overhang"))), activation="tanh"
     )
     assert "tanh5" in dict(build(changed, None).named_children())

@@ -7,17 +7,17 @@ from alexnet.errors import ConfigError
 from alexnet.spec import Spec
 from alexnet.variants import (
     network_named,
-    plain_pooling,
     with_input,
     without_layer,
     without_lrn,
+    without_overlap,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from alexnet.network import AlexNet
-    from alexnet.prediction import Model
+    from alexnet.predictor import Model
 
 
 def switched(
@@ -62,7 +62,7 @@ def switched(
     """
     chosen = network_named(name)
     if num_classes is not None:
-        chosen = replace(chosen, classes=num_classes)
+        chosen = replace(chosen, num_classes=num_classes)
     if towers is not None:
         chosen = replace(chosen, towers=towers)
     if activation is not None:
@@ -72,7 +72,7 @@ def switched(
     if not lrn:
         chosen = without_lrn(chosen)
     if not overlapping:
-        chosen = plain_pooling(chosen)
+        chosen = without_overlap(chosen)
     if input is not None:
         chosen = with_input(chosen, input)
     return without_layer(chosen, without) if without else chosen
@@ -119,13 +119,13 @@ def build(
             "Change its fields with dataclasses.replace.",
         )
     elif num_classes is not None:
-        network = replace(network, classes=num_classes)
+        network = replace(network, num_classes=num_classes)
     return build_network(network, seed)
 
 
 def load(run: "str | Path") -> "Model":
     """Load a trained run: `load(run).predict(image)` ranks its classes."""
-    from alexnet.prediction import load as load_run
+    from alexnet.predictor import load as load_run
 
     return load_run(run)
 

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import Normaliser, views
+from alexnet.data.augment import Normaliser, iter_crops
 from alexnet.data.loader import Batch
 
 Probabilities = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ class Evaluation:
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]  # [true class][class ranked first]
     in_top5: int  # images whose class is among the five ranked first
-    views: int
+    crops: int
 
     @property
     def images(self) -> int:
@@ -70,7 +70,7 @@ def summary(result: Evaluation) -> dict[str, object]:
         "top5": result.top5,
         "majority": result.majority,
         "images": result.images,
-        "views": result.views,
+        "views": result.crops,
         "classes": list(result.classes),
         "by_class": [
             {"name": name, "images": images, "top1": None if math.isnan(share) else share}
@@ -113,7 +113,7 @@ def probabilities(
         ``(N, classes)`` float32, each row summing to 1.
     """
     total: Tensor | float = 0.0
-    every = views(images, size, count)
+    every = iter_crops(images, size, count)
     while some := list(islice(every, max(1, TOGETHER // max(1, len(images))))):
         pixels = normalise(torch.cat(some)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
@@ -128,7 +128,7 @@ def evaluate(
     batches: Iterable[Batch],
     classes: tuple[str, ...],
     *,
-    views: int,
+    crops: int,
     device: torch.device,
 ) -> Evaluation:
     """Count what `predict`, which maps images to probabilities, gets right over all batches.
@@ -142,4 +142,4 @@ def evaluate(
         labels = batch.labels
         confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
         in_top5 += int((ranked == labels[:, None]).sum())
-    return Evaluation(classes, tuple(map(tuple, confusion.tolist())), in_top5, views)
+    return Evaluation(classes, tuple(map(tuple, confusion.tolist())), in_top5, crops)

@@ -13,7 +13,7 @@ from alexnet.errors import AlexNetError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
     The content is on the disk before the new name is, so that neither a kill nor a power cut
@@ -26,19 +26,19 @@ def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
         When the disk is full or the folder cannot be written to.
     """
     temporary = path.with_name(f".{path.name}{mark}.part")
-    with explained(path):
+    with translate_os_error(path):
         try:
             yield temporary
-            sync(temporary)
+            fsync(temporary)
             temporary.replace(path)
-            sync(path.parent)
+            fsync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def translate_os_error(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into sentences."""
     try:
         yield
@@ -64,7 +64,7 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until a file or a folder's entries are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

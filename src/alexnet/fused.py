@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels import triton_pool
-from alexnet.kernels.native import STORED, why_not
+from alexnet.kernels.native import STORED, unavailable_reason
 from alexnet.kernels.normalised_pool import Form, normalised_pool
 from alexnet.kernels.space_to_depth import dense_filters, plain_space_to_depth, space_to_depth
 from alexnet.layers import LocalResponseNorm
@@ -42,7 +42,7 @@ class NormalisedPool(nn.Module):
             stride=_side(pool.stride) if pool else 1,
             ceil=int(pool.ceil_mode) if pool else 0,
         )
-        self.scale = norm.alpha_over_n / norm.size if norm else 0.0
+        self.scale = norm.alpha / norm.size if norm else 0.0
         self.k = norm.k if norm else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,13 +121,13 @@ def _side(size: Any) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-def fused(network: nn.Sequential) -> nn.Sequential:
+def fuse(network: nn.Sequential) -> nn.Sequential:
     """Return the fast form of a network, or the network itself where there is none.
 
     Its parameters are the network's, under the same names.
     """
     like = next(network.parameters(), None)
-    if (like is None or like.device.type == "cpu") and why_not():
+    if (like is None or like.device.type == "cpu") and unavailable_reason():
         return network
     on_gpu = like is not None and like.is_cuda
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -169,7 +169,7 @@ class Converted(nn.Module):
         return x.to(self.kind)
 
 
-def for_inference(network: nn.Sequential, kind: torch.dtype) -> nn.Sequential:
+def fuse_for_inference(network: nn.Sequential, kind: torch.dtype) -> nn.Sequential:
     """Return the fast form of a network that will not be trained any more, in a type.
 
     Autocast converts 62 million weights at every call, which takes longer than an image does. This
@@ -184,7 +184,7 @@ def for_inference(network: nn.Sequential, kind: torch.dtype) -> nn.Sequential:
         Of the weights, of what is computed, and of the logits; pixels may come in any.
     """
     copied = copy.deepcopy(network).requires_grad_(False).to(kind)
-    layers = OrderedDict(fused(copied).named_children())
+    layers = OrderedDict(fuse(copied).named_children())
     return nn.Sequential(OrderedDict(pixels=Converted(kind), **layers)).eval()
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels.lrn import banded_lrn
-from alexnet.spec import LRN, SameMapNorm
+from alexnet.spec import LRN, WithinChannelLRN
 
 
 def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
@@ -23,7 +23,7 @@ def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
         Activations, ``(N, C, H, W)``, float. Any range: at pixel scale 0-255 the sum matters, at
         unit scale it vanishes and the layer is a constant factor ``k**-beta`` (facts 2).
     norm : LRN
-        Window and constants. ``alpha_over_n`` follows PyTorch: it is divided by ``size`` here.
+        Window and constants. ``alpha`` follows PyTorch: it is divided by ``size`` here.
     towers : int
         How many parts the maps are in; the window stays inside one unless ``norm.span`` is
         ``"layer"``.
@@ -36,7 +36,7 @@ def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> thirds = LRN(size=3, alpha_over_n=3, beta=1, k=0)
+    >>> thirds = LRN(size=3, alpha=3, beta=1, k=0)
     >>> local_response_norm(torch.ones(1, 3, 1, 1), thirds).flatten()
     tensor([0.5000, 0.3333, 0.5000])
     """
@@ -47,7 +47,7 @@ def local_response_norm(x: Tensor, norm: LRN, towers: int = 1) -> Tensor:
     squares = F.pad(x.square(), (0, 0, 0, 0, before, norm.size - 1 - before))
     slices = [squares[:, shift : shift + maps] for shift in range(norm.size)]
     energy = torch.stack(slices).sum(0)  # (N, C, H, W)
-    return x * (norm.k + norm.alpha_over_n / norm.size * energy).pow(-norm.beta)
+    return x * (norm.k + norm.alpha / norm.size * energy).pow(-norm.beta)
 
 
 class LocalResponseNorm(nn.Module):
@@ -61,14 +61,14 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)``; the type is kept."""
         norm = self.norm
-        return banded_lrn(x, norm.size, norm.alpha_over_n, norm.beta, norm.k, self.groups)
+        return banded_lrn(x, norm.size, norm.alpha, norm.beta, norm.k, self.groups)
 
     def extra_repr(self) -> str:
         """Show the constants in `print(network)`."""
         return f"{self.norm}, groups={self.groups}"
 
 
-class SameMapResponseNorm(nn.Module):
+class WithinChannelResponseNorm(nn.Module):
     r"""Divide each activation by a power of the energy around it in its own map (facts 1a, 2).
 
     .. math:: b = a \left(k + \frac{\alpha}{n^2} \sum_{n \times n} a^2\right)^{-\beta}
@@ -76,7 +76,7 @@ class SameMapResponseNorm(nn.Module):
     Pixels outside the map count as zero. ``(N, C, H, W)`` to the same.
     """
 
-    def __init__(self, norm: SameMapNorm) -> None:
+    def __init__(self, norm: WithinChannelLRN) -> None:
         super().__init__()
         self.norm = norm
 
@@ -85,7 +85,7 @@ class SameMapResponseNorm(nn.Module):
         norm = self.norm
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = F.avg_pool2d(wide.square(), norm.size, stride=1, padding=norm.size // 2)
-        return (wide * (norm.k + norm.alpha_over_n * mean).pow(-norm.beta)).to(x.dtype)
+        return (wide * (norm.k + norm.alpha * mean).pow(-norm.beta)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show the constants in `print(network)`."""

@@ -16,7 +16,7 @@ from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
-    SameMapResponseNorm,
+    WithinChannelResponseNorm,
 )
 from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
 
@@ -32,18 +32,18 @@ class AlexNet(nn.Sequential):
 
     def __init__(self, spec: Spec) -> None:
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        maps = spec.channels
+        maps = spec.in_channels
         sizes = {layer.name: layer.size for layer in spec.layers()}
         for conv in spec.convs:
             modules.update(conv_block(spec, conv, maps, sizes[conv.name]))
-            maps = conv.maps
+            maps = conv.out_channels
         modules["flatten"] = nn.Flatten()
         maps, side = spec.flat
         inputs = maps * side**2  # 9216 for the paper's
         for dense in spec.dense:
             modules.update(dense_block(spec, dense.name, inputs, dense.units))
             inputs = dense.units
-        modules[spec.output_name] = output_layer(inputs, spec.classes)
+        modules[spec.output_name] = output_layer(inputs, spec.num_classes)
         super().__init__(modules)
         self.spec = spec
 
@@ -65,7 +65,7 @@ class AlexNet(nn.Sequential):
         ConfigError
             As `forward` does.
         """
-        wanted = (self.spec.channels, self.spec.image, self.spec.image)
+        wanted = (self.spec.in_channels, self.spec.image_size, self.spec.image_size)
         if tuple(input.shape[1:]) != wanted:
             raise ConfigError(
                 f"Network {self.spec.name!r} takes images of {wanted}, these are "
@@ -92,7 +92,7 @@ class AlexNet(nn.Sequential):
     @property
     def num_classes(self) -> int:
         """Width of the last layer; 0 where there is none."""
-        return self.spec.classes
+        return self.spec.num_classes
 
     @property
     def num_features(self) -> int:
@@ -125,7 +125,7 @@ class AlexNet(nn.Sequential):
         ConfigError
             When `num_classes` is below 0.
         """
-        spec = replace(self.spec, classes=num_classes)
+        spec = replace(self.spec, num_classes=num_classes)
         layer = output_layer(self.head_hidden_size, num_classes)
         if num_classes:
             draw(layer, spec.output_std, spec.output_bias, torch.Generator().manual_seed(seed))
@@ -160,14 +160,18 @@ def conv_block(spec: Spec, conv: Conv, maps: int, side: int) -> dict[str, nn.Mod
     }
     if conv.norm:
         steps["norm"] = (f"norm{number}", LocalResponseNorm(conv.norm, spec.towers))
-    if conv.same_map_norm:
-        layer = SameMapResponseNorm(conv.same_map_norm)
-        steps["same_map_norm"] = (f"same_map_norm{number}", layer)
+    if conv.within_channel_lrn:
+        layer = WithinChannelResponseNorm(conv.within_channel_lrn)
+        steps["within_channel_lrn"] = (f"within_channel_lrn{number}", layer)
     if conv.pool:
         steps["pool"] = (pool_name(conv), pooling(conv.pool))
     block: dict[str, nn.Module] = {}
-    if conv.overhang:  # windows past the right and bottom edge skip what is outside: zeros there
-        block[f"overhang{number}"] = nn.ZeroPad2d((0, conv.overhang, 0, conv.overhang))
+    if (
+        conv.asymmetric_padding
+    ):  # windows past the right and bottom edge skip what is outside: zeros there
+        block[f"pad{number}"] = nn.ZeroPad2d(
+            (0, conv.asymmetric_padding, 0, conv.asymmetric_padding)
+        )
     block[conv.name] = convolution(spec, conv, maps, side)
     block.update(steps[step] for step in conv.order if step in steps)
     return block
@@ -175,12 +179,14 @@ def conv_block(spec: Spec, conv: Conv, maps: int, side: int) -> dict[str, nn.Mod
 
 def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
     """Return the convolution alone, its weights shared or local."""
-    if not conv.shared:
-        return LocallyConnected2d(maps, conv.maps, side, conv.kernel, padding=conv.padding)
+    if conv.locally_connected:
+        return LocallyConnected2d(
+            maps, conv.out_channels, side, conv.kernel_size, padding=conv.padding
+        )
     return nn.Conv2d(
         maps,
-        conv.maps,
-        conv.kernel,
+        conv.out_channels,
+        conv.kernel_size,
         stride=conv.stride,
         padding=conv.padding,
         groups=spec.groups(conv),
@@ -190,8 +196,10 @@ def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
 def pooling(pool: Pool) -> nn.Module:
     """Return the pooling layer; an average counts only pixels inside the map."""
     if pool.kind == "max":
-        return nn.MaxPool2d(pool.window, pool.stride, ceil_mode=pool.ceil)
-    return nn.AvgPool2d(pool.window, pool.stride, ceil_mode=pool.ceil, count_include_pad=False)
+        return nn.MaxPool2d(pool.kernel_size, pool.stride, ceil_mode=pool.ceil_mode)
+    return nn.AvgPool2d(
+        pool.kernel_size, pool.stride, ceil_mode=pool.ceil_mode, count_include_pad=False
+    )
 
 
 def dense_block(spec: Spec, name: str, inputs: int, units: int) -> dict[str, nn.Module]:
@@ -225,7 +233,7 @@ def initialise(network: AlexNet, seed: int = 0) -> None:
     layers: tuple[Conv | Dense, ...] = (*spec.convs, *spec.dense)
     for layer in layers:
         draw(network.get_submodule(layer.name), layer.std, layer.bias, draws)
-    if spec.classes:
+    if spec.num_classes:
         draw(network.get_classifier(), spec.output_std, spec.output_bias, draws)
 
 

@@ -19,9 +19,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.errors import ConfigError, DataError
-from alexnet.fused import fused
+from alexnet.fused import fuse
 from alexnet.layers import Dropout
 from alexnet.network import AlexNet
 
@@ -180,7 +180,7 @@ class Int8Network(nn.Sequential):
             modules[block.name] = Int8Layer(block.layer, reads, block.relu, through or wide)
             if not through:
                 modules[f"to_{following.name}"] = nn.Sequential(
-                    *fused(nn.Sequential(*block.after)), Quantise(then)
+                    *fuse(nn.Sequential(*block.after)), Quantise(then)
                 )
         modules[last.name] = Int8Layer(last.layer, ranges[last.name], last.relu, torch.float32)
         if last.after:
@@ -293,13 +293,13 @@ def int8_forward(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> 
             f"int8 runs on the processor, and the network is on {device}.",
             "Load it with device=torch.device('cpu').",
         )
-    if not machine.has_int8():
+    if not devices.has_int8():
         raise ConfigError(
             "This processor has no int8 products (AVX-512 VNNI or AMX).", "Use bf16 or fp32."
         )
-    kind = machine.chosen_type("auto", device)
+    kind = devices.choose_dtype("auto", device)
     quantised = Int8Network(network, read_ranges(network, pixels), kind).eval()
-    if compiled and machine.can_compile(device)[0]:
+    if compiled and devices.can_compile(device)[0]:
         for name, member in quantised.named_children():
             if not isinstance(member, Int8Layer):
                 setattr(quantised, name, _compiled(member))

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import plot, report
 from alexnet.bench.contender import Contender
 from alexnet.bench.limits import limits, matmul, matmul_name
@@ -16,7 +16,7 @@ from alexnet.bench.works import eager_inference, infer_1_work, infer_work
 from alexnet.errors import AlexNetError
 from tests.bench.networks import TINY
 
-FAST_BFLOAT16 = machine.has_fast_bfloat16(machine.best_device())
+FAST_BFLOAT16 = devices.has_fast_bfloat16(devices.best_device())
 OURS = torch.bfloat16 if FAST_BFLOAT16 else torch.float32
 
 

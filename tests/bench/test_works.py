@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import limits as limits_module
 from alexnet.bench import works
 from alexnet.bench.contender import Work
@@ -19,7 +19,7 @@ from alexnet.spec import Dropout
 from alexnet.variants import TORCHVISION
 from tests.bench.networks import TINY, setting
 
-FAST_BFLOAT16 = machine.has_fast_bfloat16(torch.device("cpu"))
+FAST_BFLOAT16 = devices.has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def test_a_peer_that_is_not_installed_is_told_in_a_line(tmp_path, monkeypatch):
 
 
 def test_nothing_runs_in_a_type_that_the_processor_has_to_emulate(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: False)
     monkeypatch.setattr(limits_module, "COPIED", 1 << 10)
-    monkeypatch.setattr(machine, "has_int8", lambda: False)
+    monkeypatch.setattr(devices, "has_int8", lambda: False)
     at = setting(tmp_path)
     timed, ready = made(limits(at), at)
     assert ready.missing.keys() == {matmul_name(torch.bfloat16), "matmul_int8_gops"}

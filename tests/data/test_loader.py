@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.data import decode
-from alexnet.data.loader import evaluation_batches, training_batches
+from alexnet.data.loader import evaluation_batches, train_batches
 from alexnet.data.options import Options
 from alexnet.data.order import Order, Part
 from alexnet.data.prepare import prepare
@@ -64,7 +64,7 @@ def test_no_epoch_is_a_shifted_copy_of_another():
 def test_any_number_of_processes_sees_the_same_batches(prepared, ranks):
     """Scenario 5: what a step trains on does not depend on how many share it."""
     split, order = prepared.splits["train"], Order(36, 8, 3)
-    parts = [training_batches(split, order, 2, Part(rank, ranks)) for rank in range(ranks)]
+    parts = [train_batches(split, order, 2, Part(rank, ranks)) for rank in range(ranks)]
     for step in range(2, 6):
         together = [number for part in parts for number in next(part).numbers]
         assert together == order.numbers(step).tolist()
@@ -84,8 +84,8 @@ def test_any_number_of_processes_tests_every_image_once(prepared, ranks):
 
 def test_batches_begin_at_any_step(prepared):
     split, order = prepared.splits["train"], Order(36, 8, 5)
-    whole = list(itertools.islice(training_batches(split, order, 0), 12))
-    tail = list(itertools.islice(training_batches(split, order, 7), 5))
+    whole = list(itertools.islice(train_batches(split, order, 0), 12))
+    tail = list(itertools.islice(train_batches(split, order, 7), 5))
     for before, after in zip(whole[7:], tail, strict=True):
         assert before.numbers == after.numbers
         assert torch.equal(before.images, after.images)
@@ -94,7 +94,7 @@ def test_batches_begin_at_any_step(prepared):
 
 def test_a_batch_holds_the_images_of_its_numbers(prepared):
     split = prepared.splits["train"]
-    batch = next(training_batches(split, Order(36, 36, 1), 0))
+    batch = next(train_batches(split, Order(36, 36, 1), 0))
     for at, number in enumerate(batch.numbers):
         assert np.array_equal(batch.images[at].numpy(), split.pixels(number))
         assert batch.labels[at] == split[number].label
@@ -124,7 +124,7 @@ def test_raw_shards_hold_the_same_pixels_without_a_jpeg_between(photographs, tmp
 def test_a_damaged_training_image_is_named_and_replaced_by_the_next(prepared, tmp_path):
     data = damaged(prepared, tmp_path / "data", [3, 4])
     split = data.splits["train"]
-    batch = next(training_batches(split, Order(36, 36, 0), 0))
+    batch = next(train_batches(split, Order(36, 36, 0), 0))
     at = {number: place for place, number in enumerate(batch.numbers)}
     assert sorted({one.number for one in batch.replaced}) == [3, 4]
     for one in batch.replaced:
@@ -154,7 +154,7 @@ def test_a_missing_or_shortened_shard_is_a_sentence(prepared, tmp_path, harm):
         shard.write_bytes(shard.read_bytes()[:-100])
     split = open_prepared(tmp_path / "data").splits["train"]
     with pytest.raises(DataError, match=r"train-00000.arrow' (cannot be read|has .* bytes and sh)"):
-        next(training_batches(split, Order(36, 4, 0), 0))
+        next(train_batches(split, Order(36, 4, 0), 0))
 
 
 MILLIONS = """
@@ -200,7 +200,7 @@ def test_an_index_of_14_million_images_is_small_and_opens_at_once(prepared, tmp_
 
 def test_memory_stays_flat_over_many_batches(prepared):
     split, order = prepared.splits["train"], Order(36, 32, 0)
-    batches = training_batches(split, order, 0)
+    batches = train_batches(split, order, 0)
     for _ in range(50):
         next(batches)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -216,4 +216,4 @@ def test_whole_images_never_need_the_slow_decoder(prepared, monkeypatch):
         raise AssertionError("Pillow was asked")
 
     monkeypatch.setattr(decode, "open_image", slow)
-    next(training_batches(prepared.splits["train"], Order(36, 36, 0), 0))
+    next(train_batches(prepared.splits["train"], Order(36, 36, 0), 0))

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alexnet.data.listing import Listing, Place, read_file
+from alexnet.data.listing import Place, SampleIndex, read_file
 from alexnet.data.options import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import open_prepared
@@ -200,7 +200,7 @@ def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
     names = [f"cell{number:04}.png" for number in range(8)]
     for name, file in zip(names, files, strict=False):
         shutil.copy(file, tmp_path / name)
-    listing = partial(Listing.of, read_or_die)
+    listing = partial(SampleIndex.of, read_or_die)
     places = [(Place(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
     source = Source(
         "cells", ("a", "b"), {"train": listing(places[:6]), "test": listing(places[6:])}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alexnet.data.cache import ready
+from alexnet.data.cache import open_or_prepare
 from alexnet.data.options import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
@@ -139,11 +139,11 @@ def test_two_images_a_class_are_one_to_train_and_one_to_test(photographs, tmp_pa
 def test_the_cache_notices_a_changed_photograph(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
     shutil.copytree(photographs, tmp_path / "data")
-    before = ready(tmp_path / "data", Options(size=32))
-    assert ready(tmp_path / "data", Options(size=32)).root == before.root
+    before = open_or_prepare(tmp_path / "data", Options(size=32))
+    assert open_or_prepare(tmp_path / "data", Options(size=32)).root == before.root
     files = sorted((tmp_path / "data" / "train" / "defective").iterdir())
     files[0].write_bytes(files[1].read_bytes())
-    after = ready(tmp_path / "data", Options(size=32))
+    after = open_or_prepare(tmp_path / "data", Options(size=32))
     assert after.root != before.root
     assert after.splits["train"][0].image == after.splits["train"][1].image
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alexnet.data.augment import normaliser
+from alexnet.data.augment import make_normaliser
 from alexnet.data.options import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.sources import open_source
 from alexnet.network import build
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.spec import Spec
 from alexnet.variants import CIFAR_QUICK, PAPER
 from tests.test_network import narrow
@@ -22,7 +22,7 @@ def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Model:
     return Model(
         build(spec, seed).eval(),
         data.classes,
-        normaliser(spec.pixels, data.statistics, spec.image),
+        make_normaliser(spec.pixels, data.statistics, spec.image_size),
         data.manifest.size,
         0,
         torch.device("cpu"),
@@ -48,4 +48,4 @@ def paper(large) -> Model:
 @pytest.fixture(scope="session")
 def quick(prepared) -> Model:
     """Return the quick CIFAR network, for two classes."""
-    return model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), classes=2), prepared)
+    return model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), num_classes=2), prepared)

@@ -9,7 +9,7 @@ import torch
 from alexnet.errors import RunError
 from alexnet.interop.assembly import recognised
 from alexnet.interop.imports import form_of, import_file
-from alexnet.prediction import load
+from alexnet.predictor import load
 from alexnet.variants import AS_RUN
 from tests.interop.convnet_files import (
     Options,
@@ -61,13 +61,13 @@ def test_two_towers_compute_what_their_settings_say(tmp_path):
     }  # fmt: skip
     compared(layers, network, pairs)
     spec = made.run.config.spec
-    assert (spec.image, spec.towers, spec.convs[0].overhang) == (224, 2, 3)
+    assert (spec.image_size, spec.towers, spec.convs[0].asymmetric_padding) == (224, 2, 3)
 
 
 def test_the_network_of_2012_is_recognised_as_it_was_run(tmp_path):
     made, _ = imported(two_towers(divisor=8), tmp_path)
     spec = made.run.config.spec
-    convs = tuple(replace(conv, maps=8 * conv.maps) for conv in spec.convs)
+    convs = tuple(replace(conv, out_channels=8 * conv.out_channels) for conv in spec.convs)
     dense = tuple(replace(layer, units=8 * layer.units) for layer in spec.dense)
     wide = recognised(replace(spec, convs=convs, dense=dense))
     assert (wide.name, wide.convs, wide.dense) == ("as_run", AS_RUN.convs, AS_RUN.dense)
@@ -83,7 +83,7 @@ def test_one_tower_computes_what_its_settings_say(tmp_path):
         "pool2": ["pool2"], "conv5": ["conv5"], "pool5": ["pool3_neuron"], "fc8": ["fc1000"],
     }  # fmt: skip
     compared(layers, network, pairs)
-    assert made.run.config.spec.pixels.channels == "RGB"
+    assert made.run.config.spec.pixels.channel_order == "RGB"
 
 
 def test_the_first_programs_list_of_layers_is_the_same(tmp_path):

@@ -20,7 +20,7 @@ import alexnet
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop import model_folder
 from alexnet.interop.hub import located
-from alexnet.prediction import load
+from alexnet.predictor import load
 from alexnet.training.run import Run
 from tests.interop.conftest import CPU, config_of, narrow, statistics
 
@@ -231,20 +231,20 @@ def in_conv(**changes):
         lambda content: content["run"]["recipe"].update(batch_size=0),
         lambda content: content["run"]["spec"]["convs"].append("conv6"),
         lambda content: content["run"]["spec"]["convs"].extend([{}] * 10_000),
-        in_spec(image=10**300),
-        in_spec(image=-1),
-        in_spec(classes=10**12),
+        in_spec(image_size=10**300),
+        in_spec(image_size=-1),
+        in_spec(num_classes=10**12),
         in_spec(towers=3),
         in_spec(convs=[]),
         in_spec(convs=7),
         in_spec(pixels={"scale": float("nan")}),
         in_spec(activation="__import__('os')"),
-        in_conv(maps=10**15),
+        in_conv(out_channels=10**15),
         in_conv(name="conv1"),
         in_conv(name="a.b"),
         in_conv(name=""),
         in_conv(stride=0),
-        in_conv(kernel=10**30),
+        in_conv(kernel_size=10**30),
         lambda content: content.update(checksums={"../../etc/passwd": "0"}),
         lambda content: content.update(checksums=["model.safetensors"]),
     ],

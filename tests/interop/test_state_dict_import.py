@@ -11,7 +11,7 @@ import torch
 from alexnet.errors import RunError
 from alexnet.interop.imports import form_of, import_file
 from alexnet.interop.weights import export_safetensors, export_torchvision
-from alexnet.prediction import load
+from alexnet.predictor import load
 from alexnet.variants import NETWORKS
 from tests.interop.test_weights import as_wide_as, by_torchvision
 
@@ -36,7 +36,7 @@ def check(theirs, path, folder) -> None:
     print(f"logits: {apart:.1e}")  # shown by pytest -rP
     assert apart < 1e-5
     assert model.spec.name == "torchvision"
-    assert model.spec.classes == CLASSES
+    assert model.spec.num_classes == CLASSES
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -103,7 +103,7 @@ def same_weights(model, again) -> None:
     state, other = model.network.state_dict(), again.network.state_dict()
     assert state.keys() == other.keys()
     assert all(torch.equal(other[name], tensor) for name, tensor in state.items())
-    pixels = torch.randn(2, 3, model.spec.image, model.spec.image)
+    pixels = torch.randn(2, 3, model.spec.image_size, model.spec.image_size)
     with torch.inference_mode():
         assert torch.equal(again.network(pixels), model.network(pixels))
 

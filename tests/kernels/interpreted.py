@@ -65,7 +65,7 @@ class Case:
         x = x.double().requires_grad_()
         bias = bias if bias is None else bias.double().requires_grad_()
         a = x if bias is None else x + bias[:, None, None]
-        norm = LRN(size=self.size, alpha_over_n=self.scale * self.size, beta=0.75, k=self.k)
+        norm = LRN(size=self.size, alpha=self.scale * self.size, beta=0.75, k=self.k)
         y = local_response_norm(a.relu() if self.relu else a, norm, self.groups)
         y = F.max_pool2d(y, self.window, self.stride, ceil_mode=self.ceil)
         y.backward(given(y).to(self.type).double())

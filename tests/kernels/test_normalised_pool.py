@@ -6,12 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.kernels.native import why_not
+from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.normalised_pool import Form, normalised_pool, normalised_pool_backward
 from alexnet.layers import local_response_norm
 from alexnet.spec import LRN
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a C++ compiler is there")
+pytestmark = pytest.mark.skipif(
+    bool(unavailable_reason()), reason=unavailable_reason() or "a C++ compiler is there"
+)
 
 PAPER = Form(towers=1, rectify=1, neighbours=5, window=3, stride=2, ceil=0)
 FORMS = {
@@ -27,7 +29,7 @@ FORMS = {
     "normalisation alone": (PAPER._replace(rectify=0, window=1, stride=1), 8, 5),
     "no ReLU": (PAPER._replace(rectify=0), 8, 11),
 }
-NORM = LRN(alpha_over_n=0.5, k=2.0)  # strong, so that mistakes are seen
+NORM = LRN(alpha=0.5, k=2.0)  # strong, so that mistakes are seen
 SOME = ["two towers", "windows past the edge", "normalisation alone"]  # each is compiled
 EPSILON = {torch.float64: 1e-13, torch.float32: 2e-6}  # sums of a few terms, and the power
 
@@ -36,8 +38,8 @@ def plain(x, form, norm=NORM):
     """The definition: PyTorch's ReLU and pooling, and the paper's formula."""
     x = x.relu() if form.rectify else x
     if form.neighbours:
-        alpha = norm.alpha_over_n / norm.size
-        wide = replace(norm, size=form.neighbours, alpha_over_n=alpha * form.neighbours)
+        alpha = norm.alpha / norm.size
+        wide = replace(norm, size=form.neighbours, alpha=alpha * form.neighbours)
         x = local_response_norm(x, wide, form.towers)
     return F.max_pool2d(x, form.window, form.stride, ceil_mode=bool(form.ceil))
 
@@ -61,7 +63,7 @@ def test_it_is_the_plain_layers_and_so_is_its_gradient(name, kind):
     given = torch.randn(wanted.shape, dtype=torch.float64, generator=draws)
     wanted.backward(given.to(kind).double())
     mine = x.clone().requires_grad_()
-    found = normalised_pool(mine, form, NORM.alpha_over_n / 5, NORM.k)
+    found = normalised_pool(mine, form, NORM.alpha / 5, NORM.k)
     found.backward(given.to(kind))
     assert found.dtype == mine.grad.dtype == kind
     tolerance = {"rtol": EPSILON[kind], "atol": EPSILON[kind]}
@@ -80,7 +82,7 @@ def test_in_bfloat16_it_is_the_plain_layers_to_its_last_bit_or_so(name):
     """Half a unit in the last place is 2**-8 at most; the power adds 2e-4."""
     form, maps, side = FORMS[name]
     x = drawn(maps, side, torch.bfloat16)
-    found = normalised_pool(x, form, NORM.alpha_over_n / 5, NORM.k)
+    found = normalised_pool(x, form, NORM.alpha / 5, NORM.k)
     wanted = plain(x.double(), form)
     assert ((found.double() - wanted).abs() <= (2**-8 + 2.5e-4) * wanted.abs()).all()
 
@@ -100,11 +102,11 @@ def test_the_gradient_in_bfloat16_is_that_in_float64_where_no_maxima_are_near_ea
     )
     form = PAPER._replace(window=3, stride=3)
     exact = x.double().clone().requires_grad_()
-    weak = replace(NORM, alpha_over_n=0.01)  # else it is not the largest that stay the largest
+    weak = replace(NORM, alpha=0.01)  # else it is not the largest that stay the largest
     wanted = plain(exact, form, weak)
     given = torch.randn(wanted.shape, dtype=torch.float64, generator=draws).bfloat16()
     wanted.backward(given.double())
-    found = normalised_pool_backward(given, x, form, weak.alpha_over_n / 5, weak.k)
+    found = normalised_pool_backward(given, x, form, weak.alpha / 5, weak.k)
     error = (found.double() - exact.grad).abs()
     assert (error <= 2**-8 * exact.grad.abs() + 1e-3 * exact.grad.abs().amax()).all()
 

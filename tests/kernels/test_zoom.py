@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.kernels.native import why_not
+from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.zoom import window_at, window_of, zoomed
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a C++ compiler is there")
+pytestmark = pytest.mark.skipif(
+    bool(unavailable_reason()), reason=unavailable_reason() or "a C++ compiler is there"
+)
 
 
 @pytest.mark.parametrize(("sides", "channels", "side"), [((32, 32), 3, 24), ((9, 14), 1, 20)])

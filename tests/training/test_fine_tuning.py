@@ -23,8 +23,8 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import sha256
 from alexnet.interop.model_folder import write
 from alexnet.network import build, freeze
-from alexnet.prediction import load
-from alexnet.training.distributed import Ranks
+from alexnet.predictor import load
+from alexnet.training.distributed import DistributedContext
 from alexnet.training.execution import Execution
 from alexnet.training.fit import fit
 from alexnet.training.pretrained import of_run
@@ -115,8 +115,8 @@ def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(tr
     assert not np.array_equal(ours.mean_image, data.statistics.mean_image)
     assert np.array_equal(ours.colour_stdevs, data.statistics.colour_stdevs)
     assert not np.array_equal(ours.colour_stdevs, first.colour_stdevs)
-    trainee, _, _ = restored(run, data, Ranks(), Execution())
-    side = run.config.spec.image
+    trainee, _, _ = restored(run, data, DistributedContext(), Execution())
+    side = run.config.spec.image_size
     assert np.array_equal(trainee.normalise.mean[0].numpy(), first.mean_image[:, :side, :side])
     assert np.array_equal(trainee.data.statistics.colour_stdevs, data.statistics.colour_stdevs)
 
@@ -216,7 +216,10 @@ def test_a_run_that_lost_its_first_weights_says_so(tuned, tmp_path):
         (("--freeze", "conv1-fc10"), "Every layer is frozen: there is nothing to learn"),
         (("--network", "single"), "--network and --from both say what the network is"),
         (("--from", "nowhere"), "There is no folder 'nowhere' to begin from"),
-        (("--set", "network.conv1.maps=16"), "are of another network (size mismatch for conv2"),
+        (
+            ("--set", "network.conv1.out_channels=16"),
+            "are of another network (size mismatch for conv2",
+        ),
         (("{prepared}",), "prepared at 64 pixels"),
     ],
 )
@@ -269,7 +272,7 @@ def test_a_configuration_from_before_is_read_and_freezes_nothing(trained, tmp_pa
 
 def test_no_gradient_is_computed_below_the_last_frozen_layer():
     """conv1 to conv5 are no part of the graph; a frozen layer above passes its gradient on."""
-    spec = replace(CIFAR_QUICK, classes=4)
+    spec = replace(CIFAR_QUICK, num_classes=4)
     network, pixels = build(spec), torch.randn(2, 3, 32, 32)
     freeze(network, ["conv1-conv3"])
     maps = network.forward_features(pixels)

@@ -12,7 +12,7 @@ import torch
 
 from alexnet.errors import ConfigError
 from alexnet.network import build
-from alexnet.training.distributed import Ranks
+from alexnet.training.distributed import DistributedContext
 from alexnet.training.execution import Execution
 from alexnet.training.groups import Group
 from alexnet.training.layout import lay_out, ring
@@ -170,13 +170,13 @@ def test_what_cannot_be_divided_is_refused_with_the_reason(network, parts, kind,
 @pytest.mark.parametrize("kind", ["towers", "hybrid"])
 def test_one_process_has_nobody_to_divide_with(kind):
     with pytest.raises(ConfigError, match=r"this is one.*alexnet launch"):
-        lay_out(build(narrow("paper")), Ranks(), Execution(layout=kind), compile=False)
+        lay_out(build(narrow("paper")), DistributedContext(), Execution(layout=kind), compile=False)
 
 
 def test_checkpoints_go_from_one_device_to_towers_and_back(photographs, tmp_path, command):
     """Both directions, through the command; float32, so to 1e-5."""
     flags = ["--network", "paper", "--batch-size", 12, "--no-compile", "--precision", "fp32"]
-    flags += ["--set", f"network.image={SIDE}", "--set", "crop_area=none", "--lr", 0.001]
+    flags += ["--set", f"network.image_size={SIDE}", "--set", "crop_area=none", "--lr", 0.001]
     flags += ["--set", "network.fc6.units=64", "--set", "network.fc7.units=64", "--threads", 1]
     alone, towers = (), ("launch", "--processes", 2)
     found = {}

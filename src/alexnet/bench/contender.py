@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.errors import AlexNetError
 from alexnet.spec import Spec
 
@@ -28,9 +28,9 @@ def require_fast(kind: torch.dtype, device: torch.device) -> None:
     UnsuitableError
         When it does not.
     """
-    if kind == torch.bfloat16 and not machine.has_fast_bfloat16(device):
+    if kind == torch.bfloat16 and not devices.has_fast_bfloat16(device):
         raise UnsuitableError(
-            f"The device {machine.device_name(device)} has no fast bfloat16: float32 is many times "
+            f"The device {devices.device_name(device)} has no fast bfloat16: float32 is many times "
             "faster on it."
         )
 
@@ -64,7 +64,7 @@ class Contender:
 
     name: str
     make: Callable[[Setting], Timed]  # a function of a module, or a partial of one
-    keeps_memory: bool = False  # runs with `machine.keep_freed_memory`
+    keeps_memory: bool = False  # runs with `devices.keep_freed_memory`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from alexnet.bench.contender import Contender, Setting, Timed, Work
 from alexnet.data.archives import folder_places, is_image
-from alexnet.data.decode import decode_jpeg, examined, square
-from alexnet.data.listing import Listing, read_file
+from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
+from alexnet.data.listing import SampleIndex, read_file
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.options import Options
 from alexnet.data.shard_work import Task, make_shard, notes_file
@@ -30,7 +30,7 @@ OPENED = 1024  # images of a round of the ImageFolder peer, at most
 CROP = 227  # pixels, of the ImageFolder peer
 
 
-def photographs(setting: Setting) -> Listing:
+def photographs(setting: Setting) -> SampleIndex:
     """Return the photographs that the benchmark was given.
 
     Raises
@@ -43,10 +43,10 @@ def photographs(setting: Setting) -> Listing:
     found = [(place, 0) for place in folder_places(setting.images) if is_image(place)]
     if not found:
         raise DataError(f"{str(setting.images)!r} has no images.", "Name a folder of JPEG files.")
-    return Listing.of(read_file, found)
+    return SampleIndex.of(read_file, found)
 
 
-def taken(listing: Listing, images: int) -> Listing:
+def taken(listing: SampleIndex, images: int) -> SampleIndex:
     """Return so many images of a listing, from its start again where it ends."""
     return listing.take(np.resize(np.arange(len(listing)), images))
 
@@ -89,7 +89,7 @@ def decoded_and_resized(setting: Setting) -> Timed:
 
     def run() -> None:
         for item in items:
-            np.asarray(square(examined(item.read()).image, 256))
+            np.asarray(resize_and_crop(inspect_image(item.read()).image, 256))
 
     return Timed(run, len(items))
 

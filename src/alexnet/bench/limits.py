@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed, UnsuitableError, require_fast
 from alexnet.data.decode import decode_jpeg
 from alexnet.data.options import Options
@@ -79,12 +79,12 @@ def require_int8(device: torch.device) -> None:
     """
     a = torch.ones(32, 32, dtype=torch.int8, device=device)
     try:
-        if device.type != "cpu" or machine.has_int8():
+        if device.type != "cpu" or devices.has_int8():
             torch._int_mm(a, a.t())
             return
     except RuntimeError:
         pass
-    raise UnsuitableError(f"The device {machine.device_name(device)} has no fast int8.")
+    raise UnsuitableError(f"The device {devices.device_name(device)} has no fast int8.")
 
 
 def copy(setting: Setting) -> Timed:

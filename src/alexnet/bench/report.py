@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import roofline
 from alexnet.bench.contender import MATMUL, Setting, Work
 from alexnet.bench.data_works import loader_work, prepare_work
@@ -81,9 +81,9 @@ def measured(
     AlexNetError
         When a contender that is installed cannot run.
     """
-    device = machine.best_device()
-    used = machine.use_threads(threads)
-    kind = machine.chosen_type("auto", device)
+    device = devices.best_device()
+    used = devices.use_threads(threads)
+    kind = devices.choose_dtype("auto", device)
     sheet = Sheet()
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
@@ -104,9 +104,9 @@ def measured(
     return {
         **sheet.told(),
         "machine": {
-            "processor": machine.processor(),
+            "processor": devices.processor(),
             "threads": used,
-            "device": machine.device_name(device),
+            "device": devices.device_name(device),
             "type": str(kind).removeprefix("torch."),
             "system": platform.platform(),
         },

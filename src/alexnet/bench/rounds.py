@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed, UnsuitableError
 from alexnet.errors import AlexNetError, MissingExtraError
 
@@ -98,8 +98,8 @@ def serve(pipe: Connection, contenders: Sequence[Contender], setting: Setting) -
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and closes the pipe
     if any(contender.keeps_memory for contender in contenders):
-        machine.keep_freed_memory()
-    machine.use_threads(setting.threads)
+        devices.keep_freed_memory()
+    devices.use_threads(setting.threads)
     try:
         timed, ready = made(contenders, setting)
         pipe.send(ready)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.claims.scale import Scale
-from alexnet.data.cache import ready
+from alexnet.data.cache import open_or_prepare
 from alexnet.data.downloads import Report
-from alexnet.data.listing import Listing
+from alexnet.data.listing import SampleIndex
 from alexnet.data.options import Options
 from alexnet.data.prepare import Progress
 from alexnet.data.shards import PreparedData
@@ -34,7 +34,7 @@ def images_of(
     DataError
         When it is no data, or was prepared at a size that the scale's networks do not take.
     """
-    data = ready(
+    data = open_or_prepare(
         where,
         Options(size=scale.size, raw=scale.raw),
         choose=lambda source: part_of(source, scale.images),
@@ -67,7 +67,7 @@ def part_of(source: Source, images: tuple[int, int] | None) -> Source:
     return replace(source, splits=splits)
 
 
-def _even(listing: Listing, images: int, classes: int) -> Listing:
+def _even(listing: SampleIndex, images: int, classes: int) -> SampleIndex:
     each = max(1, images // classes)
     first = [np.flatnonzero(listing.labels == label)[:each] for label in range(classes)]
     return listing.take(np.sort(np.concatenate(first)))

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from alexnet.claims.claim import Result
+from alexnet.config import from_json
 from alexnet.errors import AlexNetError
-from alexnet.files import explained
+from alexnet.files import translate_os_error
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.values import from_json
 
 FILE = "results.jsonl"
 
@@ -39,7 +39,7 @@ def append(path: Path, result: Result) -> None:
         When the disk is full or cannot be written to.
     """
     line = json.dumps(asdict(result)).encode() + b"\n"
-    with explained(path), path.open("ab+") as file:
+    with translate_os_error(path), path.open("ab+") as file:
         if file.tell() and _last_byte(path) != b"\n":
             line = b"\n" + line
         file.write(line)

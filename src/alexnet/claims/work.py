@@ -19,7 +19,7 @@ from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
-from alexnet.prediction import Model, load
+from alexnet.predictor import Model, load
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.events import Progressed, Stopped, Tested
@@ -64,9 +64,9 @@ def perform(task: Task) -> Result:
     """
     begun = time.monotonic()
     data = open_prepared(task.data)
-    several = f"test_error_{task.recipe.test_views}_views" in task.measures
-    views = task.recipe.test_views if several else 1
-    recipe = replace(task.recipe, threads=task.threads, test_views=views)
+    several = f"test_error_{task.recipe.test_crops}_views" in task.measures
+    views = task.recipe.test_crops if several else 1
+    recipe = replace(task.recipe, threads=task.threads, test_crops=views)
     run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
     order = training_order(recipe, len(data.splits["train"]))
     try:
@@ -139,7 +139,7 @@ def _trained(
             if isinstance(event, Stopped):
                 raise StoppedError(f"Stopped after step {event.step:,}; the same goes on.")
             if isinstance(event, Tested):
-                views = "" if recipe.test_views == 1 else f"_{recipe.test_views}_views"
+                views = "" if recipe.test_crops == 1 else f"_{recipe.test_crops}_views"
                 return {f"test_error{views}": 1 - event.result.top1}
             if isinstance(event, Progressed) and measures <= EARLY:
                 number, window = event.step.number, _window(order, recipe)
@@ -209,7 +209,7 @@ def measured(
 
 def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
     """Return the measures of a network that only guesses: it cannot be trained this way."""
-    views = {f"test_error_{recipe.test_views}_views": error}
+    views = {f"test_error_{recipe.test_crops}_views": error}
     epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
 
@@ -217,6 +217,6 @@ def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
 def _error_on(split: Split, model: Model) -> float:
     """Return the error on all images of a split, one view."""
     batches = evaluation_batches(split, batch_size=64)
-    predict = partial(model.probabilities, views=1)
-    result = evaluate(predict, batches, model.classes, views=1, device=model.device)
+    predict = partial(model.probabilities, crops=1)
+    result = evaluate(predict, batches, model.classes, crops=1, device=model.device)
     return 1 - result.top1

@@ -59,9 +59,9 @@ def export(
         raise ConfigError(f"A {to} file is not pushed.", "Use --to huggingface with --push.")
     kind: Literal["images", "pixels"] = "images" if with_preprocessing else "pixels"
 
-    from alexnet import machine
+    from alexnet import device as devices
 
-    machine.use_threads(threads)
+    devices.use_threads(threads)
     result: dict[str, Any] = {"to": to, "path": str(out)}
     if to == "huggingface":
         result |= _model_folder(run, out, push, private)
@@ -84,7 +84,7 @@ def _compared(
     from alexnet.interop.onnx_export import export_onnx
     from alexnet.interop.parity import check_images
     from alexnet.interop.program import export_program
-    from alexnet.prediction import load
+    from alexnet.predictor import load
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
@@ -99,7 +99,7 @@ def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
     import torch
 
     from alexnet.interop.weights import export_safetensors, export_torchvision
-    from alexnet.prediction import load
+    from alexnet.predictor import load
 
     model = load(run, device=torch.device("cpu"))
     (export_safetensors if to == "safetensors" else export_torchvision)(model, out)

@@ -118,7 +118,7 @@ def nearest(
     import numpy as np
     import torch
 
-    from alexnet.features import nearest as nearest_stored
+    from alexnet.features import find_nearest as nearest_stored
     from alexnet.features import open_stored
 
     opened = open_stored(stored)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from alexnet.prediction import Model
+    from alexnet.predictor import Model
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
@@ -13,7 +13,7 @@ def model_at(run: Path, precision: Precision | None) -> "Model":
     """Load a run; for int8 onto the processor, its products still to be made int8."""
     import torch
 
-    from alexnet.prediction import load
+    from alexnet.predictor import load
 
     if precision == "int8":
         return load(run, device=torch.device("cpu"))

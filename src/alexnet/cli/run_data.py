@@ -8,7 +8,7 @@ from alexnet.errors import DataError
 
 if TYPE_CHECKING:
     from alexnet.data.shards import PreparedData
-    from alexnet.prediction import Model
+    from alexnet.predictor import Model
 
 
 def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
@@ -19,7 +19,7 @@ def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
     DataError
         When none were named and the run was imported: it has none.
     """
-    from alexnet.data.cache import ready
+    from alexnet.data.cache import open_or_prepare
     from alexnet.data.options import Options
     from alexnet.training.run import Run
 
@@ -30,7 +30,7 @@ def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
             f"The run was imported ({origin}) and has no data of its own.",
             "Name some: a prepared data set, a folder of classes, or a built-in name.",
         )
-    return ready(
+    return open_or_prepare(
         named or config.data,
         Options(size=model.prepared),
         seed=config.recipe.seed,

@@ -146,7 +146,7 @@ class Screen:
 
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
-    views = {1: "one view", 9: "nine views", 10: "ten views"}[result.views]
+    views = {1: "one view", 9: "nine views", 10: "ten views"}[result.crops]
     from alexnet.data.wordnet import readable
 
     names = readable(result.classes)

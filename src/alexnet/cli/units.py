@@ -11,7 +11,7 @@ from alexnet.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from alexnet.features import NamedImages
-    from alexnet.prediction import Model
+    from alexnet.predictor import Model
     from alexnet.spec import Spec
 
 
@@ -55,8 +55,8 @@ def exciting(
 
     from PIL import Image
 
-    from alexnet.features import exciting as find_exciting
     from alexnet.features import patch, receptive_field
+    from alexnet.features import top_activating as find_exciting
 
     model = model_of(run, threads)
     images, _ = images_of(run, model, data, split)
@@ -116,7 +116,7 @@ def receptive_fields(
         box = {"box": field.box(*unit)} if unit else {}
         found.append({"layer": name, "shape": shapes[name], **about, **box})
     if json:
-        print(json_format.dumps({"network": spec.name, "image": spec.image, "layers": found}))
+        print(json_format.dumps({"network": spec.name, "image": spec.image_size, "layers": found}))
         return
     print(f"{'layer':16} {'outputs':>12} {'sees':>9} {'stride':>6} {'from':>5}  (pixels)")
     for row in found:
@@ -134,11 +134,11 @@ def receptive_fields(
 
 def model_of(run: Path, threads: int | None) -> "Model":
     """Load a run, for a number of processor threads."""
-    from alexnet import machine
-    from alexnet.prediction import load
+    from alexnet import device as devices
+    from alexnet.predictor import load
 
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
     return load(run)
 
 

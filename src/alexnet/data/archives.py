@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from alexnet.data.listing import Place
 from alexnet.errors import DataError
-from alexnet.files import cache_folder, whole_file
+from alexnet.files import atomic_write, cache_folder
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
@@ -150,7 +150,7 @@ def uncompressed(file: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
-            whole_file(target) as temporary,
+            atomic_write(target) as temporary,
             gzip.open(file) as packed,
             temporary.open("wb") as out,
         ):

@@ -1,7 +1,7 @@
 """Batches of uint8 images -> what a network sees: crops, mirrors, colour noise, views.
 
-All of it runs on the device that holds the images. What is random is drawn first, as a `Draws`,
-and applied after, so that a test can apply it another way.
+All of it runs on the device that holds the images. What is random is drawn first, as
+`AugmentParams`, and applied after, so that a test can apply it another way.
 """
 
 from collections.abc import Iterator
@@ -12,32 +12,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError
-from alexnet.kernels.native import why_not
+from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.zoom import window_at, window_of, zoomed
-from alexnet.spec import Pixels
+from alexnet.spec import PixelFormat
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class AugmentParams:
     """The random choices for a batch of N images."""
 
-    corners: Tensor  # (N, 2) int64: top and left of the crop, in pixels
+    crop_offsets: Tensor  # (N, 2) int64: top and left of the crop, in pixels
     mirrored: Tensor  # (N,) bool
     noise: Tensor  # (N, 3) float32: along each colour axis, in its standard deviations
     boxes: Tensor | None = None  # (N, 4) float32 in [-1, 1]: centre x, y and half sizes of a crop
-    # at any zoom, which takes the place of `corners`
+    # at any zoom, which takes the place of `crop_offsets`
 
     def of(self, start: int, stop: int) -> Self:
         """Return the choices for some of the images."""
         boxes = None if self.boxes is None else self.boxes[start:stop]
         return replace(
             self,
-            corners=self.corners[start:stop],
+            crop_offsets=self.crop_offsets[start:stop],
             mirrored=self.mirrored[start:stop],
             noise=self.noise[start:stop],
             boxes=boxes,
@@ -47,15 +47,15 @@ class Draws:
         """Return the choices that `crops` needs on a device; nobody waits for the copies."""
         return replace(
             self,
-            corners=machine.sent(self.corners, device),
-            mirrored=machine.sent(self.mirrored, device),
-            boxes=None if self.boxes is None else machine.sent(self.boxes, device),
+            crop_offsets=devices.to_device(self.crop_offsets, device),
+            mirrored=devices.to_device(self.mirrored, device),
+            boxes=None if self.boxes is None else devices.to_device(self.boxes, device),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Turns 0-255 RGB pixels into those that a network expects: `spec.Pixels`, with numbers."""
+    """Turns 0-255 RGB pixels into what a network expects: `spec.PixelFormat`, with numbers."""
 
     mean: Tensor  # (1, 3, size, size) or (1, 3, 1, 1), RGB, after scaling
     scale: float
@@ -76,8 +76,8 @@ class Normaliser:
         return out.flip(1) if self.bgr else out
 
 
-def normaliser(
-    pixels: Pixels, statistics: Statistics, size: int, device: torch.device | str = "cpu"
+def make_normaliser(
+    pixels: PixelFormat, statistics: Statistics, size: int, device: torch.device | str = "cpu"
 ) -> Normaliser:
     """Return the preprocessing of a network whose images are `size` pixels on a side.
 
@@ -105,11 +105,11 @@ def normaliser(
     stdev = torch.tensor(pixels.stdev)[None, :, None, None]
     return Normaliser(
         (mean * pixels.scale)[None].to(device), pixels.scale, stdev.to(device),
-        pixels.channels == "BGR", bool((stdev != 1).any()),
+        pixels.channel_order == "BGR", bool((stdev != 1).any()),
     )  # fmt: skip
 
 
-def draw(
+def sample_params(
     images: int,
     prepared: int,
     size: int,
@@ -118,7 +118,7 @@ def draw(
     mirror: bool = True,
     centred: bool = False,
     crop_area: float | None = None,
-) -> Draws:
+) -> AugmentParams:
     """Draw the random choices for `images` images of `prepared` pixels on a side.
 
     Parameters
@@ -135,21 +135,21 @@ def draw(
         The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
         `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
     """
-    corners = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
+    crop_offsets = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
     if centred:
-        corners = torch.full_like(corners, (prepared - size) // 2)
+        crop_offsets = torch.full_like(crop_offsets, (prepared - size) // 2)
     mirrored = torch.rand(images, generator=generator) < (0.5 if mirror else 0)
     noise = torch.randn(images, 3, generator=generator)
     if crop_area is None:
-        return Draws(corners, mirrored, noise)
+        return AugmentParams(crop_offsets, mirrored, noise)
     share = torch.rand(images, generator=generator) * (1 - crop_area) + crop_area
     aspect = ASPECT ** (torch.rand(images, generator=generator) * 2 - 1)
     half = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1).clamp(max=1)
     centre = (torch.rand(images, 2, generator=generator) * 2 - 1) * (1 - half)
-    return Draws(corners, mirrored, noise, torch.cat([centre, half], 1))
+    return AugmentParams(crop_offsets, mirrored, noise, torch.cat([centre, half], 1))
 
 
-def crops(images: Tensor, draws: Draws, size: int) -> Tensor:
+def crops(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
     """Cut and mirror.
 
     ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
@@ -162,34 +162,40 @@ def crops(images: Tensor, draws: Draws, size: int) -> Tensor:
         return _gathered(images, draws, size).float()
     out = images.new_empty(len(images), size, size, 3)
     for image, cut, (top, left), mirrored in zip(
-        images, out, draws.corners.tolist(), draws.mirrored.tolist(), strict=True
+        images, out, draws.crop_offsets.tolist(), draws.mirrored.tolist(), strict=True
     ):
         window = image[top : top + size, left : left + size]
         cut.copy_(window.flip(1) if mirrored else window)
     return out.permute(0, 3, 1, 2).float()
 
 
-def _gathered(images: Tensor, draws: Draws, size: int) -> Tensor:
+def _gathered(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
     """Cut and mirror all images in one expression, which a compiler fuses with what follows.
 
     By itself it is slower on a processor than a copy of each window.
     """
     place = torch.arange(size, device=images.device)
-    rows = draws.corners[:, :1] + place  # (N, size)
-    columns = draws.corners[:, 1:] + torch.where(draws.mirrored[:, None], size - 1 - place, place)
+    rows = draws.crop_offsets[:, :1] + place  # (N, size)
+    columns = draws.crop_offsets[:, 1:] + torch.where(
+        draws.mirrored[:, None], size - 1 - place, place
+    )
     image = torch.arange(len(images), device=images.device)[:, None, None]
     return images[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _has_page(images: Tensor) -> bool:
     """Whether a C++ page makes the pixels; PyTorch's compiler makes them of plain expressions."""
-    return images.device.type == "cpu" and not torch.compiler.is_compiling() and not why_not()
+    return (
+        images.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not unavailable_reason()
+    )
 
 
-def _windows(images: Tensor, draws: Draws, size: int) -> Tensor:
+def _windows(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
     """Return what the C++ page calls the choices, ``(N, 4)``."""
     if draws.boxes is None:
-        return window_at(draws.corners, draws.mirrored, size)
+        return window_at(draws.crop_offsets, draws.mirrored, size)
     return window_of(draws.boxes, draws.mirrored, images.shape[1], images.shape[2], size)
 
 
@@ -207,9 +213,9 @@ def _sampled(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tens
     )
 
 
-def seen(
+def augment(
     images: Tensor,
-    draws: Draws,
+    draws: AugmentParams,
     shift: Tensor | None,
     normalise: Normaliser,
     divisor: float,
@@ -218,7 +224,7 @@ def seen(
 ) -> Tensor:
     """Cut, mirror, colour and normalise: prepared images to what the network sees.
 
-    It is one pass over the pixels where `in_one_pass`, or when it is compiled; and the same bits
+    It is one pass over the pixels where `augment_fused`, or when it is compiled; and the same bits
     on a processor.
 
     Parameters
@@ -228,7 +234,7 @@ def seen(
     draws : Draws
         On the device of `images`, where that is a GPU.
     shift : Tensor | None
-        ``(N, 3, 1, 1)``, of `colour_shift`; ``None`` for images as they are.
+        ``(N, 3, 1, 1)``, of `pca_shift`; ``None`` for images as they are.
     normalise : Normaliser
         The preprocessing of the network.
     divisor : float
@@ -257,12 +263,12 @@ def seen(
     return pixels.to(kind)
 
 
-def in_one_pass(normalise: Normaliser, device: torch.device) -> bool:
-    """Whether `seen` is one pass over the pixels without PyTorch's compiler."""
-    return device.type == "cpu" and normalise.subtracts and not why_not()
+def augment_fused(normalise: Normaliser, device: torch.device) -> bool:
+    """Whether `augment` is one pass over the pixels without PyTorch's compiler."""
+    return device.type == "cpu" and normalise.subtracts and not unavailable_reason()
 
 
-def colour_shift(
+def pca_shift(
     noise: Tensor,
     statistics: Statistics,
     strength: float,
@@ -279,7 +285,7 @@ def colour_shift(
     return ((noise * lengths * strength) @ directions.T)[:, :, None, None]
 
 
-def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
+def iter_crops(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     """Yield the views that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
 
     One: the centre. Ten: the centre and the four corners, and the mirror image of each
@@ -291,14 +297,14 @@ def views(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
     DataError
         For another number of views, or images smaller than `size`.
     """
-    for top, left in corners(images.shape[1], size, count):
+    for top, left in crop_offsets(images.shape[1], size, count):
         view = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
         yield view
         if count == 10:
             yield view.flip(3)
 
 
-def corners(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
+def crop_offsets(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
     """Return the tops and lefts of the windows that one, nine or ten views are cut from.
 
     Of ten there are five, each taken twice, the second time mirrored.

@@ -13,7 +13,7 @@ from alexnet.data.sources import open_source
 from alexnet.files import cache_folder
 
 
-def ready(
+def open_or_prepare(
     where: str | Path,
     options: Options = Options(),  # noqa: B008 -- a frozen value
     *,

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.listing import Listing, Place, Reader, read_planes
+from alexnet.data.listing import Place, Reader, SampleIndex, read_planes
 from alexnet.data.source import Source, stamp_of
 from alexnet.errors import DataError
-from alexnet.files import cache_folder, sha256, whole_file
+from alexnet.files import atomic_write, cache_folder, sha256
 from alexnet.pickles import load_arrays
 
 IMAGE = 3 * 32 * 32  # bytes
@@ -46,7 +46,7 @@ def cifar(name: str, places: Sequence[Place], reader: Reader) -> Source:
             (Place(f"{batch.name}/{row}", batch.file, first + row * step, IMAGE), label)
             for row, label in enumerate(labels.tolist())
         ]
-    splits = {split: Listing.of(read_planes, rows) for split, rows in sorted(found.items())}
+    splits = {split: SampleIndex.of(read_planes, rows) for split, rows in sorted(found.items())}
     return Source(name, classes, splits, stamp=stamp_of(places))
 
 
@@ -100,7 +100,7 @@ def _python(files: dict[str, Place], reader: Reader) -> tuple[tuple[str, ...], l
         kept = cache_folder() / "cifar" / f"{name}-{key[:12]}.planes"
         if not kept.is_file() or sha256(kept) != key:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(kept) as temporary:
+            with atomic_write(kept) as temporary:
                 temporary.write_bytes(pixels)
         batches.append((Place(name, str(kept)), 0, IMAGE, np.array(labels, np.int64)))
     return classes, batches

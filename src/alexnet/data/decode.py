@@ -39,11 +39,11 @@ def open_image(
     formats: tuple[str, ...] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode an image file of any format that Pillow reads; `examined` says more."""
-    return examined(data, exif=exif, formats=formats, max_pixels=max_pixels).image
+    """Decode an image file of any format that Pillow reads; `inspect_image` says more."""
+    return inspect_image(data, exif=exif, formats=formats, max_pixels=max_pixels).image
 
 
-def examined(
+def inspect_image(
     data: bytes,
     *,
     exif: bool = True,
@@ -117,7 +117,7 @@ def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     return Decoded(image.convert("RGB"), "JPEG" if form == "MPO" else form, tuple(repairs))
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Scale the shorter side to `size` and keep the central square (section 2); never a warp.
 
     Scaling down averages over areas, scaling up is bicubic, as in the 2012 code (facts 4).
@@ -134,7 +134,7 @@ def library() -> str:
     return "Pillow" if simplejpeg is None else "simplejpeg"
 
 
-def to_jpeg(pixels: Pixels, quality: int) -> bytes:
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     """Encode ``(H, W, 3)`` uint8 RGB as JPEG, quality 1 to 100, colour at half resolution."""
     if simplejpeg is not None:
         encoded: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", "420", fastdct=False)

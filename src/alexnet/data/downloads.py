@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from alexnet.errors import DataError
-from alexnet.files import cache_folder, explained, sync
+from alexnet.files import cache_folder, fsync, translate_os_error
 
 TIMEOUT = 30  # seconds without an answer
 BLOCK = 1 << 20
@@ -99,7 +99,7 @@ def fetch(archive: Archive, target: Path, report: Report = lambda file, done, to
         When it cannot be had, or its checksum is wrong; then nothing stands at `target`.
     """
     part = target.with_name(f"{target.name}.part")
-    with explained(target):
+    with translate_os_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("ab") as out:
@@ -118,7 +118,7 @@ def fetch(archive: Archive, target: Path, report: Report = lambda file, done, to
                 f"What came from {archive.url} is not what was published, {archive.checksum}.",
                 "Run the command again; if it comes back, tell us.",
             )
-        sync(part)
+        fsync(part)
         part.replace(target)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from alexnet.data.archives import is_image, nested_tar_places, tar_places
-from alexnet.data.listing import Listing, Place, read_slice
+from alexnet.data.listing import Place, SampleIndex, read_slice
 from alexnet.data.source import Source, stamp
 from alexnet.errors import DataError, MissingExtraError
 
@@ -110,11 +110,11 @@ def ilsvrc(root: Path, order: Order = "wnid") -> Source:
         for place in sorted(by_class[wnid], key=lambda place: place.name)
     )
     patches = _patches(files, notes)
-    splits = {"train": Listing.of(read_slice, _patched(train, patches))}
+    splits = {"train": SampleIndex.of(read_slice, _patched(train, patches))}
     for split in ("val", "test"):
         if split in files and split in kit.truths:
             held = _flat(files[split], split, kit, classes, notes)
-            splits[split] = Listing.of(read_slice, _patched(held, patches))
+            splits[split] = SampleIndex.of(read_slice, _patched(held, patches))
     stamped = stamp(files[name] for name in sorted(files))
     return Source(root.resolve().name, classes, splits, tuple(notes), stamped)
 

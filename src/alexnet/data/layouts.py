@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from alexnet.data.archives import is_image
-from alexnet.data.listing import Listing, Place, Reader
+from alexnet.data.listing import Place, Reader, SampleIndex
 from alexnet.data.source import SPLITS, Source, split_named, stamp, stamp_of
 from alexnet.errors import DataError
 
@@ -89,7 +89,7 @@ def _by_class(
             continue
         if missing := [label for label in classes if not by_class.get(label)]:
             said.append(f"The {split} split has no image of: {', '.join(missing)}.")
-        splits[split] = Listing.of(
+        splits[split] = SampleIndex.of(
             reader,
             (
                 (place, label)
@@ -179,7 +179,7 @@ def webdataset(name: str, shards: Sequence[tuple[Path, Iterable[Place]]], reader
         found[split] += [(images[k], _number(labels[k], reader)) for k in images if k in labels]
     highest = max((label for pairs in found.values() for _, label in pairs), default=-1)
     classes = class_names(shards[0][0].parent, highest)
-    splits = {split: Listing.of(reader, pairs) for split, pairs in found.items() if pairs}
+    splits = {split: SampleIndex.of(reader, pairs) for split, pairs in found.items() if pairs}
     return Source(name, classes, splits, tuple(notes), stamp(tar for tar, _ in shards))
 
 

@@ -43,7 +43,7 @@ class Item:
     read: Callable[[], bytes] = field(compare=False, repr=False)
 
 
-class Listing:
+class SampleIndex:
     """A sequence of `Item`, held in columns; slices and choices of it are listings too."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Listing:
         self.places = places  # (N, 3): index into `files`, offset, length
 
     @classmethod
-    def of(cls, reader: Reader, labelled: Iterable[tuple[Place, int]]) -> "Listing":
+    def of(cls, reader: Reader, labelled: Iterable[tuple[Place, int]]) -> "SampleIndex":
         """Gather labelled places; their order is kept."""
         files: dict[str, int] = {}
         names, labels, places = [], [], []
@@ -86,8 +86,8 @@ class Listing:
     @overload
     def __getitem__(self, index: int) -> Item: ...
     @overload
-    def __getitem__(self, index: slice) -> "Listing": ...
-    def __getitem__(self, index: int | slice) -> "Item | Listing":
+    def __getitem__(self, index: slice) -> "SampleIndex": ...
+    def __getitem__(self, index: int | slice) -> "Item | SampleIndex":
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         name = os.fsdecode(self.names[index].as_py())
@@ -95,10 +95,10 @@ class Listing:
         read = partial(self.reader, self.files[file], name, offset, length)
         return Item(name, int(self.labels[index]), read)
 
-    def take(self, chosen: NDArray[np.integer[Any]]) -> "Listing":
+    def take(self, chosen: NDArray[np.integer[Any]]) -> "SampleIndex":
         """Return the listing of some items, by their numbers, with the files that they need."""
         used, places = np.unique(self.places[chosen, 0], return_inverse=True)
-        return Listing(
+        return SampleIndex(
             self.reader,
             tuple(self.files[index] for index in used),
             self.names.take(pa.array(chosen)),

@@ -64,7 +64,7 @@ class Batch:
     replaced: tuple[Replaced, ...] = ()
 
 
-def training_batches(
+def train_batches(
     split: Images, order: Order, first_step: int, part: Part = ALONE
 ) -> Iterator[Batch]:
     """Yield this process's part of the training batches from `first_step` on, without end.
@@ -92,7 +92,7 @@ def evaluation_batches(
     return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
 
 
-def spread(split: Images, count: int) -> Tensor:
+def sample_evenly(split: Images, count: int) -> Tensor:
     """Return up to `count` images, evenly spread over a split: ``(N, size, size, 3)`` uint8.
 
     A damaged one is replaced by the next whole one.

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from alexnet.data.layouts import class_names
-from alexnet.data.listing import Listing, Place
+from alexnet.data.listing import Place, SampleIndex
 from alexnet.data.source import Source, split_named, stamp
 from alexnet.errors import DataError, ImageError
 
@@ -58,7 +58,7 @@ def parquet_folder(root: Path) -> Source:
             del rows[split]
     highest = max((label for pairs in rows.values() for _, label in pairs), default=0)
     classes = class_names(root, highest, names)
-    splits = {split: Listing.of(read_row, pairs) for split, pairs in rows.items()}
+    splits = {split: SampleIndex.of(read_row, pairs) for split, pairs in rows.items()}
     stamped = stamp(file for file, _ in files)
     return Source(root.resolve().name, classes, splits, tuple(notes), stamped)
 

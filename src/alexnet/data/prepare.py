@@ -35,9 +35,9 @@ from alexnet.data.shards import (
 )
 from alexnet.data.source import Source
 from alexnet.data.statistics import PixelSums, Statistics
-from alexnet.data.workers import in_processes, on_executor
+from alexnet.data.workers import run_in_processes, run_on_executor
 from alexnet.errors import DataError
-from alexnet.files import explained, free_bytes, sha256, whole_file
+from alexnet.files import atomic_write, free_bytes, sha256, translate_os_error
 
 UNFINISHED = "preparing.json"
 AT_ONCE = 256  # shards in work on a cluster
@@ -136,9 +136,9 @@ def _made(tasks: list[Task], workers: int | None, executor: Executor | None) -> 
     count = sum(not is_made(task) for task in tasks)
     use = min(workers or os.cpu_count() or 1, count)
     if executor is not None:
-        results = on_executor(executor, make_shard, left, AT_ONCE)
+        results = run_on_executor(executor, make_shard, left, AT_ONCE)
     elif use > 1:
-        results = in_processes(make_shard, left, use, make_shard_carefully)
+        results = run_in_processes(make_shard, left, use, make_shard_carefully)
     else:
         results = ((task, make_shard(task)) for task in left)
     for task, notes in results:
@@ -170,7 +170,7 @@ def _clear(root: Path) -> None:
 def _claim(root: Path, identity: dict[str, object]) -> bool:
     """Mark the folder as being prepared from this source; return whether it was not before."""
     mark = root / UNFINISHED
-    with explained(root):
+    with translate_os_error(root):
         root.mkdir(parents=True, exist_ok=True)
         if mark.is_file():
             if json.loads(mark.read_text(encoding="utf-8")) == identity:
@@ -182,7 +182,7 @@ def _claim(root: Path, identity: dict[str, object]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with whole_file(mark, _mark()) as temporary:
+    with atomic_write(mark, _mark()) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
     return True
 
@@ -241,7 +241,7 @@ def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
                 "Add some, or remove the class.",
             )
     Statistics.from_sums(sums).save(root / STATISTICS, _mark())
-    with whole_file(root / REPORT, _mark()) as temporary:
+    with atomic_write(root / REPORT, _mark()) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     manifest = Manifest(
         name=source.name,

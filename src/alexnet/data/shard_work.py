@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decode import Pixels, examined, square, to_jpeg
-from alexnet.data.listing import Item, Listing
+from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, resize_and_crop
+from alexnet.data.listing import Item, SampleIndex
 from alexnet.data.options import Options
 from alexnet.data.shards import Record, write_shard
 from alexnet.data.statistics import PixelSums
@@ -33,7 +33,7 @@ class Task:
     """Which images become which shard."""
 
     shard: Path
-    items: Listing
+    items: SampleIndex
     options: Options
     mark: str  # of temporary files, so that two preparations of one folder do not meet
 
@@ -50,7 +50,7 @@ class Prepared:
 def prepare_image(item: Item, options: Options) -> Prepared | str:
     """Prepare one image, or return why it cannot be."""
     try:
-        found = examined(item.read(), exif=options.exif)
+        found = inspect_image(item.read(), exif=options.exif)
     except ImageError as error:
         return str(error)
     except OSError as error:
@@ -59,8 +59,8 @@ def prepare_image(item: Item, options: Options) -> Prepared | str:
     suffix = PurePosixPath(item.path).suffix.lower()
     if Image.registered_extensions().get(suffix, found.format) != found.format:
         repairs = (f"{found.format} under the name of a {suffix}", *repairs)
-    pixels = np.asarray(square(found.image, options.size))
-    encoded = pixels.tobytes() if options.raw else to_jpeg(pixels, options.quality)
+    pixels = np.asarray(resize_and_crop(found.image, options.size))
+    encoded = pixels.tobytes() if options.raw else encode_jpeg(pixels, options.quality)
     return Prepared(encoded, pixels, repairs)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from alexnet.data.decode import Pixels, decode_jpeg, library
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 
 FORMAT = 2
 MANIFEST = "dataset.json"
@@ -73,11 +73,11 @@ class Manifest:
 
 
 def write_shard(path: Path, records: Iterable[Record], mark: str = "") -> None:
-    """Write records to an Arrow IPC file, whole or not at all; `mark` as for `whole_file`."""
+    """Write records to an Arrow IPC file, whole or not at all; `mark` as for `atomic_write`."""
     rows = [(r.image, r.label, r.path, r.crc32) for r in records]
     columns = list(zip(*rows, strict=True)) or [() for _ in SCHEMA]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with whole_file(path, mark) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+    with atomic_write(path, mark) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
 
@@ -258,7 +258,7 @@ def is_prepared(root: Path) -> bool:
 
 def write_manifest(root: Path, manifest: Manifest, mark: str = "") -> None:
     """Write ``dataset.json``, the last file of a preparation."""
-    with whole_file(root / MANIFEST, mark) as temporary:
+    with atomic_write(root / MANIFEST, mark) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet.data.listing import Listing, Place
+from alexnet.data.listing import Place, SampleIndex
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|val|validation|valid|test)(?:[^a-z]|$)")
@@ -18,7 +18,7 @@ class Source:
 
     name: str
     classes: tuple[str, ...]  # folder names or wnids; `wordnet.readable` makes names of these
-    splits: dict[str, Listing]  # "train" and at least one of "val" and "test"
+    splits: dict[str, SampleIndex]  # "train" and at least one of "val" and "test"
     notes: tuple[str, ...] = ()  # what was decided on the way, for the user to read
     stamp: str = ""  # of the files' places, sizes and times: changes when their content may have
 

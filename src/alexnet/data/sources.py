@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from alexnet.data import archives, cifar, downloads, ilsvrc, layouts, parquet
-from alexnet.data.listing import Listing, Place, read_file, read_slice, read_zipped
+from alexnet.data.listing import Place, SampleIndex, read_file, read_slice, read_zipped
 from alexnet.data.source import SPLITS, Source, split_named
 from alexnet.errors import DataError, MissingExtraError, did_you_mean
 
@@ -158,7 +158,7 @@ def elpv() -> Source:
     for line in (root / "labels.csv").read_text().splitlines():
         path, probability, _cell = line.split()
         labelled.append((Place(path, str(root)), int(float(probability) > 0.5)))
-    train = Listing.of(read_file, labelled)
+    train = SampleIndex.of(read_file, labelled)
     return Source("elpv", ("functional", "defective"), {"train": train})
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from alexnet.errors import DataError
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class PixelSums:
         )
 
     def save(self, path: Path, notes: str, mark: str = "") -> None:
-        """Write the sums and a text to a file, whole or not at all; `mark` as for `whole_file`."""
+        """Write the sums and a text to a file; `mark` as for `atomic_write`."""
         arrays = {"total": self.total, "products": self.products}
         content = save({"images": np.array(self.images), **arrays}, {"notes": notes})
-        with whole_file(path, mark) as temporary:
+        with atomic_write(path, mark) as temporary:
             temporary.write_bytes(content)
 
     @classmethod
@@ -101,13 +101,13 @@ class Statistics:
         )
 
     def save(self, path: Path, mark: str = "") -> None:
-        """Write ``statistics.safetensors``, whole or not at all; `mark` as for `whole_file`."""
+        """Write ``statistics.safetensors``, whole or not at all; `mark` as for `atomic_write`."""
         arrays = {
             "mean_image": self.mean_image,
             "colour_stdevs": self.colour_stdevs,
             "colour_eigenvectors": self.colour_eigenvectors,
         }
-        with whole_file(path, mark) as temporary:
+        with atomic_write(path, mark) as temporary:
             temporary.write_bytes(save(arrays))
 
     @classmethod

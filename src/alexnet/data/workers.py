@@ -28,7 +28,7 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
 
 
-def in_processes(
+def run_in_processes(
     work: Callable[[Task], Result],
     tasks: Iterable[Task],
     workers: int,
@@ -65,7 +65,7 @@ def in_processes(
                 yield task, rescue(task)
 
 
-def on_executor(
+def run_on_executor(
     executor: Executor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
 ) -> Iterator[tuple[Task, Result]]:
     """Do tasks on any executor, such as a cluster's; yield each with its result.

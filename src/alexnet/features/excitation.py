@@ -12,13 +12,13 @@ from alexnet.data.loader import Images, evaluation_batches
 from alexnet.errors import ConfigError
 from alexnet.features.outputs import activations, chosen
 from alexnet.features.receptive import receptive_field
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 
 BATCH = 64  # images
 
 
 @dataclass(frozen=True, slots=True)
-class Excitation:
+class TopActivation:
     """How much an image excites a unit, and where."""
 
     image: int  # its number in the split
@@ -27,9 +27,9 @@ class Excitation:
     activation: float
 
 
-def exciting(
+def top_activating(
     model: Model, split: Images, layer: str, units: Iterable[int], count: int = 9
-) -> dict[int, tuple[Excitation, ...]]:
+) -> dict[int, tuple[TopActivation, ...]]:
     """Find the images of a split that excite each unit most, in one pass for all units.
 
     Parameters
@@ -75,7 +75,7 @@ def exciting(
         at = at.gather(1, order[..., None].expand(*order.shape, 2))
     return {
         unit: tuple(
-            Excitation(image, place // width, place % width, value)
+            TopActivation(image, place // width, place % width, value)
             for value, (image, place) in zip(values, places, strict=True)
         )
         for unit, values, places in zip(wanted, best.tolist(), at.tolist(), strict=True)
@@ -100,7 +100,7 @@ def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
         raise ConfigError(f"The number of images is {count}.", "It must be at least 1.")
 
 
-def patch(model: Model, split: Images, layer: str, excitation: Excitation) -> NDArray[np.uint8]:
+def patch(model: Model, split: Images, layer: str, excitation: TopActivation) -> NDArray[np.uint8]:
     """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(model.spec, layer)
     left, top, right, bottom = field.box_in(split.size, excitation.row, excitation.column)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.config import differences
 from alexnet.data.loader import evaluation_batches
 from alexnet.errors import DataError
 from alexnet.features.images import NamedImages
@@ -31,9 +32,8 @@ from alexnet.features.stored import (
     read_going,
 )
 from alexnet.features.writers import ArrayFiles, ParquetFiles
-from alexnet.files import explained, free_bytes, whole_file
-from alexnet.prediction import Model
-from alexnet.values import differences
+from alexnet.files import atomic_write, free_bytes, translate_os_error
+from alexnet.predictor import Model
 
 BATCH = 64  # images; rows of a product may round by the batch they are in, so it never changes
 PART = 64 << 20  # bytes of a Parquet file, uncompressed, about
@@ -129,7 +129,7 @@ def extract(
     """
     out = Path(out)
     about = describe(model, split, layers, classes=classes, form=form, pool=pool)
-    with explained(out):
+    with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         if (old := read_description(out / DONE)) is not None:
@@ -150,7 +150,7 @@ def extract(
                     _note(out, about, writer.sync())
                     noted = time.monotonic()
             writer.finish()
-        with whole_file(out / DONE) as temporary:
+        with atomic_write(out / DONE) as temporary:
             temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
         (out / GOING).unlink()
     return open_stored(out)
@@ -242,6 +242,6 @@ def _check_room(out: Path, about: Description, done: int) -> None:
 
 def _note(out: Path, about: Description, done: int) -> None:
     """Write down how many images are stored for good."""
-    with whole_file(out / GOING) as temporary:
+    with atomic_write(out / GOING) as temporary:
         text = json.dumps({"about": asdict(about), "done": done}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alexnet.data.loader import Images
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 
 Pixels = NDArray[np.uint8]
 

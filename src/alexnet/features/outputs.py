@@ -5,14 +5,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import views
+from alexnet.data.augment import iter_crops
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.network import AlexNet
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.spec import Spec
 
 Shape = tuple[int, ...]
-PLUMBING = ("overhang", "drop", "flatten")  # they move or scale numbers that have a name already
+PLUMBING = (
+    "asymmetric_padding",
+    "drop",
+    "flatten",
+)  # they move or scale numbers that have a name already
 
 
 def layer_shapes(spec: Spec) -> dict[str, Shape]:
@@ -23,7 +27,9 @@ def layer_shapes(spec: Spec) -> dict[str, Shape]:
     connected.
     """
     sizes = {
-        layer.name: (layer.maps,) if layer.kind == "dense" else (layer.maps, layer.size, layer.size)
+        layer.name: (layer.channels,)
+        if layer.kind == "dense"
+        else (layer.channels, layer.size, layer.size)
         for layer in spec.layers()
     }
     with torch.device("meta"):  # names alone: no weight is allocated
@@ -94,7 +100,7 @@ def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str
         When a name is unknown.
     """
     names = chosen(model.spec, layers)
-    view = next(views(images.to(model.device), model.spec.image, 1))
+    view = next(iter_crops(images.to(model.device), model.spec.image_size, 1))
     pixels = model.normalise(view).contiguous(memory_format=torch.channels_last)
     found = model.network.activations(pixels, names)
     return {name: found[name].float().cpu().contiguous() for name in names}

@@ -16,8 +16,8 @@ from alexnet.figures.curves import curves
 from alexnet.figures.examples import neighbours, predictions, stored_training
 from alexnet.figures.filters import filters
 from alexnet.figures.style import Form, drawing, save
-from alexnet.files import explained
-from alexnet.prediction import Model
+from alexnet.files import translate_os_error
+from alexnet.predictor import Model
 from alexnet.training.run import Run
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def draw_all(
             raise ConfigError(f"There is no figure {name!r}.", did_you_mean(name, makers))
     folder = run.folder / "figures"
     for name in wanted:
-        with drawing(), explained(folder):
+        with drawing(), translate_os_error(folder):
             folder.mkdir(exist_ok=True)
             paths = list(save(makers[name](), folder, name, form))
         yield from paths
@@ -91,7 +91,7 @@ def confusion_of(run: Run, model: Model, data: PreparedData) -> "Figure":
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = summary(model.evaluate(data, views=1))
+        found = summary(model.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return confusion(found["classes"], found["confusion"], title)

@@ -17,8 +17,8 @@ from alexnet.features import (
     describe,
     description_of,
     extract,
+    find_nearest,
     last_hidden,
-    nearest,
 )
 from alexnet.figures.style import (
     FAINT,
@@ -29,7 +29,7 @@ from alexnet.figures.style import (
     new_figure,
     picture,
 )
-from alexnet.prediction import Model, Prediction
+from alexnet.predictor import Model, Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,7 @@ def neighbours(model: Model, data: PreparedData, stored: Stored, seed: int = 0) 
     numbers = chosen(split, QUERIES, seed)
     queries = torch.from_numpy(np.stack([split.pixels(number) for number in numbers]))
     (layer,) = stored.layers
-    _, found = nearest(model, stored, queries, layer, NEIGHBOURS)
+    _, found = find_nearest(model, stored, queries, layer, NEIGHBOURS)
     figure = new_figure(9, 1.55 * len(numbers) + 0.3)
     widths = (1, 0.15, *[1] * NEIGHBOURS)
     grid = figure.subplots(len(numbers), len(widths), width_ratios=widths, squeeze=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
 from alexnet.interop.chain import (
     LARGEST_IMAGE,
@@ -25,15 +26,14 @@ from alexnet.interop.chain import (
     Pooling,
     Weighted,
 )
-from alexnet.spec import LRN, Conv, Dense, Dropout, Pixels, Pool, Spec, Step, positions
-from alexnet.values import differences
+from alexnet.spec import LRN, Conv, ConvStage, Dense, Dropout, PixelFormat, Pool, Spec, positions
 from alexnet.variants import NETWORKS
 
-DEFAULT_ORDER: tuple[Step, ...] = ("activation", "norm", "same_map_norm", "pool")
+DEFAULT_ORDER: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
 USUAL_IMAGES = (227, 224)  # without zeros around conv1's image, and with (facts 1c)
 MOST_LAYERS = 100  # with weights
 # What may differ from a named network that is still recognised as that one.
-APART = ("name", "classes", "pixels", "dropout", "output_std", "output_bias")
+APART = ("name", "num_classes", "pixels", "dropout", "output_std", "output_bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Block:
 
 
 def network_of(
-    layers: Sequence[Layer], pixels: Pixels, image: int | None = None
+    layers: Sequence[Layer], pixels: PixelFormat, image: int | None = None
 ) -> tuple[Spec, dict[str, Tensor]]:
     """Return the spec of a list of layers and its weights, named ``conv1.weight`` ...
 
@@ -183,7 +183,7 @@ def _misfit(convs: Sequence[Block], first: Block, image: int | None) -> str:
 
 
 def _spec(
-    convs: Sequence[Block], dense: Sequence[Block], image: int, channels: int, pixels: Pixels
+    convs: Sequence[Block], dense: Sequence[Block], image: int, channels: int, pixels: PixelFormat
 ) -> Spec:
     if channels != 3:
         raise RunError(f"{convs[0].layer.name!r} takes {channels} channels.", "Expected 3.")
@@ -207,8 +207,8 @@ def _spec(
             name="imported",
             convs=tuple(made),
             dense=tuple(hidden),
-            image=image,
-            classes=last.layer.weight.shape[0],
+            image_size=image,
+            num_classes=last.layer.weight.shape[0],
             towers=towers,
             activation=_activation([*convs, *dense[:-1]]),
             dropout=_dropout(convs, dense),
@@ -232,8 +232,8 @@ def _divided(block: Block) -> bool:
 
 def _conv_spec(name: str, block: Block, before: int, after: int, towers: int) -> Conv:
     layer, steps = _conv(block), list(block.steps)
-    told: list[Step] = []
-    norm, same_map_norm, pool = None, None, None
+    told: list[ConvStage] = []
+    norm, within_channel_lrn, pool = None, None, None
     for step in steps:
         if isinstance(step, Normalisation):
             if isinstance(step.norm, LRN):
@@ -241,8 +241,8 @@ def _conv_spec(name: str, block: Block, before: int, after: int, towers: int) ->
                 across = towers == 2 and step.parts == 1
                 norm = replace(step.norm, span="layer" if across else "tower")
             else:
-                told.append("same_map_norm")
-                same_map_norm = step.norm
+                told.append("within_channel_lrn")
+                within_channel_lrn = step.norm
         elif isinstance(step, Pooling):
             told.append("pool")
             pool = _pool(step, before, after)
@@ -262,14 +262,14 @@ def _conv_spec(name: str, block: Block, before: int, after: int, towers: int) ->
     usual = tuple(step for step in DEFAULT_ORDER if step in told)
     return Conv(
         name=name,
-        maps=layer.weight.shape[0],
-        kernel=layer.weight.shape[2],
+        out_channels=layer.weight.shape[0],
+        kernel_size=layer.weight.shape[2],
         stride=layer.stride,
         padding=start,
-        overhang=end - start,
-        sees="tower" if layer.groups == 2 else "all",
+        asymmetric_padding=end - start,
+        grouped=layer.groups == 2,
         norm=norm,
-        same_map_norm=same_map_norm,
+        within_channel_lrn=within_channel_lrn,
         pool=pool,
         order=DEFAULT_ORDER if tuple(told) == usual else tuple(told),
     )
@@ -279,7 +279,7 @@ def _pool(step: Pooling, before: int, after: int) -> Pool:
     """Return the pool that gives as many windows: without `ceil` where that makes no difference."""
     for ceil in (False, True):
         if positions(before, step.window, step.stride, ceil=ceil) == after:
-            return Pool(window=step.window, stride=step.stride, kind=step.kind, ceil=ceil)
+            return Pool(kernel_size=step.window, stride=step.stride, kind=step.kind, ceil_mode=ceil)
     raise RunError(
         f"The pool {step.name!r} makes {after} windows of {step.window} at stride "
         f"{step.stride} out of {before} pixels.",
@@ -338,5 +338,5 @@ def recognised(spec: Spec) -> Spec:
         ]  # fmt: skip
         if not apart:
             dropout = spec.dropout if spec.dropout.rate else known.dropout
-            return replace(known, classes=spec.classes, pixels=spec.pixels, dropout=dropout)
+            return replace(known, num_classes=spec.num_classes, pixels=spec.pixels, dropout=dropout)
     return spec

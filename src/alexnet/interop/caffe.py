@@ -31,7 +31,7 @@ from alexnet.interop.chain import (
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.interop.protobuf import FormatError, Message, decode, numbers, one, parse_text
-from alexnet.spec import Pixels
+from alexnet.spec import PixelFormat
 
 SOURCES = {"Data", "ImageData", "WindowData", "MemoryData", "HDF5Data", "DummyData", "Input"}
 PASSED_OVER = SOURCES | {"Split", "Silence", "Flatten", "Accuracy", "Softmax", "SoftmaxWithLoss"}
@@ -73,7 +73,7 @@ def read_caffemodel(path: Path, prototxt: Path | None = None) -> Imported:
         net = _described(net, read_prototxt(prototxt))
     scale = float(one(net.transform, "scale", 1.0))
     colour, said = _mean_colour(net)
-    pixels = Pixels(channels="BGR", scale=scale)
+    pixels = PixelFormat(channel_order="BGR", scale=scale)
     network, weights = network_of(gather(_layers(net), 2 * len(data)), pixels, net.image)
     where = "says the file" if net.image else "the side that its first fully-connected layer fits"
     return Imported(
@@ -82,7 +82,7 @@ def read_caffemodel(path: Path, prototxt: Path | None = None) -> Imported:
         mean=MeanColour(colour, said),
         found=(
             f"Caffe network {net.name!r}, {len(net.layers)} layers",
-            f"input of {network.image} pixels: {where}",
+            f"input of {network.image_size} pixels: {where}",
         ),
     )
 
@@ -255,8 +255,8 @@ def _lrn(layer: Message, name: str) -> Normalisation:
         raise RunError(f"The norm {name!r} has a window of {size}.", "Expected an odd one.")
     if one(settings, "norm_region", 0) == 1:
         # Caffe adds 1, whatever k is, within a map
-        return Normalisation(name, spec.SameMapNorm(size=size, alpha_over_n=alpha, beta=beta))
-    return Normalisation(name, spec.LRN(size=size, alpha_over_n=alpha, beta=beta, k=k))
+        return Normalisation(name, spec.WithinChannelLRN(size=size, alpha=alpha, beta=beta))
+    return Normalisation(name, spec.LRN(size=size, alpha=alpha, beta=beta, k=k))
 
 
 def _relu(layer: Message, name: str) -> Activation:

@@ -64,8 +64,8 @@ def _introduction(config: RunConfig, step: int) -> str:
     origin = _plain(f"from {imported}" if imported else f"trained on {config.data}")
     return (
         f"# AlexNet `{_plain(spec.name)}`, {origin}\n\n"
-        f"The network of 2012 ({PAPER}) in its form `{_plain(spec.name)}`: {spec.image}-pixel "
-        f"images, {spec.parameters:,} parameters, {spec.classes} classes. "
+        f"The network of 2012 ({PAPER}) in its form `{_plain(spec.name)}`: {spec.image_size}-pixel "
+        f"images, {spec.parameters:,} parameters, {spec.num_classes} classes. "
         f"Weights after {step:,} updates, as safetensors; nothing here can run code.\n"
     )
 

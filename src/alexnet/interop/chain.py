@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import RunError
-from alexnet.spec import LRN, Dropout, SameMapNorm
+from alexnet.spec import LRN, Dropout, WithinChannelLRN
 
 Array = NDArray[np.float32]
 LARGEST_IMAGE = 1024  # pixels on a side
@@ -52,7 +52,7 @@ class Normalisation:
     """Local response normalisation, across maps, all or each of two halves, or within one."""
 
     name: str
-    norm: LRN | SameMapNorm
+    norm: LRN | WithinChannelLRN
     parts: int = 1
 
 

@@ -32,7 +32,7 @@ from alexnet.interop.chain import (
 )
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.pickles import NUMPY, Reader, Record
-from alexnet.spec import LRN, Dropout, Pixels, SameMapNorm
+from alexnet.spec import LRN, Dropout, PixelFormat, WithinChannelLRN
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
 PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> Imported:
     named = _named_layers(state.get("layers"))
     _check_sizes(named, 2 * len(data))
     layers, image = _followed(named, _images(named))
-    network, weights = network_of(_usual_order(layers), Pixels(), image)
+    network, weights = network_of(_usual_order(layers), PixelFormat(), image)
     towers = "two towers" if network.towers == 2 else "one tower"
     epoch = _simple(state.get("epoch"))
     return Imported(
@@ -309,10 +309,8 @@ def _norm(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str
         raise RunError(f"The norm {names[0]!r} has no scale or power.")
     scale, beta, k = numbers
     alpha = plain(scale * (size if across else size**2))
-    kind = LRN if across else SameMapNorm
-    return Normalisation(
-        "+".join(names), kind(size=size, alpha_over_n=alpha, beta=beta, k=k), len(twins)
-    )
+    kind = LRN if across else WithinChannelLRN
+    return Normalisation("+".join(names), kind(size=size, alpha=alpha, beta=beta, k=k), len(twins))
 
 
 def _pool(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.version import __version__
 
 InputKind = Literal["pixels", "images"]
@@ -50,8 +50,8 @@ class Preprocessing(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.stdev: Tensor
-        corner = (model.prepared - model.spec.image) // 2
-        self.inside = slice(corner, corner + model.spec.image)
+        corner = (model.prepared - model.spec.image_size) // 2
+        self.inside = slice(corner, corner + model.spec.image_size)
         self.scale, self.bgr = model.normalise.scale, model.normalise.bgr
         self.register_buffer("mean", model.normalise.mean.clone())
         self.register_buffer("stdev", model.normalise.stdev.clone())
@@ -76,7 +76,9 @@ def input_of(model: Model, kind: InputKind) -> Input:
     """Return what `Deployed` of the same arguments takes."""
     if kind == IMAGES:
         return Input(kind, "uint8", (model.prepared, model.prepared, 3))
-    return Input(kind, "float32", (model.spec.channels, model.spec.image, model.spec.image))
+    return Input(
+        kind, "float32", (model.spec.in_channels, model.spec.image_size, model.spec.image_size)
+    )
 
 
 def example(model: Model, kind: InputKind) -> Tensor:
@@ -106,7 +108,7 @@ def preprocessing(model: Model, *, with_mean_image: bool = False) -> dict[str, A
     return {
         "resize": f"shorter side to {model.prepared}, centre square of {model.prepared}",
         "prepared": model.prepared,
-        "crop": spec.image,
+        "crop": spec.image_size,
         "values": "0-255 RGB",
         "formula": "(value * scale - mean) / stdev, then the channels in their order",
         "scale": normalise.scale,

@@ -17,7 +17,7 @@ from alexnet.interop.card import IMPORTED
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
-from alexnet.training.run import Run, RunConfig, made_with
+from alexnet.training.run import Run, RunConfig, software_versions
 
 LARGEST_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
 LARGEST_SIDE = 4096  # pixels on a side, of a mean or of prepared images
@@ -114,7 +114,7 @@ def start_run(
     if mean is None and imported.mean is not None:
         mean = np.array(imported.mean.values, np.float32)
     spec, statistics = with_mean(spec, mean, imported.prepared)
-    names = tuple(classes or imported.classes or map("class {}".format, range(spec.classes)))
+    names = tuple(classes or imported.classes or map("class {}".format, range(spec.num_classes)))
     config = RunConfig(
         spec=spec,
         recipe=replace(FAST, precision="fp32"),
@@ -122,7 +122,11 @@ def start_run(
         data=IMPORTED,
         data_fingerprint="",
         data_size=statistics.mean_image.shape[-1],
-        made_with={**made_with(), IMPORTED: f"{form}: {Path(source).name}", **imported.notes},
+        made_with={
+            **software_versions(),
+            IMPORTED: f"{form}: {Path(source).name}",
+            **imported.notes,
+        },
     )
     save_checkpoint(out / "checkpoints", Checkpoint(0, imported.weights))
     return Run.start(out, config, statistics)
@@ -136,24 +140,28 @@ def with_mean(
     A mean image as large as the network's input is the window that it sees; the prepared images
     around it are larger. Nothing is known of the training set's colours: their axes are nought.
     """
-    side = USUAL_SIDE if 192 < spec.image <= USUAL_SIDE - 16 else spec.image + spec.image // 8
-    side = prepared if prepared and spec.image <= prepared <= LARGEST_SIDE else side
+    side = (
+        USUAL_SIDE
+        if 192 < spec.image_size <= USUAL_SIDE - 16
+        else spec.image_size + spec.image_size // 8
+    )
+    side = prepared if prepared and spec.image_size <= prepared <= LARGEST_SIDE else side
     if mean is None:
         known = spec.pixels.mean
         colour = np.array(known if isinstance(known, tuple) else (0, 0, 0), np.float32)
         return spec, _statistics((colour / spec.pixels.scale)[:, None, None], side)
-    rgb = np.ascontiguousarray(mean[::-1] if spec.pixels.channels == "BGR" else mean)
+    rgb = np.ascontiguousarray(mean[::-1] if spec.pixels.channel_order == "BGR" else mean)
     if rgb.ndim == 1:
         scaled = tuple(float(value) * spec.pixels.scale for value in rgb)
         pixels = replace(spec.pixels, mean=(scaled[0], scaled[1], scaled[2]))
         return replace(spec, pixels=pixels), _statistics(rgb[:, None, None], side)
     given = rgb.shape[-1]
-    if given < spec.image:
+    if given < spec.image_size:
         raise RunError(
-            f"The mean image has {given} pixels on a side and the network takes {spec.image}.",
+            f"The mean image has {given} pixels on a side and the network takes {spec.image_size}.",
             "Give the mean of the whole images, or a mean colour.",
         )
-    if given < side and given == spec.image:
+    if given < side and given == spec.image_size:
         wide = _statistics(rgb.mean((1, 2), keepdims=True), side).mean_image
         at = (side - given) // 2
         wide[:, at : at + given, at : at + given] = rgb

@@ -87,7 +87,7 @@ def import_file(
     imported = replace(read_file(path, form, prototxt), notes=identity(path))
     if pixels is not None:
         imported = with_pixels(imported, pixels)
-    names = read_classes(classes, imported.spec.classes) if classes else None
+    names = read_classes(classes, imported.spec.num_classes) if classes else None
     given = read_mean(mean) if mean else None
     run = start_run(imported, out, str(source), form, classes=names, mean=given)
     found = imported.found
@@ -130,12 +130,12 @@ def with_pixels(imported: Imported, name: str) -> Imported:
     """
     pixels = network_named(name).pixels
     mean = imported.mean
-    if mean is not None and pixels.channels != imported.spec.pixels.channels:
+    if mean is not None and pixels.channel_order != imported.spec.pixels.channel_order:
         mean = replace(mean, values=mean.values[::-1])
     if isinstance(pixels.mean, tuple):
         mean = None
     elif mean is None:
-        colour = IMAGENET_MEAN[::-1] if pixels.channels == "RGB" else IMAGENET_MEAN
+        colour = IMAGENET_MEAN[::-1] if pixels.channel_order == "RGB" else IMAGENET_MEAN
         mean = MeanColour(colour, "mean colour of ImageNet, as no mean file was given")
     return replace(imported, spec=replace(imported.spec, pixels=pixels), mean=mean)
 

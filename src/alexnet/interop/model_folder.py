@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
+from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import AlexNetError, RunError
-from alexnet.files import explained, sha256, whole_file
+from alexnet.files import atomic_write, sha256, translate_os_error
 from alexnet.interop import hub
 from alexnet.interop.card import IMPORTED, model_card
 from alexnet.interop.deployment import preprocessing
 from alexnet.interop.weights import read_safetensors, write_safetensors
 from alexnet.network import AlexNet
-from alexnet.prediction import Model, assembled
+from alexnet.predictor import Model, assemble
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.run import Run, RunConfig
-from alexnet.values import from_json
 from alexnet.version import __version__
 
 CONFIG, WEIGHTS, STATISTICS, CARD = (
@@ -69,9 +69,9 @@ def write(run: str | Path, folder: str | Path) -> Path:
         initial_weights=first and replace(first, path=Path(first.path).name),
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
-    model = assembled(config, checkpoint, statistics, device=torch.device("cpu"))
+    model = assemble(config, checkpoint, statistics, device=torch.device("cpu"))
     test = _tested(opened.folder / "test.json")
-    with explained(folder):
+    with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / WEIGHTS, checkpoint.weights, {"format": "pt"})
     statistics.save(folder / STATISTICS)
@@ -93,7 +93,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -121,7 +121,7 @@ def read(folder: str | Path) -> ModelFolder:
         config = from_json(RunConfig, content["run"])
         shapes = _shapes(config)
         labels = {str(label): name for label, name in enumerate(config.classes)}
-        if content["id2label"] != labels or len(labels) != config.spec.classes:
+        if content["id2label"] != labels or len(labels) != config.spec.num_classes:
             raise RunError("id2label, the run's classes and the network's do not agree.")
         step = from_json(int, content["step"])
         if step < 0:
@@ -170,7 +170,7 @@ def _finite(text: str) -> float:
 
 def _shapes(config: RunConfig) -> dict[str, tuple[int, ...]]:
     """Return the tensors that the network of a configuration has; none of them takes memory."""
-    if config.data_size < config.spec.image:
+    if config.data_size < config.spec.image_size:
         raise RunError("its images are smaller than its network's input.")
     with torch.device("meta"):
         network = AlexNet(config.spec)
@@ -220,7 +220,7 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
         When it is neither, cannot be fetched, or is not what its configuration says.
     """
     found = read(hub.located(where, revision))
-    return assembled(found.config, found.checkpoint, found.statistics)
+    return assemble(found.config, found.checkpoint, found.statistics)
 
 
 def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import AlexNetError, MissingExtraError
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 from alexnet.interop.deployment import (
     LOGITS,
     PROBABILITIES,
@@ -29,7 +29,7 @@ from alexnet.interop.deployment import (
 )
 from alexnet.interop.parity import Parity, Runner, measure, require
 from alexnet.layers import LocalResponseNorm
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.spec import LRN
 
 OPSET = 23  # the newest that PyTorch's exporter vouches for; ONNX Runtime reads it from 1.23 on
@@ -75,7 +75,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 -- torch's exporter asks for it later, in words of its own
 
         proto = graph(model, kind)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure(model, runner(temporary, kind), kind, images, source)
         require(parity, "ONNX file")
@@ -146,7 +146,7 @@ class NativeNorm(nn.Module):
     def _emitted(self, x: Tensor) -> Tensor:
         norm = self.norm
         constants: dict[str, float] = {
-            "alpha": float(norm.alpha_over_n),
+            "alpha": float(norm.alpha),
             "beta": float(norm.beta),
             "bias": float(norm.k),
         }

@@ -32,7 +32,7 @@ from alexnet.interop.chain import (
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.interop.onnx_graph import MODEL, Graph, Node, opened
 from alexnet.interop.protobuf import decode, one
-from alexnet.spec import LRN, Dropout, Pixels, SameMapNorm
+from alexnet.spec import LRN, Dropout, PixelFormat, WithinChannelLRN
 from alexnet.variants import CAFFE, TORCHVISION
 
 BEFORE = ("Slice", "Transpose", "Cast", "Mul", "Sub", "Div")  # preprocessing inside of an export
@@ -55,14 +55,16 @@ def read_onnx(path: Path) -> Imported:
     told = {one(entry, "key"): one(entry, "value", "") for entry in model.get("metadata_props", [])}
     about = json.loads(told["preprocessing"]) if "preprocessing" in told else None
     layers, mean = _followed(graph, first, 2 * len(data), own=about is not None)
-    network, weights = network_of(layers, Pixels(), image or (about and int(about["crop"])))
+    network, weights = network_of(layers, PixelFormat(), image or (about and int(about["crop"])))
     producer = one(model, "producer_name", "") or "an unnamed program"
     found = (f"ONNX graph {one(one(model, 'graph'), 'name', '')!r} of {producer}",)
     if about is not None:
         classes = tuple(map(str, json.loads(told.get("classes", "[]"))))
         return _own(Imported(network, weights, found, classes=classes), about, mean)
     convs = TORCHVISION.convs
-    torchvision = [replace(c, maps=0) for c in network.convs] == [replace(c, maps=0) for c in convs]
+    torchvision = [replace(c, out_channels=0) for c in network.convs] == [
+        replace(c, out_channels=0) for c in convs
+    ]
     like = TORCHVISION if torchvision else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
     pixels = like.pixels
@@ -174,7 +176,7 @@ def _lrn(graph: Graph, node: Node) -> Normalisation:
     if not 1 <= size <= 1000 or size % 2 == 0 or not all(map(math.isfinite, constants)):
         raise RunError(f"LRN {node.name!r} has a window of {size}.", "Expected an odd one.")
     alpha, beta, k = constants
-    return Normalisation(node.name, LRN(size=size, alpha_over_n=alpha, beta=beta, k=k))
+    return Normalisation(node.name, LRN(size=size, alpha=alpha, beta=beta, k=k))
 
 
 def _gemm(graph: Graph, node: Node) -> FullyConnected:
@@ -262,7 +264,7 @@ def _same_map_norm(graph: Graph, takers: Sequence[Node], current: str) -> tuple[
         or not pool.whole("count_include_pad")
     ):
         raise RunError(f"{square.name!r} begins something that is no norm within a map.")
-    norm = SameMapNorm(size=size, alpha_over_n=alpha, beta=-exponents[1], k=k)
+    norm = WithinChannelLRN(size=size, alpha=alpha, beta=-exponents[1], k=k)
     return Normalisation(square.name, norm), product.outputs[0]
 
 
@@ -303,7 +305,7 @@ def _own(imported: Imported, about: Mapping[str, Any], inside: NDArray[Any] | No
     good = all(map(math.isfinite, (*colour, *stdev, scale))) and scale > 0 and min(stdev) > 0
     if not good or len(stdev) != 3 or len(colour) != 3 or channels not in ("RGB", "BGR"):
         raise RunError("What it says of its preprocessing has no sense.")
-    pixels = Pixels(channels=channels, scale=scale, stdev=(stdev[0], stdev[1], stdev[2]))
+    pixels = PixelFormat(channel_order=channels, scale=scale, stdev=(stdev[0], stdev[1], stdev[2]))
     image = _mean_image(about, inside, scale)
     backwards = channels == "BGR"
     return replace(
@@ -312,7 +314,7 @@ def _own(imported: Imported, about: Mapping[str, Any], inside: NDArray[Any] | No
         mean=MeanColour(colour[::-1] if backwards else colour, "mean colour of the file"),
         prepared=int(about.get("prepared", 0)),
         mean_image=image[::-1] if image is not None and backwards else image,
-        classes=classes if len(classes) == imported.spec.classes else None,
+        classes=classes if len(classes) == imported.spec.num_classes else None,
     )
 
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.augment import views
+from alexnet.data.augment import iter_crops
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
 from alexnet.errors import AlexNetError, DataError
 from alexnet.interop.deployment import IMAGES, InputKind
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 
 BATCHES = (1, 2, 7, 64)
 
@@ -104,7 +104,7 @@ def measure(
     logits = probabilities = 0.0
     same = 0
     for batch in _in_turn(images, batches):
-        pixels = model.normalise(next(views(batch, model.spec.image, 1)))
+        pixels = model.normalise(next(iter_crops(batch, model.spec.image_size, 1)))
         wanted = model.network(pixels)
         found, chances = run(batch if kind == IMAGES else pixels)
         size = wanted.abs().amax(1).clamp(min=1e-6)  # (N,)

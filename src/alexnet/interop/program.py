@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 from alexnet.interop.deployment import Deployed, InputKind, description, example
 from alexnet.interop.parity import Parity, measure, require
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 
 METADATA = "alexnet.json"  # the entry of the archive that says what the program takes
 
@@ -47,7 +47,7 @@ def export_program(
     torch.export.save(
         exported, content, extra_files={METADATA: json.dumps(description(model, kind))}
     )
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content.getbuffer())
         with temporary.open("rb") as file:
             read = torch.export.load(io.BytesIO(file.read())).module()

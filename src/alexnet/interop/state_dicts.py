@@ -20,13 +20,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from alexnet.config import from_json
 from alexnet.errors import RunError
 from alexnet.interop.imported import Imported, MeanColour, file_bytes
 from alexnet.interop.weights import TORCHVISION_NAMES, read_safetensors
 from alexnet.network import AlexNet
 from alexnet.pickles import NUMPY, Reader
 from alexnet.spec import Spec
-from alexnet.values import from_json
 from alexnet.variants import TORCHVISION
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files began before 1.6
@@ -124,7 +124,7 @@ def torchvision_spec(shapes: Shapes) -> Spec:
         theirs = TORCHVISION_NAMES[conv.name]
         found = shapes[f"{theirs}.weight"]
         maps.append(found[0] if found else 0)
-        _require(theirs, shapes, (maps[-1], made, conv.kernel, conv.kernel))
+        _require(theirs, shapes, (maps[-1], made, conv.kernel_size, conv.kernel_size))
         made = maps[-1]
     made, units = made * TORCHVISION.flat[1] ** 2, []
     for name in ("fc6", "fc7", "fc8"):
@@ -133,9 +133,9 @@ def torchvision_spec(shapes: Shapes) -> Spec:
         units.append(found[0] if found else 0)
         _require(theirs, shapes, (units[-1], made))
         made = units[-1]
-    convs = (replace(c, maps=n) for c, n in zip(TORCHVISION.convs, maps, strict=True))
+    convs = (replace(c, out_channels=n) for c, n in zip(TORCHVISION.convs, maps, strict=True))
     dense = (replace(d, units=n) for d, n in zip(TORCHVISION.dense, units[:2], strict=True))
-    return replace(TORCHVISION, convs=tuple(convs), dense=tuple(dense), classes=units[2])
+    return replace(TORCHVISION, convs=tuple(convs), dense=tuple(dense), num_classes=units[2])
 
 
 def _require(name: str, shapes: Shapes, wanted: tuple[int, ...]) -> None:
@@ -264,7 +264,7 @@ def read_own_safetensors(path: Path) -> Imported:
     mean = None
     if not isinstance(spec.pixels.mean, tuple):
         colour = [float(value) / spec.pixels.scale for value in about["mean"]["colour"]]
-        values = tuple(reversed(colour)) if spec.pixels.channels == "BGR" else tuple(colour)
+        values = tuple(reversed(colour)) if spec.pixels.channel_order == "BGR" else tuple(colour)
         mean = MeanColour(values, "the file's mean colour; its mean image is not in it")
         if len(values) != 3 or not np.isfinite(values).all():
             raise RunError("Its mean colour is no colour.")
@@ -274,5 +274,5 @@ def read_own_safetensors(path: Path) -> Imported:
         found=(f"safetensors of alexnet {told.get('alexnet_version', '')}",),
         mean=mean,
         prepared=int(about.get("prepared", 0)),
-        classes=classes if len(classes) == spec.classes else None,
+        classes=classes if len(classes) == spec.num_classes else None,
     )

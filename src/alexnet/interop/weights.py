@@ -11,12 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 from alexnet.interop.deployment import description
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.spec import Spec
-from alexnet.values import differences
 from alexnet.variants import TORCHVISION
 
 Weights = Mapping[str, Tensor]
@@ -33,7 +33,7 @@ TORCHVISION_NAMES = {
     "fc8": "classifier.6",
 }
 # What may differ from TORCHVISION without a difference in what the network computes.
-HARMLESS = ("name", "classes", "pixels", "dropout.rate", "output_std", "output_bias")
+HARMLESS = ("name", "num_classes", "pixels", "dropout.rate", "output_std", "output_bias")
 
 
 def export_safetensors(model: Model, path: Path) -> None:
@@ -52,7 +52,7 @@ def export_safetensors(model: Model, path: Path) -> None:
 def write_safetensors(path: Path, weights: Weights, metadata: Mapping[str, str]) -> None:
     """Write tensors, dense and on the processor, whole or not at all."""
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(dense, dict(metadata)))
 
 
@@ -115,7 +115,7 @@ def export_torchvision(model: Model, path: Path) -> None:
     check_torchvision(model.spec)
     content = io.BytesIO()  # torch's own writer hides why the disk refused
     torch.save(to_torchvision(model.network.state_dict()), content)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 

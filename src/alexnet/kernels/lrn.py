@@ -11,16 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def banded_lrn(
-    x: Tensor, size: int, alpha_over_n: float, beta: float, k: float, groups: int
-) -> Tensor:
+def banded_lrn(x: Tensor, size: int, alpha: float, beta: float, k: float, groups: int) -> Tensor:
     """Divide each activation by a power of the energy of its neighbouring maps.
 
     Parameters
     ----------
     x : Tensor
         ``(N, C, H, W)``, float32, float64 or bfloat16.
-    size, alpha_over_n, beta, k
+    size, alpha, beta, k
         As in `layers.local_response_norm`.
     groups : int
         Towers; the window never crosses from one into another.
@@ -41,7 +39,7 @@ def banded_lrn(
     with torch.autocast(x.device.type, enabled=False):  # else float32 would be summed in bfloat16
         energy = F.conv2d(x * x, band, groups=groups)  # (N, C, H, W)
     wide = torch.promote_types(x.dtype, torch.float32)
-    base = k + alpha_over_n / size * energy.to(wide)
+    base = k + alpha / size * energy.to(wide)
     return (x.to(wide) * _power(base, -beta)).to(x.dtype)
 
 

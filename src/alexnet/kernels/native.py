@@ -30,7 +30,7 @@ COMPILING = 120  # seconds, at most
 
 
 @cache
-def why_not() -> str:
+def unavailable_reason() -> str:
     """Return why pages cannot be compiled and run here, or nothing where they can."""
     if sys.byteorder != "little":
         return "pairs of bfloat16 are read as little-endian words"

@@ -58,7 +58,7 @@ def normalised_pool(x: Tensor, form: Sequence[int], scale: float, k: float) -> T
     Raises
     ------
     OSError, subprocess.SubprocessError
-        Where `native.why_not` has a reason.
+        Where `native.unavailable_reason` has a reason.
     """
     x, out = _channels_last(x), room(x, Form(*form))
     if x.numel():

@@ -85,7 +85,7 @@ def zoomed(
     Raises
     ------
     OSError, subprocess.SubprocessError
-        Where `native.why_not` has a reason.
+        Where `native.unavailable_reason` has a reason.
     """
     count, height, width, channels = images.shape
     shift = torch.zeros(count, channels) if shift is None else shift.reshape(count, channels)

@@ -53,7 +53,7 @@ def drawn_filters(networks: Networks, layer: str, unit: int | None) -> dict[str,
         404 where the layer has no shared filters or the unit is none of its own.
     """
     weight = networks.filters(layer)  # (maps, sees, k, k) float32
-    colour = weight.shape[1] == networks.model.spec.channels == 3
+    colour = weight.shape[1] == networks.model.spec.in_channels == 3
     if colour and networks.model.normalise.bgr:
         weight = weight.flip(1)
     if not colour:

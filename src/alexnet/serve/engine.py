@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.serve.refusals import busy
 
 Work = Callable[[Tensor], Sequence[Any]]  # images (N, ...) -> N results
@@ -113,7 +113,7 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        machine.give_way()
+        devices.give_way()
         # OpenMP, which oneDNN asks, keeps the number of threads for each thread that asks.
         torch.set_num_threads(torch.get_num_threads())
         while batch := self._next():

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.decode import to_jpeg
+from alexnet.data.decode import encode_jpeg
 from alexnet.data.shards import PreparedData, Split
 from alexnet.data.wordnet import readable
 from alexnet.errors import AlexNetError, ImageError
-from alexnet.features import Excitation, Neighbours, last_hidden
+from alexnet.features import Neighbours, TopActivation, last_hidden
 from alexnet.serve.engine import Engine
 from alexnet.serve.networks import Networks, Switches
 from alexnet.serve.refusals import Refusal, busy
@@ -106,7 +106,7 @@ class Gallery:
         )
         patches = []
         for value, (row, place) in found:
-            one = Excitation(int(seen.numbers[row]), place // side, place % side, value)
+            one = TopActivation(int(seen.numbers[row]), place // side, place % side, value)
             patches.append(self._patch(split, layer, one))
         return {"layer": layer, "unit": unit, "patches": patches, "images": len(seen.numbers)}
 
@@ -121,9 +121,9 @@ class Gallery:
         self._check_there()
         if self._held_out is None:
             raise busy("The images are still being opened.")
-        return to_jpeg(self._held_out.pixels(number % len(self._held_out)), EXAMPLE_QUALITY)
+        return encode_jpeg(self._held_out.pixels(number % len(self._held_out)), EXAMPLE_QUALITY)
 
-    def _patch(self, split: Split, layer: str, one: Excitation) -> dict[str, Any]:
+    def _patch(self, split: Split, layer: str, one: TopActivation) -> dict[str, Any]:
         field = self._networks.fields[layer]
         left, top, right, bottom = field.box_in(split.size, one.row, one.column)
         return {
@@ -253,5 +253,5 @@ class _Strongest:
 
 def jpeg_uri(pixels: NDArray[np.uint8]) -> str:
     """Encode ``(H, W, 3)`` uint8 RGB as a JPEG in a ``data:`` address."""
-    encoded = to_jpeg(np.ascontiguousarray(pixels), QUALITY)
+    encoded = encode_jpeg(np.ascontiguousarray(pixels), QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()

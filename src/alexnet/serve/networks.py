@@ -8,14 +8,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from alexnet import machine
-from alexnet.data.augment import views as views_of
+from alexnet import device as devices
+from alexnet.data.augment import iter_crops as views_of
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
-from alexnet.fused import fused
-from alexnet.layers import Dropout, LocalResponseNorm, SameMapResponseNorm
+from alexnet.fused import fuse
+from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.network import AlexNet
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.serve.refusals import Refusal
 
 WARM = (7, 2, 32)  # sizes that the compiler sees; the first is no round number, of which it
@@ -35,7 +35,7 @@ class Switches:
 
     def keeps(self, layer: nn.Module) -> bool:
         """Whether a layer of the network is run."""
-        if isinstance(layer, LocalResponseNorm | SameMapResponseNorm):
+        if isinstance(layer, LocalResponseNorm | WithinChannelResponseNorm):
             return self.lrn
         return self.dropout_scale or not isinstance(layer, Dropout)
 
@@ -85,9 +85,9 @@ class Networks:
         It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
         the time of a batch on a processor (docs/serving.md).
         """
-        works, complaint = machine.can_compile(self.model.device)
+        works, complaint = devices.can_compile(self.model.device)
         if works:
-            compiled = torch.compile(fused(self.network), dynamic=True)
+            compiled = torch.compile(fuse(self.network), dynamic=True)
             try:
                 for images in WARM:
                     shape = (images, self.model.prepared, self.model.prepared, 3)
@@ -121,14 +121,14 @@ class Networks:
 
     def _probabilities(self, switches: Switches, views: int) -> Forward:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
-        plain = fused(nn.Sequential(OrderedDict(self._layers(switches))))
+        plain = fuse(nn.Sequential(OrderedDict(self._layers(switches))))
         as_trained = switches.lrn and switches.dropout_scale
 
         @torch.inference_mode()
         def forward(images: Tensor) -> list[Tensor]:
             compiled = self._compiled if as_trained and len(images) > 1 else None
             layers = plain if compiled is None else compiled
-            total = torch.zeros(len(images), self.model.spec.classes)
+            total = torch.zeros(len(images), self.model.spec.num_classes)
             for view in self._views(images, switches, views):
                 total += layers(view).float().softmax(1).cpu()
             return list((total / views).unbind())
@@ -154,7 +154,7 @@ class Networks:
 
     def _views(self, images: Tensor, switches: Switches, count: int) -> Iterable[Tensor]:
         images = images.to(self.model.device)
-        for view in views_of(images, self.model.spec.image, count):
+        for view in views_of(images, self.model.spec.image_size, count):
             turned = view.flip(3) if switches.mirror else view
             pixels = self.model.normalise(turned).to(self.model.kind)
             yield pixels.contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from alexnet.data.decode import open_image, square
+from alexnet.data.decode import open_image, resize_and_crop
 from alexnet.errors import ImageError
 from alexnet.serve.refusals import Refusal
 from alexnet.serve.settings import FORMATS
@@ -47,7 +47,7 @@ def opened(data: bytes, prepared: int, max_pixels: int) -> Picture:
         image = open_image(data, formats=FORMATS, max_pixels=max_pixels)
     except ImageError as error:
         raise _refusal(error, max_pixels) from None
-    pixels = torch.from_numpy(np.array(square(image, prepared)))
+    pixels = torch.from_numpy(np.array(resize_and_crop(image, prepared)))
     return Picture(pixels, image.width, image.height)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse
 
-from alexnet.data.augment import corners
+from alexnet.data.augment import crop_offsets
 from alexnet.data.wordnet import readable
 from alexnet.serve.answers import ErrorAnswer, Features, OnOff, Predictions
 from alexnet.serve.networks import Switches
@@ -98,7 +98,7 @@ def predict_routes(service: Service) -> APIRouter:
             ])  # fmt: skip
         return JSONResponse({
             "predictions": ranked,
-            "crops": [crop(picture, model.spec.image, int(views)) for picture in pictures],
+            "crops": [crop(picture, model.spec.image_size, int(views)) for picture in pictures],
             "milliseconds": round(1000 * elapsed, 2),
         })  # fmt: skip
 
@@ -146,7 +146,7 @@ def crop(picture: Picture, size: int, views: int) -> dict[str, Any]:
     prepared = len(picture.pixels)
     boxes = [
         picture.box(left, top, left + size, top + size)
-        for top, left in corners(prepared, size, views)
+        for top, left in crop_offsets(prepared, size, views)
     ]
     return {
         "width": picture.width,

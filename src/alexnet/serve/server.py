@@ -13,9 +13,9 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.prediction import load
+from alexnet.predictor import load
 from alexnet.serve.app import make_app
 from alexnet.serve.gate import App
 from alexnet.serve.service import make_service
@@ -105,8 +105,8 @@ def serve(
 
 def loaded_app(folder: Path, settings: Settings, address: Address) -> App:
     """Load a run and return its application; called in each worker."""
-    machine.keep_freed_memory()
-    machine.use_threads(threads_each(address))
+    devices.keep_freed_memory()
+    devices.use_threads(threads_each(address))
     sys.setswitchinterval(SWITCH)
     return make_app(make_service(Run.open(folder), load(folder), settings, address.data))
 

@@ -11,11 +11,11 @@ from typing import Any
 from starlette.requests import Request
 from torch import Tensor
 
-from alexnet import machine
-from alexnet.data.cache import ready
+from alexnet import device as devices
+from alexnet.data.cache import open_or_prepare
 from alexnet.data.options import Options
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.prediction import Model
+from alexnet.predictor import Model
 from alexnet.serve.engine import Engine, Work
 from alexnet.serve.gallery import Gallery
 from alexnet.serve.measures import Measures
@@ -96,7 +96,7 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
     def find() -> PreparedData:
         if data is None:
             return open_prepared(run.config.data)
-        return ready(data, Options(size=model.prepared), seed=run.config.recipe.seed)
+        return open_or_prepare(data, Options(size=model.prepared), seed=run.config.recipe.seed)
 
     gallery = Gallery(networks, engine, settings.training_images, find)
     gallery.start()
@@ -104,7 +104,7 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
         threading.Thread(target=_compile, args=[networks], name="compiler", daemon=True).start()
     measures.gauge("alexnet_looking", "Whether training images are looked at.", gallery.is_looking)
     measures.gauge("alexnet_compiled", "Whether the network is compiled.", lambda: networks.fast)
-    decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=machine.give_way)
+    decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=devices.give_way)
     return Service(run, model, settings, networks, engine, decoders, measures, gallery)
 
 

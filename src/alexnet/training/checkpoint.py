@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alexnet.errors import RunError
-from alexnet.files import explained, sha256, sync
+from alexnet.files import fsync, sha256, translate_os_error
 
 WEIGHTS, VELOCITY = "weights.safetensors", "velocity.safetensors"
 STATE, CHECKSUMS = "state.json", "checksums.json"
@@ -57,7 +57,7 @@ def save_checkpoint(
     """
     final = folder / f"step-{checkpoint.step:08}"
     part = folder / f".{final.name}.part"
-    with explained(final):
+    with translate_os_error(final):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         try:
@@ -68,15 +68,15 @@ def save_checkpoint(
             sums = {name: sha256(part / name) for name in (WEIGHTS, VELOCITY, STATE)}
             (part / CHECKSUMS).write_text(json.dumps(sums))
             for file in part.iterdir():
-                sync(file)
-            sync(part)
+                fsync(file)
+            fsync(part)
             if final.exists():  # of an interrupted run that is now repeated
                 shutil.rmtree(final)
             part.rename(final)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        sync(folder)
+        fsync(folder)
     _point(folder / "latest", final.name)
     if best is not None and (folder / f"step-{best:08}").is_dir():
         _point(folder / "best", f"step-{best:08}")

@@ -20,15 +20,15 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.data.order import Part
+from alexnet.device import best_device
 from alexnet.errors import LostError
-from alexnet.machine import best_device
 
 SETTLING = 0.2  # seconds
 GRACE = 60.0  # seconds after `timeout` at which PyTorch itself gives up; ours comes first
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class DistributedContext:
     """One process among those of its training."""
 
     rank: int = 0
@@ -79,8 +79,8 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined(timeout: float) -> Iterator[Ranks]:
-    """Give this process's `Ranks`, connected to the others; it leaves them with the block.
+def join_processes(timeout: float) -> Iterator[DistributedContext]:
+    """Connect this process to the others; it leaves them when the block ends.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def joined(timeout: float) -> Iterator[Ranks]:
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
-        yield Ranks()
+        yield DistributedContext()
         return
     waiting = timedelta(seconds=timeout + GRACE)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -113,7 +113,7 @@ def joined(timeout: float) -> Iterator[Ranks]:
             "See that the address can be reached from every machine, and start all again.",
         ) from error
     try:
-        yield Ranks(rank, ranks, local_rank, store)
+        yield DistributedContext(rank, ranks, local_rank, store)
     except RuntimeError as error:
         if not isinstance(error, DistError) and "gloo" not in str(error):
             raise

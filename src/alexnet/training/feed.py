@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import machine
-from alexnet.data.augment import Draws, colour_shift, draw, in_one_pass, seen
-from alexnet.data.loader import Batch, training_batches
+from alexnet import device as devices
+from alexnet.data.augment import AugmentParams, augment, augment_fused, pca_shift, sample_params
+from alexnet.data.loader import Batch, train_batches
 from alexnet.data.order import Order
-from alexnet.training.trainee import Trainee
-from alexnet.training.trainer import NOTHING, Share, step_seed
+from alexnet.training.trainee import TrainState
+from alexnet.training.trainer import NOTHING, LocalBatch, step_seed
 from alexnet.training.watch import Damage, Waits
 
 
 def shares(
-    trainee: Trainee, order: Order, done: int, damage: Damage, waits: Waits
-) -> Iterator[Share]:
+    trainee: TrainState, order: Order, done: int, damage: Damage, waits: Waits
+) -> Iterator[LocalBatch]:
     """Yield this process's part of each batch, from the step after `done` on, without end.
 
     What is random of a step is drawn for the whole batch, of which each process takes its part:
@@ -27,32 +27,32 @@ def shares(
     spec, recipe, layout = trainee.run.config.spec, trainee.run.config.recipe, trainee.layout
     device = trainee.device
     zooms = recipe.crop_area is not None and device.type == "cpu"  # slower compiled
-    fuses = recipe.compile and not zooms and not in_one_pass(trainee.normalise, device)
-    look = machine.compile_or_not(seen, device)[0] if fuses else seen
+    fuses = recipe.compile and not zooms and not augment_fused(trainee.normalise, device)
+    look = devices.compile_or_not(augment, device)[0] if fuses else augment
     beside = torch.cuda.Stream(device) if device.type == "cuda" else None
-    batches = training_batches(trainee.data.splits["train"], order, done, layout.part)
+    batches = train_batches(trainee.data.splits["train"], order, done, layout.part)
     for step, batch in enumerate(waits.timed(batches), start=done + 1):
         damage.count(batch)
         images, labels = copied(batch, device, beside)
         whole = len(order.numbers(step - 1))
         first, stop = layout.part.range(whole)
-        draws = draw(
+        draws = sample_params(
             whole,
             trainee.data.manifest.size,
-            spec.image,
+            spec.image_size,
             torch.Generator().manual_seed(step_seed(recipe.seed, step)),
             mirror=recipe.mirror,
             centred=recipe.crop == "centre",
             crop_area=recipe.crop_area,
         ).of(first, stop)
-        noisy = step <= recipe.colour_noise_until * order.steps(recipe.epochs)
-        shift = _shift(trainee, draws) if noisy and recipe.colour_noise else None
+        noisy = step <= recipe.pca_jitter_until * order.steps(recipe.epochs)
+        shift = _shift(trainee, draws) if noisy and recipe.pca_jitter else None
         pixels = look(
-            images, draws.to(device), shift, trainee.normalise, recipe.colour_noise_divisor,
-            spec.image, trainee.kind,
+            images, draws.to(device), shift, trainee.normalise, recipe.pca_jitter_divisor,
+            spec.image_size, trainee.kind,
         )  # fmt: skip
         room = -(-whole // layout.part.ranks) if layout.even else max(1, stop - first)
-        yield Share(*filled(pixels, labels, room), first, whole)
+        yield LocalBatch(*filled(pixels, labels, room), first, whole)
 
 
 def copied(
@@ -75,10 +75,10 @@ def copied(
     return images, labels
 
 
-def _shift(trainee: Trainee, draws: Draws) -> Tensor:
+def _shift(trainee: TrainState, draws: AugmentParams) -> Tensor:
     recipe, statistics = trainee.run.config.recipe, trainee.data.statistics
-    shift = colour_shift(draws.noise, statistics, recipe.colour_noise, recipe.colour_axes)
-    return machine.sent(shift, trainee.device)
+    shift = pca_shift(draws.noise, statistics, recipe.pca_jitter, recipe.pca_axes)
+    return devices.to_device(shift, trainee.device)
 
 
 def filled(pixels: Tensor, labels: Tensor, room: int) -> tuple[Tensor, Tensor]:

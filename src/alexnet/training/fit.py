@@ -19,19 +19,19 @@ from alexnet.evaluation import summary
 from alexnet.recipes import Recipe
 from alexnet.training.board import Board
 from alexnet.training.checkpoint import Writer, clear_leftovers
-from alexnet.training.distributed import Ranks
+from alexnet.training.distributed import DistributedContext
 from alexnet.training.events import Event, Notice, Progressed, Stopped, Tested, Validated
 from alexnet.training.execution import AUTO, Execution
 from alexnet.training.feed import shares
 from alexnet.training.memory import MicroBatch
-from alexnet.training.optimizer import Rates, count_plateaus, rates_at
+from alexnet.training.optimizer import Rates, count_plateaus, learning_rates_at
 from alexnet.training.run import Run
-from alexnet.training.trainee import Trainee, restored
-from alexnet.training.trainer import Share, Step, rehearse, train
+from alexnet.training.trainee import TrainState, restored
+from alexnet.training.trainer import LocalBatch, Step, rehearse, train
 from alexnet.training.watch import Damage, Stopwatch, Waits, judged
 from alexnet.training.watchdog import Watchdog, watched
 
-ALONE, PLAIN = Ranks(), Execution()
+ALONE, PLAIN = DistributedContext(), Execution()
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 TOO_LONG = 0.1  # share of the time
 TRAFFIC_STEPS = 20  # after which what the processes send each other is told
@@ -40,7 +40,7 @@ STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remar
 
 
 def fit(
-    run: Run, data: PreparedData, ranks: Ranks = ALONE, execution: Execution = PLAIN
+    run: Run, data: PreparedData, ranks: DistributedContext = ALONE, execution: Execution = PLAIN
 ) -> Iterator[Event]:
     """Train a run from its newest checkpoint, or from its initial weights, to its end.
 
@@ -89,7 +89,7 @@ def fit(
                     yield stopped
                     return
         split = data.held_out  # everything is saved: a signal may end the test at once
-        result = trainee.test(split, run.config.recipe.test_views, watchdog.progressed)
+        result = trainee.test(split, run.config.recipe.test_crops, watchdog.progressed)
         if ranks.first:
             run.write_json("test.json", {"split": split.name, **summary(result)})
         yield Tested(split.name, result)
@@ -106,7 +106,7 @@ def training_order(recipe: Recipe, images: int) -> Order:
 
 
 def _train(
-    trainee: Trainee,
+    trainee: TrainState,
     order: Order,
     done: int,
     total: int,
@@ -116,7 +116,7 @@ def _train(
 ) -> Generator[Event, None, Stopped | None]:
     """Take the steps; return why they stopped early, if they did."""
     run, recipe, ranks = trainee.run, trainee.run.config.recipe, trainee.ranks
-    damage, waits = Damage(recipe.max_damaged * order.images), Waits()
+    damage, waits = Damage(recipe.max_corrupt * order.images), Waits()
     feed = shares(trainee, order, done, damage, waits)
     micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
     feed = _rehearsed(trainee, feed, micro, execution)
@@ -170,8 +170,8 @@ def _train(
 
 
 def _rehearsed(
-    trainee: Trainee, feed: Iterator[Share], micro: MicroBatch, execution: Execution
-) -> Iterator[Share]:
+    trainee: TrainState, feed: Iterator[LocalBatch], micro: MicroBatch, execution: Execution
+) -> Iterator[LocalBatch]:
     """See how many images fit before the first step, where it cannot be taken twice."""
     ranks, replica = trainee.ranks, trainee.layout.replica
     micro.fixed = ranks.ranks > 1
@@ -188,7 +188,7 @@ def _rehearsed(
     yield from feed
 
 
-def _remarks(trainee: Trainee, taken: int, waits: Waits, micro: MicroBatch) -> Iterator[Notice]:
+def _remarks(trainee: TrainState, taken: int, waits: Waits, micro: MicroBatch) -> Iterator[Notice]:
     """Yield what is worth a remark after so many steps."""
     if news := micro.news():
         yield Notice(news)
@@ -209,7 +209,7 @@ def _remarks(trainee: Trainee, taken: int, waits: Waits, micro: MicroBatch) -> I
         yield Notice(STUCK)
 
 
-def _refused(trainee: Trainee, order: Order, step: Step) -> Notice:
+def _refused(trainee: TrainState, order: Order, step: Step) -> Notice:
     """Write down the images of a batch whose loss was refused; go on, or end.
 
     Raises
@@ -264,7 +264,7 @@ def _log(run: Run, board: Board, step: Step, epoch: float, speed: float) -> None
 
 
 def _validated(
-    trainee: Trainee, board: Board | None, step: int, epoch: float, watchdog: Watchdog
+    trainee: TrainState, board: Board | None, step: int, epoch: float, watchdog: Watchdog
 ) -> Validated:
     split, history = trainee.data.validation, trainee.history
     result = trainee.test(split, 1, watchdog.progressed)
@@ -281,8 +281,8 @@ def _validated(
 
 
 def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> Rates:
-    plateaus = count_plateaus(errors, recipe.patience, recipe.max_drops)
-    return rates_at(recipe, (step - 1) / planned, plateaus)
+    plateaus = count_plateaus(errors, recipe.patience, recipe.max_reductions)
+    return learning_rates_at(recipe, (step - 1) / planned, plateaus)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.data.order import Part
 from alexnet.errors import ConfigError
-from alexnet.fused import fused
+from alexnet.fused import fuse
 from alexnet.network import AlexNet
-from alexnet.training.distributed import Ranks
+from alexnet.training.distributed import DistributedContext
 from alexnet.training.execution import Execution
 from alexnet.training.groups import Group, Traffic
 from alexnet.training.towers import DividedNetwork, Division, check, division
@@ -35,7 +35,9 @@ class Layout:
     in_data: float  # bytes that it would send a step with data parallelism alone
 
 
-def lay_out(network: AlexNet, ranks: Ranks, execution: Execution, *, compile: bool) -> Layout:
+def lay_out(
+    network: AlexNet, ranks: DistributedContext, execution: Execution, *, compile: bool
+) -> Layout:
     """Lay a network out over the processes, its weights as they are.
 
     Parameters
@@ -70,7 +72,7 @@ def lay_out(network: AlexNet, ranks: Ranks, execution: Execution, *, compile: bo
     device = next(network.parameters()).device
     with torch.device("meta"):
         local = DividedNetwork(network.spec, within, kind)
-    local = machine.placed(
+    local = devices.place_network(
         local.to(next(network.parameters()).dtype).to_empty(device=device), device
     )
     divided = division(network.spec, replace(within, traffic=Traffic()), kind)
@@ -97,7 +99,7 @@ def ring(network: nn.Module, left_out: Sequence[str], group: Group) -> float:
     return 2 * (group.size - 1) / group.size * sum(sizes)
 
 
-def _pairs(ranks: Ranks) -> tuple[Group, Group]:
+def _pairs(ranks: DistributedContext) -> tuple[Group, Group]:
     """Return the processes with the same tower, and the two of one network: a mesh."""
     if ranks.ranks % 2:
         raise ConfigError(
@@ -119,7 +121,7 @@ def _replica(
     PyTorch divides that sum by the number of processes. The loss makes up for it; or, where some
     gradients are not summed, each of the others does.
     """
-    forward: nn.Module = fused(network) if compile else network
+    forward: nn.Module = fuse(network) if compile else network
     apart: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     learned = {name: one for name, one in network.named_parameters() if one.requires_grad}
     if data.size > 1 and learned.keys() - divided:  # else there is nothing to sum

@@ -2,7 +2,7 @@
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.errors import TrainingError
 
 
@@ -36,7 +36,7 @@ class MicroBatch:
         BaseException
             `error` itself, when it is not for want of memory.
         """
-        if not machine.out_of_memory(error):
+        if not devices.out_of_memory(error):
             raise error
         size = self.of(images)
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "MemoryError"

@@ -107,7 +107,7 @@ def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
+def learning_rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
     """Return the rates at a point of the run.
 
     Parameters
@@ -124,7 +124,7 @@ def rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
     biases = recipe.lr * recipe.bias_lr * (factor if recipe.bias_lr_drops else 1.0)
     conv1_weights, conv1_biases = weights, biases
     if recipe.conv1_slow_from is not None and progress >= recipe.conv1_slow_from:
-        conv1_weights = recipe.lr * 0.1 ** (len(recipe.drops) or recipe.max_drops)
+        conv1_weights = recipe.lr * 0.1 ** (len(recipe.milestones) or recipe.max_reductions)
     if recipe.conv1_frozen_from is not None and progress >= recipe.conv1_frozen_from:
         conv1_weights = conv1_biases = 0.0
     return Rates(weights, biases, conv1_weights, conv1_biases)
@@ -133,8 +133,8 @@ def rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
 def _factor(recipe: Recipe, progress: float, plateaus: int) -> float:
     if recipe.schedule == "plateau":
         return float(0.1**plateaus)
-    if recipe.schedule == "drops":
-        return float(0.1 ** sum(progress >= drop for drop in recipe.drops))
+    if recipe.schedule == "milestones":
+        return float(0.1 ** sum(progress >= drop for drop in recipe.milestones))
     if progress < recipe.warmup:
         return max(progress / recipe.warmup, 0.04)  # a first step of 0 would be no step
     falling = (progress - recipe.warmup) / (1 - recipe.warmup)

@@ -53,7 +53,7 @@ class Pretrained:
         ConfigError
             When the weights are of another network.
         """
-        network = build(replace(spec, classes=self.config.spec.classes), None)
+        network = build(replace(spec, num_classes=self.config.spec.num_classes), None)
         try:
             network.load_state_dict(self.weights)
         except RuntimeError as error:

@@ -20,9 +20,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import ConfigError, RunError
-from alexnet.files import explained, whole_file
+from alexnet.files import atomic_write, translate_os_error
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import (
@@ -31,14 +32,13 @@ from alexnet.training.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from alexnet.values import differences, from_json
 from alexnet.version import __version__
 
 FREE_TO_CHANGE = frozenset(
     f"recipe.{name}"
     for name in (
-        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every", "test_views"),
-        *("on_nan", "spike", "max_damaged"),
+        *("epochs", "max_steps", "threads", "checkpoint_every", "log_every", "test_crops"),
+        *("on_nan", "spike", "max_corrupt"),
     )
 ) | {"data", "initial_weights.path"}  # places; what is there is known by its hash
 
@@ -65,7 +65,7 @@ class RunConfig:
     made_with: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if self.spec.classes < 1:
+        if self.spec.num_classes < 1:
             raise ConfigError("A run's network needs a class.", "Give it 1 or more.")
 
 
@@ -152,9 +152,9 @@ class Run:
                 )
             if begun:
                 config = replace(config, initial_weights=old.initial_weights)
-        with explained(folder):
+        with translate_os_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder / "config.json") as temporary:
+            with atomic_write(folder / "config.json") as temporary:
                 text = json.dumps(asdict(config), indent=1)
                 temporary.write_text(text + "\n", encoding="utf-8")
             if not begun or not (folder / "statistics.safetensors").is_file():
@@ -172,7 +172,7 @@ class Run:
         RunError
             When another process is training the run.
         """
-        with explained(self.folder), (self.folder / ".lock").open("a") as lock:
+        with translate_os_error(self.folder), (self.folder / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -217,7 +217,10 @@ class Run:
         self._append("console.log", text)
 
     def _append(self, name: str, line: str) -> None:
-        with explained(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as log:
+        with (
+            translate_os_error(self.folder / name),
+            (self.folder / name).open("a", encoding="utf-8") as log,
+        ):
             log.write(line + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -235,12 +238,12 @@ class Run:
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps that are about to be taken again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        with whole_file(self.folder / "metrics.jsonl") as temporary:
+        with atomic_write(self.folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a result beside the run's other files."""
-        with whole_file(self.folder / name) as temporary:
+        with atomic_write(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -250,7 +253,7 @@ def _short(value: object) -> str:
     return written if len(written) <= 100 else f"{written[:97]}..."
 
 
-def made_with() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Return the versions, the commit and the command behind a run."""
     return {
         "alexnet": __version__,

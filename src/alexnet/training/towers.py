@@ -85,13 +85,13 @@ class DividedNetwork(nn.Sequential):
         part = _part_of(spec, group.size, kind)
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         sizes = {layer.name: layer.size for layer in spec.layers()}
-        maps = spec.channels
+        maps = spec.in_channels
         for place, (conv, whole) in enumerate(zip(part.convs, spec.convs, strict=True)):
-            if place and kind == "towers" and whole.sees == "all":
+            if place and kind == "towers" and not whole.grouped:
                 modules[f"exchange_into_{conv.name}"] = Exchange(group, 1)
                 maps *= group.size
             modules.update(conv_block(part, conv, maps, sizes[conv.name]))
-            maps = conv.maps
+            maps = conv.out_channels
         inputs = maps * spec.flat[1] ** 2
         if spec.dense:
             into = spec.dense[0].name
@@ -107,7 +107,7 @@ class DividedNetwork(nn.Sequential):
                 _shift(block, group.rank * dense.units)
             modules.update(block)
             inputs = dense.units
-        modules[spec.output_name] = SharedOutput(inputs, spec.classes, group, kind)
+        modules[spec.output_name] = SharedOutput(inputs, spec.num_classes, group, kind)
         super().__init__(modules)
 
 
@@ -123,7 +123,9 @@ def _part_of(spec: Spec, parts: int, kind: Kind) -> Spec:
     dense = tuple(replace(dense, units=dense.units // parts) for dense in spec.dense)
     if kind == "hybrid":
         return replace(spec, dense=dense)
-    convs = tuple(replace(conv, maps=conv.maps // parts, sees="all") for conv in spec.convs)
+    convs = tuple(
+        replace(conv, out_channels=conv.out_channels // parts, grouped=False) for conv in spec.convs
+    )
     return replace(spec, towers=1, convs=convs, dense=dense)
 
 

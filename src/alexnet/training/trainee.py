@@ -7,16 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alexnet import machine
-from alexnet.data.augment import Normaliser, normaliser
+from alexnet import device as devices
+from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import fused
+from alexnet.fused import fuse
 from alexnet.network import AlexNet, build, freeze
 from alexnet.training.checkpoint import Checkpoint, Writer, copies
-from alexnet.training.distributed import Ranks
+from alexnet.training.distributed import DistributedContext
 from alexnet.training.execution import Execution
 from alexnet.training.history import History
 from alexnet.training.layout import Layout, lay_out
@@ -33,12 +33,12 @@ EVALUATION_BATCH = 64  # images; ten views of each are taken one after another
 
 
 @dataclass(frozen=True, slots=True)
-class Trainee:
+class TrainState:
     """A network in training, and what it needs to be saved and tested."""
 
     run: Run
     data: PreparedData
-    ranks: Ranks
+    ranks: DistributedContext
     network: AlexNet  # whole; where the processes divide it, only to be tested
     layout: Layout
     optimizer: torch.optim.SGD
@@ -84,9 +84,9 @@ class Trainee:
         self.network.eval()
         predict = partial(
             probabilities,
-            fused(self.network) if self.run.config.recipe.compile else self.network,
+            fuse(self.network) if self.run.config.recipe.compile else self.network,
             normalise=self.normalise,
-            size=self.run.config.spec.image,
+            size=self.run.config.spec.image_size,
             count=views,
             kind=self.kind,
         )
@@ -95,11 +95,11 @@ class Trainee:
             batches = _each(evaluation_batches(split, size, self.ranks.part), progressed)
             try:
                 result = evaluate(
-                    predict, batches, self.data.classes, views=views, device=self.device
+                    predict, batches, self.data.classes, crops=views, device=self.device
                 )
                 break
             except RuntimeError as error:
-                if not machine.out_of_memory(error) or size == 1:
+                if not devices.out_of_memory(error) or size == 1:
                     raise
                 size //= 2
         self.network.train()
@@ -107,8 +107,8 @@ class Trainee:
 
 
 def restored(
-    run: Run, data: PreparedData, ranks: Ranks, execution: Execution
-) -> tuple[Trainee, Checkpoint, str]:
+    run: Run, data: PreparedData, ranks: DistributedContext, execution: Execution
+) -> tuple[TrainState, Checkpoint, str]:
     """Return the network as the newest checkpoint has it, or with its initial weights.
 
     The mean image is the run's, not the data's: one that begins with another run's weights has
@@ -130,8 +130,8 @@ def restored(
     """
     spec, recipe = run.config.spec, run.config.recipe
     data = replace(data, statistics=run.statistics())
-    machine.keep_freed_memory()
-    machine.use_threads(recipe.threads)
+    devices.keep_freed_memory()
+    devices.use_threads(recipe.threads)
     start = run.newest() or Checkpoint(0, {})
     _same_everywhere(start.step, ranks)
     network = build(spec, seed=None if start.weights else recipe.seed)
@@ -143,17 +143,17 @@ def restored(
             "Give --from again.",
         )
     freeze(network, recipe.freeze)
-    network = machine.placed(network, ranks.device)
-    compiles, complaint = machine.can_compile(ranks.device) if recipe.compile else (False, "")
+    network = devices.place_network(network, ranks.device)
+    compiles, complaint = devices.can_compile(ranks.device) if recipe.compile else (False, "")
     layout = lay_out(network, ranks, execution, compile=compiles)
     optimizer = make_optimizer(layout.replica.network, recipe)
     if start.state:
         carried = layout.divided.local(start.velocity)
         set_velocity(optimizer, layout.replica.network, carried)
         set_group_rates(optimizer, start.state["rates"])
-    normalise = normaliser(spec.pixels, data.statistics, spec.image, ranks.device)
+    normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, ranks.device)
     mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
-    trainee = Trainee(
+    trainee = TrainState(
         run,
         data,
         ranks,
@@ -162,7 +162,7 @@ def restored(
         optimizer,
         replace(normalise, mean=mean),
         ranks.device,
-        machine.chosen_type(recipe.precision, ranks.device),
+        devices.choose_dtype(recipe.precision, ranks.device),
         History.of(start.state),
     )
     return trainee, start, complaint
@@ -174,7 +174,7 @@ def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]
         then()
 
 
-def _same_everywhere(step: int, ranks: Ranks) -> None:
+def _same_everywhere(step: int, ranks: DistributedContext) -> None:
     newest = ranks.most(step)
     if ranks.most(int(newest != step)):
         raise TrainingError(

@@ -19,7 +19,7 @@ NOTHING = -100  # the label of an image that counts for nothing: PyTorch's `igno
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class LocalBatch:
     """What one process has of a training batch."""
 
     pixels: Tensor  # (N, 3, image, image): what the network sees
@@ -86,7 +86,7 @@ class Replica:
 def train(
     replica: Replica,
     optimizer: torch.optim.SGD,
-    shares: Iterable[Share],
+    shares: Iterable[LocalBatch],
     recipe: Recipe,
     rates: Callable[[int], Rates],
     *,
@@ -133,7 +133,12 @@ def train(
 
 
 def within_memory(
-    replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, seed: int, kind: torch.dtype
+    replica: Replica,
+    share: LocalBatch,
+    micro: MicroBatch,
+    recipe: Recipe,
+    seed: int,
+    kind: torch.dtype,
 ) -> Found:
     """`accumulate`, in smaller pieces after each that did not fit."""
     images = len(share.labels)
@@ -147,7 +152,7 @@ def within_memory(
 
 
 def rehearse(
-    replica: Replica, share: Share, micro: MicroBatch, recipe: Recipe, kind: torch.dtype
+    replica: Replica, share: LocalBatch, micro: MicroBatch, recipe: Recipe, kind: torch.dtype
 ) -> None:
     """Find out how many images fit without a word to other processes; no gradient stays."""
     alone = replace(replica, added=_alone)
@@ -157,7 +162,7 @@ def rehearse(
 
 
 def accumulate(
-    replica: Replica, share: Share, size: int, recipe: Recipe, seed: int, kind: torch.dtype
+    replica: Replica, share: LocalBatch, size: int, recipe: Recipe, seed: int, kind: torch.dtype
 ) -> Found:
     """Add a share's gradients to the network's, `size` images at a time.
 

@@ -34,7 +34,7 @@ class Damage:
             self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
         if len(self._found) > self._most:
             raise TrainingError(
-                f"{len(self._found)} training images are damaged, more than --set max_damaged "
+                f"{len(self._found)} training images are damaged, more than --set max_corrupt "
                 f"allows; the last: {list(self._found.values())[-1]}",
                 "alexnet prepare --verify names all damage; prepare the data again.",
             )

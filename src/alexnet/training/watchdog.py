@@ -21,7 +21,7 @@ from pathlib import Path
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
-from alexnet.training.distributed import Ranks
+from alexnet.training.distributed import DistributedContext
 
 MISSED = 3  # words, after which a process is stopped or dead
 HUNG = 1  # exit status
@@ -42,7 +42,7 @@ class Beat:
 class Watchdog:
     """Knows how far this process is, tells the others, and acts when nothing goes on."""
 
-    def __init__(self, ranks: Ranks, timeout: float, folder: Path) -> None:
+    def __init__(self, ranks: DistributedContext, timeout: float, folder: Path) -> None:
         self._ranks, self._timeout, self._folder = ranks, timeout, folder
         self._every = min(1.0, timeout / 6)  # seconds between words
         self._progress, self._since = 0, time.monotonic()
@@ -129,7 +129,7 @@ class Watchdog:
 
 
 @contextlib.contextmanager
-def watched(ranks: Ranks, timeout: float, folder: Path) -> Iterator[Watchdog]:
+def watched(ranks: DistributedContext, timeout: float, folder: Path) -> Iterator[Watchdog]:
     """Watch over the processes within the block; one that is alone has nobody to wait for."""
     watchdog = Watchdog(ranks, timeout, folder)
     if ranks.ranks == 1:

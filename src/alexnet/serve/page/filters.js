@@ -11,7 +11,7 @@ export function start(session) {
   const [conv] = spec.convs;
   const run = worker(byId("filters"), byId("filters-note"));
   byId("filters-lead").textContent =
-    `${conv.maps} filters of ${conv.kernel}×${conv.kernel}×${spec.channels}, ` +
+    `${conv.out_channels} filters of ${conv.kernel_size}×${conv.kernel_size}×${spec.in_channels}, ` +
     `${apart(conv.stride)}: all that the network knows of pixels. As in Figure 3 of the paper.`;
   session.whenFirstSeen("filters", () => run(async (signal) => {
     const found = await ask("filters", { query: { layer: conv.name }, signal });

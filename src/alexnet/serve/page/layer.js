@@ -34,7 +34,7 @@ function describeLayer({ model, layer }) {
   byId("layer-words").textContent = sentence(layer, before, spec);
   const facts = [
     [layer.kind === "dense" ? "Units" : "Size",
-      layer.kind === "dense" ? count(layer.maps) : `${layer.maps} × ${layer.size} × ${layer.size}`],
+      layer.kind === "dense" ? count(layer.channels) : `${layer.channels} × ${layer.size} × ${layer.size}`],
     ["Side", before && sideArithmetic(layer, before, spec)],
     ["Parameters", layer.parameters && `${arithmetic} = ${count(layer.parameters)}`],
     ["Multiplications", layer.macs && count(layer.macs)],
@@ -66,7 +66,7 @@ async function showMaps(session, showUnit, signal) {
   const filters = await firstFilters(session, signal);
   signal.throwIfAborted();
   if (layer.kind === "dense") units.append(...unitPicker(maps, (unit) => showUnit(output, unit)));
-  else units.append(...Array.from({ length: layer.maps }, (_, n) => mapButton(n, maps, filters)));
+  else units.append(...Array.from({ length: layer.channels }, (_, n) => mapButton(n, maps, filters)));
   return layer.kind === "dense"
     ? "Each square is a unit, the brighter the stronger. Choose one by its number."
     : "White is strong, black is nothing. Choose a map to see what made it.";

@@ -26,15 +26,15 @@ function lead({ spec, layers, towers }) {
   const halves = towers === 2 ? " in two towers" : "";
   return (
     `${weighted.length} layers with weights${halves}, ${count(total("parameters"))} parameters, ` +
-    `${roughly(total("macs"))} multiplications for a photograph of ${spec.image}×${spec.image}.`
+    `${roughly(total("macs"))} multiplications for a photograph of ${spec.image_size}×${spec.image_size}.`
   );
 }
 
 function layerButton(row) {
-  const size = row.kind === "dense" ? count(row.maps) : `${row.maps} × ${row.size}²`;
+  const size = row.kind === "dense" ? count(row.channels) : `${row.channels} × ${row.size}²`;
   const words = row.kind === "dense"
-    ? `${row.name}, ${count(row.maps)} units`
-    : `${row.name}, ${row.maps} maps of ${row.size} by ${row.size}`;
+    ? `${row.name}, ${count(row.channels)} units`
+    : `${row.name}, ${row.channels} maps of ${row.size} by ${row.size}`;
   const thumb = html("canvas", { class: "thumb", width: 1, height: 1, "data-layer": row.name });
   const children = [thumb, html("b", {}, row.name), html("small", {}, size)];
   return radio("layer", row.name, children, { label: words });

@@ -53,7 +53,7 @@ export class Session extends EventTarget {
     const rest = outputs.slice(first + 1);
     const end = rest.findIndex((name) => names.includes(name));
     const all = [row.name, ...(end < 0 ? rest : rest.slice(0, end))];
-    return first < 0 ? [] : all.filter((name) => !/^(flatten|overhang|drop)/.test(name));
+    return first < 0 ? [] : all.filter((name) => !/^(flatten|pad|drop)/.test(name));
   }
 
   /** The output by which a layer is shown first: after its activation, where it has one. */

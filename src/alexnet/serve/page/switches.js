@@ -13,7 +13,7 @@ const SWITCHES = [
     setting: ["lrn", "off"],
     name: () => "No response normalisation",
     words: "A map is no longer held down by the maps beside it (section 3.3 of the paper).",
-    fits: ({ convs }) => convs.some((conv) => conv.norm || conv.same_map_norm),
+    fits: ({ convs }) => convs.some((conv) => conv.norm || conv.within_channel_lrn),
     absent: "This network has no response normalisation.",
   },
   {

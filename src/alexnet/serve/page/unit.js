@@ -41,7 +41,7 @@ function title({ model, layer }, number) {
   const kind = layer.kind === "dense" ? "unit" : "map";
   const isLast = layer === model.layers.at(-1);
   return isLast ? `${layer.name}: ${model.classes.names[number]}`
-    : `${layer.name}, ${kind} ${number + 1} of ${count(layer.maps)}`;
+    : `${layer.name}, ${kind} ${number + 1} of ${count(layer.channels)}`;
 }
 
 function ownWords(maps, number) {
@@ -55,14 +55,14 @@ function ownWords(maps, number) {
 function convOf({ model, layer }) {
   const { layers, spec } = model;
   const row = layer.kind === "pool" ? layers[layers.indexOf(layer) - 1] : layer;
-  return spec.convs.find((conv) => conv.name === row.name && conv.shared);
+  return spec.convs.find((conv) => conv.name === row.name && !conv.locally_connected);
 }
 
 async function filterFigure({ model }, conv, number, signal) {
   const query = { layer: conv.name, unit: number };
   const filter = await sheet(await ask("filters", { query, signal }));
   const first = conv === model.spec.convs[0];
-  const size = `${conv.kernel}×${conv.kernel}`;
+  const size = `${conv.kernel_size}×${conv.kernel_size}`;
   if (first) return figure(tile(filter, number), `Its filter, ${size} pixels of three colours.`);
   const words = `Its filter: ${size} weights for each of ${filter.filters} maps before it.`;
   return figure(spaced(filter, filter.filters), `${words} Grey is nought.`, "wide");

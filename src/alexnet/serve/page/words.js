@@ -32,24 +32,24 @@ export function sentence(row, before, spec) {
     return `The photograph, cut to ${row.size}×${row.size} pixels of red, green and blue.`;
   }
   if (row.kind === "dense") {
-    const inputs = before.maps * before.size ** 2;
-    return `${count(row.maps)} units, each connected to all ${count(inputs)} numbers before it.`;
+    const inputs = before.channels * before.size ** 2;
+    return `${count(row.channels)} units, each connected to all ${count(inputs)} numbers before it.`;
   }
   if (row.kind === "pool") {
     const pool = named(before.name, spec).pool;
     const what = pool.kind === "max" ? "The largest" : "The average";
-    const overlap = pool.window > pool.stride ? " The squares overlap." : "";
+    const overlap = pool.kernel_size > pool.stride ? " The squares overlap." : "";
     return (
-      `${what} of every ${pool.window}×${pool.window} pixels, ${apart(pool.stride)}: ` +
+      `${what} of every ${pool.kernel_size}×${pool.kernel_size} pixels, ${apart(pool.stride)}: ` +
       `maps of ${before.size}×${before.size} become ${row.size}×${row.size}.${overlap}`
     );
   }
   const conv = named(row.name, spec);
-  const sees = before.kind === "input" ? `the ${before.maps} colours`
-    : `${before.maps / groups(conv, spec)} maps${towerWords(conv, spec)}`;
-  const own = conv.shared ? "" : " Every position has filters of its own.";
+  const sees = before.kind === "input" ? `the ${before.channels} colours`
+    : `${before.channels / groups(conv, spec)} maps${towerWords(conv, spec)}`;
+  const own = conv.locally_connected ? " Every position has filters of its own." : "";
   return (
-    `${conv.kernel}×${conv.kernel} filters, ${conv.maps} of them, ${apart(conv.stride)}. Each ` +
+    `${conv.kernel_size}×${conv.kernel_size} filters, ${conv.out_channels} of them, ${apart(conv.stride)}. Each ` +
     `sees ${sees} and makes one map of ${row.size}×${row.size}.${own}`
   );
 }
@@ -57,7 +57,7 @@ export function sentence(row, before, spec) {
 /** How the side of a layer's maps comes about, written out; undefined where it has none. */
 export function sideArithmetic(row, before, spec) {
   if (row.kind === "conv") {
-    const { kernel, stride, padding, overhang } = named(row.name, spec);
+    const { kernel_size: kernel, stride, padding, asymmetric_padding: overhang } = named(row.name, spec);
     const zeros = (padding ? ` + 2×${padding}` : "") + (overhang ? ` + ${overhang}` : "");
     const reach = before.size + 2 * padding + overhang;
     return side(`${before.size}${zeros}`, reach, kernel, stride, row.size);
@@ -80,7 +80,7 @@ function side(written, reach, window, stride, size) {
 /** A pool's row comes right after its convolution's, so `before` names it. */
 const named = (name, spec) => spec.convs.find((conv) => conv.name === name);
 
-const groups = (conv, spec) => (conv.sees === "tower" ? spec.towers : 1);
+const groups = (conv, spec) => (conv.grouped ? spec.towers : 1);
 
 function towerWords(conv, spec) {
   if (spec.towers === 1) return "";

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from alexnet.config import differences, from_json, with_setting
 from alexnet.errors import ConfigError
 from alexnet.recipes import RECIPES, Recipe
 from alexnet.spec import Spec
-from alexnet.values import differences, from_json, with_setting
 from alexnet.variants import NETWORKS, PAPER
 
 

@@ -27,12 +27,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def placed(network: M, device: torch.device | str) -> M:
+def place_network(network: M, device: torch.device | str) -> M:
     """Move a network to a device, its weights channels-last, the fast layout of convolutions."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a small tensor from the host to a device; on a GPU nobody waits for it to arrive."""
     if device.type != "cuda":
         return tensor.to(device)
@@ -63,7 +63,7 @@ def has_int8() -> bool:
     )
 
 
-def chosen_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+def choose_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
     """Return the type of the matrix products; weights and sums are float32 in either case."""
     if precision == "auto":
         precision = "bf16" if has_fast_bfloat16(device) else "fp32"
@@ -93,7 +93,7 @@ def compile_or_not(function: F, device: torch.device) -> tuple[F, str]:
 MOST_RECORDED = 16  # shapes of a network's input; others run as they are
 
 
-class Replayed:
+class CudaGraphRunner:
     """A function of a tensor on a GPU that is recorded once a shape and then replayed.
 
     The processor starts a graph of kernels at once, where it would start them one by one: for a

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from alexnet import machine
-from alexnet.data.augment import Normaliser, normaliser, views
-from alexnet.data.decode import open_image, square
-from alexnet.data.loader import Batch, evaluation_batches, spread
+from alexnet import device as devices
+from alexnet.data.augment import Normaliser, iter_crops, make_normaliser
+from alexnet.data.decode import open_image, resize_and_crop
+from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
 from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import for_inference
+from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
 from alexnet.quantization import int8_forward
 from alexnet.spec import Spec
@@ -61,7 +61,7 @@ class Model:
         """What the network is."""
         return self.network.spec
 
-    def predict(self, image: Picture, *, top: int = 5, views: int = 10) -> list[Prediction]:
+    def predict(self, image: Picture, *, top: int = 5, crops: int = 10) -> list[Prediction]:
         """Rank the classes for an image.
 
         Parameters
@@ -79,7 +79,7 @@ class Model:
         ImageError
             When it cannot be read or is no image.
         """
-        ranked = self.probabilities(torch.from_numpy(self.pixels(image))[None], views)[0]
+        ranked = self.probabilities(torch.from_numpy(self.pixels(image))[None], crops)[0]
         chances, labels = ranked.sort(descending=True)
         names = readable(self.classes)
         return [
@@ -95,20 +95,20 @@ class Model:
         ImageError
             When it cannot be read or is no image.
         """
-        return np.array(square(_opened(image), self.prepared))
+        return np.array(resize_and_crop(_opened(image), self.prepared))
 
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+    def probabilities(self, images: Tensor, crops: int = 1) -> Tensor:
         """Map ``(N, prepared, prepared, 3)`` uint8 RGB to ``(N, classes)`` probabilities."""
         return probabilities(
             self.forward or self.network,
             images.to(self.device),
             self.normalise,
-            size=self.spec.image,
-            count=views,
+            size=self.spec.image_size,
+            count=crops,
             kind=self.kind,
         )
 
-    def evaluate(self, data: "PreparedData", *, views: int = 10) -> Evaluation:
+    def evaluate(self, data: "PreparedData", *, crops: int = 10) -> Evaluation:
         """Test on the held-out split of a prepared data set; classes are matched by name.
 
         Raises
@@ -122,13 +122,13 @@ class Model:
             Batch(batch.images, labels[batch.labels], batch.numbers)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
-        network = machine.Replayed(for_inference(self.network, self.kind))
+        network = devices.CudaGraphRunner(fuse_for_inference(self.network, self.kind))
         fast = replace(self, forward=self.forward or network)
         return evaluate(
-            partial(fast.probabilities, views=views),
+            partial(fast.probabilities, crops=crops),
             batches,
             self.classes,
-            views=views,
+            crops=crops,
             device=self.device,
         )
 
@@ -171,7 +171,7 @@ def load(
     device : torch.device, optional
         Where the network is to run; by default the GPU where there is one.
     precision : {"auto", "fp32", "bf16"}, optional
-        Of the matrix products; by default the recipe's. For int8 see `quantized`.
+        Of the matrix products; by default the recipe's. For int8 see `quantize`.
 
     Raises
     ------
@@ -179,13 +179,13 @@ def load(
         When the folder is no run, or has no checkpoint that can be loaded.
     """
     opened = Run.open(run)
-    model = assembled(opened.config, opened.weights(), opened.statistics(), device=device)
+    model = assemble(opened.config, opened.weights(), opened.statistics(), device=device)
     if precision is None:
         return model
-    return replace(model, kind=machine.chosen_type(precision, model.device))
+    return replace(model, kind=devices.choose_dtype(precision, model.device))
 
 
-def assembled(
+def assemble(
     config: RunConfig,
     checkpoint: Checkpoint,
     statistics: Statistics,
@@ -193,21 +193,21 @@ def assembled(
     device: torch.device | None = None,
 ) -> Model:
     """Put a trained network together from what a run's folder holds, or one like it."""
-    device = device or machine.best_device()
+    device = device or devices.best_device()
     network = build(config.spec, seed=None)
     network.load_state_dict(checkpoint.weights)
     return Model(
-        machine.placed(network, device).eval(),
+        devices.place_network(network, device).eval(),
         config.classes,
-        normaliser(config.spec.pixels, statistics, config.spec.image, device),
+        make_normaliser(config.spec.pixels, statistics, config.spec.image_size, device),
         statistics.mean_image.shape[-1],
         checkpoint.step,
         device,
-        machine.chosen_type(config.recipe.precision, device),
+        devices.choose_dtype(config.recipe.precision, device),
     )
 
 
-def quantized(model: Model, images: "Tensor | PreparedData", *, compiled: bool = False) -> Model:
+def quantize(model: Model, images: "Tensor | PreparedData", *, compiled: bool = False) -> Model:
     """Return a model that predicts in int8 on the processor; its `network` stays as it is.
 
     Parameters
@@ -236,8 +236,8 @@ def quantized(model: Model, images: "Tensor | PreparedData", *, compiled: bool =
                 "The data has no training images to calibrate int8 with.",
                 "Name the data that the run was trained on.",
             )
-        images = spread(images.splits["train"], CALIBRATION)
-    centre = next(views(images.to(model.device), model.spec.image, 1))
+        images = sample_evenly(images.splits["train"], CALIBRATION)
+    centre = next(iter_crops(images.to(model.device), model.spec.image_size, 1))
     forward = int8_forward(model.network, model.normalise(centre), compiled=compiled)
     return replace(model, forward=forward, kind=torch.float32)
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from alexnet.machine import MOST_RECORDED, Replayed
+from alexnet.device import MOST_RECORDED, CudaGraphRunner
 
 
 def test_without_a_gpu_a_function_runs_as_it_is():
     calls = []
-    replayed = Replayed(lambda x: calls.append(x) or x + 1)
+    replayed = CudaGraphRunner(lambda x: calls.append(x) or x + 1)
     assert replayed(torch.ones(2)).tolist() == [2, 2]
     assert replayed(torch.zeros(2)).tolist() == [1, 1]
     assert len(calls) == 2
@@ -19,7 +19,7 @@ def test_without_a_gpu_a_function_runs_as_it_is():
 def test_on_a_gpu_each_shape_is_recorded_once_and_answers_are_kept_apart(mode):
     layer = torch.nn.Linear(8, 8).cuda().requires_grad_(False)
     calls = []
-    replayed = Replayed(lambda x: calls.append(x) or layer(x))
+    replayed = CudaGraphRunner(lambda x: calls.append(x) or layer(x))
     with mode(), torch.autocast("cuda", torch.bfloat16):
         batches = [torch.randn(n, 8, device="cuda") for n in (1, 3, 1, 3, 3)]
         found = [replayed(batch) for batch in batches]
