@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import ConfigError
 from alexnet.layers import Dropout
-from alexnet.network import conv_block, dense_block
+from alexnet.network import make_conv_block, make_dense_block
 from alexnet.spec import Spec
 from alexnet.training.groups import Group, add, gather, reduce
 
@@ -90,7 +90,7 @@ class DividedNetwork(nn.Sequential):
             if place and kind == "towers" and not whole.grouped:
                 modules[f"exchange_into_{conv.name}"] = Exchange(group, 1)
                 maps *= group.size
-            modules.update(conv_block(part, conv, maps, sizes[conv.name]))
+            modules.update(make_conv_block(part, conv, maps, sizes[conv.name]))
             maps = conv.out_channels
         inputs = maps * spec.flat[1] ** 2
         if spec.dense:
@@ -102,7 +102,7 @@ class DividedNetwork(nn.Sequential):
             if place:
                 modules[f"exchange_into_{dense.name}"] = Exchange(group, 1)
                 inputs *= group.size
-            block = dense_block(part, dense.name, inputs, dense.units)
+            block = make_dense_block(part, dense.name, inputs, dense.units)
             if part.dropout.place == "outputs":
                 _shift(block, group.rank * dense.units)
             modules.update(block)
