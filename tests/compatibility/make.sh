@@ -97,6 +97,7 @@ alexnet claims "${claims[@]}" --data data --seeds 1 --workers 1 --out claims
 # 5. Exports; torchvision's form is left out, as it is for the full-size network alone: 230 MB.
 mkdir exports
 alexnet export run exports/run.safetensors --to safetensors
+alexnet export named exports/named.safetensors --to safetensors
 alexnet export run exports/run.onnx --to onnx
 alexnet export run exports/folder --to huggingface
 

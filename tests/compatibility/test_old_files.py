@@ -197,20 +197,19 @@ def test_a_fine_tuned_run_goes_on(old, cli):
     assert losses(metrics("tuned")) == pytest.approx(wanted, rel=NEAR)
 
 
-@pytest.mark.parametrize("form", ["run.safetensors", "run.onnx", "folder"])
+@pytest.mark.parametrize("form", ["run.safetensors", "named.safetensors", "run.onnx", "folder"])
 def test_exports_are_imported(old, told, form):
+    run = "named" if form.startswith("named") else "run"
     more = []
     if form == "run.safetensors":  # the weights alone; the mean image is given beside them
         np.save("mean.npy", load_file("run/statistics.safetensors")["mean_image"])
         more = ["--mean", "mean.npy"]
     made = told("import", f"exports/{form}", "--out", "imported", *more)
     assert made["parameters"] > 0
-    wanted = expected(old)["evaluate"]["run"]
-    assert_same(told("evaluate", "imported", "data"), wanted)
-    assert_same(
-        told("predict", "imported", *PHOTOGRAPHS)["images"],
-        expected(old)["predict"]["run"]["images"],
-    )
+    tested = told("evaluate", "imported", "data")
+    assert_same(tested, expected(old)["evaluate"][run])
+    found = told("predict", "imported", *PHOTOGRAPHS)["images"]
+    assert_same(found, expected(old)["predict"][run]["images"])
 
 
 def test_features_are_searched(old, told):
