@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alexnet.data.listing import Place, SampleIndex, read_file
+from alexnet.data.archives import read_file
 from alexnet.data.options import Options
 from alexnet.data.prepare import prepare
+from alexnet.data.samples import FileSlice, SampleIndex, Source
 from alexnet.data.shards import open_prepared
-from alexnet.data.source import Source
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums
 from alexnet.data.verify import verify
@@ -186,11 +186,11 @@ def test_two_preparations_share_one_folder(undisturbed, photographs, tmp_path):
     assert contents(tmp_path / "data") == undisturbed
 
 
-def read_or_die(file: str, name: str, offset: int, length: int) -> bytes:
+def read_or_die(piece: FileSlice) -> bytes:
     """Read a file; one of them ends the process, as a fault in a decoder would."""
-    if name.endswith("cell0002.png"):
+    if piece.name.endswith("cell0002.png"):
         os._exit(139)
-    return read_file(file, name, offset, length)
+    return read_file(piece)
 
 
 def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
@@ -200,11 +200,9 @@ def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
     names = [f"cell{number:04}.png" for number in range(8)]
     for name, file in zip(names, files, strict=False):
         shutil.copy(file, tmp_path / name)
-    listing = partial(SampleIndex.of, read_or_die)
-    places = [(Place(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
-    source = Source(
-        "cells", ("a", "b"), {"train": listing(places[:6]), "test": listing(places[6:])}
-    )
+    index = partial(SampleIndex.of, read_or_die)
+    slices = [(FileSlice(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
+    source = Source("cells", ("a", "b"), {"train": index(slices[:6]), "test": index(slices[6:])})
     manifest = prepare(source, tmp_path / "out", Options(size=32, shard_images=4), workers=2)
     assert manifest.counts == {"train": 5, "test": 2}
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet.bench.contender import Contender, Setting, Timed, Work
-from alexnet.data.archives import folder_places, is_image
+from alexnet.data.archives import is_image, list_folder, read_file
 from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
-from alexnet.data.listing import SampleIndex, read_file
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.options import Options
+from alexnet.data.samples import SampleIndex
 from alexnet.data.shard_work import Task, make_shard, notes_file
 from alexnet.data.shards import Shard, Split
 from alexnet.data.statistics import PixelSums
@@ -40,15 +40,15 @@ def photographs(setting: Setting) -> SampleIndex:
     """
     if setting.images is None:
         raise DataError("No photographs to measure with were named.", "Add --images FOLDER.")
-    found = [(place, 0) for place in folder_places(setting.images) if is_image(place)]
+    found = [(place, 0) for place in list_folder(setting.images) if is_image(place)]
     if not found:
         raise DataError(f"{str(setting.images)!r} has no images.", "Name a folder of JPEG files.")
     return SampleIndex.of(read_file, found)
 
 
-def taken(listing: SampleIndex, images: int) -> SampleIndex:
-    """Return so many images of a listing, from its start again where it ends."""
-    return listing.take(np.resize(np.arange(len(listing)), images))
+def taken(samples: SampleIndex, images: int) -> SampleIndex:
+    """Return so many of some images, from its start again where it ends."""
+    return samples.take(np.resize(np.arange(len(samples)), images))
 
 
 def prepare_work(setting: Setting) -> Work:

@@ -103,9 +103,9 @@ def verified(root: Path) -> int:
 
 def shortened(classes: tuple[str, ...], most: int = 20) -> str:
     """Return the names of the classes, the first `most` of many."""
-    from alexnet.data.wordnet import readable
+    from alexnet.data.imagenet import describe_classes
 
-    names = readable(classes)
+    names = describe_classes(classes)
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 

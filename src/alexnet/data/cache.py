@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.data.downloads import Report
+from alexnet.data.downloads import DownloadReport
 from alexnet.data.options import Options
 from alexnet.data.prepare import Progress, prepare
+from alexnet.data.samples import Source
 from alexnet.data.shards import FORMAT, REPORT, PreparedData, is_prepared, open_prepared
-from alexnet.data.source import Source
 from alexnet.data.sources import open_source
 from alexnet.files import cache_folder
 
@@ -22,7 +22,7 @@ def open_or_prepare(
     choose: Callable[[Source], Source] = lambda source: source,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
-    fetched: Report = lambda file, done, total: None,
+    fetched: DownloadReport = lambda file, done, total: None,
 ) -> PreparedData:
     """Open a prepared data set, or prepare a source into the cache and open that.
 

@@ -16,8 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet.data import decode
 from alexnet.data.options import Options
+from alexnet.data.samples import Source
 from alexnet.data.shard_work import (
     Task,
     make_shard,
@@ -33,7 +36,6 @@ from alexnet.data.shards import (
     open_prepared,
     write_manifest,
 )
-from alexnet.data.source import Source
 from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.data.workers import run_in_processes, run_on_executor
 from alexnet.errors import DataError
@@ -108,7 +110,7 @@ def prepare(
         return _finished(root, identity)
     alone = _claim(root, identity)
     tasks = _tasks(source, root, options)
-    _check_space(root, sum(len(t.items) for t in tasks if not is_made(t)) * options.typical_bytes)
+    _check_space(root, sum(len(t.samples) for t in tasks if not is_made(t)) * options.typical_bytes)
     if not alone:  # another preparation may be at work: two random orders seldom meet
         random.shuffle(tasks)
     try:
@@ -128,8 +130,8 @@ def is_made(task: Task) -> bool:
 
 def _made(tasks: list[Task], workers: int | None, executor: Executor | None) -> Iterator[Progress]:
     """Make the shards that are not there yet; yield the progress after each."""
-    total = sum(len(task.items) for task in tasks)
-    done = sum(len(task.items) for task in tasks if is_made(task))
+    total = sum(len(task.samples) for task in tasks)
+    done = sum(len(task.samples) for task in tasks if is_made(task))
     before, begun = done, time.monotonic()
     skipped = repaired = 0
     left = (task for task in tasks if not is_made(task))  # asked as each one's turn comes
@@ -142,7 +144,7 @@ def _made(tasks: list[Task], workers: int | None, executor: Executor | None) -> 
     else:
         results = ((task, make_shard(task)) for task in left)
     for task, notes in results:
-        done += len(task.items)
+        done += len(task.samples)
         skipped += len(notes["skipped"])
         repaired += len(notes["repaired"])
         speed = (done - before) / (time.monotonic() - begun)
@@ -200,12 +202,12 @@ def _tasks(source: Source, root: Path, options: Options) -> list[Task]:
     return [
         Task(
             root / f"{split}-{start // options.shard_images:05}.arrow",
-            items[start : start + options.shard_images],
+            samples.take(np.arange(len(samples))[start : start + options.shard_images]),
             options,
             _mark(),
         )
-        for split, items in sorted(source.splits.items())
-        for start in range(0, len(items), options.shard_images)
+        for split, samples in sorted(source.splits.items())
+        for start in range(0, len(samples), options.shard_images)
     ]
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, resize_and_crop
-from alexnet.data.listing import Item, SampleIndex
 from alexnet.data.options import Options
+from alexnet.data.samples import Sample, SampleIndex
 from alexnet.data.shards import Record, write_shard
 from alexnet.data.statistics import PixelSums
 from alexnet.data.workers import ATTEMPTS, process_pool
@@ -33,7 +34,7 @@ class Task:
     """Which images become which shard."""
 
     shard: Path
-    items: SampleIndex
+    samples: SampleIndex
     options: Options
     mark: str  # of temporary files, so that two preparations of one folder do not meet
 
@@ -47,16 +48,16 @@ class Prepared:
     repairs: tuple[str, ...]
 
 
-def prepare_image(item: Item, options: Options) -> Prepared | str:
+def prepare_image(sample: Sample, options: Options) -> Prepared | str:
     """Prepare one image, or return why it cannot be."""
     try:
-        found = inspect_image(item.read(), exif=options.exif)
+        found = inspect_image(sample.read(), exif=options.exif)
     except ImageError as error:
         return str(error)
     except OSError as error:
         return f"It cannot be read ({error.strerror})."
     repairs = found.repairs
-    suffix = PurePosixPath(item.path).suffix.lower()
+    suffix = PurePosixPath(sample.path).suffix.lower()
     if Image.registered_extensions().get(suffix, found.format) != found.format:
         repairs = (f"{found.format} under the name of a {suffix}", *repairs)
     pixels = np.asarray(resize_and_crop(found.image, options.size))
@@ -65,18 +66,19 @@ def prepare_image(item: Item, options: Options) -> Prepared | str:
 
 
 def make_shard(
-    task: Task, prepared: Callable[[Item, Options], Prepared | str] = prepare_image
+    task: Task, prepared: Callable[[Sample, Options], Prepared | str] = prepare_image
 ) -> dict[str, Any]:
     """Write a shard and its notes; return the notes."""
     size = task.options.size
     records, sums = [], PixelSums.empty(size)
     skipped: list[tuple[str, str]] = []
     repaired: list[tuple[str, str]] = []
-    for start in range(0, len(task.items), CHUNK):
+    samples = iter(task.samples)
+    while chunk := list(islice(samples, CHUNK)):
         pixels = []
-        for item in task.items[start : start + CHUNK]:
-            name = item.path.encode("utf-8", "backslashreplace").decode()
-            result = prepared(item, task.options)
+        for sample in chunk:
+            name = sample.path.encode("utf-8", "backslashreplace").decode()
+            result = prepared(sample, task.options)
             if isinstance(result, str):
                 skipped.append((name, result))
                 continue
@@ -84,7 +86,7 @@ def make_shard(
                 repaired.append((name, "; ".join(result.repairs)))
             pixels.append(result.pixels)
             image = result.encoded
-            records.append(Record(image, item.label, name, zlib.crc32(image)))
+            records.append(Record(image, sample.label, name, zlib.crc32(image)))
         sums += PixelSums.of(pixels, size)
     write_shard(task.shard, records, task.mark)
     notes = {
@@ -106,10 +108,10 @@ def make_shard_carefully(task: Task) -> dict[str, Any]:
     """
     pools = [process_pool(1)]
 
-    def alone(item: Item, options: Options) -> Prepared | str:
+    def alone(sample: Sample, options: Options) -> Prepared | str:
         for _ in range(ATTEMPTS):
             try:
-                return pools[-1].submit(prepare_image, item, options).result()
+                return pools[-1].submit(prepare_image, sample, options).result()
             except BrokenProcessPool:
                 pools.append(process_pool(1))
         return "It ends the process that decodes it."
