@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.sources import open_elpv, open_source
 

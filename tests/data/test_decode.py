@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data import decode
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.sources import open_elpv, open_source
 from alexnet.errors import ImageError
 

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import open_prepared
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
-from alexnet.data.verify import verify
 from alexnet.errors import DataError
 
 # In the order of their ILSVRC ids, which is not that of their wnids; the third has children and

@@ -21,13 +21,11 @@ import pyarrow as pa
 import pytest
 
 from alexnet.data.archives import read_file
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.samples import FileSlice, SampleIndex, Source
-from alexnet.data.shards import open_prepared
+from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums
-from alexnet.data.verify import verify
 from alexnet.errors import AlexNetError, DataError
 from alexnet.files import sha256
 
@@ -107,7 +105,7 @@ def test_a_second_time_does_nothing(prepared, photographs):
 
 PREPARE = """
 import sys
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
 if __name__ == "__main__":
@@ -214,7 +212,7 @@ def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
 CLUSTER = """
 import os, signal, sys, threading, time
 from distributed import Client, LocalCluster
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
 if __name__ == "__main__":
@@ -296,7 +294,7 @@ def test_every_flipped_bit_is_found_and_its_image_named(prepared, tmp_path):
     shard = tmp_path / "data" / files[0]
     shard.write_bytes(shard.read_bytes().replace(image, image[:50] + b"\0" * 9 + image[59:]))
     (damage,) = verify(tmp_path / "data")
-    assert f"{prepared.splits['train'][7].path!r} (row 7 of {files[0]})" in damage.what
+    assert f"{prepared.splits['train'][7].path!r} (row 7 of {files[0]})" in damage.reason
 
 
 @pytest.mark.parametrize("harm", ["deleted", "cut short"])
@@ -309,7 +307,7 @@ def test_a_missing_or_shortened_shard_is_found(prepared, tmp_path, harm):
         os.truncate(shard, shard.stat().st_size // 2)
     (damage,) = verify(tmp_path / "data")
     assert damage.file == "test-00000.arrow"
-    assert ("cannot be read" if harm == "deleted" else "should have") in damage.what
+    assert ("cannot be read" if harm == "deleted" else "should have") in damage.reason
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alexnet.data.cache import open_or_prepare
 from alexnet.data.imagenet import describe_classes, load_synsets
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, open_or_prepare, prepare
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 

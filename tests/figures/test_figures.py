@@ -15,9 +15,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from alexnet.data.cache import open_or_prepare
 from alexnet.data.imagenet import load_synsets
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import open_prepared
 from alexnet.errors import ConfigError, MissingExtraError
 from alexnet.features import activations

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.claims.scale import Scale
-from alexnet.data.cache import open_or_prepare
 from alexnet.data.downloads import DownloadReport
-from alexnet.data.options import Options
-from alexnet.data.prepare import Progress
+from alexnet.data.prepare import Options, Progress, open_or_prepare
 from alexnet.data.samples import SampleIndex, Source
 from alexnet.data.shards import PreparedData
 from alexnet.errors import DataError
