@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import device as devices
-from alexnet.bench.contender import Contender, Setting, Timed, Work
+from alexnet.bench.contender import Contender, Setting, Timed, Work, require_fast
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
 from alexnet.data.augment import Normaliser, augment, sample_params
@@ -94,7 +94,7 @@ def infer_1_work(setting: Setting) -> Work:
 
 
 def infer_int8_work(setting: Setting) -> Work:
-    """Return inference on a batch in int8, against that in bfloat16.
+    """Return inference on a batch in int8, against that in the machine's type.
 
     Raises
     ------
@@ -103,12 +103,13 @@ def infer_int8_work(setting: Setting) -> Work:
     """
     if setting.device.type != "cpu" or not devices.has_int8():
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
+    kind = str(setting.kind).removeprefix("torch.")
     return Work(
         setting=setting,
         unit="images/s",
         contenders=(
             Contender("ours", our_int8, keeps_memory=True),
-            Contender("ours-bfloat16", our_inference, keeps_memory=True),
+            Contender(f"ours-{kind}", our_inference, keeps_memory=True),
         ),
     )
 
@@ -196,6 +197,7 @@ def from_bytes(setting: Setting) -> Iterator[LocalBatch]:
 
 def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual training step; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device)
     pixels, labels = random_pixels(setting, network.spec), random_labels(setting)
     if kind != torch.float32:
@@ -231,6 +233,7 @@ def our_int8(setting: Setting) -> Timed:
 
 def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device).eval()
     pixels = random_pixels(setting, network.spec)
     if kind != torch.float32:
