@@ -18,7 +18,7 @@ from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed, Work, require_fast
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
-from alexnet.data.augment import Normaliser, augment, sample_params
+from alexnet.data.augment import Normaliser, augment
 from alexnet.errors import ConfigError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import LocalResponseNorm
@@ -27,6 +27,7 @@ from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.randomness import sample_params
 from alexnet.training.trainer import LocalBatch, Replica, train
 
 PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
