@@ -456,7 +456,7 @@ def use_threads(count: int | None) -> int:
     return torch.get_num_threads()
 
 
-def processor() -> str:
+def describe_processor() -> str:
     """Return the processor's name and number of cores."""
     name = platform.processor() or platform.machine()
     try:
@@ -517,3 +517,4 @@ def compile_or_not(function: F, device: TorchDevice) -> tuple[F, str]:
 
 
 out_of_memory, give_way = is_out_of_memory, lower_thread_priority
+processor = describe_processor
