@@ -216,7 +216,7 @@ def _refused(trainee: TrainState, order: Order, step: Step) -> Notice:
     history.refused += 1
     if trainee.ranks.first:
         split = trainee.data.splits["train"]
-        images = [split.where(int(number)) for number in order.indices(step.number - 1)]
+        images = [split.describe(int(number)) for number in order.indices(step.number - 1)]
         run.write_json(
             f"refused-{step.number:08}.json", {"loss": repr(step.loss), "images": images}
         )

@@ -30,8 +30,8 @@ class Damage:
         TrainingError
             When there are more than may be.
         """
-        for one in batch.replaced:
-            self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
+        for one in batch.corrupt:
+            self._found.setdefault(one.index, f"{one.name} is damaged: {one.reason}")
         if len(self._found) > self._most:
             raise TrainingError(
                 f"{len(self._found)} training images are damaged, more than --set max_corrupt "
