@@ -1,35 +1,50 @@
-"""A network in training: from a run's newest checkpoint, to the next one, tested in between."""
+"""A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from alexnet import device as devices
 from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
+from alexnet.device import Device, is_out_of_memory, keep_freed_memory, use_threads
 from alexnet.errors import DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.fused import fuse
 from alexnet.network import AlexNet, build, freeze
-from alexnet.training.checkpoint import Checkpoint, Writer, copies
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
 from alexnet.training.distributed import DistributedContext
-from alexnet.training.execution import Execution
-from alexnet.training.history import History
-from alexnet.training.layout import Layout, lay_out
+from alexnet.training.layout import Layout, LayoutName, lay_out
 from alexnet.training.optimizer import (
-    group_rates,
+    last_rates,
     make_optimizer,
-    set_group_rates,
-    set_velocity,
-    velocity,
+    momentum_buffers,
+    set_last_rates,
+    set_momentum_buffers,
 )
 from alexnet.training.run import Run
 
-EVALUATION_BATCH = 64  # images; ten views of each are taken one after another
+EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
+MAX_LOSSES = 200  # that are remembered; their median is what is usual
+
+
+@dataclass(slots=True)
+class History:
+    """What a training remembers of its past; with weights and momentum, all of its state."""
+
+    errors: list[float] = field(default_factory=list)  # of every validation: the plateau
+    # schedule is a function of them
+    losses: list[float] = field(default_factory=list)  # of the last steps
+    refused: int = 0  # steps in a row that were not made
+    best: int | None = None  # step of the validation with the lowest error
+
+    def add_loss(self, loss: float) -> None:
+        """Remember a loss that is as it should be."""
+        self.losses = [*self.losses[-MAX_LOSSES + 1 :], loss]
+        self.refused = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +53,16 @@ class TrainState:
 
     run: Run
     data: PreparedData
-    ranks: DistributedContext
+    context: DistributedContext
     network: AlexNet  # whole; where the processes divide it, only to be tested
     layout: Layout
     optimizer: torch.optim.SGD
     normalise: Normaliser
-    device: torch.device
-    kind: torch.dtype  # of the matrix products
+    device: Device
+    dtype: torch.dtype  # of the matrix products
     history: History
 
-    def save(self, step: int, writer: Writer) -> None:
+    def save(self, step: int, writer: CheckpointWriter) -> None:
         """Have a checkpoint of this moment written; every process must ask for it at once.
 
         Raises
@@ -56,23 +71,23 @@ class TrainState:
             When the weights are no numbers any more.
         """
         local = self.layout.replica.network
-        weights = self.layout.divided.whole(local.state_dict())
-        carried = self.layout.divided.whole(velocity(self.optimizer, local))
-        if not self.ranks.first:
+        weights = self.layout.division.join(local.state_dict())
+        buffers = self.layout.division.join(momentum_buffers(self.optimizer, local))
+        if not self.context.is_main:
             return
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             raise DivergedError(
                 f"The weights are no numbers after step {step}, so it is not saved.",
                 "Train again into another --out at a lower rate (--lr).",
             )
-        state = {"rates": group_rates(self.optimizer), **self.history.state()}
+        state = {"rates": last_rates(self.optimizer), **asdict(self.history)}
         writer.save(
-            lambda: Checkpoint(step, copies(weights), copies(carried), state),
+            lambda: Checkpoint(step, copy_to_host(weights), copy_to_host(buffers), state),
             best=self.history.best,
         )
 
     def test(
-        self, split: Split, views: int, progressed: Callable[[], None] = lambda: None
+        self, split: Split, crops: int, progressed: Callable[[], None] = lambda: None
     ) -> Evaluation:
         """Test the network as it is now; each process tests its part of the images.
 
@@ -80,34 +95,34 @@ class TrainState:
         """
         local = self.layout.replica.network
         if local is not self.network:
-            self.network.load_state_dict(self.layout.divided.whole(local.state_dict()))
+            self.network.load_state_dict(self.layout.division.join(local.state_dict()))
         self.network.eval()
         predict = partial(
             probabilities,
             fuse(self.network) if self.run.config.recipe.compile else self.network,
             normalise=self.normalise,
             size=self.run.config.spec.image_size,
-            count=views,
-            kind=self.kind,
+            count=crops,
+            kind=self.dtype,
         )
         size = EVALUATION_BATCH
         while True:
-            batches = _each(evaluation_batches(split, size, self.ranks.part), progressed)
+            batches = _each(evaluation_batches(split, size, self.context.part), progressed)
             try:
                 result = evaluate(
-                    predict, batches, self.data.classes, crops=views, device=self.device
+                    predict, batches, self.data.classes, crops=crops, device=self.device.torch
                 )
                 break
             except RuntimeError as error:
-                if not devices.out_of_memory(error) or size == 1:
+                if not is_out_of_memory(error) or size == 1:
                     raise
                 size //= 2
         self.network.train()
-        return result.added(self.ranks.added)
+        return result.added(self.context.all_reduce_sum)
 
 
-def restored(
-    run: Run, data: PreparedData, ranks: DistributedContext, execution: Execution
+def restore(
+    run: Run, data: PreparedData, context: DistributedContext, layout: LayoutName
 ) -> tuple[TrainState, Checkpoint, str]:
     """Return the network as the newest checkpoint has it, or with its initial weights.
 
@@ -130,42 +145,46 @@ def restored(
     """
     spec, recipe = run.config.spec, run.config.recipe
     data = replace(data, statistics=run.statistics())
-    devices.keep_freed_memory()
-    devices.use_threads(recipe.threads)
+    keep_freed_memory()
+    use_threads(recipe.threads)
     start = run.newest() or Checkpoint(0, {})
-    _same_everywhere(start.step, ranks)
+    _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
-        _fill(network, start.weights, run)
+        _load_weights(network, start.weights, run)
     elif run.config.initial_weights:
         raise RunError(
             f"The run {str(run.folder)!r} has lost the weights that it is to begin with.",
             "Give --from again.",
         )
     freeze(network, recipe.freeze)
-    network = devices.place_network(network, ranks.device)
-    compiles, complaint = devices.can_compile(ranks.device) if recipe.compile else (False, "")
-    layout = lay_out(network, ranks, execution, compile=compiles)
-    optimizer = make_optimizer(layout.replica.network, recipe)
+    device = context.device
+    network = device.place_network(network)
+    compiles, complaint = device.can_compile() if recipe.compile else (False, "")
+    lying = lay_out(network, context, layout, compile=compiles)
+    optimizer = make_optimizer(lying.replica.network, recipe)
+    history = History()
     if start.state:
-        carried = layout.divided.local(start.velocity)
-        set_velocity(optimizer, layout.replica.network, carried)
-        set_group_rates(optimizer, start.state["rates"])
-    normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, ranks.device)
+        buffers = lying.division.take_part(start.momentum_buffers)
+        set_momentum_buffers(optimizer, lying.replica.network, buffers)
+        remembered = dict(start.state)
+        set_last_rates(optimizer, remembered.pop("rates"))
+        history = History(**remembered)
+    normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, device.torch)
     mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
-    trainee = TrainState(
+    state = TrainState(
         run,
         data,
-        ranks,
+        context,
         network,
-        layout,
+        lying,
         optimizer,
         replace(normalise, mean=mean),
-        ranks.device,
-        devices.choose_dtype(recipe.precision, ranks.device),
-        History.of(start.state),
+        device,
+        device.choose_dtype(recipe.precision),
+        history,
     )
-    return trainee, start, complaint
+    return state, start, complaint
 
 
 def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]:
@@ -174,16 +193,16 @@ def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]
         then()
 
 
-def _same_everywhere(step: int, ranks: DistributedContext) -> None:
-    newest = ranks.most(step)
-    if ranks.most(int(newest != step)):
+def _check_same_step(step: int, context: DistributedContext) -> None:
+    newest = context.all_reduce_max(step)
+    if context.all_reduce_max(int(newest != step)):
         raise TrainingError(
             f"The processes do not see the same checkpoints: step {step} here, {newest} elsewhere.",
             "The run's folder (--out) must lie where all machines of the training see it.",
         )
 
 
-def _fill(network: AlexNet, weights: Mapping[str, Tensor], run: Run) -> None:
+def _load_weights(network: AlexNet, weights: Mapping[str, Tensor], run: Run) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
