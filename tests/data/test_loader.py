@@ -15,8 +15,7 @@ import torch
 
 from alexnet.data import decode
 from alexnet.data.loader import ALONE, Part, evaluation_batches, train_batches
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
