@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
@@ -180,47 +179,27 @@ class Group:
         return out
 
 
-Operation = Callable[[Tensor], Tensor]
+Collective = Callable[[Tensor], Tensor]
 
 
-class _Collective(torch.autograd.Function):
-    """A collective forward, and the one that is its derivative backward.
+class _Differentiable(torch.autograd.Function):
+    """A collective forward, and another backward.
 
     Those of `torch.distributed.nn` do not serve: backward, over gloo, they take a rank in a group
     for a rank of all.
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, run: Operation, run_backward: Operation) -> Tensor:
-        ctx.run_backward = run_backward
-        return run(tensor)
+    def forward(ctx: Any, tensor: Tensor, forward: Collective, backward: Collective) -> Tensor:
+        ctx.run_backward = backward
+        return forward(tensor)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return ctx.run_backward(grads[0]), None, None
 
 
-def gather(part: Tensor, group: Group, dim: int) -> Tensor:
-    """Join the parts of all processes along a dimension; differentiable.
-
-    A part's gradient is summed over the processes, all of which saw it.
-    """
-    run, run_backward = partial(group.all_gather, dim=dim), partial(group.reduce_scatter, dim=dim)
-    out: Tensor = _Collective.apply(part, run, run_backward)
-    return out
-
-
-def reduce(whole: Tensor, group: Group, dim: int) -> Tensor:
-    """Sum over all processes and keep this one's part along a dimension; differentiable."""
-    run, run_backward = partial(group.reduce_scatter, dim=dim), partial(group.all_gather, dim=dim)
-    out: Tensor = _Collective.apply(whole, run, run_backward)
-    return out
-
-
-def add(addend: Tensor, group: Group) -> Tensor:
-    """Sum over processes that go on to compute the same loss from it; differentiable.
-
-    Each has the same gradient of the sum, which is that of its addend.
-    """
-    out: Tensor = _Collective.apply(addend, group.all_reduce, lambda gradient: gradient)
+def run_collective(tensor: Tensor, forward: Collective, backward: Collective) -> Tensor:
+    """Run a collective on a tensor, and another one on its gradient."""
+    out: Tensor = _Differentiable.apply(tensor, forward, backward)
     return out

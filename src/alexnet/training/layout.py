@@ -32,45 +32,58 @@ from alexnet.fused import fuse
 from alexnet.layers import Dropout
 from alexnet.network import AlexNet, conv_block, dense_block
 from alexnet.spec import Spec
-from alexnet.training.distributed import DistributedContext, Group, Traffic, add, gather, reduce
-from alexnet.training.trainer import Replica
+from alexnet.training.distributed import (
+    Collective,
+    DistributedContext,
+    Group,
+    Traffic,
+    run_collective,
+)
+from alexnet.training.trainer import Replica, keep_local
 
 DividedLayout = Literal["towers", "hybrid"]
 LayoutName = Literal["data", "towers", "hybrid"]
 
 
 class Exchange(nn.Module):
-    """Joins the parts of all processes along images (dimension 0), or channels or units (1)."""
+    """Joins the parts of all processes along images (dimension 0), or channels or units (1).
+
+    A part's gradient is the sum of those on all processes, each of which saw it.
+    """
 
     def __init__(self, group: Group, dim: int) -> None:
         super().__init__()
-        self.group, self.dim = group, dim
+        self.gather = partial(group.all_gather, dim=dim)
+        self.scatter = partial(group.reduce_scatter, dim=dim)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # graphs end where processes meet
     def forward(self, part: Tensor) -> Tensor:
         """Join ``(N, C, ...)`` of each process."""
-        return gather(part, self.group, self.dim)
+        return run_collective(part, self.gather, self.scatter)
 
 
 class SharedOutput(nn.Module):
     """The output layer of divided units: ``(N, part of the units)`` to logits ``(N, classes)``.
 
-    The logits of all images are on each process with towers, each process's own images' with the
-    hybrid, whose images come from several.
+    With towers the logits of all images are on each process, which goes on to compute the same
+    loss: a part's gradient is that of the sum. With the hybrid each process keeps its own images'.
     """
 
     def __init__(self, inputs: int, classes: int, group: Group, layout: DividedLayout) -> None:
         super().__init__()
         linear = nn.Linear(inputs, classes)
         self.weight, self.bias = linear.weight, linear.bias
-        self.group, self.layout = group, layout
+        self.sum: Collective = group.all_reduce
+        self.sum_backward: Collective = keep_local
+        if layout == "hybrid":
+            self.sum = partial(group.reduce_scatter, dim=0)
+            self.sum_backward = partial(group.all_gather, dim=0)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, units: Tensor) -> Tensor:
         """Sum the logits over the parts of the units, in the bias's type: wider than bfloat16."""
         part = F.linear(units, self.weight).to(self.bias.dtype)
-        sums = add(part, self.group) if self.layout == "towers" else reduce(part, self.group, 0)
-        return sums + self.bias
+        return run_collective(part, self.sum, self.sum_backward) + self.bias
 
 
 class DividedNetwork(nn.Sequential):

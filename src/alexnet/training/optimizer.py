@@ -77,23 +77,11 @@ def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:
 
 def momentum_buffers(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor]:
     """Return the momentum buffers by the names of the parameters; none before an update."""
-    found = {
-        name: optimizer.state.get(parameter, {}).get("momentum_buffer")
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
         for name, parameter in network.named_parameters()
+        if "momentum_buffer" in optimizer.state.get(parameter, {})
     }
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-def set_momentum_buffers(
-    optimizer: torch.optim.SGD, network: nn.Module, buffers: Mapping[str, Tensor]
-) -> None:
-    """Give an optimiser what `momentum_buffers` returned; what had none begins at rest."""
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            buffer = torch.zeros_like(parameter)
-            if name in buffers:
-                buffer.copy_(buffers[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
 def last_rates(optimizer: torch.optim.SGD) -> dict[str, float]:
@@ -101,23 +89,27 @@ def last_rates(optimizer: torch.optim.SGD) -> dict[str, float]:
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
 
 
-def set_last_rates(optimizer: torch.optim.SGD, rates: Mapping[str, float]) -> None:
-    """Give an optimiser the rates that `last_rates` returned."""
+def resume(
+    optimizer: torch.optim.SGD,
+    network: nn.Module,
+    buffers: Mapping[str, Tensor],
+    rates: Mapping[str, float],
+) -> None:
+    """Give an optimiser what these two returned; a parameter without a buffer begins at rest."""
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            buffer = torch.zeros_like(parameter)
+            if name in buffers:
+                buffer.copy_(buffers[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
     for group in optimizer.param_groups:
         group["lr"] = rates[group["name"]]
 
 
 def learning_rates_at(recipe: Recipe, progress: float, reductions: int = 0) -> Rates:
-    """Return the rates at a point of the run.
+    """Return the rates at a fraction of the run, 0 to 1.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Its schedule.
-    progress : float
-        Fraction of the run, 0 to 1.
-    reductions : int
-        How often the plateau schedule has divided the rate by 10 (`count_reductions`).
+    `reductions` is how often the plateau schedule has divided the rate by 10 (`count_reductions`).
     """
     factor = _schedule(recipe, progress, reductions)
     weights = recipe.lr * factor

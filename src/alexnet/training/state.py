@@ -1,11 +1,10 @@
 """A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
@@ -22,8 +21,7 @@ from alexnet.training.optimizer import (
     last_rates,
     make_optimizer,
     momentum_buffers,
-    set_last_rates,
-    set_momentum_buffers,
+    resume,
 )
 from alexnet.training.run import Run
 
@@ -122,18 +120,13 @@ class TrainState:
 
 
 def restore(
-    run: Run, data: PreparedData, context: DistributedContext, layout: LayoutName
+    run: Run, data: PreparedData, context: DistributedContext, layout_name: LayoutName
 ) -> tuple[TrainState, Checkpoint, str]:
     """Return the network as the newest checkpoint has it, or with its initial weights.
 
-    The mean image is the run's, not the data's: one that begins with another run's weights has
-    the mean of the images that these were trained on.
-
-    Returns
-    -------
-    tuple
-        The network in training; the checkpoint, of step 0 where there is none; and why steps are
-        slower than they could be, or nothing.
+    With it come the checkpoint, of step 0 where there is none, and why steps are slower than they
+    could be, or nothing. The mean image is the run's, not the data's: one that begins with another
+    run's weights has the mean of the images that these were trained on.
 
     Raises
     ------
@@ -151,7 +144,14 @@ def restore(
     _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
-        _load_weights(network, start.weights, run)
+        try:
+            network.load_state_dict(start.weights)
+        except RuntimeError as error:
+            wrong = str(error).splitlines()[-1].strip()
+            raise RunError(
+                f"The checkpoint in {str(run.checkpoints)!r} is of another network ({wrong})",
+                "Choose another --out.",
+            ) from error
     elif run.config.initial_weights:
         raise RunError(
             f"The run {str(run.folder)!r} has lost the weights that it is to begin with.",
@@ -161,14 +161,13 @@ def restore(
     device = context.device
     network = device.place_network(network)
     compiles, complaint = device.can_compile() if recipe.compile else (False, "")
-    lying = lay_out(network, context, layout, compile=compiles)
-    optimizer = make_optimizer(lying.replica.network, recipe)
+    layout = lay_out(network, context, layout_name, compile=compiles)
+    optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()
     if start.state:
-        buffers = lying.division.take_part(start.momentum_buffers)
-        set_momentum_buffers(optimizer, lying.replica.network, buffers)
         remembered = dict(start.state)
-        set_last_rates(optimizer, remembered.pop("rates"))
+        buffers = layout.division.take_part(start.momentum_buffers)
+        resume(optimizer, layout.replica.network, buffers, remembered.pop("rates"))
         history = History(**remembered)
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, device.torch)
     mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
@@ -177,7 +176,7 @@ def restore(
         data,
         context,
         network,
-        lying,
+        layout,
         optimizer,
         replace(normalise, mean=mean),
         device,
@@ -200,14 +199,3 @@ def _check_same_step(step: int, context: DistributedContext) -> None:
             f"The processes do not see the same checkpoints: step {step} here, {newest} elsewhere.",
             "The run's folder (--out) must lie where all machines of the training see it.",
         )
-
-
-def _load_weights(network: AlexNet, weights: Mapping[str, Tensor], run: Run) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        wrong = str(error).splitlines()[-1].strip()
-        raise RunError(
-            f"The checkpoint in {str(run.checkpoints)!r} is of another network ({wrong})",
-            "Choose another --out.",
-        ) from error

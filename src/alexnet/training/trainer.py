@@ -43,7 +43,8 @@ class Step:
     refused: str = ""  # why the update was not made, if it was not
 
 
-def _identity(tensor: Tensor) -> Tensor:
+def keep_local(tensor: Tensor) -> Tensor:
+    """Return a tensor as it is: what one process alone does where several would meet."""
     return tensor
 
 
@@ -56,8 +57,8 @@ class Replica:
     no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     # within it gradients are not yet summed over the processes
     averaged_over: int = 1  # processes by whose number DDP divides the sum of the gradients
-    all_reduce_sum: Callable[[Tensor], Tensor] = _identity  # a tensor, summed over the processes
-    dropout_rows: Callable[[Tensor], Tensor] = _identity  # places of a process's images in the
+    all_reduce_sum: Callable[[Tensor], Tensor] = keep_local  # a tensor, summed over the processes
+    dropout_rows: Callable[[Tensor], Tensor] = keep_local  # places of a process's images in the
     # batch, to those of the images that its fully-connected layers see
 
 
@@ -77,14 +78,12 @@ class MicroBatch:
         return max(1, min(self.size or images, images))
 
     def halve(self, images: int, error: BaseException) -> None:
-        """Take fewer after an error, if that can help.
+        """Take fewer after an error, if that can help; raise `error` if it is of another kind.
 
         Raises
         ------
         TrainingError
             When not even one image fits, or none may be tried again.
-        BaseException
-            `error` itself, when it is not for want of memory.
         """
         if not is_out_of_memory(error):
             raise error
@@ -134,16 +133,12 @@ def train(
 
     Parameters
     ----------
-    replica
-        The network.
-    optimizer
-        Of `optimizer.make_optimizer`.
+    replica, optimizer
+        The network, and what `optimizer.make_optimizer` made for it.
     batches
         This process's part of each batch, the first for step ``done + 1``.
-    recipe
-        Momentum, label smoothing and seed.
-    rates
-        The learning rates of a step; a function of its number.
+    recipe, rates
+        Momentum, label smoothing and seed; and the learning rates of a step by its number.
     done, total
         Steps already taken, and to take in all.
     dtype
@@ -189,7 +184,7 @@ def probe_batch_size(
     replica: Replica, batch: LocalBatch, micro: MicroBatch, recipe: Recipe, dtype: torch.dtype
 ) -> None:
     """Find out how many images fit, without the other processes; no gradient stays."""
-    alone = replace(replica, all_reduce_sum=_identity)
+    alone = replace(replica, all_reduce_sum=keep_local)
     with replica.no_sync():
         compute_gradients(alone, batch, micro, recipe, 0, dtype)
     replica.network.zero_grad(set_to_none=True)
