@@ -180,7 +180,8 @@ class _Training:
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(CheckpointWriter(self.run.checkpoints))
             if self.context.is_main:
-                self.board = stack.enter_context(TensorBoard(self.run.folder, self.done))
+                self.board = TensorBoard(self.run.folder, self.done)
+                stack.callback(self.board.close)
             state.layout.activations.sent = 0.0
             for step in steps:
                 self.watchdog.progressed()

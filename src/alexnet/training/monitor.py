@@ -94,13 +94,7 @@ class CorruptionTracker:
         self._reported = 0
 
     def count(self, batch: Batch) -> None:
-        """Take note of a batch's corrupt images.
-
-        Raises
-        ------
-        TrainingError
-            When there are more than may be.
-        """
+        """Take note of a batch's corrupt images; `TrainingError` where there are too many."""
         for one in batch.replaced:
             self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
         if len(self._found) > self._max:
@@ -191,18 +185,15 @@ class TensorBoard:
             # Points after `done` are of steps that a stopped run is about to take again.
             self._writer = SummaryWriter(str(folder), purge_step=done + 1)  # type: ignore[no-untyped-call]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
     def add(self, step: int, **numbers: float) -> None:
         """Add a point to each curve."""
-        if self._writer is not None:
-            for name, number in numbers.items():
-                self._writer.add_scalar(name, number, step)
+        for name, number in numbers.items() if self._writer else ():
+            self._writer.add_scalar(name, number, step)
+
+    def close(self) -> None:
+        """Write what is buffered, and end."""
+        if self._writer:
+            self._writer.close()
 
 
 @dataclass(frozen=True, slots=True)

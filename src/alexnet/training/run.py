@@ -118,10 +118,8 @@ class Run:
 
         Parameters
         ----------
-        folder
-            Made where it is not there.
-        config
-            What the run is asked to do.
+        folder, config
+            Where, and what the run is asked to do.
         statistics
             What is subtracted from its images, and their colours' axes.
         weights
@@ -181,13 +179,7 @@ class Run:
         return load_newest(self.checkpoints, with_state=with_state)
 
     def weights(self) -> Checkpoint:
-        """Load the run's newest good weights.
-
-        Raises
-        ------
-        RunError
-            When the run has no checkpoint, or none that can be loaded.
-        """
+        """Load the run's newest good weights; `RunError` where it has none."""
         found = self.newest(with_state=False)
         if found is None:
             raise RunError(
@@ -205,22 +197,16 @@ class Run:
         self._append("console.log", text)
 
     def _append(self, name: str, line: str) -> None:
-        with (
-            translate_os_error(self.folder / name),
-            (self.folder / name).open("a", encoding="utf-8") as log,
-        ):
+        path = self.folder / name
+        with translate_os_error(path), path.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        found = []
-        for line in lines:
-            try:
+        path, found = self.folder / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-            except ValueError:
-                continue
         return found
 
     def forget_after(self, step: int) -> None:
@@ -290,17 +276,10 @@ class Pretrained:
         return classes == self.config.classes
 
     def weights_for(self, spec: Spec, classes: tuple[str, ...], seed: int) -> dict[str, Tensor]:
-        """Return the weights, with a last layer for other classes.
+        """Return the weights for a network, whose number of classes may be another.
 
-        Parameters
-        ----------
-        spec : Spec
-            The network that is to begin with them; of any number of classes.
-        classes : tuple of str
-            Where they are not those it was trained on, in the same order, the last layer is
-            drawn anew, all of it.
-        seed : int
-            Of that layer.
+        Where the classes are not those it was trained on, in the same order, the last layer is
+        drawn anew from the seed, all of it.
 
         Raises
         ------
