@@ -158,7 +158,7 @@ def our_step(setting: Setting) -> Timed:
         lambda number: rates,
         done=0,
         total=1 << 40,
-        kind=setting.kind,
+        dtype=setting.kind,
     )
 
     def step() -> None:
@@ -176,7 +176,7 @@ def share(setting: Setting) -> LocalBatch:
 
 
 def from_bytes(setting: Setting) -> Iterator[LocalBatch]:
-    """Yield what `training.feed` makes of the same random images, cut and coloured every time."""
+    """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = setting.spec, setting.device, setting.batch_size
     prepared = spec.image_size + PREPARED_MARGIN
     shape = (batch, prepared, prepared, spec.in_channels)
