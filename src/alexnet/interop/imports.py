@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.imagenet import WNID
 from alexnet.data.statistics import Statistics
-from alexnet.data.wordnet import WNID
 from alexnet.errors import RunError
 from alexnet.files import sha256
 from alexnet.interop import model_folder
