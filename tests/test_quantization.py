@@ -10,8 +10,7 @@ from torch import nn
 from alexnet import device as devices
 from alexnet.data.augment import iter_crops, make_normaliser
 from alexnet.data.loader import sample_evenly
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError, DataError

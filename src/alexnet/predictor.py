@@ -15,9 +15,9 @@ from torch import Tensor
 from alexnet import device as devices
 from alexnet.data.augment import Normaliser, iter_crops, make_normaliser
 from alexnet.data.decode import open_image, resize_and_crop
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
-from alexnet.data.wordnet import readable
 from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.fused import fuse_for_inference
@@ -81,7 +81,7 @@ class Model:
         """
         ranked = self.probabilities(torch.from_numpy(self.pixels(image))[None], crops)[0]
         chances, labels = ranked.sort(descending=True)
-        names = readable(self.classes)
+        names = describe_classes(self.classes)
         return [
             Prediction(names[label], chance, self.classes[label])
             for chance, label in zip(chances.tolist()[:top], labels.tolist(), strict=False)

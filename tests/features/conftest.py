@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from alexnet.data.augment import make_normaliser
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.sources import open_source
 from alexnet.network import build

@@ -102,7 +102,7 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        devices.give_way()
+        devices.lower_thread_priority()
         # OpenMP, which oneDNN asks, keeps the number of threads for each thread that asks.
         torch.set_num_threads(torch.get_num_threads())
         while batch := self._next_batch():

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from alexnet.data.decode import encode_jpeg
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
-from alexnet.data.wordnet import readable
 from alexnet.errors import AlexNetError, ImageError
 from alexnet.features import Neighbours, last_hidden
 from alexnet.serve import responses
@@ -59,7 +59,7 @@ class Gallery:
     ) -> None:
         self._networks, self._engine = networks, engine
         self._count, self._open_data = count, open_data
-        self._classes = readable(networks.predictor.classes)
+        self._classes = describe_classes(networks.predictor.classes)
         self._held_out: Split | None = None
         self._found: _Found | None = None
         self._missing = ""  # why there are no training images

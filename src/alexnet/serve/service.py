@@ -19,10 +19,9 @@ from starlette.requests import Request
 from torch import Tensor
 
 from alexnet import device as devices
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.options import Options
+from alexnet.data.imagenet import describe_classes
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.wordnet import readable
 from alexnet.predictor import Model
 from alexnet.serve.admission import Admission, read_images
 from alexnet.serve.engine import BatchFunction, Engine
@@ -94,7 +93,7 @@ class Service:
     ) -> None:
         settings = admission.settings
         self.run, self.predictor, self.admission = run, predictor, admission
-        self.class_names = readable(predictor.classes)
+        self.class_names = describe_classes(predictor.classes)
         self.metrics = Metrics()
         self.networks = Networks(predictor)
         self.engine = Engine(admission, self.metrics.count_batch)
@@ -107,7 +106,7 @@ class Service:
 
         self.gallery = Gallery(self.networks, self.engine, settings.training_images, open_data)
         self.decoders = ThreadPoolExecutor(
-            settings.decoders, "decoder", initializer=devices.give_way
+            settings.decoders, "decoder", initializer=devices.lower_thread_priority
         )
         if settings.compile:
             threading.Thread(target=self._compile, name="compiler", daemon=True).start()
