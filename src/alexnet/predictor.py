@@ -119,7 +119,7 @@ class Model:
         self.check_size(data)
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
-            Batch(batch.images, labels[batch.labels], batch.numbers)
+            Batch(batch.images, labels[batch.labels], batch.indices)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
         network = devices.CudaGraphRunner(fuse_for_inference(self.network, self.kind))

@@ -27,8 +27,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.errors import ConfigError, MissingExtraError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
-from alexnet.interop.onnx_export import export_onnx
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import export_onnx, generate_images
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
 from alexnet.predictor import Model
@@ -185,7 +184,7 @@ def our_step(settings: Settings) -> TimedCall:
     batches = itertools.repeat(random_batch(settings)) if device.is_cpu else from_bytes(settings)
     steps = train(
         Replica(network, compile_fast(network, device)), make_optimizer(network, FAST), batches,
-        FAST, lambda number: rates, done=0, total=1 << 40, kind=settings.dtype,
+        FAST, lambda number: rates, done=0, total=1 << 40, dtype=settings.dtype,
     )  # fmt: skip
 
     def step() -> None:
@@ -202,7 +201,7 @@ def random_batch(settings: Settings) -> LocalBatch:
 
 
 def from_bytes(settings: Settings) -> Iterator[LocalBatch]:
-    """Yield what `training.feed` makes of the same random images, cut and coloured every time."""
+    """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = settings.spec, settings.device, settings.batch_size
     size, channels = spec.image_size, spec.in_channels
     prepared = size + PREPARED_MARGIN
@@ -356,7 +355,7 @@ def export_network(settings: Settings) -> Path:
             torch.device("cpu"),
             torch.float32,
         )
-        export_onnx(model, path, generated_images(spec.image_size, CHECKED), "generated images")
+        export_onnx(model, path, generate_images(spec.image_size, CHECKED), "generated images")
     return path
 
 
