@@ -22,8 +22,8 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet.bench import network_suites
 from alexnet.bench.cases import Settings, TimedCall
+from alexnet.bench.network_suites import eager_step, our_step, plain_network, random_pixels
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.fused import fuse_for_inference
 from alexnet.kernels.lrn_pool import KernelConfig
@@ -90,7 +90,7 @@ def one_image(settings: Settings) -> dict[str, float]:
         settings.device.place_network(build(settings.spec)).eval(), torch.bfloat16
     )
     fast = torch.compile(network, dynamic=False)
-    pixels = network_suites.random_pixels(settings, settings.spec)
+    pixels = random_pixels(settings, settings.spec)
     found = {}
     for name, call in (("started", fast), ("replayed", CudaGraphRunner(fast))):
         times = []
@@ -121,10 +121,8 @@ def main() -> None:
         for window in (1, 3):
             told(f"pass of {maps} maps, window {window}", passes(asked.batch, maps, side, window))
     steps = {
-        "ours": network_suites.our_step,
-        "eager-autocast": partial(
-            network_suites.eager_step, network_suites.plain_network, torch.bfloat16
-        ),
+        "ours": our_step,
+        "eager-autocast": partial(eager_step, plain_network, torch.bfloat16),
     }
     spec, scratch = network_named("single"), Path(gettempdir())
     batch = Settings(
