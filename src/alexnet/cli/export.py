@@ -80,11 +80,11 @@ def _compared(
 ) -> dict[str, Any]:
     import torch
 
+    from alexnet.api import load
     from alexnet.interop.deployment import description
     from alexnet.interop.onnx_export import export_onnx
     from alexnet.interop.parity import check_images
     from alexnet.interop.program import export_program
-    from alexnet.predictor import load
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
@@ -98,8 +98,8 @@ def _compared(
 def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
     import torch
 
+    from alexnet.api import load
     from alexnet.interop.weights import export_safetensors, export_torchvision
-    from alexnet.predictor import load
 
     model = load(run, device=torch.device("cpu"))
     (export_safetensors if to == "safetensors" else export_torchvision)(model, out)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.version import __version__
 
 InputKind = Literal["pixels", "images"]
@@ -21,14 +21,14 @@ class Deployed(nn.Module):
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         On the processor.
     kind : str
         ``"pixels"`` takes what the network takes: ``(N, 3, image, image)`` float32 after
         preprocessing. ``"images"`` takes what `Preprocessing` takes.
     """
 
-    def __init__(self, model: Model, kind: InputKind) -> None:
+    def __init__(self, model: Predictor, kind: InputKind) -> None:
         super().__init__()
         self.before = Preprocessing(model) if kind == IMAGES else nn.Identity()
         self.network = nn.Sequential(OrderedDict(model.network.named_children()))
@@ -46,11 +46,11 @@ class Preprocessing(nn.Module):
     ``(N, prepared, prepared, 3)`` uint8 RGB, as decoders give it, to ``(N, 3, image, image)``.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Predictor) -> None:
         super().__init__()
         self.mean: Tensor
         self.stdev: Tensor
-        corner = (model.prepared - model.spec.image_size) // 2
+        corner = (model.resize_to - model.spec.image_size) // 2
         self.inside = slice(corner, corner + model.spec.image_size)
         self.scale, self.bgr = model.normalise.scale, model.normalise.bgr
         self.register_buffer("mean", model.normalise.mean.clone())
@@ -72,27 +72,27 @@ class Input:
     shape: tuple[int, int, int]
 
 
-def input_of(model: Model, kind: InputKind) -> Input:
+def input_of(model: Predictor, kind: InputKind) -> Input:
     """Return what `Deployed` of the same arguments takes."""
     if kind == IMAGES:
-        return Input(kind, "uint8", (model.prepared, model.prepared, 3))
+        return Input(kind, "uint8", (model.resize_to, model.resize_to, 3))
     return Input(
         kind, "float32", (model.spec.in_channels, model.spec.image_size, model.spec.image_size)
     )
 
 
-def example(model: Model, kind: InputKind) -> Tensor:
+def example(model: Predictor, kind: InputKind) -> Tensor:
     """Return a batch of two to trace with: a batch of one would be frozen into the graph."""
     taken = input_of(model, kind)
     return torch.zeros(2, *taken.shape, dtype=getattr(torch, taken.type))
 
 
-def preprocessing(model: Model, *, with_mean_image: bool = False) -> dict[str, Any]:
+def preprocessing(model: Predictor, *, with_mean_image: bool = False) -> dict[str, Any]:
     """Describe in plain numbers what happens to an image before the network sees it.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         The trained network.
     with_mean_image : bool
         Whether to give a mean that is an image in full, as base64 of little-endian float32; else
@@ -106,8 +106,8 @@ def preprocessing(model: Model, *, with_mean_image: bool = False) -> dict[str, A
             raw = normalise.mean.cpu().contiguous().numpy().astype("<f4").tobytes()
             mean["float32_base64"] = base64.b64encode(raw).decode()
     return {
-        "resize": f"shorter side to {model.prepared}, centre square of {model.prepared}",
-        "prepared": model.prepared,
+        "resize": f"shorter side to {model.resize_to}, centre square of {model.resize_to}",
+        "prepared": model.resize_to,
         "crop": spec.image_size,
         "values": "0-255 RGB",
         "formula": "(value * scale - mean) / stdev, then the channels in their order",
@@ -119,7 +119,7 @@ def preprocessing(model: Model, *, with_mean_image: bool = False) -> dict[str, A
     }
 
 
-def description(model: Model, kind: InputKind) -> dict[str, Any]:
+def description(model: Predictor, kind: InputKind) -> dict[str, Any]:
     """Return what a reader of an exported file must know, for its metadata."""
     taken = input_of(model, kind)
     return {

@@ -26,7 +26,7 @@ from alexnet.interop.card import IMPORTED, model_card
 from alexnet.interop.deployment import preprocessing
 from alexnet.interop.weights import read_safetensors, write_safetensors
 from alexnet.network import AlexNet
-from alexnet.predictor import Model, assemble
+from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.run import Run, RunConfig
 from alexnet.version import __version__
@@ -69,7 +69,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
         initial_weights=first and replace(first, path=Path(first.path).name),
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
-    model = assemble(config, checkpoint, statistics, device=torch.device("cpu"))
+    model = config.predictor(checkpoint, statistics, device=torch.device("cpu"))
     test = _tested(opened.folder / "test.json")
     with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def _refused(path: Path) -> Iterator[None]:
         raise RunError(f"{str(path)!r} cannot be used: {str(error)[:300]}", again) from None
 
 
-def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
+def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
     """Load a model folder, or a repository of the Hugging Face hub of that form.
 
     Parameters
@@ -220,7 +220,7 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
         When it is neither, cannot be fetched, or is not what its configuration says.
     """
     found = read(hub.located(where, revision))
-    return assemble(found.config, found.checkpoint, found.statistics)
+    return found.config.predictor(found.checkpoint, found.statistics)
 
 
 def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:

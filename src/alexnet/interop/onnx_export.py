@@ -29,7 +29,7 @@ from alexnet.interop.deployment import (
 )
 from alexnet.interop.parity import Parity, Runner, measure, require
 from alexnet.layers import LocalResponseNorm
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import LRN
 
 OPSET = 23  # the newest that PyTorch's exporter vouches for; ONNX Runtime reads it from 1.23 on
@@ -47,13 +47,13 @@ class OnnxFile:
 
 
 def export_onnx(
-    model: Model, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
+    model: Predictor, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
 ) -> OnnxFile:
     """Write a network as one ONNX file that ONNX Runtime was seen to run alike.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained network on the processor.
     path : Path
         The file; it appears only if the check holds.
@@ -82,7 +82,7 @@ def export_onnx(
     return OnnxFile(path, path.stat().st_size, OPSET, len(proto.graph.node), parity)
 
 
-def graph(model: Model, kind: InputKind) -> Any:
+def graph(model: Predictor, kind: InputKind) -> Any:
     """Return the ``onnx.ModelProto`` of a network, any batch size, metadata in it."""
     name = input_of(model, kind).name
     with _quiet():

@@ -14,7 +14,7 @@ from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
 from alexnet.errors import AlexNetError, DataError
 from alexnet.interop.deployment import IMAGES, InputKind
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 BATCHES = (1, 2, 7, 64)
 
@@ -49,7 +49,7 @@ class Parity:
         )
 
 
-def check_images(model: Model, data: str, count: int) -> tuple[Tensor, str]:
+def check_images(model: Predictor, data: str, count: int) -> tuple[Tensor, str]:
     """Return ``(N, prepared, prepared, 3)`` uint8 images to compare on, and where they are from.
 
     The run's held-out photographs where its prepared data is still there; else soft coloured
@@ -57,12 +57,12 @@ def check_images(model: Model, data: str, count: int) -> tuple[Tensor, str]:
     """
     try:
         prepared = open_prepared(Path(data))
-        if prepared.manifest.size == model.prepared:
+        if prepared.manifest.size == model.resize_to:
             batch = next(evaluation_batches(prepared.held_out, count))
             return batch.images, f"held-out images of {prepared.manifest.name}"
     except (DataError, StopIteration):
         pass
-    return generated_images(model.prepared, count), "generated images"
+    return generated_images(model.resize_to, count), "generated images"
 
 
 def generated_images(side: int, count: int) -> Tensor:
@@ -75,7 +75,7 @@ def generated_images(side: int, count: int) -> Tensor:
 
 @torch.inference_mode()
 def measure(
-    model: Model,
+    model: Predictor,
     run: Runner,
     kind: InputKind,
     images: Tensor,
@@ -88,7 +88,7 @@ def measure(
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         On the processor; run in float32.
     run : callable
         The exported form: one batch to logits and probabilities, ``(N, classes)``.

@@ -11,7 +11,7 @@ from torch import Tensor
 from alexnet.files import atomic_write
 from alexnet.interop.deployment import Deployed, InputKind, description, example
 from alexnet.interop.parity import Parity, measure, require
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 METADATA = "alexnet.json"  # the entry of the archive that says what the program takes
 
@@ -26,7 +26,7 @@ class ProgramFile:
 
 
 def export_program(
-    model: Model, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
+    model: Predictor, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
 ) -> ProgramFile:
     """Write a network as a ``.pt2`` program for any batch size, read back and compared.
 

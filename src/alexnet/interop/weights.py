@@ -15,7 +15,7 @@ from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
 from alexnet.interop.deployment import description
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 from alexnet.variants import TORCHVISION
 
@@ -36,7 +36,7 @@ TORCHVISION_NAMES = {
 HARMLESS = ("name", "num_classes", "pixels", "dropout.rate", "output_std", "output_bias")
 
 
-def export_safetensors(model: Model, path: Path) -> None:
+def export_safetensors(model: Predictor, path: Path) -> None:
     """Write the weights under their own names, ``conv1.weight`` ... ``fc8.bias``, bit for bit.
 
     The metadata says what the network is (``spec``), its classes and its preprocessing, as JSON;
@@ -104,7 +104,7 @@ def _check_header(path: Path, file: safe_open, shapes: Mapping[str, tuple[int, .
         raise RunError(f"{str(path)!r} has {extra[0]!r}, which its network does not know.")
 
 
-def export_torchvision(model: Model, path: Path) -> None:
+def export_torchvision(model: Predictor, path: Path) -> None:
     """Write a state dict that torchvision's ``alexnet(num_classes=...)`` loads.
 
     Raises

@@ -22,7 +22,7 @@ def about(service: Service) -> dict[str, Any]:
         "spec": asdict(spec),
         "layers": [asdict(layer) | {"outputs": layer.outputs} for layer in spec.layers()],
         "towers": spec.towers,
-        "prepared": model.prepared,
+        "prepared": model.resize_to,
         "parameters": spec.parameters,
         "neurons": spec.neurons,
         "macs": spec.macs,

@@ -15,7 +15,7 @@ from alexnet.features import layer_shapes, receptive_field
 from alexnet.fused import fuse
 from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.network import AlexNet
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.serve.refusals import Refusal
 
 WARM = (7, 2, 32)  # sizes that the compiler sees; the first is no round number, of which it
@@ -46,9 +46,9 @@ class Networks:
     The weights are held once, in that type; a relative is the same layers less some.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Predictor) -> None:
         self.model = model
-        self.network: AlexNet = model.network.to(model.kind)
+        self.network: AlexNet = model.network.to(model.dtype)
         self.shapes = layer_shapes(model.spec)  # of every named output, first to last
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self.fields = {name: receptive_field(model.spec, name) for name in self.shapes}
@@ -90,7 +90,7 @@ class Networks:
             compiled = torch.compile(fuse(self.network), dynamic=True)
             try:
                 for images in WARM:
-                    shape = (images, self.model.prepared, self.model.prepared, 3)
+                    shape = (images, self.model.resize_to, self.model.resize_to, 3)
                     black = torch.zeros(shape, dtype=torch.uint8)
                     with torch.inference_mode():
                         (view,) = self._views(black, Switches(), 1)
@@ -156,5 +156,5 @@ class Networks:
         images = images.to(self.model.device)
         for view in views_of(images, self.model.spec.image_size, count):
             turned = view.flip(3) if switches.mirror else view
-            pixels = self.model.normalise(turned).to(self.model.kind)
+            pixels = self.model.normalise(turned).to(self.model.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)

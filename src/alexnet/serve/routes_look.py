@@ -75,7 +75,7 @@ def look_routes(service: Service) -> APIRouter:
         work = networks.probabilities(switched, 1)
         (whole,) = await service.ask(work, [picture.pixels])
         number = class_number(service, label) if label else int(whole.argmax())
-        squares = Squares.over(service.model.prepared, service.model.spec.image_size)
+        squares = Squares.over(service.model.resize_to, service.model.spec.image_size)
         covered = await service.aside(squares.covered, picture.pixels, networks.mean_colour)
         found: list[Tensor] = []
         for start in range(0, len(covered), CHUNK):

@@ -15,7 +15,6 @@ from uvicorn.supervisors import Multiprocess
 
 from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.predictor import load
 from alexnet.serve.app import make_app
 from alexnet.serve.gate import App
 from alexnet.serve.service import make_service
@@ -108,7 +107,8 @@ def loaded_app(folder: Path, settings: Settings, address: Address) -> App:
     devices.keep_freed_memory()
     devices.use_threads(threads_each(address))
     sys.setswitchinterval(SWITCH)
-    return make_app(make_service(Run.open(folder), load(folder), settings, address.data))
+    run = Run.open(folder)
+    return make_app(make_service(run, run.predictor(), settings, address.data))
 
 
 def threads_each(address: Address) -> int | None:

@@ -15,7 +15,7 @@ from alexnet import device as devices
 from alexnet.data.cache import open_or_prepare
 from alexnet.data.options import Options
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.serve.engine import Engine, Work
 from alexnet.serve.gallery import Gallery
 from alexnet.serve.measures import Measures
@@ -33,7 +33,7 @@ class Service:
     """A loaded run and what it is served with."""
 
     run: Run
-    model: Model
+    model: Predictor
     settings: Settings
     networks: Networks
     engine: Engine
@@ -50,7 +50,7 @@ class Service:
             When one of them is refused.
         """
         files = await uploaded(request, self.settings.max_images)
-        prepared, most = self.model.prepared, self.settings.max_pixels
+        prepared, most = self.model.resize_to, self.settings.max_pixels
         with self.engine.expecting(len(files)):
             decoded = (self.aside(opened, file, prepared, most) for file in files)
             return await asyncio.gather(*decoded)
@@ -76,7 +76,9 @@ class Service:
         self.decoders.shutdown()
 
 
-def make_service(run: Run, model: Model, settings: Settings, data: str | None = None) -> Service:
+def make_service(
+    run: Run, model: Predictor, settings: Settings, data: str | None = None
+) -> Service:
     """Put the parts together; threads start.
 
     Parameters
@@ -96,7 +98,7 @@ def make_service(run: Run, model: Model, settings: Settings, data: str | None = 
     def find() -> PreparedData:
         if data is None:
             return open_prepared(run.config.data)
-        return open_or_prepare(data, Options(size=model.prepared), seed=run.config.recipe.seed)
+        return open_or_prepare(data, Options(size=model.resize_to), seed=run.config.recipe.seed)
 
     gallery = Gallery(networks, engine, settings.training_images, find)
     gallery.start()

@@ -12,9 +12,9 @@ from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import DivergedError, RunError, TrainingError
-from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import fuse
+from alexnet.evaluation import Evaluation, evaluate
 from alexnet.network import AlexNet, build, freeze
+from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, Writer, copies
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.execution import Execution
@@ -82,21 +82,22 @@ class TrainState:
         if local is not self.network:
             self.network.load_state_dict(self.layout.divided.whole(local.state_dict()))
         self.network.eval()
-        predict = partial(
-            probabilities,
-            fuse(self.network) if self.run.config.recipe.compile else self.network,
-            normalise=self.normalise,
-            size=self.run.config.spec.image_size,
-            count=views,
-            kind=self.kind,
+        predictor = Predictor(
+            self.network,
+            self.data.classes,
+            self.normalise,
+            self.data.manifest.size,
+            0,
+            self.device,
+            self.kind,
+            cuda_graphs=False,  # other threads use the GPU meanwhile
         )
+        predict = partial(predictor.probabilities, crops=views)
         size = EVALUATION_BATCH
         while True:
             batches = _each(evaluation_batches(split, size, self.ranks.part), progressed)
             try:
-                result = evaluate(
-                    predict, batches, self.data.classes, crops=views, device=self.device
-                )
+                result = evaluate(predict, batches, self.data.classes, crops=views)
                 break
             except RuntimeError as error:
                 if not devices.out_of_memory(error) or size == 1:
