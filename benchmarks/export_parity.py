@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.cache import open_or_prepare
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.prepare import Options
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.statistics import Statistics
 from alexnet.interop.onnx_export import graph, runner
 from alexnet.interop.parity import measure

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.samples import Source
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.source import Source
 from alexnet.data.sources import open_source
 from alexnet.recipes import FAST, Recipe
 from alexnet.training.events import Tested, Validated

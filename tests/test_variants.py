@@ -1,9 +1,12 @@
 """Each switch changes one thing."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
+import torch
 
+from alexnet.api import switched
 from alexnet.config import differences
 from alexnet.errors import ConfigError
 from alexnet.network import build
@@ -45,6 +48,46 @@ def test_a_layer_can_be_taken_out_and_the_head_still_sees_6x6(name):
     assert name not in [conv.name for conv in changed.convs]
     assert changed.flat[1] == 6
     assert sum(p.numel() for p in build(changed, None).parameters()) == changed.parameters
+
+
+FAMILY = ("single", "paper", "as_run", "caffe", "caffenet", "torchvision")
+SWITCHES = {
+    "num_classes": (10,),
+    "towers": (1, 2),
+    "activation": ("tanh",),
+    "lrn": (False,),
+    "overlapping": (False,),
+    "dropout": (0.0,),
+    "input": ("227", "224-overhang", "224-padded"),
+    "without": ("conv3", "conv4", "conv5"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("pair", list(itertools.combinations(SWITCHES, 2)), ids="-".join)
+def test_under_every_pair_of_switches_the_head_sees_6x6(name, pair):
+    for values in itertools.product(*(SWITCHES[switch] for switch in pair)):
+        spec = switched(name, **dict(zip(pair, values, strict=True)))
+        assert spec.flat == (spec.convs[-1].out_channels, 6), values
+        with torch.device("meta"):
+            network = build(spec, None)
+        assert sum(p.numel() for p in network.parameters()) == spec.parameters
+
+
+@pytest.mark.parametrize("name", ["conv3", "conv4", "conv5"])
+@pytest.mark.parametrize("network", FAMILY)
+def test_a_layer_and_overlap_are_taken_out_in_either_order(network, name):
+    spec = network_named(network)
+    assert without_overlap(without_layer(spec, name)) == without_layer(without_overlap(spec), name)
+
+
+@pytest.mark.parametrize("name", ["cifar_quick", "cifar_local"])
+def test_pools_that_round_up_need_no_less_padding_without_overlap(name):
+    """32 -> 16 -> 8 -> 4 with either window."""
+    spec = network_named(name)
+    changed = without_overlap(spec)
+    assert [layer.size for layer in changed.layers()] == [layer.size for layer in spec.layers()]
+    assert [conv.padding for conv in changed.convs] == [conv.padding for conv in spec.convs]
 
 
 def test_conv1_cannot_be_taken_out():

@@ -1,7 +1,8 @@
-"""Files that are either whole or not there: write beside, flush to the disk, rename."""
+"""Files that are either whole or not there, and locks: who writes, locks first."""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -56,6 +57,34 @@ def translate_os_error(path: Path) -> Iterator[None]:
                 "Choose a folder that you may write to.",
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def lock(path: Path, refusal: AlexNetError) -> Iterator[None]:
+    """Keep other processes out while the block runs; a killed process holds nothing.
+
+    Parameters
+    ----------
+    path : Path
+        What is locked: a folder that exists, or a file, which is made where it is missing.
+    refusal : AlexNetError
+        What to raise where another process holds the lock: a sentence on who writes what.
+
+    On a file system without locks the block runs all the same.
+    """
+    with translate_os_error(path):
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise refusal from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def free_bytes(path: Path) -> int:

@@ -1,7 +1,5 @@
 """The layers that PyTorch lacks, or does differently from 2012."""
 
-import hashlib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,9 +116,9 @@ class Dropout(nn.Module):
     form divides by ``1 - rate`` in training instead. The expectations agree, the gradients do
     not: with the form of 2012 every following weight learns at another scale (facts 3b).
 
-    Which units are dropped is drawn from PyTorch's generator, or, once `seed_dropout` has named
-    the images, is a function of the seed, the image and the unit alone: the same however a batch
-    is divided among processes, whatever compiles the network, on every device.
+    Which units are dropped is drawn from PyTorch's generator, or, once `training.randomness` has
+    named the images, is a function of the seed, the image and the unit alone: the same however a
+    batch is divided among processes, whatever compiles the network, on every device.
 
     Parameters
     ----------
@@ -135,7 +133,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float, form: str = "inverted", first_unit: int = 0) -> None:
         super().__init__()
         self.rate, self.form, self.first_unit = rate, form, first_unit
-        self.rows: Tensor | None = None  # (N, 1) int64, of `seed_dropout`
+        self.rows: Tensor | None = None  # (N, 1) int64, of `training.randomness`
 
     def forward(self, x: Tensor) -> Tensor:
         """Mask or scale ``(N, units)``."""
@@ -151,25 +149,6 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in `print(network)`."""
         return f"rate={self.rate}, form={self.form}"
-
-
-def seed_dropout(network: nn.Module, seed: int, rows: Tensor) -> None:
-    """Make every dropout of a network a function of a seed and of the images' places.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Whose `Dropout` layers are told.
-    seed : int
-        Any; one of each training step gives every step other masks.
-    rows : Tensor
-        ``(N,)`` int64: the place of each image that comes next in the batch of all processes.
-    """
-    for name, layer in network.named_modules():
-        if isinstance(layer, Dropout):
-            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
-            key = int.from_bytes(digest, "little")
-            layer.rows = mixed(mixed(rows + 1) ^ key)[:, None]
 
 
 def mixed(x: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from alexnet import device as devices
 from alexnet.data.augment import AugmentParams, Normaliser, augment, crop_offsets, make_normaliser
 from alexnet.data.decode import ImageLike, resize_and_crop, to_rgb
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
-from alexnet.data.wordnet import readable
 from alexnet.errors import ConfigError, DataError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate
 from alexnet.fused import fuse, prepare_for_inference
@@ -141,7 +141,7 @@ class Predictor:
         ImageError
             At an image that cannot be read or is none.
         """
-        names, rest = readable(self.classes), iter(images)
+        names, rest = describe_classes(self.classes), iter(images)
         with ThreadPoolExecutor() as decoders:
             while some := list(islice(rest, PHOTOGRAPHS_AT_ONCE)):
                 load = decoders.map if len(some) > 1 else map

@@ -4,7 +4,17 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.spec import LRN, Conv, Dense, Dropout, PixelFormat, Pool, Spec, WithinChannelLRN
+from alexnet.spec import (
+    LRN,
+    Conv,
+    Dense,
+    Dropout,
+    PixelFormat,
+    Pool,
+    Spec,
+    WithinChannelLRN,
+    pool_name,
+)
 
 HALF_LINEAR = ("conv2", "conv4", "conv5")  # biases of 1: the ReLUs see positive inputs (section 5)
 
@@ -26,10 +36,8 @@ PAPER = Spec(
             norm=LRN(),
             pool=Pool(),
         ),  # 27, 13
-        # 13; the one that sees both towers
-        Conv(name="conv3", out_channels=384, kernel_size=3, padding=1),
+        Conv(name="conv3", out_channels=384, kernel_size=3, padding=1),  # 13; sees both towers
         Conv(name="conv4", out_channels=384, kernel_size=3, padding=1, grouped=True, bias=1),
-        # 6
         Conv(
             name="conv5",
             out_channels=256,
@@ -38,7 +46,7 @@ PAPER = Spec(
             grouped=True,
             bias=1,
             pool=Pool(),
-        ),
+        ),  # 13, 6
     ),
     dense=(Dense(name="fc6", units=4096), Dense(name="fc7", units=4096)),
 )
@@ -216,20 +224,40 @@ def with_lrn(spec: Spec, **changes: Any) -> Spec:
 
 
 def without_overlap(spec: Spec) -> Spec:
-    """Return the network with 2/2 pooling, padded so that the head still sees 6x6 (facts 1a)."""
+    """Return the network with 2/2 pooling, padded so that every later layer keeps its size.
+
+    2/2 pooling with ceil leaves 28 of 55 pixels where 3/2 pooling leaves 27. As in net 147 of 2012
+    (facts 1a), the convolution that comes before the next pool makes up for it with less padding.
+    """
     convs = tuple(
-        replace(
-            conv,
-            pool=replace(conv.pool, kernel_size=2, stride=2, ceil_mode=True) if conv.pool else None,
-            padding=conv.padding - (conv.name in ("conv2", "conv5")),
-        )
+        replace(conv, pool=replace(conv.pool, kernel_size=2, stride=2, ceil_mode=True))
+        if conv.pool
+        else conv
         for conv in spec.convs
     )
-    return replace(spec, convs=convs)
+    return _with_pooled_sizes(replace(spec, convs=convs), _pooled_sizes(spec))
+
+
+def _pooled_sizes(spec: Spec) -> dict[str, int]:
+    """Return the side of what each pool gives out, by the name of the convolution before it."""
+    sizes = {layer.name: layer.size for layer in spec.layers()}
+    return {conv.name: sizes[pool_name(conv)] for conv in spec.convs if conv.pool}
+
+
+def _with_pooled_sizes(spec: Spec, wanted: dict[str, int]) -> Spec:
+    """Take padding from the convolutions of stride 1 whose pools give out more than is wanted."""
+    for name, size in wanted.items():
+        conv = next(conv for conv in spec.convs if conv.name == name)
+        while conv.stride == 1 and conv.padding and _pooled_sizes(spec)[name] > size:
+            conv = replace(conv, padding=conv.padding - 1)
+            spec = spec.with_layers(name, padding=conv.padding)
+    return spec
 
 
 def without_layer(spec: Spec, name: str) -> Spec:
     """Return the network without one convolution; its pool, if any, goes to the one before.
+
+    That one loses padding where its pool would give out more than the lost layer's did.
 
     Raises
     ------
@@ -241,8 +269,11 @@ def without_layer(spec: Spec, name: str) -> Spec:
         raise ConfigError(f"{name!r} cannot be taken out.", did_you_mean(name, names[1:]))
     index = names.index(name)
     before, gone = spec.convs[index - 1], spec.convs[index]
-    before = replace(before, pool=before.pool or gone.pool)
-    return replace(spec, convs=(*spec.convs[: index - 1], before, *spec.convs[index + 1 :]))
+    shorter = replace(spec, convs=(*spec.convs[:index], *spec.convs[index + 1 :]))
+    if before.pool or not gone.pool:
+        return shorter
+    shorter = shorter.with_layers(before.name, pool=gone.pool)
+    return _with_pooled_sizes(shorter, {before.name: _pooled_sizes(spec)[name]})
 
 
 def with_input(spec: Spec, form: Literal["227", "224-overhang", "224-padded"]) -> Spec:

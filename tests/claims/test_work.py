@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.claims.scale import SMALL
 from alexnet.claims.work import as_guessing, curve_of, measured
-from alexnet.data.order import Order
+from alexnet.training.randomness import Order
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
 ORDER = Order(images=25, batch_size=10, seed=0)  # two and a half steps an epoch

@@ -14,10 +14,10 @@ from alexnet.data.augment import (
     iter_crops,
     make_normaliser,
     pca_shift,
-    sample_params,
 )
 from alexnet.errors import DataError
 from alexnet.spec import PixelFormat
+from alexnet.training.randomness import sample_params
 
 SIZE = 51
 

@@ -16,10 +16,9 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from alexnet.api import load
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.options import Options
+from alexnet.data.imagenet import load_synsets
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import open_prepared
-from alexnet.data.wordnet import words
 from alexnet.errors import ConfigError, MissingExtraError
 from alexnet.features import activations
 from alexnet.figures import (
@@ -185,7 +184,7 @@ def table(classes):
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 20, 45, 60])
 def test_every_cell_has_its_number_or_every_row_its_name(classes):
-    names = sorted(words())[700 : 700 + classes]
+    names = sorted(load_synsets())[700 : 700 + classes]
     counts = table(classes)
     figure = confusion(names, counts.tolist(), "a test")
     (axes,) = figure.axes
@@ -203,7 +202,7 @@ def test_every_cell_has_its_number_or_every_row_its_name(classes):
 
 
 def test_a_thousand_classes_show_the_matrix_and_the_most_frequent_mistakes():
-    names, counts = sorted(words())[:1000], table(1000)
+    names, counts = sorted(load_synsets())[:1000], table(1000)
     counts[3, 700], counts[999, 0] = 77, 55
     figure = confusion(names, counts.tolist(), "a test")
     matrix, beside = figure.axes

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import device as devices
-from alexnet.bench.contender import Contender, Setting, Timed, Work
+from alexnet.bench.contender import Contender, Setting, Timed, Work, require_fast
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
-from alexnet.data.augment import Normaliser, augment, sample_params
+from alexnet.data.augment import Normaliser, augment
 from alexnet.errors import ConfigError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import LocalResponseNorm
@@ -27,6 +27,7 @@ from alexnet.quantization import int8_forward
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.randomness import sample_params
 from alexnet.training.trainer import LocalBatch, Replica, train
 
 PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
@@ -94,7 +95,7 @@ def infer_1_work(setting: Setting) -> Work:
 
 
 def infer_int8_work(setting: Setting) -> Work:
-    """Return inference on a batch in int8, against that in bfloat16.
+    """Return inference on a batch in int8, against that in the machine's type.
 
     Raises
     ------
@@ -103,12 +104,13 @@ def infer_int8_work(setting: Setting) -> Work:
     """
     if setting.device.type != "cpu" or not devices.has_int8():
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
+    kind = str(setting.kind).removeprefix("torch.")
     return Work(
         setting=setting,
         unit="images/s",
         contenders=(
             Contender("ours", our_int8, keeps_memory=True),
-            Contender("ours-bfloat16", our_inference, keeps_memory=True),
+            Contender(f"ours-{kind}", our_inference, keeps_memory=True),
         ),
     )
 
@@ -196,6 +198,7 @@ def from_bytes(setting: Setting) -> Iterator[LocalBatch]:
 
 def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual training step; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device)
     pixels, labels = random_pixels(setting, network.spec), random_labels(setting)
     if kind != torch.float32:
@@ -231,6 +234,7 @@ def our_int8(setting: Setting) -> Timed:
 
 def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device).eval()
     pixels = random_pixels(setting, network.spec)
     if kind != torch.float32:

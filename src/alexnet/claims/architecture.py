@@ -157,14 +157,6 @@ def overlap(scale: Scale) -> Claim:
     """Section 3.4."""
     plain = scale.plain
     shrunk = without_overlap(plain.spec)
-    if any(
-        conv.pool and conv.pool.ceil_mode for conv in plain.spec.convs
-    ):  # sizes are equal anyhow
-        convs = tuple(
-            replace(conv, padding=old.padding)
-            for conv, old in zip(shrunk.convs, plain.spec.convs, strict=True)
-        )
-        shrunk = replace(shrunk, convs=convs)
     padded = shrunk.convs[1].padding != plain.spec.convs[1].padding
     fields = {"spec.convs.pool.kernel_size"}
     if padded:

@@ -11,6 +11,7 @@ from alexnet.claims.claim import Result
 from alexnet.config import from_json
 from alexnet.errors import AlexNetError
 from alexnet.files import translate_os_error
+from alexnet.old_names import dict_with_old_names
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 
@@ -21,8 +22,8 @@ def key_of(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
     """Return what names a run: a hash of its network, its recipe with the seed, and its data."""
     plain = replace(recipe, threads=None)  # changes no result
     values = [
-        asdict(from_json(Spec, asdict(spec))),  # 1 and 1.0 are one value
-        asdict(from_json(Recipe, asdict(plain))),
+        dict_with_old_names(from_json(Spec, asdict(spec))),  # 1 and 1.0 are one value
+        dict_with_old_names(from_json(Recipe, asdict(plain))),
     ]
     what = json.dumps([*values, fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]

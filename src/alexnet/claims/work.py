@@ -14,7 +14,6 @@ from statistics import fmean
 
 from alexnet.claims.claim import Epoch, Result
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
@@ -22,7 +21,8 @@ from alexnet.predictor import Predictor
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.events import Progressed, Stopped, Tested
-from alexnet.training.fit import fit, training_order
+from alexnet.training.fit import fit
+from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 
 TARGET = 0.25  # training error at which Figure 1 is read
@@ -67,7 +67,7 @@ def perform(task: Task) -> Result:
     views = task.recipe.test_crops if several else 1
     recipe = replace(task.recipe, threads=task.threads, test_crops=views)
     run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
-    order = training_order(recipe, len(data.splits["train"]))
+    order = Order.of(recipe, len(data.splits["train"]))
     try:
         tested, failed = _trained(run, data, order, task.measures), ""
     except DivergedError as error:
@@ -157,7 +157,7 @@ def _errors(lines: Iterable[dict[str, float]], before: int) -> Iterator[float]:
 
 def _window(order: Order, recipe: Recipe) -> int:
     """Return how many lines of the metrics an epoch has."""
-    return max(1, round(order.steps_an_epoch / recipe.log_every))
+    return max(1, round(order.steps_per_epoch / recipe.log_every))
 
 
 def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]:
@@ -169,7 +169,7 @@ def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]
         if "val_top1" in line:
             tests[int(line["epoch"] + 1e-3)] = 1 - line["val_top1"]
         elif line.get("loss") is not None:
-            epoch = int((line["step"] - 1) / order.steps_an_epoch) + 1
+            epoch = int((line["step"] - 1) / order.steps_per_epoch) + 1
             losses[epoch].append(line["loss"])
             errors[epoch].append(1 - line["train_top1"])
     for epoch in sorted(losses):
@@ -195,7 +195,7 @@ def measured(
             continue
         recent.append(1 - line["train_top1"])
         if len(recent) == window and sum(recent) / window <= TARGET:
-            found["epochs_to_25"], capped = line["step"] / order.steps_an_epoch, ()
+            found["epochs_to_25"], capped = line["step"] / order.steps_per_epoch, ()
             break
     tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
     if tests:

@@ -19,8 +19,7 @@ def data_for(run: Path, model: "Predictor", named: str | None) -> "PreparedData"
     DataError
         When none were named and the run was imported: it has none.
     """
-    from alexnet.data.cache import open_or_prepare
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.training.run import Run
 
     config = Run.open(run).config

@@ -147,9 +147,9 @@ class Screen:
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
     views = {1: "one view", 9: "nine views", 10: "ten views"}[result.crops]
-    from alexnet.data.wordnet import readable
+    from alexnet.data.imagenet import describe_classes
 
-    names = readable(result.classes)
+    names = describe_classes(result.classes)
     width = max(map(len, names))
     lines = [
         f"{split}, {result.images:,} images, {views}: top-1 {result.top1:.4f}, "

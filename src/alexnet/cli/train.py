@@ -220,8 +220,7 @@ def opened(
     from dataclasses import replace
 
     from alexnet.cli.fine_tune import check_same_size, starting_point
-    from alexnet.data.cache import open_or_prepare
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.recipes import recipe_named
     from alexnet.training.run import Run, RunConfig, software_versions
     from alexnet.variants import network_named
@@ -340,7 +339,7 @@ def begin(run: "Run", data: "PreparedData", ranks: "DistributedContext", screen:
     screen.say(
         f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
     )
-    screen.say(f"images   {data.splits['train'].decoding()}")
+    screen.say(f"images   {data.splits['train'].describe_decoding()}")
     screen.say(f"run      {run.folder}")
     if data.validation is data.held_out:
         screen.say(

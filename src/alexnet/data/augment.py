@@ -19,8 +19,6 @@ from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.zoom import window_at, window_of, zoomed
 from alexnet.spec import PixelFormat
 
-ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
-
 
 @dataclass(frozen=True, slots=True)
 class AugmentParams:
@@ -107,46 +105,6 @@ def make_normaliser(
         (mean * pixels.scale)[None].to(device), pixels.scale, stdev.to(device),
         pixels.channel_order == "BGR", bool((stdev != 1).any()),
     )  # fmt: skip
-
-
-def sample_params(
-    images: int,
-    prepared: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    mirror: bool = True,
-    centred: bool = False,
-    crop_area: float | None = None,
-) -> AugmentParams:
-    """Draw the random choices for `images` images of `prepared` pixels on a side.
-
-    Parameters
-    ----------
-    images, prepared, size
-        The batch, its images' side, and the side of what the network sees.
-    generator
-        On the processor; the draws are the same whatever device applies them.
-    mirror
-        Whether half of the images are mirrored left to right.
-    centred
-        Whether crops of `size` pixels are all taken from the centre; the other draws are the same.
-    crop_area
-        The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
-        `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
-    """
-    crop_offsets = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
-    if centred:
-        crop_offsets = torch.full_like(crop_offsets, (prepared - size) // 2)
-    mirrored = torch.rand(images, generator=generator) < (0.5 if mirror else 0)
-    noise = torch.randn(images, 3, generator=generator)
-    if crop_area is None:
-        return AugmentParams(crop_offsets, mirrored, noise)
-    share = torch.rand(images, generator=generator) * (1 - crop_area) + crop_area
-    aspect = ASPECT ** (torch.rand(images, generator=generator) * 2 - 1)
-    half = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1).clamp(max=1)
-    centre = (torch.rand(images, 2, generator=generator) * 2 - 1) * (1 - half)
-    return AugmentParams(crop_offsets, mirrored, noise, torch.cat([centre, half], 1))
 
 
 def crops(images: Tensor, draws: AugmentParams, size: int) -> Tensor:

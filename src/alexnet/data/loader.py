@@ -6,10 +6,11 @@ interpreter is asked for little: libjpeg-turbo works outside its lock.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,13 +19,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.decode import Pixels
-from alexnet.data.order import Order, Part
 from alexnet.errors import DataError, ImageError
 
-ALONE = Part()  # one process, which takes all
 AHEAD = 3  # batches, at least, that are decoded while the device works
 PIECE = 32  # images that a thread decodes in a row
-TRIES = 1000  # images in a row that may be damaged before their shard is given up
+MAX_REPLACEMENTS = 999  # images in a row that are tried before their shard is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The share of a batch that one of several processes takes."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return this process's numbers: neighbours, at most one more than another has."""
+        return numbers[slice(*self.range(len(numbers)))]
+
+    def range(self, count: int) -> tuple[int, int]:
+        """Return where this process's part of `count` things starts and where it ends."""
+        return self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks
+
+
+ALONE = Part()  # one process, which takes all
+Replacements = Callable[[int], Iterable[int]]  # of a damaged image: those to try in its place
 
 
 class Images(Protocol):
@@ -65,14 +84,14 @@ class Batch:
 
 
 def train_batches(
-    split: Images, order: Order, first_step: int, part: Part = ALONE
+    split: Images, indices: Iterable[NDArray[np.integer]], replacements: Replacements
 ) -> Iterator[Batch]:
-    """Yield this process's part of the training batches from `first_step` on, without end.
+    """Yield a batch for the indices of each.
 
-    A damaged image is replaced by the next whole one of its split, and named in the batch.
+    A damaged image is replaced by the first whole one of its `replacements`, and named in the
+    batch.
     """
-    numbers = (part.of(order.numbers(step)) for step in count(first_step))
-    return _loaded(split, numbers, replace=True)
+    return _loaded(split, indices, replacements)
 
 
 def evaluation_batches(
@@ -89,7 +108,7 @@ def evaluation_batches(
     """
     mine = part.of(np.arange(first, len(split)))
     starts = range(0, len(mine), batch_size)
-    return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
+    return _loaded(split, (mine[at : at + batch_size] for at in starts), lambda index: ())
 
 
 def sample_evenly(split: Images, count: int) -> Tensor:
@@ -98,11 +117,16 @@ def sample_evenly(split: Images, count: int) -> Tensor:
     A damaged one is replaced by the next whole one.
     """
     numbers = np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)
-    return next(_loaded(split, [numbers], replace=True)).images
+    return next(_loaded(split, [numbers], partial(next_images, count=len(split)))).images
+
+
+def next_images(index: int, count: int) -> Iterator[int]:
+    """Yield the images that follow one of a split of `count`; after the last comes the first."""
+    return ((index + shift) % count for shift in range(1, MAX_REPLACEMENTS + 1))
 
 
 def _loaded(
-    split: Images, batches: Iterable[NDArray[np.integer]], *, replace: bool
+    split: Images, batches: Iterable[NDArray[np.integer]], replacements: Replacements
 ) -> Iterator[Batch]:
     """Decode batches in threads, ahead of the one that is asked for."""
     workers = os.cpu_count() or 1
@@ -110,7 +134,7 @@ def _loaded(
         waiting: deque[_Coming] = deque()
         try:
             for numbers in batches:
-                waiting.append(_begin(pool, split, numbers, replace))
+                waiting.append(_begin(pool, split, numbers, replacements))
                 if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(numbers))):
                     yield waiting.popleft().batch()
             while waiting:
@@ -134,7 +158,10 @@ class _Coming:
 
 
 def _begin(
-    pool: ThreadPoolExecutor, split: Images, numbers: NDArray[np.integer], replace: bool
+    pool: ThreadPoolExecutor,
+    split: Images,
+    numbers: NDArray[np.integer],
+    replacements: Replacements,
 ) -> _Coming:
     pinned = torch.cuda.is_available()  # so that the copy to the device waits for nobody
     shape = (len(numbers), split.size, split.size, 3)
@@ -145,7 +172,7 @@ def _begin(
     def fill(start: int) -> list[Replaced]:
         replaced = []
         for at in range(start, min(start + PIECE, len(numbers))):
-            classes[at], lost = _filled(split, int(numbers[at]), pixels[at], replace)
+            classes[at], lost = _filled(split, int(numbers[at]), pixels[at], replacements)
             replaced += lost
         return replaced
 
@@ -154,18 +181,15 @@ def _begin(
 
 
 def _filled(
-    split: Images, number: int, out: NDArray[np.uint8], replace: bool
+    split: Images, number: int, out: NDArray[np.uint8], replacements: Replacements
 ) -> tuple[int, list[Replaced]]:
-    """Decode an image, or the next whole one, into `out`; return its label and what was lost."""
+    """Decode an image, or a whole replacement, into `out`; return its label and what was lost."""
     lost: list[Replaced] = []
-    for at in range(number, number + TRIES):
-        taken = at % len(split)
+    for taken in chain([number], replacements(number)):
         try:
             split.pixels(taken, out)
         except ImageError as error:
             lost.append(Replaced(taken, split.where(taken), str(error)))
-            if not replace:
-                break
         else:
             return split.label(taken), lost
     raise DataError(

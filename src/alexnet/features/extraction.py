@@ -33,6 +33,7 @@ from alexnet.features.stored import (
 )
 from alexnet.features.writers import ArrayFiles, ParquetFiles
 from alexnet.files import atomic_write, free_bytes, translate_os_error
+from alexnet.old_names import repr_with_old_names
 from alexnet.predictor import Predictor
 
 BATCH = 64  # images; rows of a product may round by the batch they are in, so it never changes
@@ -175,7 +176,7 @@ def pooled(values: Tensor, how: Pooling) -> NDArray[np.float32]:
 
 def identity(model: Predictor) -> str:
     """Return a checksum of all that turns an image into activations: weights and preprocessing."""
-    digest = hashlib.sha256(repr(model.spec).encode())
+    digest = hashlib.sha256(repr_with_old_names(model.spec).encode())
     digest.update(repr((model.resize_to, model.normalise.scale, model.normalise.bgr)).encode())
     tensors = {"mean": model.normalise.mean, "stdev": model.normalise.stdev}
     for name, tensor in (tensors | model.network.state_dict()).items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
-from alexnet.data.wordnet import readable
 from alexnet.errors import DataError
 from alexnet.features import (
     Description,
@@ -49,7 +49,7 @@ def predictions(model: Predictor, data: PreparedData, seed: int = 0) -> "Figure"
 
     Two rows of four; the true class is above the image, and red among the bars.
     """
-    split, names = data.held_out, readable(data.classes)
+    split, names = data.held_out, describe_classes(data.classes)
     figure = new_figure(9, 8.2)
     grid = figure.subplots(4, 4, height_ratios=(3, 1.7, 3, 1.7))
     places = [(grid[row, column], grid[row + 1, column]) for row in (0, 2) for column in range(4)]
@@ -122,7 +122,7 @@ def neighbours(model: Predictor, data: PreparedData, stored: Stored, seed: int =
     seed
         Of the choice of images.
     """
-    split, train, names = data.held_out, data.splits["train"], readable(data.classes)
+    split, train, names = data.held_out, data.splits["train"], describe_classes(data.classes)
     numbers = chosen(split, QUERIES, seed)
     queries = torch.from_numpy(np.stack([split.pixels(number) for number in numbers]))
     (layer,) = stored.layers

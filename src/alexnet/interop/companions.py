@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.wordnet import WNID
+from alexnet.data.imagenet import WNID
 from alexnet.errors import RunError
 from alexnet.interop.caffe import read_binaryproto
 from alexnet.interop.imported import LARGEST_SIDE, file_bytes, refused

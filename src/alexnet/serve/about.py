@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from alexnet.data.wordnet import readable
+from alexnet.data.imagenet import describe_classes
 from alexnet.serve.service import Service
 from alexnet.version import __version__
 
@@ -16,7 +16,7 @@ def about(service: Service) -> dict[str, Any]:
         "step": model.step,
         "classes": {
             "count": len(model.classes),
-            "names": list(readable(model.classes)),
+            "names": list(describe_classes(model.classes)),
             "labels": list(model.classes),
         },
         "spec": asdict(spec),

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.decode import encode_jpeg
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
-from alexnet.data.wordnet import readable
 from alexnet.errors import AlexNetError, ImageError
 from alexnet.features import Neighbours, TopActivation, last_hidden
 from alexnet.serve.engine import Engine
@@ -64,7 +64,7 @@ class Gallery:
         self._seen: Seen | None = None
         self._neighbours: Neighbours | None = None
         self._missing = ""  # why there are none
-        self._names = readable(networks.model.classes)
+        self._names = describe_classes(networks.model.classes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="gallery", daemon=True)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 from torch import Tensor
 
-from alexnet.data.wordnet import readable
+from alexnet.data.imagenet import describe_classes
 from alexnet.errors import did_you_mean
 from alexnet.features import last_hidden
 from alexnet.serve.answers import Exciting, Filters, Maps, Neighbours, Occlusion
@@ -24,7 +24,7 @@ def look_routes(service: Service) -> APIRouter:
     """Return the routes of the page's panels."""
     router = APIRouter(tags=["look"], responses=REFUSED)
     networks = service.networks
-    names = readable(service.model.classes)
+    names = describe_classes(service.model.classes)
 
     def answer(model: Any) -> dict[str, Any]:
         return {"response_model": None, "responses": {200: {"model": model}}}
@@ -103,7 +103,7 @@ def class_number(service: Service, label: str) -> int:
     Refusal
         404 where there is none.
     """
-    for names in (service.model.classes, readable(service.model.classes)):
+    for names in (service.model.classes, describe_classes(service.model.classes)):
         if label in names:
             return names.index(label)
     raise Refusal(404, f"There is no class {label!r}.", did_you_mean(label, service.model.classes))

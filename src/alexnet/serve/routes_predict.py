@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse
 
 from alexnet.data.augment import crop_offsets
-from alexnet.data.wordnet import readable
+from alexnet.data.imagenet import describe_classes
 from alexnet.serve.answers import ErrorAnswer, Features, OnOff, Predictions
 from alexnet.serve.networks import Switches
 from alexnet.serve.pictures import Picture
@@ -73,7 +73,7 @@ def predict_routes(service: Service) -> APIRouter:
     """Return the routes of predictions and features."""
     router = APIRouter(tags=["predict"], responses=REFUSED)
     model = service.model
-    names = readable(model.classes)
+    names = describe_classes(model.classes)
 
     @router.post("/v1/predict", response_model=None, openapi_extra=IMAGES,
                  responses={200: {"model": Predictions}})  # fmt: skip

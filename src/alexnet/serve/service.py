@@ -12,8 +12,7 @@ from starlette.requests import Request
 from torch import Tensor
 
 from alexnet import device as devices
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.predictor import Predictor
 from alexnet.serve.engine import Engine, Work

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from alexnet.data.order import Part
+from alexnet.data.loader import Part
 from alexnet.device import best_device
 from alexnet.errors import LostError
 

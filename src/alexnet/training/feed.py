@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import device as devices
-from alexnet.data.augment import AugmentParams, augment, augment_fused, pca_shift, sample_params
+from alexnet.data.augment import AugmentParams, augment, augment_fused, pca_shift
 from alexnet.data.loader import Batch, train_batches
-from alexnet.data.order import Order
+from alexnet.training.randomness import Order, make_generator, sample_params
 from alexnet.training.trainee import TrainState
-from alexnet.training.trainer import NOTHING, LocalBatch, step_seed
+from alexnet.training.trainer import NOTHING, LocalBatch
 from alexnet.training.watch import Damage, Waits
 
 
@@ -30,17 +30,19 @@ def shares(
     fuses = recipe.compile and not zooms and not augment_fused(trainee.normalise, device)
     look = devices.compile_or_not(augment, device)[0] if fuses else augment
     beside = torch.cuda.Stream(device) if device.type == "cuda" else None
-    batches = train_batches(trainee.data.splits["train"], order, done, layout.part)
+    batches = train_batches(
+        trainee.data.splits["train"], order.batches(done, layout.part), order.replacements
+    )
     for step, batch in enumerate(waits.timed(batches), start=done + 1):
         damage.count(batch)
         images, labels = copied(batch, device, beside)
-        whole = len(order.numbers(step - 1))
+        whole = len(order.indices(step - 1))
         first, stop = layout.part.range(whole)
         draws = sample_params(
             whole,
             trainee.data.manifest.size,
             spec.image_size,
-            torch.Generator().manual_seed(step_seed(recipe.seed, step)),
+            make_generator(recipe.seed, step),
             mirror=recipe.mirror,
             centred=recipe.crop == "centre",
             crop_area=recipe.crop_area,

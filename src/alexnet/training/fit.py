@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
-from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData
 from alexnet.errors import DivergedError
 from alexnet.evaluation import summary
@@ -25,6 +24,7 @@ from alexnet.training.execution import AUTO, Execution
 from alexnet.training.feed import shares
 from alexnet.training.memory import MicroBatch
 from alexnet.training.optimizer import Rates, count_plateaus, learning_rates_at
+from alexnet.training.randomness import Order
 from alexnet.training.run import Run
 from alexnet.training.trainee import TrainState, restored
 from alexnet.training.trainer import LocalBatch, Step, rehearse, train
@@ -77,7 +77,7 @@ def fit(
             yield from (Notice(f"{text}; an older one is used.") for text in start.passed_over)
             if complaint:
                 yield Notice(complaint)
-            order = training_order(run.config.recipe, len(data.splits["train"]))
+            order = Order.of(run.config.recipe, len(data.splits["train"]))
             total = _total(run.config.recipe, order)
             if start.step:
                 yield Notice(f"Going on after step {start.step:,} of {total:,}.")
@@ -98,11 +98,6 @@ def fit(
 def _total(recipe: Recipe, order: Order) -> int:
     planned = order.steps(recipe.epochs)
     return min(planned, recipe.max_steps or planned)
-
-
-def training_order(recipe: Recipe, images: int) -> Order:
-    """Return the order in which a recipe takes the training images."""
-    return Order(images, recipe.batch_size, recipe.seed, recipe.last_batch)
 
 
 def _train(
@@ -141,7 +136,7 @@ def _train(
         for step in steps:
             watchdog.progressed()
             writer.check()
-            epoch = step.number / order.steps_an_epoch
+            epoch = step.number / order.steps_per_epoch
             speed = clock.lap(recipe.batch_size)
             yield from damage.news()
             yield from _remarks(trainee, step.number - done, waits, micro)
@@ -150,7 +145,7 @@ def _train(
             yield Progressed(step, total, epoch, recipe.batch_size, speed)
             if board and (step.number % recipe.log_every == 0 or step.number == total):
                 _log(run, board, step, epoch, speed)
-            before = (step.number - 1) / order.steps_an_epoch
+            before = (step.number - 1) / order.steps_per_epoch
             best = False
             if epoch // recipe.validate_every > before // recipe.validate_every:
                 validated = _validated(trainee, board, step.number, epoch, watchdog)
@@ -221,7 +216,7 @@ def _refused(trainee: TrainState, order: Order, step: Step) -> Notice:
     history.refused += 1
     if trainee.ranks.first:
         split = trainee.data.splits["train"]
-        images = [split.where(int(number)) for number in order.numbers(step.number - 1)]
+        images = [split.where(int(number)) for number in order.indices(step.number - 1)]
         run.write_json(
             f"refused-{step.number:08}.json", {"loss": repr(step.loss), "images": images}
         )

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from alexnet import device as devices
-from alexnet.data.order import Part
+from alexnet.data.loader import Part
 from alexnet.errors import ConfigError
 from alexnet.fused import fuse
 from alexnet.network import AlexNet

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.layers import seed_dropout
 from alexnet.recipes import Recipe
 from alexnet.training.memory import MicroBatch
 from alexnet.training.optimizer import Rates, update
+from alexnet.training.randomness import seed_dropout, step_seed
 
 NOTHING = -100  # the label of an image that counts for nothing: PyTorch's `ignore_index`
 
@@ -199,8 +199,3 @@ def accumulate(
                 found = Found.sent(replica.added(totals))
             (loss * replica.averaged_over).backward()  # type: ignore[no-untyped-call]
     return found
-
-
-def step_seed(seed: int, number: int) -> int:
-    """Return the seed of everything random in a step; no state to save or restore."""
-    return (seed * 1_000_003 + number) % 2**63
