@@ -16,7 +16,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import window_at, window_of, zoomed
+from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
 
 
@@ -148,7 +148,7 @@ def augment(
         return images.new_empty(0, 3, size, size, dtype=dtype)
     if _has_kernel(images) and normalise.subtracts:
         windows, last = _windows(images, params, size), 1.0 if shift is None else divisor
-        return zoomed(images, windows, size, shift, normalise.mean, last, dtype)
+        return zoom_crops(images, windows, size, shift, normalise.mean, last, dtype)
     pixels = crop_and_mirror(images, params, size)
     if shift is not None:
         pixels = pixels + shift
@@ -169,7 +169,7 @@ def crop_and_mirror(images: Tensor, params: AugmentParams, size: int) -> Tensor:
     ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
     """
     if _has_kernel(images):
-        return zoomed(images, _windows(images, params, size), size)
+        return zoom_crops(images, _windows(images, params, size), size)
     if params.boxes is not None:
         return _sample_boxes(images, params.boxes, params.mirrored, size)
     if torch.compiler.is_compiling() or not Device.of(images).is_cpu:
@@ -221,8 +221,8 @@ def _has_kernel(images: Tensor) -> bool:
 def _windows(images: Tensor, params: AugmentParams, size: int) -> Tensor:
     """Return the crops as the C++ kernel takes them, ``(N, 4)``."""
     if params.boxes is None:
-        return window_at(params.crop_offsets, params.mirrored, size)
-    return window_of(params.boxes, params.mirrored, images.shape[1], images.shape[2], size)
+        return crop_windows(params.crop_offsets, params.mirrored, size)
+    return box_windows(params.boxes, params.mirrored, images.shape[1], images.shape[2], size)
 
 
 def pca_shift(
