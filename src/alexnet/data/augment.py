@@ -16,7 +16,7 @@ from alexnet import device as devices
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import window_at, window_of, zoomed
+from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
 
 
@@ -113,7 +113,7 @@ def crops(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
     ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
     """
     if _has_page(images):
-        return zoomed(images, _windows(images, draws, size), size)
+        return zoom_crops(images, _windows(images, draws, size), size)
     if draws.boxes is not None:
         return _sampled(images, draws.boxes, draws.mirrored, size)
     if images.is_cuda or torch.compiler.is_compiling():
@@ -153,8 +153,8 @@ def _has_page(images: Tensor) -> bool:
 def _windows(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
     """Return what the C++ page calls the choices, ``(N, 4)``."""
     if draws.boxes is None:
-        return window_at(draws.crop_offsets, draws.mirrored, size)
-    return window_of(draws.boxes, draws.mirrored, images.shape[1], images.shape[2], size)
+        return crop_windows(draws.crop_offsets, draws.mirrored, size)
+    return box_windows(draws.boxes, draws.mirrored, images.shape[1], images.shape[2], size)
 
 
 def _sampled(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
@@ -211,7 +211,7 @@ def augment(
         return images.new_empty(0, 3, size, size, dtype=kind)
     if _has_page(images) and normalise.subtracts:
         windows, last = _windows(images, draws, size), 1.0 if shift is None else divisor
-        return zoomed(images, windows, size, shift, normalise.mean, last, kind)
+        return zoom_crops(images, windows, size, shift, normalise.mean, last, kind)
     pixels = crops(images, draws, size)
     if shift is not None:
         pixels = pixels + shift

@@ -30,7 +30,7 @@ from alexnet.device import Device
 from alexnet.errors import ConfigError
 from alexnet.fused import fuse
 from alexnet.layers import Dropout
-from alexnet.network import AlexNet, conv_block, dense_block
+from alexnet.network import AlexNet, make_conv_block, make_dense_block
 from alexnet.spec import Spec
 from alexnet.training.distributed import (
     Collective,
@@ -108,7 +108,7 @@ class DividedNetwork(nn.Sequential):
             if place and towers and not whole.grouped:
                 modules[f"exchange_into_{conv.name}"] = Exchange(group, 1)
                 channels *= group.size
-            modules.update(conv_block(part, conv, channels, sizes[conv.name]))
+            modules.update(make_conv_block(part, conv, channels, sizes[conv.name]))
             channels = conv.out_channels
         inputs = channels * spec.flat[1] ** 2
         if spec.dense:
@@ -119,7 +119,7 @@ class DividedNetwork(nn.Sequential):
             if place:
                 modules[f"exchange_into_{dense.name}"] = Exchange(group, 1)
                 inputs *= group.size
-            block = dense_block(part, dense.name, inputs, dense.units)
+            block = make_dense_block(part, dense.name, inputs, dense.units)
             for layer in block.values() if part.dropout.place == "outputs" else ():
                 if isinstance(layer, Dropout):
                     layer.first_unit = group.rank * dense.units

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import AugmentParams
 from alexnet.data.loader import Part, next_images
 from alexnet.errors import DataError
-from alexnet.layers import Dropout, mixed
+from alexnet.layers import Dropout, hash_uint32
 from alexnet.recipes import Recipe
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
@@ -169,4 +169,4 @@ def seed_dropout(network: nn.Module, seed: int, rows: Tensor) -> None:
         if isinstance(layer, Dropout):
             digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
             key = int.from_bytes(digest, "little")
-            layer.rows = mixed(mixed(rows + 1) ^ key)[:, None]
+            layer.rows = hash_uint32(hash_uint32(rows + 1) ^ key)[:, None]
