@@ -268,7 +268,7 @@ class _Training:
         name = f"refused-{step.number:08}.json"
         if self.context.is_main:
             split = self.state.data.splits["train"]
-            images = [split.where(int(index)) for index in self.order.indices(step.number - 1)]
+            images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
             self.run.write_json(name, {"loss": repr(step.loss), "images": images})
         what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
         if self.recipe.on_nan == "stop" or history.refused >= MAX_REFUSED:

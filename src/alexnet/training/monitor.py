@@ -95,8 +95,8 @@ class CorruptionTracker:
 
     def count(self, batch: Batch) -> None:
         """Take note of a batch's corrupt images; `TrainingError` where there are too many."""
-        for one in batch.replaced:
-            self._found.setdefault(one.number, f"{one.image} is damaged: {one.reason}")
+        for one in batch.corrupt:
+            self._found.setdefault(one.index, f"{one.name} is damaged: {one.reason}")
         if len(self._found) > self._max:
             raise TrainingError(
                 f"{len(self._found)} training images are damaged, more than --set max_corrupt "
