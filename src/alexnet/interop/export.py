@@ -202,22 +202,9 @@ def measure_parity(
 ) -> Parity:
     """Run the network and its exported form on the same images and compare them.
 
-    The network gets its pixels from the project's own preprocessing, in either kind of input.
-
-    Parameters
-    ----------
-    model : Model
-        On the processor; run in float32.
-    run : callable
-        The exported form: one batch to logits and probabilities, ``(N, classes)``.
-    kind : str
-        What `run` takes: ``"pixels"`` or ``"images"``.
-    images : Tensor
-        ``(N, prepared, prepared, 3)`` uint8.
-    source : str
-        Where the images are from, for the report.
-    batches : tuple of int
-        Sizes of the batches, taken in turn until no image is left.
+    The network gets its pixels from the project's own preprocessing, whatever `kind` of input
+    `run` takes. `images` are ``(N, prepared, prepared, 3)`` uint8, given in batches of each size
+    in turn until none is left; `source` says in the report where they are from.
     """
     logits = probabilities = 0.0
     start = same = 0
@@ -305,10 +292,8 @@ def export_onnx(
     AlexNetError
         When ONNX Runtime computes something else, with the difference; no file is left.
     """
-    with explain_missing_extra():
-        import onnxscript  # noqa: F401 -- torch's exporter asks for it later, in words of its own
-
-        proto = build_onnx(model, kind)
+    _import_onnxruntime()
+    proto = build_onnx(model, kind)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure_parity(model, run_onnx(temporary, kind), kind, images, source)
@@ -345,9 +330,7 @@ def _silence_exporter() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
@@ -391,17 +374,8 @@ class OnnxLRN(nn.Module):
 
 
 def run_onnx(path: Path, kind: InputKind) -> Runner:
-    """Return ONNX Runtime on the processor with a file loaded.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``export``.
-    AlexNetError
-        When ONNX Runtime refuses the file.
-    """
-    with explain_missing_extra():
-        import onnxruntime
+    """Return ONNX Runtime on the processor with a file loaded."""
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -423,12 +397,12 @@ def run_onnx(path: Path, kind: InputKind) -> Runner:
     return run
 
 
-@contextlib.contextmanager
-def explain_missing_extra() -> Iterator[None]:
-    """Turn a missing package of the extra ``export`` into a sentence."""
+def _import_onnxruntime() -> Any:
+    """Return the package; without one of the extra ``export`` there is a sentence."""
     try:
-        yield
+        import onnx  # noqa: F401 -- PyTorch's exporter asks for these later, in words of its own
+        import onnxruntime
+        import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("onnx", "onnxscript", "onnxruntime"):
-            raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
-        raise
+        raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
+    return onnxruntime
