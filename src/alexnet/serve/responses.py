@@ -1,11 +1,13 @@
-"""What the API answers with, for its description; the answers themselves are made by hand."""
+"""What the API answers with: the routes return these, and the description is made of them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]  # left, top, right, bottom
-OnOff = Literal["on", "off"]
+Metrics = Mapping[str, int | float | None]  # a line of ``metrics.jsonl``
+ClassName = Annotated[str, Field(serialization_alias="class")]
 
 
 class ErrorDetail(BaseModel):
@@ -15,18 +17,18 @@ class ErrorDetail(BaseModel):
     fix: str = Field(description="What to do about it; a sentence, or nothing.")
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """The answer to every request that is refused."""
 
     error: ErrorDetail
 
 
-class Ranked(BaseModel):
+class RankedClass(BaseModel):
     """A class and how probable the network finds it."""
 
     name: str
     label: str
-    probability: float = Field(ge=0, le=1)
+    probability: float
 
 
 class Crop(BaseModel):
@@ -44,7 +46,7 @@ class Crop(BaseModel):
 class Predictions(BaseModel):
     """The most probable classes of each image, the most probable first."""
 
-    predictions: list[list[Ranked]]
+    predictions: list[list[RankedClass]]
     crops: list[Crop] = Field(description="One an image.")
     milliseconds: float = Field(
         description="From the decoded images to the ranks, waiting included."
@@ -65,12 +67,14 @@ class Features(BaseModel):
     milliseconds: float
 
 
-class Row(BaseModel):
+class LayerRow(BaseModel):
     """A line of the network's arithmetic, as `alexnet summary` prints it."""
+
+    model_config = ConfigDict(from_attributes=True)  # of a `spec.Layer`
 
     name: str
     kind: Literal["input", "conv", "pool", "dense"]
-    maps: int
+    channels: int
     size: int
     parameters: int
     macs: int
@@ -78,8 +82,10 @@ class Row(BaseModel):
     arithmetic: str
 
 
-class Seen(BaseModel):
+class ReceptiveField(BaseModel):
     """Which part of the input a unit of a layer sees."""
+
+    model_config = ConfigDict(from_attributes=True)  # of a `features.ReceptiveField`
 
     size: int = Field(description="Pixels on a side.")
     stride: int = Field(description="Pixels from one unit to the next.")
@@ -94,14 +100,14 @@ class Classes(BaseModel):
     labels: list[str]
 
 
-class About(BaseModel):
+class ModelInfo(BaseModel):
     """What the server serves."""
 
     name: str
     step: int
     classes: Classes
     spec: dict[str, Any]
-    layers: list[Row]
+    layers: list[LayerRow]
     towers: int
     prepared: int = Field(description="Side of the square that views are cut from, in pixels.")
     parameters: int
@@ -111,10 +117,10 @@ class About(BaseModel):
     shapes: dict[str, list[int]] = Field(
         description="Of each output: (maps, side, side) or (units,)."
     )
-    receptive_fields: dict[str, Seen]
+    receptive_fields: dict[str, ReceptiveField]
     has_training_images: bool
     has_run_curves: bool
-    limits: dict[str, float]
+    limits: dict[str, int]
     version: str
 
 
@@ -146,12 +152,12 @@ class Patch(BaseModel):
     """A part of a training image that excites a unit."""
 
     image: str
-    class_: str = Field(alias="class")
+    class_name: ClassName
     activation: float
     box: Box = Field(description="In the prepared image's pixels.")
 
 
-class Exciting(BaseModel):
+class TopPatches(BaseModel):
     """The patches that excite a unit most, the strongest first."""
 
     layer: str
@@ -164,7 +170,7 @@ class Neighbour(BaseModel):
     """A training image, and its Euclidean distance in the last hidden layer."""
 
     image: str
-    class_: str = Field(alias="class")
+    class_name: ClassName
     distance: float
 
 
@@ -179,7 +185,7 @@ class Neighbours(BaseModel):
 class Occlusion(BaseModel):
     """How probable a class stays as a grey square covers each part of the view."""
 
-    class_: str = Field(alias="class")
+    class_name: ClassName
     label: str
     probability: float = Field(description="With nothing covered.")
     grid: list[list[float]] = Field(description="Rows from the top, columns from the left.")
@@ -192,10 +198,10 @@ class Occlusion(BaseModel):
 class RunCurves(BaseModel):
     """A run's measurements, and whether it goes on."""
 
-    lines: list[dict[str, float | None]]
+    lines: Sequence[Metrics]
     step: int
-    epochs: float = Field(description="That the run was asked to train.")
-    best: dict[str, float] | None = Field(description="The validation with the best top-1.")
+    epochs: int | float = Field(description="That the run was asked to train.")
+    best: Metrics | None = Field(description="The validation with the best top-1.")
     images_per_second: float | None
     live: bool = Field(description="Whether a process is training the run now.")
 

@@ -1,8 +1,8 @@
-"""The protocol of a connection, with the bounds that uvicorn's lacks.
+"""HTTP/1.1 on one connection, with the deadlines that uvicorn's protocol lacks.
 
 uvicorn waits for ever for a request's first lines and for a client that does not read, goes on
 reading a body that nobody wants, and keeps as many connections as come. How a body may come, once
-a request is there, is `gate`'s.
+a request is there, is `admission`'s.
 """
 
 import asyncio
@@ -11,39 +11,38 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alexnet.serve.refusals import raw_answer
-from alexnet.serve.settings import Settings
+from alexnet.serve.admission import Admission, HTTPError
 
 LINGER_SECONDS = 1.0  # that an unread body is left in the socket, so that the answer arrives
 
 
-class Wire(H11Protocol):
-    """uvicorn's HTTP/1.1, whose connections must come to the point.
+class HTTPProtocol(H11Protocol):
+    """uvicorn's protocol; a connection is closed that does not send a request, or does not read.
 
     Parameters
     ----------
-    settings : Settings
-        Deadlines and the number of connections.
-    waiting : dict
-        The connections of this process on which no whole request has come, the oldest first.
+    admission : Admission
+        The limits of this process, and its connections on which no whole request has come.
     """
 
-    def __init__(self, settings: Settings, waiting: "dict[Wire, None]", **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
-        self._settings = settings
-        self._waiting = waiting
-        self._deadline: asyncio.TimerHandle | None = None  # of a request's headers
-        self._end: asyncio.TimerHandle | None = None  # of a client that does not read or leave
+    def __init__(self, admission: Admission, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._settings = admission.settings
+        self._admission = admission
+        self._head_timer: asyncio.TimerHandle | None = None  # until a request's headers are whole
+        self._abort_timer: asyncio.TimerHandle | None = None  # for who does not read or leave
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request; past the cap the longest waiting connection gives way."""
+        """Begin to wait for a request; past the cap the longest waiting connection is aborted."""
         super().connection_made(transport)
-        if len(self.connections) > self._settings.max_connections:
-            if not self._waiting:
-                self._refuse(503, "The server has as many connections as it keeps.", "Try later.")
-                return
-            next(iter(self._waiting)).give_way()
-        self._wait(self._settings.head_seconds)
+        try:
+            oldest = self._admission.admit_connection(len(self.connections))
+        except HTTPError as error:
+            self._refuse(error)
+            return
+        if isinstance(oldest, HTTPProtocol):
+            oldest.abort()
+        self._start_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -55,13 +54,13 @@ class Wire(H11Protocol):
         """Take bytes; a request that has begun must have its headers whole by the deadline."""
         if self.transport.is_closing():
             return
-        if self._is_between_requests() and self._deadline is None:
-            self._wait(self._settings.head_seconds)
+        if self._is_between_requests() and self._head_timer is None:
+            self._start_waiting()
         super().data_received(data)
         if not self._is_between_requests():
             self._stop_waiting()
             if self.conn.their_state is h11.SEND_BODY:
-                self._waiting[self] = None  # it may give way; `gate` has its deadline
+                self._admission.waiting_connections[self] = None  # its deadline is the body's
 
     def on_response_complete(self) -> None:
         """Close a connection whose request's body was not read; else wait for its next request."""
@@ -71,8 +70,8 @@ class Wire(H11Protocol):
             self._close_slowly()
         else:
             super().on_response_complete()
-            if self._is_between_requests() and self._deadline is None:
-                self._waiting[self] = None  # for as long as uvicorn keeps idle connections
+            if self._is_between_requests() and self._head_timer is None:
+                self._admission.waiting_connections[self] = None  # until uvicorn's keep-alive ends
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that sent no further request."""
@@ -91,9 +90,9 @@ class Wire(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in the form of every error."""
-        self._refuse(400, "What came is no HTTP request.", "Send one as RFC 9112 says.")
+        self._refuse(HTTPError(400, "What came is no HTTP request.", "Send one as RFC 9112 says."))
 
-    def give_way(self) -> None:
+    def abort(self) -> None:
         """End at once, for another connection."""
         self._stop_waiting()
         self.connections.discard(self)
@@ -103,35 +102,32 @@ class Wire(H11Protocol):
         """Whether the headers of a next request are not yet whole."""
         return self.conn.their_state is h11.IDLE
 
-    def _wait(self, seconds: float) -> None:
+    def _start_waiting(self) -> None:
         self._stop_waiting()
-        self._waiting[self] = None
-        self._deadline = self.loop.call_later(seconds, self._head_is_late)
+        self._admission.waiting_connections[self] = None
+        late = HTTPError(408, "The request's headers came too slowly.", "Send them at once.")
+        self._head_timer = self.loop.call_later(self._settings.head_seconds, self._refuse, late)
 
     def _stop_waiting(self) -> None:
-        self._waiting.pop(self, None)
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._admission.waiting_connections.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _abort_after(self, seconds: float | None) -> None:
         """Cut the line after some seconds, or never."""
-        if self._end is not None:
-            self._end.cancel()
-        self._end = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        self._abort_timer = (
+            None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+        )
 
-    def _head_is_late(self) -> None:
-        self._refuse(408, "The request's headers came too slowly.", "Send them at once.")
-
-    def _refuse(self, status: int, what: str, fix: str) -> None:
+    def _refuse(self, error: HTTPError) -> None:
         """Answer without a request, unless an answer is on its way, and close."""
         if not self.transport.is_closing():
-            if (
-                self.cycle is None
-                or not self.cycle.response_started
-                or self.cycle.response_complete
-            ):
-                self.transport.write(raw_answer(status, what, fix))
+            cycle = self.cycle
+            if cycle is None or not cycle.response_started or cycle.response_complete:
+                self.transport.write(error.raw_response())
             self.transport.close()
         self._abort_after(self._settings.head_seconds)
 
