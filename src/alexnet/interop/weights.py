@@ -75,18 +75,7 @@ def write_safetensors(
 def read_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     """Read exactly the tensors that are expected, and nothing before the file is seen to have them.
 
-    Parameters
-    ----------
-    path : Path
-        A file that nobody vouches for.
-    shapes : mapping
-        The names and shapes it must hold, all float32.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged, lacks a tensor, has one too many or of another shape or type, or
-        holds a number that is not finite.
+    `shapes` are the names and shapes that it must hold, all of float32 and finite numbers.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -111,10 +100,10 @@ def _check_header(path: Path, file: safe_open, shapes: Shapes) -> None:
         if name not in held:
             raise RunError(f"{str(path)!r} has no {name!r}, which its network needs.")
         found = file.get_slice(name)
-        if tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+        dtype, given = found.get_dtype(), tuple(found.get_shape())
+        if (dtype, given) != ("F32", shape):
             raise RunError(
-                f"{name!r} in {str(path)!r} is {found.get_dtype()} {tuple(found.get_shape())}; "
-                f"its network needs F32 {shape}."
+                f"{name!r} in {str(path)!r} is {dtype} {given}; its network needs F32 {shape}."
             )
     if extra := sorted(held - shapes.keys()):
         raise RunError(f"{str(path)!r} has {extra[0]!r}, which its network does not know.")
