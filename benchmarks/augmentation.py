@@ -16,8 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alexnet import machine
-from alexnet.data.augment import Normaliser, draw, seen
+from alexnet import device as devices
+from alexnet.data.augment import Normaliser, augment
+from alexnet.training.randomness import sample_params
 
 PREPARED, SIZE = 256, 227
 F32, BF16 = torch.float32, torch.bfloat16
@@ -25,22 +26,22 @@ F32, BF16 = torch.float32, torch.bfloat16
 
 def forms(batch: int) -> dict[str, Callable[[], Tensor]]:
     """Return the ways to do it, by name."""
-    device = machine.best_device()
+    device = devices.best_device()
     draws = torch.Generator().manual_seed(0)
     shape = (batch, PREPARED, PREPARED, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
     mean = torch.rand(1, SIZE, SIZE, 3, generator=draws).to(device) * 255
-    mean = mean.permute(0, 3, 1, 2)  # channels-last, as `trainee.restored` makes it
+    mean = mean.permute(0, 3, 1, 2)  # channels-last, as the training makes it
     shift = torch.randn(batch, 3, 1, 1, generator=draws).to(device) * 10
     normalise = Normaliser(mean, 1.0, torch.ones(1, 3, 1, 1), False, False)
     found = {}
     for crop, area in (("windows", None), ("zoomed", 0.5)):
-        choices = draw(batch, PREPARED, SIZE, draws, crop_area=area).to(device)
+        choices = sample_params(batch, PREPARED, SIZE, draws, crop_area=area).to(device)
         for kind in (F32, BF16):
-            look = partial(seen, images, choices, shift, normalise, 1.0, SIZE, kind)
+            look = partial(augment, images, choices, shift, normalise, 1.0, SIZE, kind)
             name = f"{crop}, {str(kind).removeprefix('torch.')}"
             found[name] = look
-            compiled = torch.compile(seen, dynamic=False)
+            compiled = torch.compile(augment, dynamic=False)
             found[f"{name}, compiled"] = partial(compiled, *look.args)
     return found
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
     asked = parser.parse_args()
-    machine.keep_freed_memory()
+    devices.keep_freed_memory()
     ways = forms(asked.batch)
     times: dict[str, list[float]] = {name: [] for name in ways}
     first = {name: way() for name, way in ways.items()}
@@ -78,8 +79,8 @@ def main() -> None:
     about = {
         "batch": asked.batch,
         "threads": torch.get_num_threads(),
-        "processor": machine.processor(),
-        "device": machine.device_name(machine.best_device()),
+        "processor": devices.processor(),
+        "device": devices.device_name(devices.best_device()),
         "torch": torch.__version__,
     }
     print(json.dumps({"ms": found} | about, indent=1))

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.network import build
 from alexnet.recipes import FAST
-from alexnet.training.checkpoint import Checkpoint, Writer, copies
-from alexnet.training.optimizer import make_optimizer, rates_at, velocity
-from alexnet.training.trainer import Replica, Share, train
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, momentum_buffers
+from alexnet.training.trainer import LocalBatch, Replica, train
 from alexnet.variants import SINGLE
 
 
@@ -34,26 +34,34 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    device = machine.best_device()
-    machine.keep_freed_memory()
-    network = machine.placed(build(SINGLE), device)
-    forward, complaint = machine.compile_or_not(network, device)
+    device = devices.best_device()
+    devices.keep_freed_memory()
+    network = devices.place_network(build(SINGLE), device)
+    forward, complaint = devices.compile_or_not(network, device)
     optimizer = make_optimizer(network, FAST)
     pixels = torch.randn(64, 3, 227, 227, device=device).mul(60)
-    share = Share(
+    share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),
-        torch.arange(64, device=device) % 1000, 0, 64,
-    )  # fmt: skip
+        torch.arange(64, device=device) % 1000,
+        0,
+        64,
+    )
 
-    def endless() -> Iterator[Share]:
+    def endless() -> Iterator[LocalBatch]:
         while True:
             yield share
 
-    kind = machine.chosen_type("auto", device)
+    kind = devices.choose_dtype("auto", device)
     steps = train(
-        Replica(network, forward), optimizer, endless(), FAST, lambda n: rates_at(FAST, 0.5),
-        done=0, total=1 << 30, kind=kind,
-    )  # fmt: skip
+        Replica(network, forward),
+        optimizer,
+        endless(),
+        FAST,
+        lambda n: learning_rates_at(FAST, 0.5),
+        done=0,
+        total=1 << 30,
+        dtype=kind,
+    )
 
     def seconds() -> float:
         begin = time.perf_counter()
@@ -64,15 +72,18 @@ def main() -> None:
     for _ in range(5):
         next(steps)
     without, with_one, waited, written = [], [], [], []
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, Writer(Path(folder)) as writer:
+    with (
+        tempfile.TemporaryDirectory(dir=asked.folder) as folder,
+        CheckpointWriter(Path(folder)) as writer,
+    ):
         for number in range(asked.rounds):
             without.append(seconds())
             begin = time.perf_counter()
             writer.save(
                 lambda number=number: Checkpoint(
                     number,
-                    copies(network.state_dict()),
-                    copies(velocity(optimizer, network)),
+                    copy_to_host(network.state_dict()),
+                    copy_to_host(momentum_buffers(optimizer, network)),
                     {"rates": {}},
                 )
             )

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.network import build, freeze
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
-from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Replica, Share, Step, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.trainer import LocalBatch, Replica, Step, train
 from alexnet.variants import network_named
 
 
@@ -30,17 +30,17 @@ def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: torch.device)
     """Yield the steps of a training without end."""
     network = build(spec)
     freeze(network, frozen)
-    network = machine.placed(network, device)
-    forward, _ = machine.compile_or_not(network, device)
-    pixels = torch.randn(batch, 3, spec.image, spec.image, device=device).mul(60)
-    share = Share(
+    network = devices.place_network(network, device)
+    forward, _ = devices.compile_or_not(network, device)
+    pixels = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device).mul(60)
+    share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),
-        torch.arange(batch, device=device) % spec.classes, 0, batch,
+        torch.arange(batch, device=device) % spec.num_classes, 0, batch,
     )  # fmt: skip
     return train(
         Replica(network, forward), make_optimizer(network, FAST), itertools.repeat(share), FAST,
-        lambda number: rates_at(FAST, 0.5), done=0, total=1 << 30,
-        kind=machine.chosen_type("auto", device),
+        lambda number: learning_rates_at(FAST, 0.5), done=0, total=1 << 30,
+        dtype=devices.choose_dtype("auto", device),
     )  # fmt: skip
 
 
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
     asked = parser.parse_args()
-    device, spec = machine.best_device(), network_named(asked.network)
-    machine.keep_freed_memory()
+    device, spec = devices.best_device(), network_named(asked.network)
+    devices.keep_freed_memory()
     last_hidden = spec.dense[-1].name
     names = {
         "none": (),
@@ -87,7 +87,7 @@ def main() -> None:
                     }
                     for name in names
                 },
-                "type": str(machine.chosen_type("auto", device)),
+                "type": str(devices.choose_dtype("auto", device)),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },

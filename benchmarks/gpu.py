@@ -3,10 +3,10 @@
     python benchmarks/gpu.py [--batch 512] [--seconds 1]
 
 The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
-normalisation and pooling (`kernels/triton_pool.py`), forward and backward, in copies of its input,
-sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet bench
-train` compares them in turn, with all their peers); one image with kernels started one by one and
-replayed. Medians. The last line is all of it as JSON.
+normalisation and pooling (`kernels/triton_lrn_pool.py`), forward and backward, in copies of its
+input, sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet
+bench train` compares them in turn, with all their peers); one image with kernels started one by
+one and replayed. Medians. The last line is all of it as JSON.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import works
 from alexnet.bench.contender import Setting, Timed
 from alexnet.bench.peers import plain_network
-from alexnet.fused import for_inference
-from alexnet.kernels.normalised_pool import Form
-from alexnet.kernels.triton_pool import triton_pool, triton_pool_backward
+from alexnet.fused import fuse_for_inference
+from alexnet.kernels.lrn_pool import KernelConfig
+from alexnet.kernels.triton_lrn_pool import triton_lrn_pool, triton_lrn_pool_backward
 from alexnet.network import build
 from alexnet.variants import network_named
 
@@ -57,13 +57,13 @@ def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
     x = torch.randn(batch, maps, side, side, device=GPU, dtype=torch.bfloat16)
     x = x.contiguous(memory_format=torch.channels_last)
     bias = torch.randn(maps, device=GPU)
-    form = Form(1, 1, 5, window, (window + 1) // 2, 0)
-    y, chosen = triton_pool(x, bias, form, SCALE, K, True)
+    config = KernelConfig(1, 1, 5, window, (window + 1) // 2, 0)
+    y, chosen = triton_lrn_pool(x, bias, config, SCALE, K, True)
     given = torch.randn_like(y)
     copy = milliseconds(x.clone)
-    forward = milliseconds(lambda: triton_pool(x, bias, form, SCALE, K, True))
+    forward = milliseconds(lambda: triton_lrn_pool(x, bias, config, SCALE, K, True))
     backward = milliseconds(
-        lambda: triton_pool_backward(given, x, bias, chosen, form, SCALE, K)
+        lambda: triton_lrn_pool_backward(given, x, bias, chosen, config, SCALE, K)
     )  # fmt: skip
     return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
 
@@ -86,11 +86,13 @@ def rate(timed: Timed, seconds: float) -> float:
 
 def one_image(setting: Setting) -> dict[str, float]:
     """Return milliseconds of one image, its kernels started one by one and as a graph."""
-    network = for_inference(machine.placed(build(setting.spec), GPU).eval(), torch.bfloat16)
+    network = fuse_for_inference(
+        devices.place_network(build(setting.spec), GPU).eval(), torch.bfloat16
+    )
     fast = torch.compile(network, dynamic=False)
     pixels = works.random_pixels(setting, setting.spec)
     found = {}
-    for name, call in (("started", fast), ("replayed", machine.Replayed(fast))):
+    for name, call in (("started", fast), ("replayed", devices.CudaGraphRunner(fast))):
         times = []
         for _ in range(200):
             begun = time.perf_counter()
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=1.0)
     asked = parser.parse_args()
-    found: dict[str, object] = {"device": machine.device_name(GPU), "torch": torch.__version__}
+    found: dict[str, object] = {"device": devices.device_name(GPU), "torch": torch.__version__}
 
     def told(name: str, value: object) -> None:
         found[name] = value

@@ -6,10 +6,11 @@ from itertools import product
 
 import torch
 
-from alexnet import machine
-from alexnet.data.loader import evaluation_batches, spread
+from alexnet import device as devices
+from alexnet.api import load
+from alexnet.data.loader import evaluation_batches, sample_evenly
 from alexnet.data.shards import open_prepared
-from alexnet.prediction import load, quantized
+from alexnet.predictor import quantize
 
 
 def main() -> None:
@@ -21,9 +22,10 @@ def main() -> None:
         "float32": float32,
         "bfloat16": load(run, device=cpu, precision="bf16"),
         **{
-            f"int8, {count} images": quantized(float32, spread(train, count)) for count in (32, 256)
+            f"int8, {count} images": quantize(float32, sample_evenly(train, count))
+            for count in (32, 256)
         },
-        "int8, 256 other images": quantized(float32, spread(train, 512)[1::2]),
+        "int8, 256 other images": quantize(float32, sample_evenly(train, 512)[1::2]),
     }
     for views, (split, images) in product((1, 10), data.splits.items()):
         if split == "train":
@@ -49,7 +51,7 @@ def main() -> None:
                 "mean_difference": round(difference.mean().item(), 5),
             }
             print(json.dumps(row), flush=True)
-    print(json.dumps({"machine": machine.processor(), "torch": torch.__version__}))
+    print(json.dumps({"machine": devices.processor(), "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.variants import SINGLE
 
 Forward = Callable[[Tensor], object]
@@ -36,11 +36,11 @@ class PlainNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
-        return F.local_response_norm(x, norm.size, norm.alpha_over_n, norm.beta, norm.k)
+        return F.local_response_norm(x, norm.size, norm.alpha, norm.beta, norm.k)
 
 
 def bfloat16(network: nn.Module, compiled: bool) -> Forward:
-    forward = machine.compile_or_not(network, CPU)[0] if compiled else network
+    forward = devices.compile_or_not(network, CPU)[0] if compiled else network
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -88,8 +88,8 @@ def onnxruntime_int8(network: AlexNet, pixels: Tensor) -> Forward:
 
 
 def main() -> None:
-    machine.keep_freed_memory()
-    network = machine.placed(build(SINGLE), CPU).eval()
+    devices.keep_freed_memory()
+    network = devices.place_network(build(SINGLE), CPU).eval()
     with torch.no_grad():
         for weight in network.parameters():
             if weight.dim() > 1:  # as He drew them, so that every layer has something to round
@@ -101,8 +101,8 @@ def main() -> None:
         ways: dict[str, Forward] = {
             "bfloat16, compiled": bfloat16(network, True),
             "bfloat16": bfloat16(network, False),
-            "int8, compiled": int8_forward(network, pixels),
-            "int8": int8_forward(network, pixels, compiled=False),
+            "int8, compiled": quantize_network(network, pixels),
+            "int8": quantize_network(network, pixels, compiled=False),
         }
         if "--others" in sys.argv:
             ways["torchao PT2E, compiled"] = pt2e(network, pixels)
@@ -111,7 +111,7 @@ def main() -> None:
     for name, spent in times.items():
         row = [round(1e3 * value, 2) for value in (min(spent), *statistics.quantiles(spent))]
         print(json.dumps({"batch": batch, "way": name, "ms: least and quartiles": row}))
-    print(json.dumps({"machine": machine.processor(), "torch": torch.__version__}))
+    print(json.dumps({"machine": devices.processor(), "torch": torch.__version__}))
 
 
 def timed(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import machine
+from alexnet import device as devices
 
 SMOOTHED = 20  # steps of a running mean
 RUNS = {
@@ -34,7 +34,7 @@ def losses(data: str, steps: int, batch: int, flags: tuple[str, ...]) -> list[fl
         command += ["--recipe", "fast", "--epochs", "4", "--batch-size", str(batch), *flags]
         command += ["--max-steps", str(steps), "--set", "log_every=1"]
         command += ["--set", "checkpoint_every=100000", "--set", "validate_every=100"]
-        command += ["--set", "test_views=1"]
+        command += ["--set", "test_crops=1"]
         subprocess.run(command, check=True, stdout=sys.stderr)
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         return [line["loss"] for line in lines if "loss" in line]
@@ -59,7 +59,7 @@ def main() -> None:
         "batch": asked.batch,
         "steps": asked.steps,
         "smoothed over": SMOOTHED,
-        "machine": machine.processor(),
+        "machine": devices.processor(),
         "losses": found,
     }
     Path(asked.out, "losses.json").write_text(json.dumps(summary, indent=1) + "\n")

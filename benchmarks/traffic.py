@@ -13,26 +13,24 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet import machine
 from alexnet.network import build
 from alexnet.recipes import PAPER
-from alexnet.training.distributed import joined
-from alexnet.training.execution import Execution
+from alexnet.training.distributed import join_processes
 from alexnet.training.layout import Layout, lay_out
-from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Share, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.trainer import LocalBatch, train
 from alexnet.variants import network_named
 
 STEPS = 2
 
 
-def shares(layout: Layout, batch: int, image: int, device: torch.device) -> Iterator[Share]:
+def shares(layout: Layout, batch: int, image: int, device: torch.device) -> Iterator[LocalBatch]:
     """Yield this process's share of the same random batch, without end."""
     first, stop = layout.part.range(batch)
     pixels = torch.randn(stop - first, 3, image, image, device=device) * 60
     labels = torch.arange(stop - first, device=device)
     while True:
-        yield Share(pixels.contiguous(memory_format=torch.channels_last), labels, first, batch)
+        yield LocalBatch(pixels.contiguous(memory_format=torch.channels_last), labels, first, batch)
 
 
 def main() -> None:
@@ -43,19 +41,19 @@ def main() -> None:
     asked = parser.parse_args()
     spec = network_named(asked.network)
     found = {}
-    with joined(600) as ranks:
+    with join_processes(600) as context:
         for kind in ("data", "towers", "hybrid"):
-            network = machine.placed(build(spec), ranks.device)
-            layout = lay_out(network, ranks, Execution(layout=kind), compile=False)
+            network = context.device.place_network(build(spec))
+            layout = lay_out(network, context, kind, compile=False)
             steps = train(
                 layout.replica,
                 make_optimizer(layout.replica.network, PAPER),
-                shares(layout, asked.batch, spec.image, ranks.device),
+                shares(layout, asked.batch, spec.image_size, context.device.torch),
                 PAPER,
-                lambda number: rates_at(PAPER, 0.5),
+                lambda number: learning_rates_at(PAPER, 0.5),
                 done=0,
                 total=STEPS,
-                kind=torch.float32,
+                dtype=torch.float32,
             )
             begin = time.perf_counter()
             losses = [step.loss for step in steps]
@@ -65,8 +63,8 @@ def main() -> None:
                 "seconds_a_step": (time.perf_counter() - begin) / STEPS,
                 "losses": losses,
             }
-    if ranks.first:
-        about = {"network": spec.name, "batch": asked.batch, "processes": ranks.ranks}
+    if context.is_main:
+        about = {"network": spec.name, "batch": asked.batch, "processes": context.world_size}
         print(json.dumps(about | {"torch": torch.__version__} | found, indent=1))
 
 

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.report import versions
 from alexnet.cli.main import run
 from alexnet.training import fit
-from alexnet.training.trainer import Share, Step
+from alexnet.training.trainer import LocalBatch, Step
 
 SKIPPED = 20  # steps before the first turn
 
@@ -51,16 +51,16 @@ class Lap:
 def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> list[Lap]:
     """Train, and return the laps of the turns, that of the old batch first and last."""
     laps: list[Lap] = []
-    shares, train = fit.shares, fit.train
+    local_batches, train = fit.local_batches, fit.train
 
-    def in_turn(*arguments: Any) -> Iterator[Share]:
-        coming = shares(*arguments)
+    def in_turn(*arguments: Any) -> Iterator[LocalBatch]:
+        coming = local_batches(*arguments)
         for number in count(-SKIPPED):
             laps.append(Lap(time.perf_counter()))
             if number < 0 or number // steps % 2:
-                share = next(coming)
+                batch = next(coming)
             laps[-1].given = time.perf_counter()
-            yield share
+            yield batch
 
     def timed(*arguments: Any, **named: Any) -> Iterator[Step]:
         for step in train(*arguments, **named):
@@ -73,9 +73,9 @@ def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> lis
             *("train", data, "--out", str(Path(folder, "run")), "--network", network),
             *("--batch-size", str(batch), "--max-steps", str(total), "--epochs", "1000"),
             *("--checkpoint-every", str(10 * total), "--set", "validate_every=1000"),
-            *("--set", "test_views=1"),
+            *("--set", "test_crops=1"),
         )
-        with patch.multiple(fit, shares=in_turn, train=timed):
+        with patch.multiple(fit, local_batches=in_turn, train=timed):
             if status := run(command):
                 sys.exit(status)
     return laps[SKIPPED:]
@@ -113,11 +113,11 @@ def main() -> None:
                 "network": asked.network,
                 "batch": asked.batch,
                 "steps": asked.steps,
-                "type": str(machine.chosen_type("auto", machine.best_device())).removeprefix(
+                "type": str(devices.choose_dtype("auto", devices.best_device())).removeprefix(
                     "torch."
                 ),
-                "processor": machine.processor(),
-                "device": machine.device_name(machine.best_device()),
+                "processor": devices.processor(),
+                "device": devices.device_name(devices.best_device()),
                 "versions": versions(),
             },
             indent=1,

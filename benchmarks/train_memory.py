@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from alexnet import machine
+from alexnet import device as devices
 
 PARTS = 10
 
@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         command = [sys.executable, "-m", "alexnet", "train", asked.data, "--out", str(run)]
-        command += ["--network", asked.network, "--epochs", "1000", "--set", "test_views=1"]
+        command += ["--network", asked.network, "--epochs", "1000", "--set", "test_crops=1"]
         command += ["--batch-size", str(asked.batch), "--max-steps", str(asked.steps)]
         command += ["--checkpoint-every", str(asked.checkpoint_every)]
         with subprocess.Popen(command, stdout=sys.stderr) as training:
@@ -51,7 +51,7 @@ def main() -> None:
         "batch": asked.batch,
         "checkpoint every": asked.checkpoint_every,
         "network": asked.network,
-        "machine": machine.processor(),
+        "machine": devices.processor(),
     }
     print(json.dumps(summary, indent=1))
 

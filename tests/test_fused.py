@@ -9,21 +9,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.fused import Convolution, ConvolutionAndPass, NormalisedPool, for_inference, fused
-from alexnet.kernels import triton_pool
-from alexnet.kernels.native import why_not
+from alexnet.fused import ConvReluLrnPool, FastConv2d, ReluLrnPool, fuse, fuse_for_inference
+from alexnet.kernels import triton_lrn_pool
+from alexnet.kernels.native import unavailable_reason
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
 from alexnet.spec import LRN
 from alexnet.variants import NETWORKS, network_named, with_lrn
 
-needs_compiler = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a compiler is there")
+needs_compiler = pytest.mark.skipif(
+    bool(unavailable_reason()), reason=unavailable_reason() or "a compiler is there"
+)
 
 
 def narrow(name):
     """A network with a quarter of the maps and units, which tests can afford."""
     spec = network_named(name)
-    convs = tuple(replace(conv, maps=conv.maps // 4) for conv in spec.convs)
+    convs = tuple(replace(conv, out_channels=conv.out_channels // 4) for conv in spec.convs)
     dense = tuple(replace(layer, units=layer.units // 16) for layer in spec.dense)
     return replace(spec, convs=convs, dense=dense)
 
@@ -32,9 +34,9 @@ def narrow(name):
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_logits_and_gradients_are_the_networks(name):
     network = build(narrow(name), seed=1).double().eval()
-    fast = fused(network)
+    fast = fuse(network)
     spec = network.spec
-    x = torch.randn(2, spec.channels, spec.image, spec.image, dtype=torch.float64) * 50
+    x = torch.randn(2, spec.in_channels, spec.image_size, spec.image_size, dtype=torch.float64) * 50
     labels = torch.tensor([0, 1])
     parameters = dict(network.named_parameters())
     assert [*dict(fast.named_parameters())] == [*parameters]
@@ -49,20 +51,20 @@ def test_logits_and_gradients_are_the_networks(name):
 
 @needs_compiler
 def test_the_papers_network_has_one_pass_after_each_of_its_convolutions():
-    fast = dict(fused(build(narrow("paper"))).named_children())
-    passes = [name for name, layer in fast.items() if isinstance(layer, NormalisedPool)]
+    fast = dict(fuse(build(narrow("paper"))).named_children())
+    passes = [name for name, layer in fast.items() if isinstance(layer, ReluLrnPool)]
     assert passes == [
         *("relu1_norm1_pool1", "relu2_norm2_pool2", "relu3", "relu4", "relu5_pool5"),
         *("relu6", "relu7"),
     ]
-    assert isinstance(fast["conv1"], Convolution)
+    assert isinstance(fast["conv1"], FastConv2d)
 
 
 def test_a_convolution_and_its_pass_are_their_layers_where_there_is_no_gpu():
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3, 8, 5, stride=2)
     layers = torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2)
-    both = ConvolutionAndPass(conv, layers)
+    both = ConvReluLrnPool(conv, layers)
     assert [*dict(both.named_parameters())] == ["weight", "bias"]
     x = torch.randn(2, 3, 17, 17)
     torch.testing.assert_close(both(x), torch.nn.Sequential(conv, *layers)(x))
@@ -79,11 +81,11 @@ def test_on_a_gpu_a_convolution_and_its_pass_are_their_layers(compiled, groups, 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3 if groups == 1 else 4, 32, 5, stride=2, groups=groups)
-    norm = LocalResponseNorm(LRN(size=5, alpha_over_n=1.0, beta=0.75, k=2), groups)
+    norm = LocalResponseNorm(LRN(size=5, alpha=1.0, beta=0.75, k=2), groups)
     layers = torch.nn.Sequential(conv, torch.nn.ReLU(), norm, torch.nn.MaxPool2d(3, 2)).cuda()
     x = torch.randn(2, conv.in_channels, 21, 21, device="cuda")
-    both = ConvolutionAndPass(conv, [*layers][1:])
-    assert triton_pool.available(x, 32, both.after.form)
+    both = ConvReluLrnPool(conv, [*layers][1:])
+    assert triton_lrn_pool.is_available(x, 32, both.after.config)
     mine = (torch.compile(both, dynamic=False) if compiled else both)(x)
     given = torch.randn_like(mine)
     mine = [mine, *torch.autograd.grad(mine, (conv.weight, conv.bias), given)]
@@ -111,7 +113,7 @@ def test_on_a_gpu_logits_and_gradients_are_the_networks(compiled, monkeypatch):
     found = []
     for kind, on in ((torch.float64, "cpu"), (torch.float32, "cuda")):
         network = network.to(on, kind)
-        form = network if on == "cpu" else fused(network)
+        form = network if on == "cpu" else fuse(network)
         form = torch.compile(form, dynamic=False) if compiled and on == "cuda" else form
         logits = form(x.to(on, kind))
         loss = F.cross_entropy(logits, labels.to(on))
@@ -125,22 +127,22 @@ def test_a_power_that_the_kernel_has_not_is_left_to_pytorch():
     spec = with_lrn(narrow("single"), beta=0.5)
     network = build(spec, seed=1).double().eval()
     x = torch.randn(1, 3, 227, 227, dtype=torch.float64)
-    assert "norm1" in dict(fused(network).named_children())
-    torch.testing.assert_close(fused(network)(x), network(x), rtol=1e-9, atol=1e-12)
+    assert "norm1" in dict(fuse(network).named_children())
+    torch.testing.assert_close(fuse(network)(x), network(x), rtol=1e-9, atol=1e-12)
 
 
 @needs_compiler
 def test_an_odd_number_of_maps_is_left_to_pytorch():
     layers = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2))
     x = torch.randn(1, 7, 4, 4)
-    assert torch.equal(fused(layers)(x), layers(x))
+    assert torch.equal(fuse(layers)(x), layers(x))
 
 
 @needs_compiler
 def test_gradients_of_the_image_are_there_for_those_who_ask():
     network = build(narrow("single"), seed=1).double().eval()
     x = torch.randn(1, 3, 227, 227, dtype=torch.float64).requires_grad_()
-    (mine,) = torch.autograd.grad(fused(network)(x).sum(), x)
+    (mine,) = torch.autograd.grad(fuse(network)(x).sum(), x)
     (theirs,) = torch.autograd.grad(network(x).sum(), x)
     torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
 
@@ -149,7 +151,7 @@ def test_gradients_of_the_image_are_there_for_those_who_ask():
 def test_under_autocast_it_computes_in_bfloat16_and_compiles_in_one_graph():
     network = build(narrow("single"), seed=1).eval()
     x = torch.randn(2, 3, 227, 227) * 50
-    fast = torch.compile(fused(network), backend="aot_eager", fullgraph=True)
+    fast = torch.compile(fuse(network), backend="aot_eager", fullgraph=True)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = fast(x)
         plain = network(x)
@@ -161,9 +163,9 @@ def test_under_autocast_it_computes_in_bfloat16_and_compiles_in_one_graph():
 
 def test_without_a_compiler_the_network_itself_is_returned():
     code = (
-        "from alexnet.fused import fused; from alexnet.kernels.native import why_not\n"
+        "from alexnet.fused import fuse; from alexnet.kernels.native import unavailable_reason\n"
         "from torch import nn; layers = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))\n"
-        "assert fused(layers) is layers; print(why_not())"
+        "assert fuse(layers) is layers; print(unavailable_reason())"
     )
     environment = os.environ | {"CXX": "/nowhere/g++"}
     done = subprocess.run(
@@ -177,7 +179,11 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
     refusing.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 1\n")
     refusing.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", "from alexnet.kernels.native import why_not; print(why_not())"],
+        [
+            sys.executable,
+            "-c",
+            "from alexnet.kernels import native; print(native.unavailable_reason())",
+        ],
         env=os.environ | {"CXX": str(refusing)},
         capture_output=True,
         text=True,
@@ -189,10 +195,10 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_a_copy_for_inference_computes_what_autocast_does_and_does_not_follow_the_network(kind):
     network = build(narrow("paper"), seed=1).eval()
-    fast = for_inference(network, kind)
+    fast = fuse_for_inference(network, kind)
     x = torch.randn(2, 3, 227, 227) * 50
     with torch.no_grad(), torch.autocast("cpu", kind, enabled=kind != torch.float32):
-        wanted = fused(network)(x).to(kind)
+        wanted = fuse(network)(x).to(kind)
         found = fast(x)
         network.fc8.bias += 1
         again = fast(x)

@@ -16,7 +16,7 @@ ASKED = """
 import json, sys, torch
 for entry, positional, named in json.loads(sys.argv[2]):
     network = torch.hub.load(sys.argv[1], entry, *positional, source="local", **named)
-    print(network.spec.name, network.spec.classes, sum(p.numel() for p in network.parameters()))
+    print(network.spec.name, network.spec.num_classes, sum(p.numel() for p in network.parameters()))
 import alexnet
 assert alexnet.__file__.startswith(sys.argv[1]), alexnet.__file__
 """

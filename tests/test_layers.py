@@ -4,25 +4,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from alexnet.kernels.lrn import banded_lrn
 from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
-    SameMapResponseNorm,
+    WithinChannelResponseNorm,
+    banded_lrn,
     local_response_norm,
-    seed_dropout,
 )
-from alexnet.spec import LRN, SameMapNorm
+from alexnet.spec import LRN, WithinChannelLRN
 
 # No default constants, and sums that matter.
 WINDOWS = [
-    LRN(size=5, alpha_over_n=0.7, beta=0.75, k=2),
-    LRN(size=3, alpha_over_n=0.4, beta=0.6, k=1.3),
-    LRN(size=9, alpha_over_n=0.9, beta=0.75, k=1),
-    LRN(size=4, alpha_over_n=0.5, beta=0.5, k=1.1),
+    LRN(size=5, alpha=0.7, beta=0.75, k=2),
+    LRN(size=3, alpha=0.4, beta=0.6, k=1.3),
+    LRN(size=9, alpha=0.9, beta=0.75, k=1),
+    LRN(size=4, alpha=0.5, beta=0.5, k=1.1),
 ]
 
 
@@ -34,7 +32,7 @@ def x():
 
 def by_formula(a, norm):
     """Section 3.3 as printed, whose alpha is ours over n."""
-    b, half, alpha = np.empty_like(a), norm.size // 2, norm.alpha_over_n / norm.size
+    b, half, alpha = np.empty_like(a), norm.size // 2, norm.alpha / norm.size
     for i in range(a.shape[1]):
         window = a[:, max(0, i - half) : i + half + 1]
         b[:, i] = a[:, i] / (norm.k + alpha * (window**2).sum(1)) ** norm.beta
@@ -53,7 +51,7 @@ def test_lrn_is_pytorchs_forward_and_backward_to_1e_6(x, norm, layout):
     ours = x.float().contiguous(memory_format=layout).requires_grad_()
     theirs = x.float().requires_grad_()
     out = LocalResponseNorm(norm)(ours)
-    expected = F.local_response_norm(theirs, norm.size, norm.alpha_over_n, norm.beta, norm.k)
+    expected = F.local_response_norm(theirs, norm.size, norm.alpha, norm.beta, norm.k)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -89,7 +87,7 @@ def test_lrn_window_stays_in_its_tower(x):
 
 
 def test_lrn_window_crosses_the_towers_where_the_spec_says_so(x):
-    whole = LRN(size=5, alpha_over_n=0.7, span="layer")
+    whole = LRN(size=5, alpha=0.7, span="layer")
     torch.testing.assert_close(
         LocalResponseNorm(whole, towers=2)(x), LocalResponseNorm(whole)(x), rtol=0, atol=0
     )
@@ -98,7 +96,7 @@ def test_lrn_window_crosses_the_towers_where_the_spec_says_so(x):
 
 def test_banded_kernel_takes_any_power(x):
     expected = x * (1.5 + 0.3 / 5 * LocalResponseNormEnergy(x)).pow(-0.3)
-    torch.testing.assert_close(banded_lrn(x, 5, 0.3, 0.3, 1.5, 1), expected)
+    torch.testing.assert_close(banded_lrn(x, LRN(size=5, alpha=0.3, beta=0.3, k=1.5), 1), expected)
 
 
 def LocalResponseNormEnergy(x):
@@ -109,7 +107,7 @@ def LocalResponseNormEnergy(x):
 def test_same_map_norm_is_the_2012_formula(x):
     """Facts 2: x (1 + 1e-3 / 25 * the sum over 5x5)**-.75, outside counted as zero."""
     a = x.numpy() * 20
-    out = SameMapResponseNorm(SameMapNorm())(torch.from_numpy(a)).numpy()
+    out = WithinChannelResponseNorm(WithinChannelLRN())(torch.from_numpy(a)).numpy()
     for n, c, i, j in np.ndindex(a.shape):
         window = a[n, c, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
         expected = a[n, c, i, j] * (1 + 1e-3 / 25 * (window**2).sum()) ** -0.75
@@ -142,34 +140,3 @@ def test_inverted_dropout_scales_in_training():
     out = layer(ones)
     assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert torch.equal(layer.eval()(ones), ones)
-
-
-def test_seeded_dropout_is_a_function_of_the_seed_the_image_and_the_unit_alone():
-    """Parts of a batch and parts of a layer have the masks of the whole, in any type."""
-    network, ones = nn.Sequential(Dropout(0.5)), torch.ones(6, 64)
-    seed_dropout(network, 7, torch.arange(6))
-    whole = network(ones)
-    seed_dropout(network, 7, torch.tensor([4, 5]))
-    assert torch.equal(network(ones[:2].double()).float(), whole[4:])
-    upper = nn.Sequential(Dropout(0.5, first_unit=32))
-    seed_dropout(upper, 7, torch.arange(6))
-    assert torch.equal(upper(ones[:, :32]), whole[:, 32:])
-    seed_dropout(network, 8, torch.arange(6))
-    assert not torch.equal(network(ones), whole)
-
-
-def test_seeded_masks_have_no_pattern():
-    """Rates, and correlations between images, units and steps, are those of independent draws.
-
-    Bounds: 6 standard deviations, of the mean of 50 x 64 x 1,024 draws and of the largest of some
-    2,000 to 500,000 correlations (5.2 is expected of half a million).
-    """
-    network, ones, masks = nn.Sequential(Dropout(0.5)), torch.ones(64, 1024), []
-    for seed in range(50):
-        seed_dropout(network, seed, torch.arange(64))
-        masks.append((network(ones) > 0).double())
-    drawn = torch.stack(masks)
-    assert abs(drawn.mean().item() - 0.5) < 6 * 0.5 / drawn.numel() ** 0.5
-    for series in (drawn[0], drawn[0].T, drawn.flatten(1)):
-        correlations = torch.corrcoef(series).fill_diagonal_(0)
-        assert correlations.abs().max() < 6 / series.shape[1] ** 0.5

@@ -15,9 +15,9 @@ from alexnet.variants import AS_RUN, NETWORKS, PAPER, SINGLE
 
 def narrow(spec: Spec, by: int = 16) -> Spec:
     """Return a network with every width divided: all geometry real, little arithmetic."""
-    convs = tuple(replace(conv, maps=conv.maps // by) for conv in spec.convs)
+    convs = tuple(replace(conv, out_channels=conv.out_channels // by) for conv in spec.convs)
     dense = tuple(replace(layer, units=max(1, layer.units // by)) for layer in spec.dense)
-    return replace(spec, convs=convs, dense=dense, classes=10)
+    return replace(spec, convs=convs, dense=dense, num_classes=10)
 
 
 @pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)
@@ -25,20 +25,21 @@ def test_every_layer_has_the_size_and_parameters_that_the_spec_counts(spec):
     spec = narrow(spec, 8)
     network = build(spec)
     kept = network.activations(
-        torch.zeros(2, 3, spec.image, spec.image), [layer.name for layer in spec.layers()][1:]
+        torch.zeros(2, 3, spec.image_size, spec.image_size),
+        [layer.name for layer in spec.layers()][1:],
     )
     for layer in list(spec.layers())[1:]:
         assert kept[layer.name][0].numel() == layer.outputs, layer.name
         module = network.get_submodule(layer.name)
         assert sum(p.numel() for p in module.parameters()) == layer.parameters, layer.name
-    assert network(torch.zeros(2, 3, spec.image, spec.image)).shape == (2, 10)
+    assert network(torch.zeros(2, 3, spec.image_size, spec.image_size)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("spec", [PAPER, AS_RUN], ids=["paper", "as_run"])
 def test_the_grouped_network_is_two_towers(spec):
     """Each tower run by itself, joined only where the paper joins them."""
     network = build(narrow(spec), seed=3).double().eval()
-    x = torch.randn(2, 3, spec.image, spec.image, dtype=torch.float64) * 60
+    x = torch.randn(2, 3, spec.image_size, spec.image_size, dtype=torch.float64) * 60
     together = network.activations(x, ["pool2", "pool5"])
     towers = [first_half(network, spec, x, tower) for tower in (0, 1)]
     torch.testing.assert_close(together["pool2"], torch.cat(towers, 1), rtol=1e-10, atol=1e-12)
@@ -76,7 +77,7 @@ def test_the_overhang_skips_what_is_outside():
 
 
 def test_initial_weights_are_those_of_the_spec():
-    network = build(replace(SINGLE, classes=10), seed=5)
+    network = build(replace(SINGLE, num_classes=10), seed=5)
     for name, std, bias in [
         ("conv1", 0.01, 0), ("conv2", 0.01, 1), ("conv3", 0.03, 0), ("conv4", 0.03, 1),
         ("conv5", 0.03, 1), ("fc6", 0.01, 1), ("fc7", 0.01, 1), ("fc8", 0.01, 0),
@@ -128,8 +129,8 @@ def test_as_run_orders_its_first_layers_as_the_source_did():
     """Facts 1a: conv1, norm, pool, ReLU; conv2, ReLU, norm, same-map norm, pool."""
     names = [name for name, _ in build(AS_RUN, None).named_children()][:10]
     assert names == [
-        "overhang1", "conv1", "norm1", "pool1", "relu1",
-        "conv2", "relu2", "norm2", "same_map_norm2", "pool2",
+        "pad1", "conv1", "norm1", "pool1", "relu1",
+        "conv2", "relu2", "norm2", "within_channel_lrn2", "pool2",
     ]  # fmt: skip
 
 
@@ -138,7 +139,12 @@ def test_as_run_orders_its_first_layers_as_the_source_did():
 def test_the_two_halves_are_the_network_bit_for_bit(spec, training):
     """timm's convention: maps of the last block, and what the last layer sees."""
     network = build(narrow(spec, 8)).train(training)
-    x = torch.randn(2, 3, spec.image, spec.image, generator=torch.Generator().manual_seed(0)) * 60
+    x = (
+        torch.randn(
+            2, 3, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(0)
+        )
+        * 60
+    )
     with torch.random.fork_rng():  # dropout draws the same masks thrice
         logits, maps, hidden = (
             torch.manual_seed(3) and of(x)
@@ -175,7 +181,7 @@ def test_a_reset_classifier_is_drawn_as_the_spec_says_and_nothing_else_changes(n
     assert list(after) == list(before)  # sixteen names of the paper's, in their order
     changed = {key for key in after if not torch.equal(after[key], before[key])}
     assert changed == {f"{network.spec.output_name}.{part}" for part in ("weight", "bias")}
-    assert network.spec == replace(narrow(NETWORKS[name], 2), classes=50)
+    assert network.spec == replace(narrow(NETWORKS[name], 2), num_classes=50)
     assert last.weight.shape == (50, network.head_hidden_size)
     assert last.weight.dtype == torch.float64
     std, bias = network.spec.output_std, network.spec.output_bias

@@ -8,13 +8,18 @@ import pytest
 from alexnet.cli.train import train
 from alexnet.errors import ConfigError
 from alexnet.recipes import FAST, FAST_GPU, PAPER, RECIPES, recipe_named
-from alexnet.training.optimizer import rates_at
+from alexnet.training.optimizer import learning_rates_at
 
 
 def test_the_paper_is_as_printed():
     """Section 5."""
     assert (PAPER.batch_size, PAPER.momentum, PAPER.weight_decay) == (128, 0.9, 5e-4)
-    assert (PAPER.lr, PAPER.epochs, PAPER.max_drops, PAPER.schedule) == (0.01, 90, 3, "plateau")
+    assert (PAPER.lr, PAPER.epochs, PAPER.max_reductions, PAPER.schedule) == (
+        0.01,
+        90,
+        3,
+        "plateau",
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,8 +53,10 @@ def test_the_recipe_of_a_gpu_scales_the_papers_rate_with_its_batch():
     scale = FAST_GPU.batch_size / PAPER.batch_size
     assert FAST_GPU.lr / PAPER.lr == scale == 2
     assert FAST_GPU.with_(name="fast", batch_size=FAST.batch_size, lr=FAST.lr) == FAST
-    assert rates_at(FAST_GPU, FAST_GPU.warmup / 2).weights == pytest.approx(FAST_GPU.lr / 2)
-    assert rates_at(FAST_GPU, FAST_GPU.warmup).weights == FAST_GPU.lr
+    assert learning_rates_at(FAST_GPU, FAST_GPU.warmup / 2).weights == pytest.approx(
+        FAST_GPU.lr / 2
+    )
+    assert learning_rates_at(FAST_GPU, FAST_GPU.warmup).weights == FAST_GPU.lr
 
 
 @pytest.mark.parametrize("field", ["epochs", "batch_size"])

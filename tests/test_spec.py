@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet.errors import ConfigError
-from alexnet.spec import LRN, Dropout, Pool, SameMapNorm
+from alexnet.spec import LRN, Dropout, Pool, WithinChannelLRN
 from alexnet.variants import NETWORKS, PAPER, SINGLE, TORCHVISION
 
 # The starting document's own counts. Its list of layers prints 384 filters for conv5; its
@@ -26,7 +26,7 @@ DOCUMENT = {
 
 def test_each_layer_counts_as_in_the_starting_document():
     counted = {
-        layer.name: (layer.size, layer.maps, layer.parameters)
+        layer.name: (layer.size, layer.channels, layer.parameters)
         for layer in SINGLE.layers()
         if layer.parameters
     }
@@ -67,14 +67,14 @@ def test_the_paper_has_over_twice_the_multiplications_of_its_towers_left_out():
 
 @pytest.mark.parametrize(("network", "smallest"), [(SINGLE, 67), (TORCHVISION, 63)])
 def test_an_image_too_small_is_refused_with_the_smallest_that_is_not(network, smallest):
-    assert replace(network, image=smallest).flat == (256, 1)
+    assert replace(network, image_size=smallest).flat == (256, 1)
     with pytest.raises(ConfigError, match=rf"cannot take {smallest - 1}-pixel.* {smallest} pixels"):
-        replace(network, image=smallest - 1)
+        replace(network, image_size=smallest - 1)
 
 
 @pytest.mark.parametrize("classes", [0, 1, 2, 21_841])
 def test_any_number_of_classes(classes):
-    changed = replace(PAPER, classes=classes)
+    changed = replace(PAPER, num_classes=classes)
     assert changed.parameters == 60_965_224 - 4_097_000 + 4097 * classes
 
 
@@ -82,14 +82,14 @@ def test_any_number_of_classes(classes):
     ("layer", "wrong"),
     [
         ("conv1", {"stride": 0}),
-        ("conv1", {"sees": "tower"}),  # 3 colours for two towers
-        ("conv2", {"maps": 255}),
+        ("conv1", {"grouped": True}),  # 3 colours for two towers
+        ("conv2", {"out_channels": 255}),
         ("conv1", {"order": ("norm", "pool")}),
         ("conv1", {"order": ("activation", "norm")}),
         ("conv1", {"order": ("activation", "norm", "pool", "pool")}),
         ("conv1", {"pool": Pool(stride=0)}),
         ("conv1", {"norm": LRN(size=0)}),
-        ("conv2", {"same_map_norm": SameMapNorm(size=4)}),
+        ("conv2", {"within_channel_lrn": WithinChannelLRN(size=4)}),
         ("conv2", {"padding": -1}),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"classes": -1}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
+    "wrong", [{"num_classes": -1}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
 )
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -7,17 +7,19 @@ from alexnet.errors import ConfigError
 from alexnet.spec import Spec
 from alexnet.variants import (
     network_named,
-    plain_pooling,
     with_input,
     without_layer,
     without_lrn,
+    without_overlap,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from alexnet.network import AlexNet
-    from alexnet.prediction import Model
+    from alexnet.predictor import Predictor
 
 
 def switched(
@@ -62,7 +64,7 @@ def switched(
     """
     chosen = network_named(name)
     if num_classes is not None:
-        chosen = replace(chosen, classes=num_classes)
+        chosen = replace(chosen, num_classes=num_classes)
     if towers is not None:
         chosen = replace(chosen, towers=towers)
     if activation is not None:
@@ -72,7 +74,7 @@ def switched(
     if not lrn:
         chosen = without_lrn(chosen)
     if not overlapping:
-        chosen = plain_pooling(chosen)
+        chosen = without_overlap(chosen)
     if input is not None:
         chosen = with_input(chosen, input)
     return without_layer(chosen, without) if without else chosen
@@ -119,18 +121,38 @@ def build(
             "Change its fields with dataclasses.replace.",
         )
     elif num_classes is not None:
-        network = replace(network, classes=num_classes)
+        network = replace(network, num_classes=num_classes)
     return build_network(network, seed)
 
 
-def load(run: "str | Path") -> "Model":
-    """Load a trained run: `load(run).predict(image)` ranks its classes."""
-    from alexnet.prediction import load as load_run
+def load(
+    run: "str | Path",
+    *,
+    device: "torch.device | None" = None,
+    precision: Literal["auto", "fp32", "bf16"] | None = None,
+) -> "Predictor":
+    """Load a trained run: `load(run).predict(image)` ranks its classes.
 
-    return load_run(run)
+    Parameters
+    ----------
+    run
+        The folder that ``alexnet train --out`` made.
+    device
+        Where the network is to run; by default the GPU where there is one.
+    precision
+        Of the matrix products; by default the recipe's. For int8 see `predictor.quantize`.
+
+    Raises
+    ------
+    RunError
+        When the folder is no run, or has no checkpoint that can be loaded.
+    """
+    from alexnet.training.run import Run
+
+    return Run.open(run).predictor(device=device, precision=precision)
 
 
-def from_pretrained(where: "str | Path", *, revision: str | None = None) -> "Model":
+def from_pretrained(where: "str | Path", *, revision: str | None = None) -> "Predictor":
     """Load a model folder, or a repository ``user/name`` of the Hugging Face hub of that form.
 
     Nothing in it is run: weights are safetensors, and are compared with the configuration first.

@@ -1,7 +1,8 @@
-"""Files that are either whole or not there: write beside, flush to the disk, rename."""
+"""Files that are either whole or not there, and locks: who writes, locks first."""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from alexnet.errors import AlexNetError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
     The content is on the disk before the new name is, so that neither a kill nor a power cut
@@ -26,19 +27,19 @@ def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
         When the disk is full or the folder cannot be written to.
     """
     temporary = path.with_name(f".{path.name}{mark}.part")
-    with explained(path):
+    with translate_os_error(path):
         try:
             yield temporary
-            sync(temporary)
+            fsync(temporary)
             temporary.replace(path)
-            sync(path.parent)
+            fsync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def translate_os_error(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into sentences."""
     try:
         yield
@@ -58,13 +59,41 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def lock(path: Path, refusal: AlexNetError) -> Iterator[None]:
+    """Keep other processes out while the block runs; a killed process holds nothing.
+
+    Parameters
+    ----------
+    path : Path
+        What is locked: a folder that exists, or a file, which is made where it is missing.
+    refusal : AlexNetError
+        What to raise where another process holds the lock: a sentence on who writes what.
+
+    On a file system without locks the block runs all the same.
+    """
+    with translate_os_error(path):
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise refusal from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def free_bytes(path: Path) -> int:
     """Return the free space, in bytes, of the disk that holds `path` or will hold it."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until a file or a folder's entries are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -47,10 +47,10 @@ class Recipe:
     # ("conv1-conv5",)
 
     # The schedule of the learning rate.
-    schedule: Literal["plateau", "drops", "one-cycle"] = "plateau"
+    schedule: Literal["plateau", "milestones", "one-cycle"] = "plateau"
     patience: int = 5  # plateau: validations without a better error; not in the paper, assumed
-    max_drops: int = 3  # plateau: how often the rate is divided by 10 (section 5)
-    drops: tuple[float, ...] = ()  # drops: fractions at which the rate is divided by 10
+    max_reductions: int = 3  # plateau: how often the rate is divided by 10 (section 5)
+    milestones: tuple[float, ...] = ()  # milestones: fractions at which the rate is divided by 10
     warmup: float = 0.15  # one-cycle: fraction of the run in which the rate rises
     conv1_slow_from: float | None = None  # fraction from which conv1 has the lowest rate
     conv1_frozen_from: float | None = None  # fraction from which conv1 no longer changes
@@ -61,16 +61,16 @@ class Recipe:
     crop: Literal["random", "centre"] = "random"  # where crops of the network's size are taken;
     # all from the centre: no augmentation by crops
     mirror: bool = True  # half of the images, left to right (section 4.1)
-    colour_noise: float = 0.1  # standard deviation along each colour axis, in units of the
+    pca_jitter: float = 0.1  # standard deviation along each colour axis, in units of the
     # training set's own (section 4.1, facts 4)
-    colour_axes: Literal["stdevs", "eigenvalues"] = "stdevs"  # lengths of the axes: the paper
+    pca_axes: Literal["stdevs", "eigenvalues"] = "stdevs"  # lengths of the axes: the paper
     # prints eigenvalues, its source used their roots (facts 4)
-    colour_noise_until: float = 1.0  # fraction at which the colour noise ends
-    colour_noise_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
+    pca_jitter_until: float = 1.0  # fraction at which the colour noise ends
+    pca_jitter_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
     label_smoothing: float = 0.0  # share of the target spread over all classes
     last_batch: Literal["run-on", "short", "drop"] = "run-on"  # what an epoch does with images
     # that fill no batch: goes on into the next epoch, takes fewer, leaves them out
-    max_damaged: float = 0.001  # share of the training images that may turn out damaged and be
+    max_corrupt: float = 0.001  # share of the training images that may turn out damaged and be
     # replaced by others before the training stops
 
     # What can go wrong.
@@ -87,16 +87,16 @@ class Recipe:
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     validate_every: float = 1.0  # epochs
-    test_views: Literal[1, 9, 10] = 10  # of the test at the end (`augment.views`)
+    test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.iter_crops`)
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps", "patience")
         self._require(counts, lambda value: value >= 1, "at least 1")
-        positive = ("epochs", "lr", "colour_noise_divisor", "validate_every")
+        positive = ("epochs", "lr", "pca_jitter_divisor", "validate_every")
         self._require(positive, lambda value: 0 < value < math.inf, "above 0, and a number")
-        at_least_0 = ("weight_decay", "colour_noise", "bias_lr", "max_drops")
+        at_least_0 = ("weight_decay", "pca_jitter", "bias_lr", "max_reductions")
         self._require(at_least_0, lambda value: value >= 0, "at least 0")
-        shares = ("momentum", "label_smoothing", "warmup", "max_damaged")
+        shares = ("momentum", "label_smoothing", "warmup", "max_corrupt")
         self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
         self._require(("spike",), lambda value: value > 1, "above 1")
         self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
@@ -137,13 +137,13 @@ AS_RUN = PAPER.with_(
     name="as_run",
     bias_lr=2.0,
     bias_lr_drops=False,
-    schedule="drops",
-    drops=(25 / 90, 51 / 90, 79 / 90),
+    schedule="milestones",
+    milestones=(25 / 90, 51 / 90, 79 / 90),
     conv1_slow_from=67 / 90,
     conv1_frozen_from=72 / 90,
-    colour_noise_until=67 / 90,
+    pca_jitter_until=67 / 90,
     last_batch="short",  # as the batches of 2012 came (facts 4)
-    colour_noise_divisor=1.1,
+    pca_jitter_divisor=1.1,
 )
 
 # BVLC's solver: 450,000 steps of 256, a tenth every 100,000, no colour noise (facts 3d).
@@ -151,9 +151,9 @@ CAFFE = PAPER.with_(
     name="caffe",
     batch_size=256,
     bias_lr=2.0,
-    schedule="drops",
-    drops=(100 / 450, 200 / 450, 300 / 450, 400 / 450),
-    colour_noise=0.0,
+    schedule="milestones",
+    milestones=(100 / 450, 200 / 450, 300 / 450, 400 / 450),
+    pca_jitter=0.0,
 )
 
 # For a few thousand photographs: the default.
@@ -182,7 +182,7 @@ CIFAR = PAPER.with_(
     lr=0.003,
     lr_inside_velocity=False,
     weight_decay=0.004,
-    colour_noise=0.0,
+    pca_jitter=0.0,
     validate_every=4,
 )
 

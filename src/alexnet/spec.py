@@ -11,35 +11,35 @@ from typing import Any, Literal, Self
 
 from alexnet.errors import ConfigError, did_you_mean
 
-Step = Literal["activation", "norm", "same_map_norm", "pool"]
+ConvStage = Literal["activation", "norm", "within_channel_lrn", "pool"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LRN:
     """Local response normalisation across maps (section 3.3).
 
-    ``b = a / (k + alpha_over_n / size * sum(a**2 over the window)) ** beta``. The coefficient is
+    ``b = a / (k + alpha / size * sum(a**2 over the window)) ** beta``. The coefficient is
     divided by the window size, as in PyTorch, Caffe, ONNX and the 2012 source. The paper prints
-    the sum without that division, so its formula read to the letter is ``alpha_over_n=5e-4``;
+    the sum without that division, so its formula read to the letter is ``alpha=5e-4``;
     the 2012 run used ``1e-4`` (facts 2).
     """
 
     size: int = 5  # n, maps in the window
-    alpha_over_n: float = 5e-4  # the paper's alpha 1e-4, times n = 5: see above
+    alpha: float = 5e-4  # the paper's alpha 1e-4, times n = 5: see above
     beta: float = 0.75
     k: float = 2.0
     span: Literal["tower", "layer"] = "tower"  # the window stays in a tower, or crosses them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SameMapNorm:
+class WithinChannelLRN:
     """Normalisation over a square of one map; in the 2012 source, not in the paper (facts 1a).
 
-    ``b = a * (k + alpha_over_n / size**2 * sum(a**2 over the square)) ** -beta``.
+    ``b = a * (k + alpha / size**2 * sum(a**2 over the square)) ** -beta``.
     """
 
     size: int = 5  # pixels on a side
-    alpha_over_n: float = 1e-3
+    alpha: float = 1e-3
     beta: float = 0.75
     k: float = 1.0
 
@@ -48,10 +48,10 @@ class SameMapNorm:
 class Pool:
     """Pooling; it overlaps where the window is wider than the stride (section 3.4)."""
 
-    window: int = 3
+    kernel_size: int = 3
     stride: int = 2
     kind: Literal["max", "average"] = "max"
-    ceil: bool = False  # count the positions with ceil, as cuda-convnet did (facts 1c)
+    ceil_mode: bool = False  # count the positions with ceil, as cuda-convnet did (facts 1c)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,19 +59,19 @@ class Conv:
     """A convolution and what follows it, in the order given by `order`."""
 
     name: str  # the paper's: conv1 ... conv5
-    maps: int  # over both towers
-    kernel: int
+    out_channels: int  # over both towers
+    kernel_size: int
     stride: int = 1
     padding: int = 0
-    overhang: int = 0  # zeros past the right and bottom edge alone (facts 1c)
-    sees: Literal["all", "tower"] = "all"  # the maps of both towers, or of its own
-    shared: bool = True  # False: every position has its own weights ("local" layers, facts 6)
+    asymmetric_padding: int = 0  # zeros past the right and bottom edge alone (facts 1c)
+    grouped: bool = False  # True: sees the channels of its own tower alone
+    locally_connected: bool = False  # True: every position has its own weights (facts 6)
     std: float | None = 0.01  # of the normal initial weights; None: PyTorch's default draw
     bias: float | None = 0.0  # initial; None: PyTorch's default draw
     norm: LRN | None = None
-    same_map_norm: SameMapNorm | None = None
+    within_channel_lrn: WithinChannelLRN | None = None
     pool: Pool | None = None
-    order: tuple[Step, ...] = ("activation", "norm", "same_map_norm", "pool")
+    order: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,10 +94,10 @@ class Dropout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pixels:
+class PixelFormat:
     """What the network expects of its pixels: ``(value * scale - mean) / stdev``, per channel."""
 
-    channels: Literal["RGB", "BGR"] = "RGB"
+    channel_order: Literal["RGB", "BGR"] = "RGB"
     scale: float = 1.0  # applied to 0-255
     mean: Literal["image", "channel"] | tuple[float, float, float] = "image"  # of the training set
     stdev: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -109,7 +109,7 @@ class Layer:
 
     name: str
     kind: Literal["input", "conv", "pool", "dense"]
-    maps: int  # or units
+    channels: int  # or units
     size: int  # pixels on a side; 1 for a fully-connected layer
     parameters: int = 0
     macs: int = 0  # multiply-accumulate operations for one image
@@ -118,7 +118,7 @@ class Layer:
     @property
     def outputs(self) -> int:
         """Numbers that come out: the neurons of the paper where the layer has weights."""
-        return self.maps * self.size**2
+        return self.channels * self.size**2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,13 +134,13 @@ class Spec:
     name: str
     convs: tuple[Conv, ...]
     dense: tuple[Dense, ...]
-    image: int = 227  # pixels on a side; the paper prints 224 (facts 1c)
-    channels: int = 3
-    classes: int = 1000  # 0: no last layer; what it would see is the output
+    image_size: int = 227  # pixels on a side; the paper prints 224 (facts 1c)
+    in_channels: int = 3
+    num_classes: int = 1000  # 0: no last layer; what it would see is the output
     towers: Literal[1, 2] = 1
     activation: Literal["relu", "tanh"] = "relu"
     dropout: Dropout = Dropout()
-    pixels: Pixels = Pixels()
+    pixels: PixelFormat = PixelFormat()
     output_name: str = "fc8"
     output_std: float | None = 0.01
     output_bias: float | None = 0.0
@@ -148,9 +148,10 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
-        if self.classes < 0 or self.channels < 1:
+        if self.num_classes < 0 or self.in_channels < 1:
             raise ConfigError(
-                f"A network of {self.classes} classes and {self.channels} channels cannot be.",
+                f"A network of {self.num_classes} classes and {self.in_channels} channels "
+                "cannot be.",
                 "Give 1 or more; 0 classes leave the last layer out.",
             )
         if not 0 <= self.dropout.rate < 1:
@@ -159,61 +160,65 @@ class Spec:
             )
         if not self.convs:
             raise ConfigError("A network needs at least one convolution.")
-        maps = self.channels
+        maps = self.in_channels
         for conv in self.convs:
             self._check(conv, maps)
-            maps = conv.maps
+            maps = conv.out_channels
         self._check_sizes()
 
     def _check(self, conv: Conv, maps: int) -> None:
         """See that a convolution can be built on `maps` input maps."""
-        if min(conv.maps, conv.kernel, conv.stride) < 1 or min(conv.padding, conv.overhang) < 0:
+        if (
+            min(conv.out_channels, conv.kernel_size, conv.stride) < 1
+            or min(conv.padding, conv.asymmetric_padding) < 0
+        ):
             raise ConfigError(f"{conv.name} has a size below 1, or a padding below 0.")
-        if conv.maps % self.towers or maps % self.groups(conv):
+        if conv.out_channels % self.towers or maps % self.groups(conv):
             raise ConfigError(
-                f"{conv.name} makes {conv.maps} maps of {maps}, which two towers cannot share."
+                f"{conv.name} makes {conv.out_channels} maps of {maps}, which two towers cannot "
+                "share."
             )
-        steps: tuple[tuple[Step, object], ...] = (
+        steps: tuple[tuple[ConvStage, object], ...] = (
             ("activation", True),
             ("norm", conv.norm),
-            ("same_map_norm", conv.same_map_norm),
+            ("within_channel_lrn", conv.within_channel_lrn),
             ("pool", conv.pool),
         )
         for step, present in steps:
             if conv.order.count(step) > 1 or (present and step not in conv.order):
                 raise ConfigError(f"The order of {conv.name} should have {step!r} once.")
-        if conv.pool and min(conv.pool.window, conv.pool.stride) < 1:
+        if conv.pool and min(conv.pool.kernel_size, conv.pool.stride) < 1:
             raise ConfigError(f"The pool after {conv.name} has a size below 1.")
         if conv.norm and conv.norm.size < 1:
             raise ConfigError(f"The norm after {conv.name} has a window below 1.")
-        if conv.same_map_norm and conv.same_map_norm.size % 2 == 0:
+        if conv.within_channel_lrn and conv.within_channel_lrn.size % 2 == 0:
             raise ConfigError(f"The square of the same-map norm after {conv.name} must be odd.")
 
     def groups(self, conv: Conv) -> int:
         """Return how many groups the convolution's input maps are split into: 1 or `towers`."""
-        return self.towers if conv.sees == "tower" else 1
+        return self.towers if conv.grouped else 1
 
     def layers(self) -> Iterator[Layer]:
         """Yield the input and every layer with an output size of its own, first to last."""
-        return self._layers(self.image)
+        return self._layers(self.image_size)
 
     def _layers(self, image: int) -> Iterator[Layer]:
-        maps, size = self.channels, image
-        yield Layer(name="input", kind="input", maps=maps, size=size)
+        maps, size = self.in_channels, image
+        yield Layer(name="input", kind="input", channels=maps, size=size)
         for conv in self.convs:
             layer = self._conv(conv, maps, size)
             yield layer
-            maps, size = layer.maps, layer.size
+            maps, size = layer.channels, layer.size
             if pool := conv.pool:
-                size = positions(size, pool.window, pool.stride, ceil=pool.ceil)
-                yield Layer(name=pool_name(conv), kind="pool", maps=maps, size=size)
+                size = positions(size, pool.kernel_size, pool.stride, ceil=pool.ceil_mode)
+                yield Layer(name=pool_name(conv), kind="pool", channels=maps, size=size)
         inputs, written = maps * size**2, f"({size}x{size}x{maps})"
         ends = [(dense.name, dense.units) for dense in self.dense]
-        for name, units in (*ends, (self.output_name, self.classes)):
+        for name, units in (*ends, (self.output_name, self.num_classes)):
             yield Layer(
                 name=name,
                 kind="dense",
-                maps=units,
+                channels=units,
                 size=1,
                 parameters=inputs * units + units,
                 macs=inputs * units,
@@ -223,19 +228,22 @@ class Spec:
 
     def _conv(self, conv: Conv, maps: int, size: int) -> Layer:
         sees = maps // self.groups(conv)
-        reach = size + 2 * conv.padding + conv.overhang
-        out = positions(reach, conv.kernel, conv.stride)
-        window = conv.kernel**2 * sees
-        copies = 1 if conv.shared else out**2
-        filters = f"({conv.kernel}x{conv.kernel}x{sees})x{conv.maps}+{conv.maps}"
+        reach = size + 2 * conv.padding + conv.asymmetric_padding
+        out = positions(reach, conv.kernel_size, conv.stride)
+        window = conv.kernel_size**2 * sees
+        copies = 1 if not conv.locally_connected else out**2
+        filters = (
+            f"({conv.kernel_size}x{conv.kernel_size}x{sees})"
+            f"x{conv.out_channels}+{conv.out_channels}"
+        )
         return Layer(
             name=conv.name,
             kind="conv",
-            maps=conv.maps,
+            channels=conv.out_channels,
             size=out,
-            parameters=copies * (window + 1) * conv.maps,
-            macs=out**2 * window * conv.maps,
-            arithmetic=filters if conv.shared else f"({filters})x{out}x{out}",
+            parameters=copies * (window + 1) * conv.out_channels,
+            macs=out**2 * window * conv.out_channels,
+            arithmetic=filters if not conv.locally_connected else f"({filters})x{out}x{out}",
         )
 
     def _check_sizes(self) -> None:
@@ -244,12 +252,12 @@ class Spec:
             return
         fits = (
             image
-            for image in range(self.image + 1, 1024)
+            for image in range(self.image_size + 1, 1024)
             if all(layer.size for layer in self._layers(image))
         )
         raise ConfigError(
-            f"Network {self.name!r} cannot take {self.image}-pixel images: nothing would be left "
-            f"for {empty}.",
+            f"Network {self.name!r} cannot take {self.image_size}-pixel images: nothing would be "
+            f"left for {empty}.",
             f"The smallest it takes is {next(fits, 'above 1024')} pixels.",
         )
 
@@ -266,7 +274,7 @@ class Spec:
     @property
     def inputs(self) -> int:
         """Numbers in one image: 154,587 for 227x227x3."""
-        return self.channels * self.image**2
+        return self.in_channels * self.image_size**2
 
     @property
     def macs(self) -> int:
@@ -277,7 +285,7 @@ class Spec:
     def flat(self) -> tuple[int, int]:
         """Maps and side of what the first fully-connected layer sees: (256, 6) for the paper's."""
         last = [layer for layer in self.layers() if layer.kind in ("conv", "pool")][-1]
-        return last.maps, last.size
+        return last.channels, last.size
 
     def layer(self, name: str) -> Conv | Dense:
         """Return the convolution or hidden layer called `name`.

@@ -11,8 +11,8 @@ from alexnet.variants import SINGLE
 
 TINY = replace(
     SINGLE,
-    image=67,
-    classes=10,
+    image_size=67,
+    num_classes=10,
     dense=(Dense(name="fc6", units=16), Dense(name="fc7", units=16)),
 )
 

@@ -1,18 +1,26 @@
 """Contenders run in processes of their own, in turn, and what goes wrong there is told here."""
 
 import contextlib
+import fcntl
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 
 from alexnet.bench import rounds
 from alexnet.bench.contender import Contender, Timed
 from alexnet.bench.rounds import Child, heat
 from alexnet.errors import AlexNetError, ConfigError, MissingExtraError
 from tests.bench.networks import setting
+
+ROOT = Path(__file__).parents[2]
 
 
 def sleeper(seconds, at):
@@ -24,6 +32,25 @@ def sleeper(seconds, at):
             file.write(f"{os.getpid()} {time.monotonic()}\n")
 
     return Timed(call, 2, "sleeps")
+
+
+def one_long_call(at):
+    """Hold a lock for as long as the process lives, and compute for minutes in a single call."""
+    lock = (at.scratch / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    x = torch.ones(8192, 4096)
+
+    def call():
+        lock.write("calling")
+        lock.flush()
+        torch.cdist(x, x, p=1.7)
+
+    return Timed(call, 1)
+
+
+def run_one_long_call(scratch):
+    """Run it as the command does; the parent of this module's test kills this process."""
+    Child([Contender("long", one_long_call)], setting(scratch)).round()
 
 
 def absent(at):
@@ -67,6 +94,34 @@ def test_a_process_that_cannot_go_on_is_one_sentence(tmp_path, make, told):
     with pytest.raises(AlexNetError, match=told):  # noqa: SIM117 -- from either
         with contextlib.closing(Child([Contender("x", make)], setting(tmp_path))) as child:
             child.round()
+
+
+def test_a_process_ends_within_seconds_of_its_killed_parent_even_in_a_long_call(tmp_path):
+    lock = tmp_path / "lock"
+    script = f"""
+from pathlib import Path
+from tests.bench.test_rounds import run_one_long_call
+if __name__ == "__main__":
+    run_one_long_call(Path({str(tmp_path)!r}))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as parent:
+        deadline = time.monotonic() + 60
+        while not lock.exists() or not lock.read_text():
+            assert parent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.5)  # it is in the call now
+        with lock.open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    with lock.open("w") as file:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_round_has_calls_enough_and_leaves_the_first_out(monkeypatch):

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alexnet import device as devices
+from alexnet.bench import limits as limits_module
 from alexnet.bench import works
 from alexnet.bench.contender import Work
-from alexnet.bench.limits import limits
+from alexnet.bench.limits import limits, matmul_name
 from alexnet.bench.peers import plain_network, torchvision_network
 from alexnet.bench.rounds import made
 from alexnet.bench.runtimes import exported, onnxruntime_float32, openvino_call, pixels
@@ -16,6 +18,8 @@ from alexnet.network import build
 from alexnet.spec import Dropout
 from alexnet.variants import TORCHVISION
 from tests.bench.networks import TINY, setting
+
+FAST_BFLOAT16 = devices.has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -62,7 +66,8 @@ def test_every_contender_of_the_network_runs(work, peers, tmp_path, uncompiled):
     timed, ready = made(
         [one for one in found.contenders if one.name != "openvino-best"], found.setting
     )
-    assert not ready.missing
+    slow = {name for name in names if "autocast" in name and not FAST_BFLOAT16}
+    assert ready.missing.keys() == slow
     for one in timed.values():
         one.call()
     images = {"infer-1": 1, "lrn": 1}.get(work.__name__.removesuffix("_work").replace("_", "-"), 2)
@@ -101,6 +106,22 @@ def test_a_peer_that_is_not_installed_is_told_in_a_line(tmp_path, monkeypatch):
         assert f"needs the package {package}, which is not installed" in told
         assert "pip install 'alexnet[bench]'" in told
         assert "\n" not in told
+
+
+def test_nothing_runs_in_a_type_that_the_processor_has_to_emulate(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(limits_module, "COPIED", 1 << 10)
+    monkeypatch.setattr(devices, "has_int8", lambda: False)
+    at = setting(tmp_path)
+    timed, ready = made(limits(at), at)
+    assert ready.missing.keys() == {matmul_name(torch.bfloat16), "matmul_int8_gops"}
+    assert matmul_name(torch.float32) in timed
+    for work in (works.train_work, works.infer_work, works.infer_1_work):
+        peers = [one for one in work(at).contenders if one.name.startswith("eager-")]
+        timed, ready = made(peers, at)
+        assert timed.keys() | ready.missing.keys() == {peer.name for peer in peers}
+        assert ready.missing.keys() == {name for name in ready.missing if "autocast" in name}
+        assert all("has no fast bfloat16" in why for why in ready.missing.values())
 
 
 def test_there_is_no_processor_runtime_beside_a_gpu(tmp_path):

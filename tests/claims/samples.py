@@ -125,8 +125,8 @@ def everything(effect: float = 0.014) -> tuple[list[Claim | Check], list[Result]
     one = replace(ONE_SEED, first=replace(WITHOUT, recipe=CIFAR.with_(epochs=12)),
                   second=replace(WITH, recipe=CIFAR.with_(epochs=12)))  # fmt: skip
     not_seen = replace(LRN, name="pca", sentence="Noise along the axes of colour helps.",
-                       first=replace(WITHOUT, recipe=CIFAR.with_(colour_noise=0.0)),
-                       second=replace(WITH, recipe=CIFAR.with_(colour_noise=0.1)))  # fmt: skip
+                       first=replace(WITHOUT, recipe=CIFAR.with_(pca_jitter=0.0)),
+                       second=replace(WITH, recipe=CIFAR.with_(pca_jitter=0.1)))  # fmt: skip
     reversed_ = replace(not_seen, name="overlap", sentence="Overlapping pooling helps.",
                         first=replace(WITHOUT, recipe=CIFAR.with_(epochs=50)),
                         second=replace(WITH, recipe=CIFAR.with_(epochs=51)))  # fmt: skip

@@ -39,8 +39,8 @@ def test_the_difference_is_found_by_hand_too():
     one = claims_at(SMALL)[0].first
     same = replace(one, name="the same")
     assert varied_fields(one, same) == frozenset()
-    changed = replace(one, spec=one.spec.with_layers("conv1", maps=16), measure="gap")
-    assert varied_fields(one, changed) == {"spec.convs.maps", "measure"}
+    changed = replace(one, spec=one.spec.with_layers("conv1", out_channels=16), measure="gap")
+    assert varied_fields(one, changed) == {"spec.convs.out_channels", "measure"}
     rate = replace(one, recipe=one.recipe.with_(lr=0.5, seed=7))
     assert varied_fields(one, rate) == {"recipe.lr"}
     bare = replace(one, spec=one.spec.with_layers("conv1", pool=None))
@@ -53,11 +53,12 @@ def test_the_confounded_pair_is_the_four_things_of_2012():
     claim = next(c for c in claims_at(CIFAR) if c.name == "lrn-confounded")
     assert "four things" in claim.paper
     assert claim.varied == {
-        "spec.convs.norm", "spec.convs.maps", "recipe.epochs", "recipe.drops",
+        "spec.convs.norm", "spec.convs.out_channels", "recipe.epochs", "recipe.milestones",
         "recipe.weight_decays.decay",
     }  # fmt: skip
     maps = [
-        {conv.name: conv.maps for conv in arm.spec.convs} for arm in (claim.first, claim.second)
+        {conv.name: conv.out_channels for conv in arm.spec.convs}
+        for arm in (claim.first, claim.second)
     ]
     assert maps == [
         {"conv1": 64, "conv2": 64, "local3": 32, "local4": 32},
@@ -99,9 +100,9 @@ def test_claims_are_asked_for_by_name_or_group():
 def test_in_small_everything_but_the_size_is_the_papers():
     small, full = in_small(PAPER), PAPER
     for ours, theirs in zip(small.convs, full.convs, strict=True):
-        kept = ("name", "sees", "norm", "order", "bias", "same_map_norm")
+        kept = ("name", "grouped", "norm", "order", "bias", "within_channel_lrn")
         assert all(getattr(ours, field) == getattr(theirs, field) for field in kept)
-        assert ours.maps * 4 == theirs.maps
+        assert ours.out_channels * 4 == theirs.out_channels
         assert (ours.pool is None) == (theirs.pool is None)
     assert small.towers == 2
     assert small.dropout == full.dropout
@@ -126,7 +127,7 @@ def test_towers_are_those_of_the_paper():
 
 def test_the_networks_of_2012_have_the_layers_of_their_files():
     """Facts 6."""
-    assert [conv.maps for conv in FOUR_LAYERS.convs] == [32, 32, 64]
+    assert [conv.out_channels for conv in FOUR_LAYERS.convs] == [32, 32, 64]
     assert not FOUR_LAYERS.dense
     assert all(conv.norm is None for conv in LOCAL_13.convs)
     assert [conv.norm is None for conv in LOCAL_11.convs] == [False, False, True, True]
@@ -135,7 +136,7 @@ def test_the_networks_of_2012_have_the_layers_of_their_files():
 def test_the_full_network_is_that_of_2012():
     claims = {claim.name: claim for claim in claims_at(IMAGENET)}
     assert claims["lrn"].second.spec.parameters == PAPER.parameters
-    assert claims["lrn"].second.spec.layer("conv2").same_map_norm is not None
-    assert claims["lrn"].first.spec.layer("conv2").same_map_norm is not None
-    assert claims["lrn-confounded"].first.spec.layer("conv2").same_map_norm is None  # net 148
+    assert claims["lrn"].second.spec.layer("conv2").within_channel_lrn is not None
+    assert claims["lrn"].first.spec.layer("conv2").within_channel_lrn is not None
+    assert claims["lrn-confounded"].first.spec.layer("conv2").within_channel_lrn is None  # net 148
     assert claims["overlap"].first.spec.flat == (256, 6)  # net 147

@@ -15,7 +15,7 @@ from alexnet.claims.report import pictures, words, write
 from alexnet.claims.report.axes import Axis, around
 from alexnet.claims.report.finding import changes, found
 from alexnet.claims.statistics import Measured, Verdict
-from alexnet.values import from_json
+from alexnet.config import from_json
 from tests.claims.samples import (
     CONFOUNDED,
     FIGURE_1,
@@ -140,7 +140,7 @@ def test_changes_are_one_row_for_a_part_that_one_arm_lacks():
         ("spec.activation", "tanh", "relu"),
         ("recipe.lr", "0.001", "0.004"),
     ]
-    whole = "alpha_over_n 0.001, beta 0.75, k 1, size 9, span tower"
+    whole = "alpha 0.001, beta 0.75, k 1, size 9, span tower"
     assert changes(LRN) == [
         ("spec.convs.conv1.norm", "none", whole),
         ("spec.convs.conv2.norm", "none", whole),

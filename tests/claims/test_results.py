@@ -76,7 +76,7 @@ def test_a_run_of_before_a_recipe_had_a_field_is_still_that_run(tmp_path):
     file = tmp_path / "results.jsonl"
     append(file, result())
     fields = json.loads(file.read_text()) | {"key": "as it was hashed then"}
-    del fields["recipe"]["test_views"], fields["spec"]["convs"][0]["overhang"]
+    del fields["recipe"]["test_crops"], fields["spec"]["convs"][0]["asymmetric_padding"]
     file.write_text(json.dumps(fields) + "\n")
     assert read(file) == [result()]
 

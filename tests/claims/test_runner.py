@@ -239,7 +239,7 @@ def test_without_a_budget_the_seeds_are_those_asked_for(setting):
     claims, seeds, cost = planned([overlap], 4, None, setting)
     assert (seeds, cost.runs) == (4, 8)
     assert claims[0].first.recipe == overlap.first.recipe
-    assert claims[0].first.spec.classes == 2
+    assert claims[0].first.spec.num_classes == 2
     assert cost.images == 8 * overlap.first.recipe.epochs * 36
 
 

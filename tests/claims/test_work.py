@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.claims.scale import SMALL
 from alexnet.claims.work import as_guessing, curve_of, measured
-from alexnet.data.order import Order
+from alexnet.training.randomness import Order
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
 ORDER = Order(images=25, batch_size=10, seed=0)  # two and a half steps an epoch
@@ -62,7 +62,7 @@ def test_convergence_is_within_two_points_of_the_lowest():
 
 
 def test_a_diverged_run_has_every_measure_of_one_that_guesses():
-    found = as_guessing(0.9, RECIPE.with_(test_views=10))
+    found = as_guessing(0.9, RECIPE.with_(test_crops=10))
     assert found == {
         "test_error": 0.9, "test_error_10_views": 0.9, "final_train_error": 0.9, "gap": 0.0,
         "epochs_to_25": 4, "epochs_to_converge": 4,

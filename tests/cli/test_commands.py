@@ -38,7 +38,7 @@ def test_help_names_every_command_and_every_command_has_an_example(command):
     [
         ("from alexnet.cli.main import run; run(['--help'])", ("torch", "numpy", "PIL")),
         (
-            "from alexnet import prediction; from alexnet.network import build;"
+            "from alexnet import predictor; from alexnet.network import build;"
             "from alexnet.variants import network_named; build(network_named('cifar_quick'), None)",
             ("sympy", "pyarrow"),
         ),
@@ -138,7 +138,7 @@ def test_the_python_interface_says_the_same(command, trained, photographs):
         assert ours.name == theirs["name"]
         assert ours.probability == pytest.approx(theirs["probability"], rel=1e-4)
     assert model.predict(file.read_bytes()) == model.predict(str(file))
-    assert alexnet.build("paper", num_classes=10).spec.classes == 10
+    assert alexnet.build("paper", num_classes=10).spec.num_classes == 10
 
 
 def test_figures_are_pictures(command, trained):
@@ -319,8 +319,8 @@ def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):
 )
 def test_images_are_prepared_at_a_size_in_proportion_to_the_networks(image, size):
     spec = network_named("cifar_quick" if image < 63 else "single")
-    assert prepared_size(replace(spec, image=image)) == size
-    check_size(size, replace(spec, image=image))
+    assert prepared_size(replace(spec, image_size=image)) == size
+    check_size(size, replace(spec, image_size=image))
 
 
 @pytest.mark.parametrize(("network", "told"), [("cifar_quick", "sees 32"), ("single", "sees 227")])

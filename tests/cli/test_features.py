@@ -48,7 +48,7 @@ def test_features_of_photographs_are_those_of_the_network(trained, photographs, 
     logits = opened.array("fc10")
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     for file, row in zip(opened.names, shifted / shifted.sum(1, keepdims=True), strict=True):
-        ranked = {place.label: place.probability for place in model.predict(file, views=1)}
+        ranked = {place.label: place.probability for place in model.predict(file, crops=1)}
         found = dict(zip(model.classes, row, strict=True))
         assert found == pytest.approx(ranked, rel=1e-4)
 

@@ -15,15 +15,14 @@ import pytest
 from PIL import Image
 
 from alexnet.data import decode
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.sources import elpv, open_source
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.sources import open_elpv, open_source
 from alexnet.errors import ImageError
 
 
 def photograph() -> Image.Image:
     """Return a real photograph, coloured by its own gradients so that channels differ."""
-    grey = np.asarray(Image.open(io.BytesIO(elpv().splits["train"][0].read())).convert("L"))
+    grey = np.asarray(Image.open(io.BytesIO(open_elpv().splits["train"][0].read())).convert("L"))
     return Image.fromarray(np.stack([grey, np.roll(grey, 5, 0), np.roll(grey, 9, 1)], -1))
 
 
@@ -255,7 +254,7 @@ def test_mutated_files_are_images_or_image_errors():
             pass
         else:
             decoded += 1
-            assert (image.mode, decode.square(image, 16).size) == ("RGB", (16, 16))
+            assert (image.mode, decode.resize_and_crop(image, 16).size) == ("RGB", (16, 16))
         with contextlib.suppress(ImageError):
             assert decode.decode_jpeg(data, out).shape == (64, 64, 3)
     assert decoded
@@ -264,18 +263,18 @@ def test_mutated_files_are_images_or_image_errors():
 def test_square_is_a_central_crop_and_never_a_warp():
     wide = np.zeros((100, 300, 3), np.uint8)
     wide[:, 100:200] = 200
-    assert (np.asarray(decode.square(Image.fromarray(wide), 50)) == 200).all()
+    assert (np.asarray(decode.resize_and_crop(Image.fromarray(wide), 50)) == 200).all()
 
 
 def test_scaling_down_averages_areas():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    small = np.asarray(decode.square(Image.fromarray(pixels), 16))
+    small = np.asarray(decode.resize_and_crop(Image.fromarray(pixels), 16))
     expected = pixels.reshape(16, 4, 16, 4, 3).mean((1, 3))
     assert np.abs(small - expected).max() <= 1
 
 
 def test_both_jpeg_decoders_agree_bit_for_bit(monkeypatch):
-    data = decode.to_jpeg(np.asarray(photograph()), 95)
+    data = decode.encode_jpeg(np.asarray(photograph()), 95)
     fast = decode.decode_jpeg(data)
     assert decode.simplejpeg is not None
     monkeypatch.setattr(decode, "simplejpeg", None)

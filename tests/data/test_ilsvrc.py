@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import open_prepared
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
-from alexnet.data.verify import verify
 from alexnet.errors import DataError
 
 # In the order of their ILSVRC ids, which is not that of their wnids; the third has children and
@@ -152,14 +150,14 @@ def test_prepared_verified_trained_and_evaluated(ilsvrc, tmp_path, command):
 def test_a_train_tar_that_ends_early_gives_what_it_has_and_says_so(ilsvrc, tmp_path):
     tar = ilsvrc / "ILSVRC2012_img_train.tar"
     whole = open_source(ilsvrc).splits["train"]
-    os.truncate(tar, int(whole.places[20, 1]) + 100)  # within an image of the second class
+    os.truncate(tar, int(whole.slices[20, 1]) + 100)  # within an image of the second class
     source = open_source(ilsvrc)
     assert any("ends early" in note for note in source.notes)
     manifest = prepare(source, tmp_path / "out", Options(size=16))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (lost,) = report["skipped"]
     assert "ends before this image does" in lost["reason"]
-    before = sum(place[1] < whole.places[20, 1] for place in whole.places)
+    before = sum(place[1] < whole.slices[20, 1] for place in whole.slices)
     assert manifest.counts["train"] == before
 
 

@@ -12,5 +12,5 @@ def extracted(root, out, form, seed=1, layers=("pool1", "relu64")):
     """Extract 720 images, noting each batch; in a process of its own."""
     extraction.PART = 1 << 23  # several Parquet files
     data = open_prepared(root)
-    model = model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), classes=2), data, seed)
+    model = model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), num_classes=2), data, seed)
     extract(model, Joined([data.splits["train"]] * 20), layers, out, form=form, every=0)

@@ -10,9 +10,9 @@ from alexnet.features import (
     Photographs,
     activations,
     excitation,
-    exciting,
     patch,
     receptive_field,
+    top_activating,
 )  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def test_the_most_exciting_images_are_those_of_all_activations(quick, prepared, 
     maps = activations(quick, images, [layer])[layer].numpy()
     maps = maps.reshape(*maps.shape[:2], -1)
     width = int(maps.shape[2] ** 0.5)
-    found = exciting(quick, split, layer, [1, 0], count=5)
+    found = top_activating(quick, split, layer, [1, 0], count=5)
     assert list(found) == [1, 0]
     for unit, ranked in found.items():
         order = np.argsort(-maps[:, unit].max(1), kind="stable")[:5]
@@ -39,7 +39,7 @@ def test_the_most_exciting_images_are_those_of_all_activations(quick, prepared, 
 
 def test_of_equal_images_the_first_is_named(quick, prepared):
     twice = Joined([prepared.splits["test"]] * 2)
-    for ranked in exciting(quick, twice, "conv3", range(8), count=4).values():
+    for ranked in top_activating(quick, twice, "conv3", range(8), count=4).values():
         first, second, third, fourth = ranked
         assert (second.image, fourth.image) == (first.image + 12, third.image + 12)
         assert first.activation == second.activation
@@ -48,7 +48,7 @@ def test_of_equal_images_the_first_is_named(quick, prepared):
 def test_a_patch_is_what_the_unit_saw_and_alone_excites_it(paper, large):
     """Everything else painted grey, the unit answers the same."""
     split = large.splits["train"]
-    (best, *_), *_ = exciting(paper, split, "conv3", [5], count=3).values()
+    (best, *_), *_ = top_activating(paper, split, "conv3", [5], count=3).values()
     cut = patch(paper, split, "conv3", best)
     left, top, right, bottom = receptive_field(paper.spec, "conv3").box(best.row, best.column)
     assert cut.shape == (bottom - top, right - left, 3)
@@ -64,11 +64,11 @@ def test_a_patch_is_what_the_unit_saw_and_alone_excites_it(paper, large):
 def test_units_and_counts_that_cannot_be_are_refused(quick, prepared):
     split = prepared.splits["test"]
     with pytest.raises(ConfigError, match=r"conv1 has no unit 32. Its units are 0 to 31"):
-        exciting(quick, split, "conv1", [32])
+        top_activating(quick, split, "conv1", [32])
     with pytest.raises(ConfigError, match="at least 1"):
-        exciting(quick, split, "conv1", [0], count=0)
+        top_activating(quick, split, "conv1", [0], count=0)
     with pytest.raises(ConfigError, match="No unit"):
-        exciting(quick, split, "conv1", [])
+        top_activating(quick, split, "conv1", [])
 
 
 def test_photographs_are_images_without_labels(quick, photographs):
@@ -76,5 +76,5 @@ def test_photographs_are_images_without_labels(quick, photographs):
     split = Photographs(quick, files)
     assert (len(split), split.size, split.label(0)) == (6, 64, -1)
     assert split.path(2) == str(files[2])
-    ranked = exciting(quick, split, "fc64", [3], count=2)[3]
+    ranked = top_activating(quick, split, "fc64", [3], count=2)[3]
     assert ranked[0].activation >= ranked[1].activation

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from alexnet.data.augment import views
+from alexnet.data.augment import iter_crops
 from alexnet.errors import AlexNetError, ConfigError, DataError
 from alexnet.features import (
     activations,
@@ -33,7 +33,7 @@ def test_every_named_output_has_the_shape_that_is_told(spec):
     spec = narrow(spec, 16)
     shapes = layer_shapes(spec)
     network = build(spec).eval()
-    found = network.activations(torch.zeros(1, 3, spec.image, spec.image), shapes)
+    found = network.activations(torch.zeros(1, 3, spec.image_size, spec.image_size), shapes)
     assert {name: tuple(value.shape[1:]) for name, value in found.items()} == shapes
     assert list(found) == list(layer_names(spec))
 
@@ -50,7 +50,7 @@ def test_activations_are_the_networks_own_for_the_centre_view(paper, large):
     images = torch.stack([torch.from_numpy(large.held_out.pixels(i).copy()) for i in range(3)])
     found = activations(paper, images, ["relu7", "conv1", "fc8"])
     assert list(found) == ["conv1", "relu7", "fc8"]
-    pixels = paper.normalise(next(views(images, 227, 1)))
+    pixels = paper.normalise(next(iter_crops(images, 227, 1)))
     with torch.inference_mode():
         assert torch.allclose(found["fc8"], paper.network(pixels), rtol=1e-5, atol=1e-6)
         assert torch.allclose(found["conv1"], paper.network.conv1(pixels), rtol=1e-4, atol=1e-3)

@@ -15,25 +15,25 @@ from alexnet.variants import (
     NETWORKS,
     PAPER,
     SINGLE,
-    plain_pooling,
     with_input,
+    without_overlap,
 )
 from tests.test_network import narrow
 
-ODD = replace(CIFAR_QUICK, name="odd", image=37)  # sizes at which windows leave pixels over
+ODD = replace(CIFAR_QUICK, name="odd", image_size=37)  # sizes at which windows leave pixels over
 FORMS = [
     *NETWORKS.values(),
     ODD,
-    replace(plain_pooling(PAPER), name="plain pooling"),
+    replace(without_overlap(PAPER), name="plain pooling"),
     replace(with_input(PAPER, "224-padded"), name="224 padded"),
-    replace(AS_RUN, name="as_run 229", image=229),
+    replace(AS_RUN, name="as_run 229", image_size=229),
 ]
 
 
 def seen(network, layer, row, column, draws):
     """Return the box of pixels that have a gradient for an image of noise."""
     spec = network.spec
-    x = torch.randn(1, 3, spec.image, spec.image, generator=draws).to(torch.float64)
+    x = torch.randn(1, 3, spec.image_size, spec.image_size, generator=draws).to(torch.float64)
     out = network.activations(x.requires_grad_(), [layer])[layer]
     (gradient,) = torch.autograd.grad(out[..., row, column].sum(), x)
     rows, columns = torch.where((gradient != 0).any(0).any(0))
@@ -78,7 +78,7 @@ def test_sizes_are_those_of_the_arithmetic_of_the_paper():
     assert found == [(11, 4), (19, 8), (51, 8), (67, 16)]
     assert [fields[n].size for n in ("conv3", "conv4", "conv5", "pool5")] == [99, 131, 163, 195]
     assert fields["norm1"].size == fields["relu1"].size == fields["conv1"].size
-    assert receptive_field(AS_RUN, "same_map_norm2").size == 51 + 4 * 8
+    assert receptive_field(AS_RUN, "within_channel_lrn2").size == 51 + 4 * 8
     for name in ("fc6", "relu7", "fc8"):
         assert fields[name].box(0, 0) == (0, 0, 227, 227)
     assert receptive_field(CIFAR_LOCAL, "fc10").box(0, 0) == (0, 0, 24, 24)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.imports import form_of, import_file
-from alexnet.prediction import load
+from alexnet.interop.imports import detect_format, import_file
 from tests.interop.caffe_files import Step, alexnet, blob, caffemodel, field, message, prototxt
 
 cv2 = pytest.importorskip("cv2")
@@ -51,8 +51,8 @@ def test_reference_networks_of_real_size_compute_what_opencv_does(order, form, t
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(steps, form))
     made = import_file(tmp_path / "net.caffemodel", tmp_path / "run")
     spec = made.run.config.spec
-    assert (made.form, spec.name, spec.image) == ("caffe", ORDERS[order], 227)
-    assert (spec.parameters, spec.pixels.channels) == (60_965_224, "BGR")
+    assert (made.form, spec.name, spec.image_size) == ("caffe", ORDERS[order], 227)
+    assert (spec.parameters, spec.pixels.channel_order) == (60_965_224, "BGR")
     compared(tmp_path, steps)
 
 
@@ -92,7 +92,7 @@ def test_predictions_are_caffes_for_the_same_photograph(tmp_path):
     bgr = image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) - mean
     window = np.ascontiguousarray(bgr[None, :, 14:241, 14:241])
     theirs = by_opencv(tmp_path, steps, window)["prob"][0].reshape(-1)
-    places = model.predict(image, top=12, views=1)
+    places = model.predict(image, top=12, crops=1)
     chances = {place.label: place.probability for place in places}
     found = [chances[f"n{number:08}"] for number in range(12)]
     np.testing.assert_allclose(found, theirs, atol=1e-5)
@@ -144,7 +144,7 @@ def test_a_net_as_training_leaves_it_says_its_crop_and_mean(place, tmp_path):
     (tmp_path / "net").write_bytes(data)
     made = import_file(tmp_path / "net", tmp_path / "run")
     pixels = made.run.config.spec.pixels
-    assert (made.run.config.spec.image, pixels.scale) == (227, 0.5)
+    assert (made.run.config.spec.image_size, pixels.scale) == (227, 0.5)
     if place == "transform":
         assert pixels.mean == (1.5, 1.0, 0.5)  # RGB, after scaling
     else:
@@ -232,7 +232,7 @@ def test_damaged_files_are_refused_with_a_sentence(sentence, tmp_path):
 def test_the_form_is_seen_from_the_content_alone(tmp_path):
     for form in ("layers", "layer"):
         (tmp_path / "some file").write_bytes(caffemodel(SMALL, form))
-        assert form_of(tmp_path / "some file") == "caffe"
+        assert detect_format(tmp_path / "some file") == "caffe"
     (tmp_path / "text").write_text("No weights are here.")
     with pytest.raises(RunError, match="Say it with --as: caffe, torchvision"):
-        form_of(tmp_path / "text")
+        detect_format(tmp_path / "text")

@@ -1,4 +1,4 @@
-"""Model folders: what goes out comes back bit for bit, and strangers' folders are refused.
+"""Predictor folders: what goes out comes back bit for bit, and strangers' folders are refused.
 
 The mutations here are the short form; ``ALEXNET_MUTATIONS=1000 pytest tests/interop -k mutated``
 is the long one.
@@ -17,10 +17,10 @@ import torch
 from huggingface_hub import ModelCard
 
 import alexnet
+from alexnet.api import load
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop import model_folder
-from alexnet.interop.hub import located
-from alexnet.prediction import load
+from alexnet.interop.model_folder import fetch
 from alexnet.training.run import Run
 from tests.interop.conftest import CPU, config_of, narrow, statistics
 
@@ -85,14 +85,14 @@ def test_the_hub_reads_the_card(folder):
 
 
 def test_names_in_the_card_are_text(tmp_path):
-    from alexnet.interop.card import model_card
+    from alexnet.interop.model_folder import write_card
 
     config = config_of(narrow("single"), 236)
     names = ("<script>alert(1)</script>", "a|b\n# c", *config.classes[2:])
     config = dataclasses.replace(config, classes=names, data='x": [\n---')
     rows = [{"name": name, "images": 1, "top1": None} for name in names]
     test = {"split": "test", "top1": 0, "top5": 0, "majority": 0, "images": 1, "views": 1}
-    text = model_card(config, 1, {**test, "by_class": rows})
+    text = write_card(config, 1, {**test, "by_class": rows})
     assert "<script>" not in text
     assert "\n# c" not in text
     assert ModelCard(text).data.eval_results[0].dataset_name == 'x": [\n---'
@@ -103,7 +103,7 @@ def test_an_untested_run_says_so(tmp_path, models):
 
     model = models["cifar_quick"]
     opened = Run.start(
-        tmp_path / "run", config_of(model.spec, model.prepared), statistics(model.prepared)
+        tmp_path / "run", config_of(model.spec, model.resize_to), statistics(model.resize_to)
     )
     save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     text = (model_folder.write(opened.folder, tmp_path / "out") / "README.md").read_text()
@@ -231,20 +231,20 @@ def in_conv(**changes):
         lambda content: content["run"]["recipe"].update(batch_size=0),
         lambda content: content["run"]["spec"]["convs"].append("conv6"),
         lambda content: content["run"]["spec"]["convs"].extend([{}] * 10_000),
-        in_spec(image=10**300),
-        in_spec(image=-1),
-        in_spec(classes=10**12),
+        in_spec(image_size=10**300),
+        in_spec(image_size=-1),
+        in_spec(num_classes=10**12),
         in_spec(towers=3),
         in_spec(convs=[]),
         in_spec(convs=7),
         in_spec(pixels={"scale": float("nan")}),
         in_spec(activation="__import__('os')"),
-        in_conv(maps=10**15),
+        in_conv(out_channels=10**15),
         in_conv(name="conv1"),
         in_conv(name="a.b"),
         in_conv(name=""),
         in_conv(stride=0),
-        in_conv(kernel=10**30),
+        in_conv(kernel_size=10**30),
         lambda content: content.update(checksums={"../../etc/passwd": "0"}),
         lambda content: content.update(checksums=["model.safetensors"]),
     ],
@@ -340,4 +340,4 @@ def test_a_repository_out_of_reach_is_a_sentence(tmp_path):
 @pytest.mark.parametrize("where", ["nowhere", "/no/where", "a/b/c", "./a"])
 def test_what_is_neither_folder_nor_repository_is_a_sentence(where):
     with pytest.raises(RunError, match="There is no folder"):
-        located(where)
+        fetch(where)

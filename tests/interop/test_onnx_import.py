@@ -6,10 +6,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet.api import load
 from alexnet.errors import ConfigError, RunError
-from alexnet.interop.imports import form_of, import_file
-from alexnet.interop.onnx_export import graph
-from alexnet.prediction import load
+from alexnet.interop.export import build_onnx
+from alexnet.interop.imports import detect_format, import_file
 from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
 
@@ -20,13 +20,13 @@ def compared(model, folder):
     """Import a graph and see that all its blobs, LRN and logits are those of ONNX Runtime."""
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    assert form_of(path) == "onnx"
+    assert detect_format(path) == "onnx"
     made = import_file(path, folder / "run")
     draws = np.random.default_rng(1)
     pixels = draws.uniform(-120, 130, (1, 3, 224, 224)).astype(np.float32)
     theirs = by_onnxruntime(model, pixels)
     network = load(folder / "run", device=CPU).network
-    members = [name for name, _ in network.named_children() if not name.startswith("overhang")]
+    members = [name for name, _ in network.named_children() if not name.startswith("pad")]
     with torch.inference_mode():
         ours = network.activations(torch.from_numpy(pixels), members)
     nodes = [node for node in model.graph.node if node.op_type not in ("Softmax", "Constant")]
@@ -44,11 +44,11 @@ def compared(model, folder):
 
 def test_the_zoos_bvlcalexnet_of_real_size_computes_what_onnxruntime_does(tmp_path):
     spec = compared(zoo(), tmp_path).run.config.spec
-    assert spec.image == 224
-    assert [conv.sees for conv in spec.convs] == ["all", "tower", "all", "tower", "tower"]
+    assert spec.image_size == 224
+    assert [conv.grouped for conv in spec.convs] == [False, True, False, True, True]
     last = spec.convs[-1].pool
-    assert last.ceil  # its padding below and on the right alone
-    assert (spec.pixels.channels, spec.convs[0].norm.k, spec.convs[0].norm.span) == (
+    assert last.ceil_mode  # its padding below and on the right alone
+    assert (spec.pixels.channel_order, spec.convs[0].norm.k, spec.convs[0].norm.span) == (
         "BGR", 1.0, "layer",
     )  # fmt: skip
 
@@ -68,14 +68,14 @@ def test_the_zoos_caffenet_has_its_pools_before_its_norms(tmp_path):
 )  # fmt: skip
 def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, kind, tmp_path):
     model = models[name]
-    (tmp_path / "net.onnx").write_bytes(graph(model, kind).SerializeToString())
+    (tmp_path / "net.onnx").write_bytes(build_onnx(model, kind).SerializeToString())
     import_file(tmp_path / "net.onnx", tmp_path / "run")
     again = load(tmp_path / "run", device=CPU)
     state, other = model.network.state_dict(), again.network.state_dict()
     assert [*other] == [name.replace("fc64", "fc4").replace("fc10", "fc5") for name in state]
     assert all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
-    assert (again.classes, again.prepared) == (model.classes, model.prepared)
-    pixels = torch.rand(2, 3, model.spec.image, model.spec.image) * 255
+    assert (again.classes, again.resize_to) == (model.classes, model.resize_to)
+    pixels = torch.rand(2, 3, model.spec.image_size, model.spec.image_size) * 255
     torch.testing.assert_close(again.normalise(pixels), model.normalise(pixels), rtol=0, atol=1e-4)
     pixels = model.normalise(pixels)
     with torch.inference_mode():
@@ -88,8 +88,8 @@ def test_pixels_that_the_file_does_not_tell_can_be_told(name, tmp_path):
     (tmp_path / "model.onnx").write_bytes(small().SerializeToString())
     made = import_file(tmp_path / "model.onnx", tmp_path / "run", pixels=name)
     pixels = made.run.config.spec.pixels
-    assert (pixels.channels, pixels.scale) == (
-        NETWORKS[name].pixels.channels, NETWORKS[name].pixels.scale,
+    assert (pixels.channel_order, pixels.scale) == (
+        NETWORKS[name].pixels.channel_order, NETWORKS[name].pixels.scale,
     )  # fmt: skip
     wanted = {"torchvision": (0.485, 0.456, 0.406)}.get(name, (122.679, 116.669, 104.007))
     assert pixels.mean == pytest.approx(wanted, abs=1e-3)

@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.imports import form_of, import_file
+from alexnet.interop.imports import detect_format, import_file
 from alexnet.interop.weights import export_safetensors, export_torchvision
-from alexnet.prediction import load
 from alexnet.variants import NETWORKS
 from tests.interop.test_weights import as_wide_as, by_torchvision
 
@@ -36,14 +36,14 @@ def check(theirs, path, folder) -> None:
     print(f"logits: {apart:.1e}")  # shown by pytest -rP
     assert apart < 1e-5
     assert model.spec.name == "torchvision"
-    assert model.spec.classes == CLASSES
+    assert model.spec.num_classes == CLASSES
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pth_computes_what_torchvision_does(theirs, zipped, tmp_path):
     path = tmp_path / "net.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    assert form_of(path) == "torchvision"
+    assert detect_format(path) == "torchvision"
     check(theirs, path, tmp_path)
 
 
@@ -103,7 +103,7 @@ def same_weights(model, again) -> None:
     state, other = model.network.state_dict(), again.network.state_dict()
     assert state.keys() == other.keys()
     assert all(torch.equal(other[name], tensor) for name, tensor in state.items())
-    pixels = torch.randn(2, 3, model.spec.image, model.spec.image)
+    pixels = torch.randn(2, 3, model.spec.image_size, model.spec.image_size)
     with torch.inference_mode():
         assert torch.equal(again.network(pixels), model.network(pixels))
 
@@ -112,7 +112,7 @@ def same_weights(model, again) -> None:
 def test_safetensors_out_and_in_again_are_the_same_bit_for_bit(models, name, tmp_path):
     model, path = models[name], tmp_path / "net.safetensors"
     export_safetensors(model, path)
-    assert form_of(path) == "safetensors"
+    assert detect_format(path) == "safetensors"
     made = import_file(path, tmp_path / "run")
     again = load(made.run.folder, device=CPU)
     assert again.spec.convs == model.spec.convs

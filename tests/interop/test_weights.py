@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from alexnet.config import from_json
 from alexnet.errors import ConfigError
 from alexnet.interop.weights import export_safetensors, export_torchvision, read_safetensors
 from alexnet.spec import Spec
-from alexnet.values import from_json
 from alexnet.variants import NETWORKS
 
 
@@ -51,8 +51,8 @@ def test_torchvision_loads_the_state_dict_and_computes_the_same(models, tmp_path
     model = models["torchvision"]
     monkeypatch.setattr("alexnet.interop.weights.TORCHVISION", as_wide_as(model.spec))
     export_torchvision(model, tmp_path / "net.pth")
-    maps = [conv.maps for conv in model.spec.convs]
-    theirs = by_torchvision(maps, model.spec.dense[0].units, model.spec.classes).eval()
+    maps = [conv.out_channels for conv in model.spec.convs]
+    theirs = by_torchvision(maps, model.spec.dense[0].units, model.spec.num_classes).eval()
     theirs.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
     pixels = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():

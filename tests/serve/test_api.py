@@ -11,22 +11,23 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import machine
+from alexnet import device as devices
+from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
-from alexnet.features import activations, exciting, last_hidden
+from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.prediction import Model, load
-from alexnet.serve.curves import MAX_LINES, curves
+from alexnet.predictor import Predictor
 from alexnet.serve.networks import Networks, Switches
+from alexnet.serve.routes import MAX_LINES, run_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
 
 
 @pytest.fixture(scope="module")
-def model(trained) -> Model:
+def model(trained) -> Predictor:
     return load(trained)
 
 
@@ -39,7 +40,7 @@ def drawn(uri: str) -> np.ndarray:
 @pytest.mark.parametrize("views", [1, 10])
 def test_predictions_are_those_of_the_library(server, model, photograph, views):
     answer = server.post(f"/v1/predict?top=2&views={views}", photograph).json()
-    expected = model.predict(photograph, top=2, views=views)
+    expected = model.predict(photograph, top=2, crops=views)
     (ranked,) = answer["predictions"]
     assert [row["label"] for row in ranked] == [one.label for one in expected]
     assert [row["probability"] for row in ranked] == pytest.approx(
@@ -65,8 +66,8 @@ def test_crops_are_boxes_of_the_photograph(server, model):
     (crop,) = answer.json()["crops"]
     assert (crop["width"], crop["height"]) == (400, 200)
     assert crop["square"] == [100, 0, 300, 200]
-    share = 200 * model.spec.image / model.prepared
-    margin = 200 * ((model.prepared - model.spec.image) // 2) / model.prepared
+    share = 200 * model.spec.image_size / model.resize_to
+    margin = 200 * ((model.resize_to - model.spec.image_size) // 2) / model.resize_to
     assert crop["view"] == pytest.approx(
         [100 + margin, margin, 100 + margin + share, margin + share]
     )
@@ -133,7 +134,7 @@ def looked_at(server) -> None:
 @pytest.mark.usefixtures("looked_at")
 def test_exciting_patches_are_those_of_the_library(server, model, trained):
     split = open_prepared(Run.open(trained).config.data).splits["train"]
-    expected = exciting(model, split, "conv2", [4], 9)[4]
+    expected = top_activating(model, split, "conv2", [4], 9)[4]
     answer = server.get("/v1/exciting?layer=conv2&unit=4").json()
     assert answer["images"] == len(split) == 36
     assert [patch["activation"] for patch in answer["patches"]] == pytest.approx(
@@ -163,7 +164,7 @@ def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photogr
     pixels = model.pixels(photograph)
     answer = server.post("/v1/occlusion?label=defective", saved(pixels)).json()
     size, stride = answer["size"], answer["stride"]
-    offset = (model.prepared - model.spec.image) // 2
+    offset = (model.resize_to - model.spec.image_size) // 2
     mean = model.normalise.mean.mean((0, 2, 3)).round().byte().numpy()
     for row, column in ((0, 0), (3, 7), (10, 10)):
         covered = pixels.copy()
@@ -171,7 +172,7 @@ def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photogr
         covered[top : top + size, left : left + size] = mean
         expected = model.probabilities(torch.from_numpy(covered)[None])[0, 0]
         assert answer["grid"][row][column] == pytest.approx(float(expected), abs=1e-4)
-    assert top + size <= offset + model.spec.image
+    assert top + size <= offset + model.spec.image_size
     assert server.post("/v1/occlusion?label=cat", photograph).status_code == 404
 
 
@@ -180,15 +181,15 @@ def networks() -> Networks:
     """Return the paper's network, a sixteenth as wide, with large weights so that LRN matters."""
     spec = replace(
         SINGLE,
-        convs=tuple(replace(c, maps=c.maps // 16, std=0.1) for c in SINGLE.convs),
+        convs=tuple(replace(c, out_channels=c.out_channels // 16, std=0.1) for c in SINGLE.convs),
         dense=tuple(replace(d, units=d.units // 16, std=0.05) for d in SINGLE.dense),
-        classes=10,
+        num_classes=10,
         output_std=0.05,
     )
-    network = machine.placed(build(spec), "cpu").eval()
+    network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Model(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -234,12 +235,12 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
         run.log(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
             run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = curves(run, -1)
-    assert found["best"] == {"step": 700, "val_top1": 0.9}
-    assert (found["step"], found["images_per_second"], found["live"]) == (10_000, 10_000.0, True)
-    assert sum("val_top1" in line for line in found["lines"]) == 100
-    assert len(found["lines"]) <= MAX_LINES + 100
-    new = curves(run, 9_900)["lines"]  # whose validation was written after its loss was fetched
+    found = run_curves(run, -1)
+    assert found.best == {"step": 700, "val_top1": 0.9}
+    assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
+    assert sum("val_top1" in line for line in found.lines) == 100
+    assert len(found.lines) <= MAX_LINES + 100
+    new = run_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
     assert [line["step"] for line in new[:2]] == [9_900, 9_901]
     assert "val_top1" in new[0]
 

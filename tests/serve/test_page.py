@@ -260,12 +260,14 @@ def test_every_network_is_drawn_to_scale_and_no_layer_covers_another(page, spec)
         if row.kind != "dense"
     ]
     for row, (thickness, height) in zip(rows[1:], sides[1:], strict=False):
-        assert height / row.size == pytest.approx(sides[0][1] / spec.image, rel=0.05)  # 0.1 rounded
-        assert thickness / row.maps == pytest.approx(sides[1][0] / rows[1].maps, rel=0.05)
+        assert height / row.size == pytest.approx(
+            sides[0][1] / spec.image_size, rel=0.05
+        )  # 0.1 rounded
+        assert thickness / row.channels == pytest.approx(sides[1][0] / rows[1].channels, rel=0.05)
     spans = [[x for box in boxes for shape in box for x, _ in shape] for boxes in layers]
     assert all(max(left) < min(right) for left, right in pairwise(spans))
     seers = [row for row in rows if row.kind in ("conv", "pool")]
-    crossing = sum(conv.sees == "all" for conv in spec.convs[1:]) if spec.towers == 2 else 0
+    crossing = sum(not conv.grouped for conv in spec.convs[1:]) if spec.towers == 2 else 0
     assert windows == spec.towers * len(seers) + 2 * crossing
 
 

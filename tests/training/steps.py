@@ -14,14 +14,12 @@ import torch
 from alexnet.network import build, freeze
 from alexnet.recipes import PAPER
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import copies
-from alexnet.training.distributed import joined
-from alexnet.training.execution import Execution
-from alexnet.training.feed import filled
+from alexnet.training.checkpoint import copy_to_host
+from alexnet.training.distributed import join_processes
+from alexnet.training.input_pipeline import pad
 from alexnet.training.layout import Layout, lay_out
-from alexnet.training.memory import MicroBatch
-from alexnet.training.optimizer import make_optimizer, rates_at, velocity
-from alexnet.training.trainer import Share, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, momentum_buffers
+from alexnet.training.trainer import LocalBatch, MicroBatch, train
 from alexnet.variants import NETWORKS
 
 SIDE = 67  # the smallest image that leaves something for pool5
@@ -31,12 +29,12 @@ RECIPE = PAPER.with_(lr=1e-3, label_smoothing=0.1)
 def narrow(name: str) -> Spec:
     """Return a named network with an eighth of each width, on small images."""
     spec = NETWORKS[name]
-    convs = tuple(replace(conv, maps=conv.maps // 8) for conv in spec.convs)
+    convs = tuple(replace(conv, out_channels=conv.out_channels // 8) for conv in spec.convs)
     dense = tuple(replace(layer, units=layer.units // 64) for layer in spec.dense)
-    return replace(spec, convs=convs, dense=dense, classes=10, image=SIDE)
+    return replace(spec, convs=convs, dense=dense, num_classes=10, image_size=SIDE)
 
 
-def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[Share]:
+def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[LocalBatch]:
     """Yield this process's share of batches of random pixels, the last ones uneven."""
     draws = torch.Generator().manual_seed(0)
     for size in sizes:
@@ -45,7 +43,7 @@ def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[Shar
         first, stop = layout.part.range(size)
         room = -(-size // layout.part.ranks) if layout.even else max(1, stop - first)
         mine = pixels[first:stop].to(kind), labels[first:stop]
-        yield Share(*filled(*mine, room), first, size)
+        yield LocalBatch(*pad(*mine, room), first, size)
 
 
 def main() -> None:
@@ -62,28 +60,33 @@ def main() -> None:
     asked = parser.parse_args()
     kind = getattr(torch, asked.kind)
     torch.set_num_threads(1)
-    with joined(60) as ranks:
+    with join_processes(60) as context:
         network = build(narrow(asked.network)).to(kind)
         freeze(network, asked.freeze)
-        execution = Execution(layout=asked.layout)
-        layout = lay_out(network, ranks, execution, compile=asked.compile)
+        layout = lay_out(network, context, asked.layout, compile=asked.compile)
         local = layout.replica.network
         optimizer = make_optimizer(local, RECIPE)
         steps = train(
-            layout.replica, optimizer, shares(layout, asked.sizes, kind), RECIPE,
-            lambda number: rates_at(RECIPE, 0.0), done=0, total=len(asked.sizes), kind=kind,
+            layout.replica,
+            optimizer,
+            shares(layout, asked.sizes, kind),
+            RECIPE,
+            lambda number: learning_rates_at(RECIPE, 0.0),
+            done=0,
+            total=len(asked.sizes),
+            dtype=kind,
             micro=MicroBatch(asked.micro),
-        )  # fmt: skip
+        )
         losses = [step.loss for step in steps]
-        found = layout.divided.whole(local.state_dict())
-        carried = layout.divided.whole(velocity(optimizer, local))
-        if ranks.first:
+        found = layout.division.join(local.state_dict())
+        carried = layout.division.join(momentum_buffers(optimizer, local))
+        if context.is_main:
             found |= {f"velocity.{name}": tensor for name, tensor in carried.items()}
             found |= {"losses": torch.tensor(losses, dtype=torch.float64)}
             sent = layout.activations.sent / len(asked.sizes) + layout.gradients
             found |= {"sent": torch.tensor(sent)}
             found |= {"in_data": torch.tensor(layout.in_data)}
-            safetensors.torch.save_file(copies(found), asked.out)
+            safetensors.torch.save_file(copy_to_host(found), asked.out)
 
 
 if __name__ == "__main__":

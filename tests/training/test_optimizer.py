@@ -11,9 +11,9 @@ from alexnet.errors import ConfigError
 from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER, LayerDecay
 from alexnet.training.optimizer import (
     Rates,
-    count_plateaus,
+    count_reductions,
+    learning_rates_at,
     make_optimizer,
-    rates_at,
     update,
 )
 
@@ -79,7 +79,7 @@ def test_groups_are_weights_and_biases_with_conv1_apart():
     from alexnet.network import build
     from alexnet.variants import PAPER as NETWORK
 
-    network = build(replace(NETWORK, classes=2), None)
+    network = build(replace(NETWORK, num_classes=2), None)
     optimizer = make_optimizer(network, PAPER)
     sizes = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
     decays = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
@@ -120,18 +120,20 @@ def test_frozen_layers_are_in_no_group_and_nothing_moves_them():
 )
 def test_as_run_has_the_rates_of_the_log(epoch, weights, biases, conv1, conv1_biases):
     """Facts 3b, run 145."""
-    rates = rates_at(AS_RUN, epoch / 90 + 1e-9)
+    rates = learning_rates_at(AS_RUN, epoch / 90 + 1e-9)
     got = (rates.weights, rates.biases, rates.conv1_weights, rates.conv1_biases)
     assert got == pytest.approx((weights, biases, conv1, conv1_biases))
 
 
 def test_caffe_drops_every_hundred_thousand_of_450_000():
-    rates = [rates_at(CAFFE, step / 450_000).weights for step in (0, 99_999, 100_001, 400_001)]
+    rates = [
+        learning_rates_at(CAFFE, step / 450_000).weights for step in (0, 99_999, 100_001, 400_001)
+    ]
     assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-6])
 
 
 def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
-    rates = [rates_at(FAST, i / 1000).weights for i in range(1001)]
+    rates = [learning_rates_at(FAST, i / 1000).weights for i in range(1001)]
     top = rates.index(max(rates))
     assert max(rates) == pytest.approx(FAST.lr)
     assert top == pytest.approx(1000 * FAST.warmup, abs=1)
@@ -153,11 +155,11 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     ],
 )
 def test_the_error_has_stalled_when_it_has(errors, stalls):
-    assert count_plateaus(errors, patience=2, most=3) == stalls
+    assert count_reductions(errors, patience=2, max_reductions=3) == stalls
 
 
 def test_the_paper_divides_by_ten_at_each_stall():
-    assert [rates_at(PAPER, 0.5, stalls).weights for stalls in range(4)] == pytest.approx(
+    assert [learning_rates_at(PAPER, 0.5, stalls).weights for stalls in range(4)] == pytest.approx(
         [1e-2, 1e-3, 1e-4, 1e-5]
     )
 

@@ -109,7 +109,7 @@ def test_more_epochs_extend_a_run(trained, command, tmp_path):
         (("--lr", "0.5"), "recipe.lr: 0.001 in the run, 0.5 now"),
         (("--seed", "3"), "recipe.seed: 0 in the run, 3 now"),
         (("--batch-size", "7"), "recipe.batch_size: 12 in the run, 7 now"),
-        (("--network", "cifar_local"), "spec.image: 32 in the run, 24 now"),
+        (("--network", "cifar_local"), "spec.image_size: 32 in the run, 24 now"),
         (("elpv",), "data_fingerprint"),
     ],
 )
@@ -131,7 +131,7 @@ def another(value):
             return value / 2 if isinstance(value, float) else value + 1
         case str():
             others = {
-                **{"one-cycle": "drops", "run-on": "short", "fp32": "bf16"},
+                **{"one-cycle": "milestones", "run-on": "short", "fp32": "bf16"},
                 **{"random": "centre", "stdevs": "eigenvalues"},
             }
             return others.get(value, f"{value}x")
@@ -217,11 +217,11 @@ def test_without_a_compiler_it_trains_all_the_same_and_says_so(photographs, tmp_
 
 def test_damaged_images_are_reported_and_too_many_stop_the_training(prepared, tmp_path, command):
     damaged(prepared, tmp_path / "two", [3, 20])
-    settings = (*QUICK, "--max-steps", "6", "--set", "network.image=64")
+    settings = (*QUICK, "--max-steps", "6", "--set", "network.image_size=64")
     refused = command("train", tmp_path / "two", "--out", tmp_path / "refused", *settings)
     assert refused.returncode == 1
-    assert "training images are damaged, more than --set max_damaged" in refused.stderr
-    allowed = (*settings, "--set", "max_damaged=0.1")
+    assert "training images are damaged, more than --set max_corrupt" in refused.stderr
+    allowed = (*settings, "--set", "max_corrupt=0.1")
     outcomes = []
     for name in ("first", "again"):
         done = command("train", tmp_path / "two", "--out", tmp_path / name, *allowed)

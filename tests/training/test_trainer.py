@@ -10,9 +10,8 @@ from alexnet.errors import TrainingError
 from alexnet.network import build
 from alexnet.recipes import PAPER
 from alexnet.spec import Dropout
-from alexnet.training.memory import MicroBatch
-from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Replica, Share, rehearse, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.trainer import LocalBatch, MicroBatch, Replica, probe_batch_size, train
 from alexnet.variants import CIFAR_QUICK
 
 SPEC = replace(CIFAR_QUICK, dropout=Dropout(rate=0.5)).with_layers("conv1", std=0.01)
@@ -24,17 +23,23 @@ def batches(wrong_at=None):
     labels = torch.arange(8) % 4
     images = torch.randn(8, 3, 32, 32, generator=draws) * 60
     for number in itertools.count(1):
-        yield Share(images * float("nan") if number == wrong_at else images, labels, 0, 8)
+        yield LocalBatch(images * float("nan") if number == wrong_at else images, labels, 0, 8)
 
 
 def run(done=0, total=12, network=None, wrong_at=None, kind=torch.float32, micro=None):
     network = network or build(SPEC)
     optimizer = make_optimizer(network, RECIPE)
     steps = train(
-        Replica(network, network), optimizer, batches(wrong_at), RECIPE,
-        lambda step: rates_at(RECIPE, 0.0), done=done, total=total, kind=kind,
+        Replica(network, network),
+        optimizer,
+        batches(wrong_at),
+        RECIPE,
+        lambda step: learning_rates_at(RECIPE, 0.0),
+        done=done,
+        total=total,
+        dtype=kind,
         micro=MicroBatch(micro),
-    )  # fmt: skip
+    )
     return network, steps
 
 
@@ -64,12 +69,19 @@ def test_micro_batches_train_as_the_whole_batch_does(micro):
     nets = []
     for size in (None, micro):
         network = build(SPEC).double()
-        shares = (Share(s.pixels.double(), s.labels, s.first, s.batch) for s in batches())
+        shares = (LocalBatch(s.pixels.double(), s.labels, s.first, s.batch_size) for s in batches())
         optimizer = make_optimizer(network, RECIPE)
         steps = train(
-            Replica(network, network), optimizer, shares, RECIPE, lambda n: rates_at(RECIPE, 0.0),
-            done=0, total=12, kind=torch.float64, micro=MicroBatch(size),
-        )  # fmt: skip
+            Replica(network, network),
+            optimizer,
+            shares,
+            RECIPE,
+            lambda n: learning_rates_at(RECIPE, 0.0),
+            done=0,
+            total=12,
+            dtype=torch.float64,
+            micro=MicroBatch(size),
+        )
         nets.append((network.state_dict(), [step.loss for step in steps]))
     (whole, losses), (pieces, again) = nets
     assert again == pytest.approx(losses, rel=1e-11)
@@ -92,9 +104,16 @@ class Small:
 
 def trained(network, forward, micro):
     steps = train(
-        Replica(network, forward), make_optimizer(network, RECIPE), batches(), RECIPE,
-        lambda step: rates_at(RECIPE, 0.0), done=0, total=6, kind=torch.float32, micro=micro,
-    )  # fmt: skip
+        Replica(network, forward),
+        make_optimizer(network, RECIPE),
+        batches(),
+        RECIPE,
+        lambda step: learning_rates_at(RECIPE, 0.0),
+        done=0,
+        total=6,
+        dtype=torch.float32,
+        micro=micro,
+    )
     return [step.loss for step in steps]
 
 
@@ -104,8 +123,10 @@ def test_when_memory_is_short_the_micro_batch_is_halved_and_the_curve_stays():
     small = Small(other, 3)
     assert trained(other, small, micro) == pytest.approx(trained(one, one, None), rel=1e-5)
     assert small.seen == [8, 4, *[2] * 24]
-    assert micro.news() == "Memory is short: 2 images are taken at once, the batch is the same."
-    assert not micro.news()
+    assert (
+        micro.take_report() == "Memory is short: 2 images are taken at once, the batch is the same."
+    )
+    assert not micro.take_report()
 
 
 @pytest.mark.parametrize(
@@ -143,10 +164,16 @@ def test_the_totals_are_added_between_the_last_forward_and_its_backward_pass():
         return totals
 
     steps = train(
-        Replica(network, forward, added=added), make_optimizer(network, RECIPE), batches(), RECIPE,
-        lambda step: rates_at(RECIPE, 0.0), done=0, total=2, kind=torch.float32,
+        Replica(network, forward, all_reduce_sum=added),
+        make_optimizer(network, RECIPE),
+        batches(),
+        RECIPE,
+        lambda step: learning_rates_at(RECIPE, 0.0),
+        done=0,
+        total=2,
+        dtype=torch.float32,
         micro=MicroBatch(4),
-    )  # fmt: skip
+    )
     list(steps)
     assert order == ["forward", "backward", "forward", "added", "backward"] * 2
 
@@ -157,8 +184,8 @@ def test_a_rehearsal_says_no_word_to_other_processes_and_leaves_no_gradient():
     def added(totals):
         raise AssertionError("the others are not listening")
 
-    replica = Replica(network, network, added=added)
-    rehearse(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
+    replica = Replica(network, network, all_reduce_sum=added)
+    probe_batch_size(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -167,7 +194,15 @@ def test_no_batch_is_drawn_for_a_step_that_is_not_taken():
     source = ((drawn.append(1), batch)[1] for batch in batches())
     network = build(SPEC)
     list(
-        train(Replica(network, network), make_optimizer(network, RECIPE), source, RECIPE,
-              lambda step: rates_at(RECIPE, 0.0), done=0, total=3, kind=torch.float32)
-    )  # fmt: skip
+        train(
+            Replica(network, network),
+            make_optimizer(network, RECIPE),
+            source,
+            RECIPE,
+            lambda step: learning_rates_at(RECIPE, 0.0),
+            done=0,
+            total=3,
+            dtype=torch.float32,
+        )
+    )
     assert len(drawn) == 3

@@ -6,9 +6,33 @@ from pathlib import Path
 
 import torch
 
+from alexnet import device as devices
+from alexnet.errors import AlexNetError
 from alexnet.spec import Spec
 
 MATMUL = "matmul-limit"  # the peer that is the machine's matrix product
+
+
+class UnsuitableError(AlexNetError):
+    """A contender that this machine can run, but no user of it would."""
+
+
+def require_fast(kind: torch.dtype, device: torch.device) -> None:
+    """See that a device multiplies matrices of a type in hardware.
+
+    Without, a product in bfloat16 takes about a hundred times one in float32 (measured on a
+    processor with AVX2 alone), so that a single round would last for minutes.
+
+    Raises
+    ------
+    UnsuitableError
+        When it does not.
+    """
+    if kind == torch.bfloat16 and not devices.has_fast_bfloat16(device):
+        raise UnsuitableError(
+            f"The device {devices.device_name(device)} has no fast bfloat16: float32 is many times "
+            "faster on it."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +64,7 @@ class Contender:
 
     name: str
     make: Callable[[Setting], Timed]  # a function of a module, or a partial of one
-    keeps_memory: bool = False  # runs with `machine.keep_freed_memory`
+    keeps_memory: bool = False  # runs with `devices.keep_freed_memory`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,7 @@ def torchvision_network(spec: Spec) -> AlexNet:
 
     It is another network: 64-192-384-256-256 maps, no LRN, ReLUs that overwrite their input.
     """
-    network = plain_network(replace(TORCHVISION, classes=spec.classes))
+    network = plain_network(replace(TORCHVISION, num_classes=spec.num_classes))
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
@@ -39,4 +39,4 @@ def torchvision_network(spec: Spec) -> AlexNet:
 
 def plain_lrn(norm: LRN) -> nn.LocalResponseNorm:
     """Return PyTorch's layer for our constants."""
-    return nn.LocalResponseNorm(norm.size, norm.alpha_over_n, norm.beta, norm.k)
+    return nn.LocalResponseNorm(norm.size, norm.alpha, norm.beta, norm.k)

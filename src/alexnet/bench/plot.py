@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.bench.contender import MATMUL
 from alexnet.figures.style import FAINT, INK, OTHER, RIGHT, drawing, new_figure
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
             fontsize=7.5,
             color=INK,
         )
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 
 

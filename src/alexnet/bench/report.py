@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench import roofline
 from alexnet.bench.contender import MATMUL, Setting, Work
 from alexnet.bench.data_works import loader_work, prepare_work
 from alexnet.bench.limits import limits, matmul_name
-from alexnet.bench.rounds import Child, Heat, heat
+from alexnet.bench.rounds import Child, Heat, Ready, heat
 from alexnet.bench.works import infer_1_work, infer_int8_work, infer_work, lrn_work, train_work
 from alexnet.spec import Spec
 from alexnet.version import __version__
@@ -81,9 +81,9 @@ def measured(
     AlexNetError
         When a contender that is installed cannot run.
     """
-    device = machine.best_device()
-    used = machine.use_threads(threads)
-    kind = machine.chosen_type("auto", device)
+    device = devices.best_device()
+    used = devices.use_threads(threads)
+    kind = devices.choose_dtype("auto", device)
     sheet = Sheet()
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
@@ -92,6 +92,7 @@ def measured(
         )  # fmt: skip
         subjects = {name: WORKS[name](setting) for name in works if name != ROOFLINE}
         with contextlib.closing(Child(limits(setting), setting)) as always:
+            sheet.add_missing("limits", always.ready)
             for name, work in subjects.items():
                 say(f"{name}: {', '.join(one.name for one in work.contenders)}")
                 alone = [[contender] for contender in work.contenders]
@@ -103,9 +104,9 @@ def measured(
     return {
         **sheet.told(),
         "machine": {
-            "processor": machine.processor(),
+            "processor": devices.processor(),
             "threads": used,
-            "device": machine.device_name(device),
+            "device": devices.device_name(device),
             "type": str(kind).removeprefix("torch."),
             "system": platform.platform(),
         },
@@ -128,8 +129,7 @@ class Sheet:
     def add(self, name: str, work: Work, run: Heat) -> None:
         """Compare ours with every peer of a work."""
         self._count_limits(run)
-        for peer, why in run.ready.missing.items():
-            self._missing.append({"work": name, "peer": peer, "why": why})
+        self.add_missing(name, run.ready)
         here = [one.name for one in work.contenders if one.name in run.times]
         values = {one: work.values(run.times[one], run.ready.amounts[one]) for one in here}
         if work.gflop:
@@ -139,6 +139,11 @@ class Sheet:
         for peer, theirs in values.items():
             note = run.ready.notes.get(peer, "")
             self._results.append(compared(name, work, peer, ours, theirs, note))
+
+    def add_missing(self, name: str, ready: Ready) -> None:
+        """Take the names of those contenders of a work that did not run, and why."""
+        for peer, why in ready.missing.items():
+            self._missing.append({"work": name, "peer": peer, "why": why})
 
     def add_roofline(self, lines: list[roofline.Line], run: Heat) -> None:
         """Take the lines of the roofline."""

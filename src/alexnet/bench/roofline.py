@@ -18,17 +18,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed
 from alexnet.bench.limits import matmul_name
 from alexnet.bench.rounds import Heat
 from alexnet.bench.works import fast_forward
-from alexnet.fused import for_inference
-from alexnet.layers import seed_dropout
+from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
-from alexnet.training.optimizer import make_optimizer, rates_at, update
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, update
+from alexnet.training.randomness import seed_dropout
 
 Pass = Literal["inference", "training", "update"]
 WEIGHT = 4  # bytes: weights, gradients and velocity are float32 in a step
@@ -69,14 +69,14 @@ def parts(spec: Spec) -> Iterator[Part]:
         names = list(dict(AlexNet(spec).named_children()))
     layers = {layer.name: layer for layer in spec.layers()}
     weighted = {name for name, layer in layers.items() if layer.parameters}
-    inputs: tuple[int, ...] = (spec.channels, spec.image, spec.image)
+    inputs: tuple[int, ...] = (spec.in_channels, spec.image_size, spec.image_size)
     for key, run in groupby(names, lambda name: name if name in weighted else ""):
         modules = tuple(run)
         outputs = inputs
         for name in modules:
             if name in layers:
                 layer = layers[name]
-                outputs = (layer.maps, *(2 * (layer.size,) if layer.kind != "dense" else ()))
+                outputs = (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
             elif name == "flatten":
                 outputs = (math.prod(outputs),)
         yield Part(
@@ -103,7 +103,7 @@ def contenders(spec: Spec) -> tuple[Contender, ...]:
 def inference(part: Part, setting: Setting) -> Timed:
     """Return a part's forward pass without gradients."""
     module, x = module_of(part, setting)
-    forward = by_itself(for_inference(module.eval(), setting.kind), setting.device)
+    forward = by_itself(fuse_for_inference(module.eval(), setting.kind), setting.device)
 
     def run() -> None:
         with torch.no_grad():
@@ -142,8 +142,8 @@ def by_itself(module: nn.Sequential, device: torch.device) -> nn.Module:
 
 def update_alone(setting: Setting) -> Timed:
     """Return the update of every weight."""
-    network = machine.placed(build(setting.spec), setting.device)
-    optimizer, rates = make_optimizer(network, FAST), rates_at(FAST, FAST.warmup)
+    network = devices.place_network(build(setting.spec), setting.device)
+    optimizer, rates = make_optimizer(network, FAST), learning_rates_at(FAST, FAST.warmup)
     gradients = [torch.zeros_like(parameter) for parameter in network.parameters()]
 
     def run() -> None:
@@ -168,7 +168,7 @@ def module_of(part: Part, setting: Setting) -> tuple[nn.Sequential, Tensor]:
     x = torch.randn(setting.batch_size, *part.inputs, device=setting.device)
     if x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    return machine.placed(module, setting.device), x.to(setting.kind)
+    return devices.place_network(module, setting.device), x.to(setting.kind)
 
 
 def costs(setting: Setting) -> Iterator[tuple[str, Pass, float, float]]:

@@ -6,18 +6,20 @@ another left behind, and still all are measured within the same seconds. Only on
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
-from alexnet import machine
-from alexnet.bench.contender import Contender, Setting, Timed
+from alexnet import device as devices
+from alexnet.bench.contender import Contender, Setting, Timed, UnsuitableError
 from alexnet.errors import AlexNetError, MissingExtraError
 
 ENOUGH = 0.5  # seconds of calls that make a round; one call at least
@@ -93,10 +95,11 @@ class Child:
 
 def serve(pipe: Connection, contenders: Sequence[Contender], setting: Setting) -> None:
     """Make the contenders, then run a round for each message, until the other end is closed."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and closes the pipe
     if any(contender.keeps_memory for contender in contenders):
-        machine.keep_freed_memory()
-    machine.use_threads(setting.threads)
+        devices.keep_freed_memory()
+    devices.use_threads(setting.threads)
     try:
         timed, ready = made(contenders, setting)
         pipe.send(ready)
@@ -110,13 +113,25 @@ def serve(pipe: Connection, contenders: Sequence[Contender], setting: Setting) -
         pipe.send(Failed(error.what, error.fix))
 
 
+def end_with_parent() -> None:
+    """Wait until the parent process has died, killed or not; then end this one, whatever it does.
+
+    The main thread sees that the pipe is closed only after the call that it is in, which can take
+    minutes. PyTorch and the other runtimes let threads run during their calls.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 def made(contenders: Iterable[Contender], setting: Setting) -> tuple[dict[str, Timed], Ready]:
-    """Make the contenders whose packages are installed."""
+    """Make the contenders that can run here and whose packages are installed."""
     timed, missing = {}, {}
     for contender in contenders:
         try:
             timed[contender.name] = contender.make(setting)
-        except MissingExtraError as error:
+        except (MissingExtraError, UnsuitableError) as error:
             missing[contender.name] = str(error)
     amounts = {name: one.amount for name, one in timed.items()}
     notes = {name: one.note for name, one in timed.items() if one.note}
@@ -179,7 +194,7 @@ def heat(
     ready = Ready(
         {name: amount for one in every for name, amount in one.amounts.items()},
         {name: note for one in every for name, note in one.notes.items()},
-        {name: why for one in every for name, why in one.missing.items()},
+        {name: why for one in every[1:] for name, why in one.missing.items()},  # of this work alone
     )
     return Heat(times, ready, tuple(always.ready.amounts))
 

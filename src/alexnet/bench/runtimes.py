@@ -14,13 +14,12 @@ import torch
 
 from alexnet.bench.contender import Setting, Timed
 from alexnet.bench.rounds import round_seconds
-from alexnet.data.augment import normaliser
+from alexnet.data.augment import make_normaliser
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError
-from alexnet.interop.onnx_export import export_onnx
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import export_onnx, generate_images
 from alexnet.network import build
-from alexnet.prediction import Model
+from alexnet.predictor import Predictor
 
 CHECKED = 2  # images on which the exported file is compared with the network
 TYPES = ("FP32", "BF16", "FP16")  # OpenVINO's names of those that need no other network
@@ -31,20 +30,20 @@ def exported(setting: Setting) -> Path:
     path, spec = setting.scratch / "network.onnx", setting.spec
     if not path.exists():
         flat = Statistics(
-            np.zeros((3, spec.image, spec.image), np.float32),
+            np.zeros((3, spec.image_size, spec.image_size), np.float32),
             np.zeros(3, np.float32),
             np.eye(3, dtype=np.float32),
         )
-        model = Model(
+        model = Predictor(
             build(spec).eval(),
-            tuple(map(str, range(spec.classes))),
-            normaliser(spec.pixels, flat, spec.image),
-            spec.image,
+            tuple(map(str, range(spec.num_classes))),
+            make_normaliser(spec.pixels, flat, spec.image_size),
+            spec.image_size,
             0,
             torch.device("cpu"),
             torch.float32,
         )
-        export_onnx(model, path, generated_images(spec.image, CHECKED), "generated images")
+        export_onnx(model, path, generate_images(spec.image_size, CHECKED), "generated images")
     return path
 
 
@@ -103,7 +102,9 @@ def openvino_call(core: Any, setting: Setting, kind: str, hint: str) -> Callable
 
     def compiled(images: int) -> Any:
         model = core.read_model(exported(setting))
-        model.reshape([images, setting.spec.channels, setting.spec.image, setting.spec.image])
+        model.reshape(
+            [images, setting.spec.in_channels, setting.spec.image_size, setting.spec.image_size]
+        )
         chosen = {
             "PERFORMANCE_HINT": hint,
             "INFERENCE_PRECISION_HINT": kind.replace("FP", "f").lower(),
@@ -129,5 +130,5 @@ def openvino_call(core: Any, setting: Setting, kind: str, hint: str) -> Callable
 def pixels(setting: Setting) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return ``(batch, channels, image, image)`` float32, -128 to 127."""
     spec = setting.spec
-    shape = (setting.batch_size, spec.channels, spec.image, spec.image)
+    shape = (setting.batch_size, spec.in_channels, spec.image_size, spec.image_size)
     return np.random.default_rng(0).integers(-128, 128, shape).astype(np.float32)

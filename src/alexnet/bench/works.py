@@ -1,6 +1,6 @@
 """What is measured of the network: a training step, an inference, the normalisation.
 
-Ours runs with freed memory kept in the process (`machine.keep_freed_memory`), as `alexnet train`
+Ours runs with freed memory kept in the process (`devices.keep_freed_memory`), as `alexnet train`
 does. The eager peers run as their users have them, and once more with memory kept, marked
 ``-kept``, so that what the memory is worth can be told from what the network is worth.
 """
@@ -14,20 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import machine
-from alexnet.bench.contender import Contender, Setting, Timed, Work
+from alexnet import device as devices
+from alexnet.bench.contender import Contender, Setting, Timed, Work, require_fast
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
-from alexnet.data.augment import Normaliser, draw, seen
+from alexnet.data.augment import Normaliser, augment
 from alexnet.errors import ConfigError, TrainingError
-from alexnet.fused import for_inference, fused
+from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
-from alexnet.training.optimizer import make_optimizer, rates_at
-from alexnet.training.trainer import Replica, Share, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.randomness import sample_params
+from alexnet.training.trainer import LocalBatch, Replica, train
 
 PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
 ANOTHER_NETWORK = "another network: 64-192-384-256-256 maps, no LRN, 224 pixels"
@@ -35,7 +36,7 @@ ANOTHER_NETWORK = "another network: 64-192-384-256-256 maps, no LRN, 224 pixels"
 
 def fast_forward(network: nn.Sequential, device: torch.device) -> nn.Module:
     """Return a network in its fast form, compiled, as training runs it."""
-    return machine.compile_or_not(fused(network), device)[0]
+    return devices.compile_or_not(fuse(network), device)[0]
 
 
 def eager(
@@ -94,21 +95,22 @@ def infer_1_work(setting: Setting) -> Work:
 
 
 def infer_int8_work(setting: Setting) -> Work:
-    """Return inference on a batch in int8, against that in bfloat16.
+    """Return inference on a batch in int8, against that in the machine's type.
 
     Raises
     ------
     ConfigError
         When this processor has no int8 products.
     """
-    if setting.device.type != "cpu" or not machine.has_int8():
+    if setting.device.type != "cpu" or not devices.has_int8():
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
+    kind = str(setting.kind).removeprefix("torch.")
     return Work(
         setting=setting,
         unit="images/s",
         contenders=(
             Contender("ours", our_int8, keeps_memory=True),
-            Contender("ours-bfloat16", our_inference, keeps_memory=True),
+            Contender(f"ours-{kind}", our_inference, keeps_memory=True),
         ),
     )
 
@@ -146,8 +148,8 @@ def runtimes(setting: Setting) -> tuple[Contender, ...]:
 
 def our_step(setting: Setting) -> Timed:
     """Return a step of `training.trainer`; on a GPU the pixels are made anew, from bytes there."""
-    network = machine.placed(build(setting.spec), setting.device)
-    rates = rates_at(FAST.with_(lr=1e-3), FAST.warmup)
+    network = devices.place_network(build(setting.spec), setting.device)
+    rates = learning_rates_at(FAST.with_(lr=1e-3), FAST.warmup)
     steps = train(
         Replica(network, fast_forward(network, setting.device)),
         make_optimizer(network, FAST),
@@ -156,7 +158,7 @@ def our_step(setting: Setting) -> Timed:
         lambda number: rates,
         done=0,
         total=1 << 40,
-        kind=setting.kind,
+        dtype=setting.kind,
     )
 
     def step() -> None:
@@ -166,40 +168,41 @@ def our_step(setting: Setting) -> Timed:
     return Timed(step, setting.batch_size)
 
 
-def share(setting: Setting) -> Share:
+def share(setting: Setting) -> LocalBatch:
     """Return random pixels as `data.augment` makes them, and labels."""
     pixels = random_pixels(setting, setting.spec).to(setting.kind)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    return Share(pixels, random_labels(setting), 0, setting.batch_size)
+    return LocalBatch(pixels, random_labels(setting), 0, setting.batch_size)
 
 
-def from_bytes(setting: Setting) -> Iterator[Share]:
-    """Yield what `training.feed` makes of the same random images, cut and coloured every time."""
+def from_bytes(setting: Setting) -> Iterator[LocalBatch]:
+    """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = setting.spec, setting.device, setting.batch_size
-    prepared = spec.image + PREPARED_MARGIN
-    shape = (batch, prepared, prepared, spec.channels)
+    prepared = spec.image_size + PREPARED_MARGIN
+    shape = (batch, prepared, prepared, spec.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    mean = torch.full((1, spec.channels, spec.image, spec.image), 127.5, device=device)
+    mean = torch.full((1, spec.in_channels, spec.image_size, spec.image_size), 127.5, device=device)
     mean = mean.contiguous(memory_format=torch.channels_last)
-    stdev = torch.ones(1, spec.channels, 1, 1, device=device)
+    stdev = torch.ones(1, spec.in_channels, 1, 1, device=device)
     normalise = Normaliser(mean, 1.0, stdev, bgr=False, divides=False)
-    look, labels = machine.compile_or_not(seen, device)[0], random_labels(setting)
+    look, labels = devices.compile_or_not(augment, device)[0], random_labels(setting)
     draws = torch.Generator().manual_seed(0)
     while True:
-        chosen = draw(batch, prepared, spec.image, draws)
-        shift = machine.sent(chosen.noise[:, :, None, None], device)
+        chosen = sample_params(batch, prepared, spec.image_size, draws)
+        shift = devices.to_device(chosen.noise[:, :, None, None], device)
         pixels = look(
-            images, chosen.to(device), shift, normalise, 1.0, spec.image, setting.kind
+            images, chosen.to(device), shift, normalise, 1.0, spec.image_size, setting.kind
         )  # fmt: skip
-        yield Share(pixels, labels, 0, batch)
+        yield LocalBatch(pixels, labels, 0, batch)
 
 
 def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual training step; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device)
     pixels, labels = random_pixels(setting, network.spec), random_labels(setting)
     if kind != torch.float32:
-        network = machine.placed(network, setting.device)
+        network = devices.place_network(network, setting.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
 
@@ -215,10 +218,10 @@ def eager_step(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Set
 
 def our_inference(setting: Setting) -> Timed:
     """Return the compiled network in the machine's type; on a GPU recorded, and replayed."""
-    network = machine.placed(build(setting.spec), setting.device).eval()
-    fast = fast_forward(for_inference(network, setting.kind), setting.device)
+    network = devices.place_network(build(setting.spec), setting.device).eval()
+    fast = fast_forward(fuse_for_inference(network, setting.kind), setting.device)
     pixels = random_pixels(setting, setting.spec).contiguous(memory_format=torch.channels_last)
-    return inference(machine.Replayed(fast), pixels, setting.kind)
+    return inference(devices.CudaGraphRunner(fast), pixels, setting.kind)
 
 
 def our_int8(setting: Setting) -> Timed:
@@ -226,15 +229,16 @@ def our_int8(setting: Setting) -> Timed:
     network = build(setting.spec).eval()
     pixels = random_pixels(setting, setting.spec)
     channels_last = pixels.contiguous(memory_format=torch.channels_last)
-    return inference(int8_forward(network, pixels), channels_last, torch.float32)
+    return inference(quantize_network(network, pixels), channels_last, torch.float32)
 
 
 def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
+    require_fast(kind, setting.device)
     network = build(setting.spec).to(setting.device).eval()
     pixels = random_pixels(setting, network.spec)
     if kind != torch.float32:
-        network = machine.placed(network, setting.device)
+        network = devices.place_network(network, setting.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     return inference(network, pixels, kind, noted(network))
 
@@ -261,13 +265,13 @@ def noted(network: AlexNet) -> str:
 
 def random_pixels(setting: Setting, spec: Spec) -> Tensor:
     """Return ``(batch, channels, image, image)`` float32, -128 to 127."""
-    shape = (setting.batch_size, spec.channels, spec.image, spec.image)
+    shape = (setting.batch_size, spec.in_channels, spec.image_size, spec.image_size)
     return torch.randint(-128, 128, shape, device=setting.device).float()
 
 
 def random_labels(setting: Setting) -> Tensor:
     """Return ``(batch,)`` int64."""
-    return torch.randint(0, setting.spec.classes, (setting.batch_size,), device=setting.device)
+    return torch.randint(0, setting.spec.num_classes, (setting.batch_size,), device=setting.device)
 
 
 def our_lrn(setting: Setting) -> Timed:
@@ -293,7 +297,7 @@ def conv1_maps(setting: Setting) -> tuple[Tensor, LRN]:
     conv1 = setting.spec.convs[0]
     assert conv1.norm is not None
     side = next(layer.size for layer in setting.spec.layers() if layer.name == conv1.name)
-    x = torch.randn(setting.batch_size, conv1.maps, side, side, device=setting.device)
+    x = torch.randn(setting.batch_size, conv1.out_channels, side, side, device=setting.device)
     return x.contiguous(memory_format=torch.channels_last), conv1.norm
 
 

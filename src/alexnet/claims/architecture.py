@@ -9,7 +9,7 @@ from alexnet.claims.claim import Claim, varied_fields
 from alexnet.claims.networks import half, one_tower
 from alexnet.claims.scale import Scale, arm_of
 from alexnet.spec import Spec
-from alexnet.variants import PAPER, plain_pooling, with_lrn, without_layer
+from alexnet.variants import PAPER, with_lrn, without_layer, without_overlap
 
 
 def relu(scale: Scale) -> Claim:
@@ -141,10 +141,10 @@ def normalisation_as_printed(scale: Scale) -> tuple[Claim, ...]:
         group="lrn-alpha",
         sentence="An alpha of 1e-4 for each map, as published, against the same divided by the "
         "five maps of the window, as the source of 2012 ran it.",
-        first=arm_of("as published", five, with_lrn(five.spec, alpha_over_n=5e-4)),
-        second=arm_of("as run", five, with_lrn(five.spec, alpha_over_n=1e-4)),
+        first=arm_of("as published", five, with_lrn(five.spec, alpha=5e-4)),
+        second=arm_of("as run", five, with_lrn(five.spec, alpha=1e-4)),
         switch="alpha",
-        varied=frozenset({"spec.convs.norm.alpha_over_n"}),
+        varied=frozenset({"spec.convs.norm.alpha"}),
     )
     return order, span, alpha
 
@@ -156,17 +156,11 @@ def _ordered(spec: Spec, order: tuple[str, ...]) -> Spec:
 def overlap(scale: Scale) -> Claim:
     """Section 3.4."""
     plain = scale.plain
-    shrunk = plain_pooling(plain.spec)
-    if any(conv.pool and conv.pool.ceil for conv in plain.spec.convs):  # sizes are equal anyhow
-        convs = tuple(
-            replace(conv, padding=old.padding)
-            for conv, old in zip(shrunk.convs, plain.spec.convs, strict=True)
-        )
-        shrunk = replace(shrunk, convs=convs)
+    shrunk = without_overlap(plain.spec)
     padded = shrunk.convs[1].padding != plain.spec.convs[1].padding
-    fields = {"spec.convs.pool.window"}
+    fields = {"spec.convs.pool.kernel_size"}
     if padded:
-        fields |= {"spec.convs.padding", "spec.convs.pool.ceil"}
+        fields |= {"spec.convs.padding", "spec.convs.pool.ceil_mode"}
     return Claim(
         name="overlap",
         group="overlap",
@@ -216,7 +210,7 @@ def towers(scale: Scale) -> tuple[Claim, ...]:
         first=arm_of("one half", five, half(five.spec)),
         second=arm_of("two towers", five),
         switch="one tower's maps or both",
-        varied=frozenset({"spec.towers", "spec.convs.maps"}),
+        varied=frozenset({"spec.towers", "spec.convs.out_channels"}),
         paper_effect=0.017,
         note="As in the paper, the half network keeps conv5 and the fully-connected layers whole, "
         "which favours it.",

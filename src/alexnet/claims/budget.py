@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from alexnet import machine
+from alexnet import device as devices
 from alexnet.claims import results as results_file
 from alexnet.claims.claim import TUNING_SEED, Arm, Claim
 from alexnet.claims.runner import (
@@ -23,11 +23,11 @@ from alexnet.claims.runner import (
 )
 from alexnet.claims.work import Task
 from alexnet.errors import ConfigError
-from alexnet.files import explained, whole_file
+from alexnet.files import atomic_write, translate_os_error
 from alexnet.network import build
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.optimizer import make_optimizer, rates_at, update
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, update
 
 STEPS = 5  # timed, after a first one
 BESIDE = 1.25  # time of a run over that of its training alone: starting, testing, saving
@@ -56,22 +56,22 @@ def speed_of(spec: Spec, recipe: Recipe, threads: int | None) -> float:
 
     On random pixels, with the loop's own update and type; reading images costs next to nothing.
     """
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
-    device = machine.best_device()
-    kind = machine.chosen_type(recipe.precision, device)
-    network = machine.placed(build(spec), device)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
+    device = devices.best_device()
+    kind = devices.choose_dtype(recipe.precision, device)
+    network = devices.place_network(build(spec), device)
     optimizer = make_optimizer(network, recipe)
-    shape = (recipe.batch_size, spec.channels, spec.image, spec.image)
+    shape = (recipe.batch_size, spec.in_channels, spec.image_size, spec.image_size)
     pixels = (torch.randn(shape) * 60).to(device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(spec.classes, (recipe.batch_size,), device=device)
+    labels = torch.randint(spec.num_classes, (recipe.batch_size,), device=device)
     times = []
     for _ in range(STEPS + 1):
         begun = time.perf_counter()
         with torch.autocast(device.type, kind, enabled=kind == torch.bfloat16):
             logits = network(pixels)
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        update(optimizer, rates_at(recipe, 0.5), recipe)
+        update(optimizer, learning_rates_at(recipe, 0.5), recipe)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
@@ -133,9 +133,9 @@ def _kept(
     plans = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if what not in plans:
         plans[what] = chosen
-        with explained(out):
+        with translate_os_error(out):
             out.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(plans, indent=1), encoding="utf-8")
     seeds, share = plans[what]
     return int(seeds), float(share)

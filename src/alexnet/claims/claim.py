@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from alexnet.claims.statistics import Measured
+from alexnet.config import differences
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.values import differences
 
 # Seed of the runs that choose an arm's learning rate. It is not among those that are compared, so
 # that the choice is not made by the results that it is judged by.
@@ -118,7 +118,7 @@ class Result:
     """A finished run, with everything needed to repeat it: one line of ``results.jsonl``.
 
     Measures, shares being 0 to 1: ``test_error`` (one view), ``test_error_10_views`` (or 9, as
-    `Recipe.test_views` says), ``final_train_error`` (one view, dropout off, on the training
+    `Recipe.test_crops` says), ``final_train_error`` (one view, dropout off, on the training
     images), ``gap`` (test_error - final_train_error), ``epochs_to_25`` (passes until 25 % training
     error), ``epochs_to_converge`` (passes until the test error is within 2 points of the lowest).
     """
@@ -175,7 +175,7 @@ def varied_fields(first: Arm, second: Arm) -> frozenset[str]:
     if list(old) != list(new):
         found.add("spec.convs")
     for name in old.keys() & new.keys():
-        for part in ("norm", "same_map_norm", "pool"):
+        for part in ("norm", "within_channel_lrn", "pool"):
             if (getattr(old[name], part) is None) != (getattr(new[name], part) is None):
                 found.add(f"spec.convs.{part}")
     kinds = ("spec", first.spec, second.spec), ("recipe", first.recipe, second.recipe)

@@ -7,7 +7,7 @@ from alexnet.claims.results import FILE, read
 from alexnet.errors import RunError
 from alexnet.figures.activations import Curve, activations
 from alexnet.figures.style import Form, drawing, save
-from alexnet.files import explained
+from alexnet.files import translate_os_error
 
 ARMS = {"relu/tanh": "tanh", "relu/ReLU": "ReLU"}  # what results call them, and the picture
 
@@ -29,7 +29,7 @@ def draw(folder: Path, form: Form = "both") -> Iterator[Path]:
             f"Make them with: alexnet claims relu --out {folder}",
         )
     pictures = folder / "figures"
-    with drawing(), explained(pictures):
+    with drawing(), translate_os_error(pictures):
         pictures.mkdir(exist_ok=True)
         yield from list(save(activations(curves), pictures, "figure-1", form))
 

@@ -7,13 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.claims.scale import Scale
-from alexnet.data.cache import ready
-from alexnet.data.downloads import Report
-from alexnet.data.listing import Listing
-from alexnet.data.options import Options
-from alexnet.data.prepare import Progress
+from alexnet.data.downloads import DownloadReport
+from alexnet.data.prepare import Options, Progress, open_or_prepare
+from alexnet.data.samples import SampleIndex, Source
 from alexnet.data.shards import PreparedData
-from alexnet.data.source import Source
 from alexnet.errors import DataError
 
 
@@ -23,7 +20,7 @@ def images_of(
     *,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
-    fetched: Report = lambda file, done, total: None,
+    fetched: DownloadReport = lambda file, done, total: None,
 ) -> PreparedData:
     """Open the images that a scale's claims are run on; a source is prepared into the cache.
 
@@ -34,7 +31,7 @@ def images_of(
     DataError
         When it is no data, or was prepared at a size that the scale's networks do not take.
     """
-    data = ready(
+    data = open_or_prepare(
         where,
         Options(size=scale.size, raw=scale.raw),
         choose=lambda source: part_of(source, scale.images),
@@ -67,7 +64,7 @@ def part_of(source: Source, images: tuple[int, int] | None) -> Source:
     return replace(source, splits=splits)
 
 
-def _even(listing: Listing, images: int, classes: int) -> Listing:
+def _even(samples: SampleIndex, images: int, classes: int) -> SampleIndex:
     each = max(1, images // classes)
-    first = [np.flatnonzero(listing.labels == label)[:each] for label in range(classes)]
-    return listing.take(np.sort(np.concatenate(first)))
+    first = [np.flatnonzero(samples.labels == label)[:each] for label in range(classes)]
+    return samples.take(np.sort(np.concatenate(first)))

@@ -13,7 +13,7 @@ FOUR_LAYERS = replace(CIFAR_QUICK, name="four_layers", dense=(), output_std=0.01
 # layers-conv-local-13pct: no normalisation, and a narrower local3 than layers-cifar10-11pct
 # (facts 6), which is CIFAR_LOCAL with 64 maps there.
 LOCAL_11 = CIFAR_LOCAL
-LOCAL_13 = replace(without_lrn(CIFAR_LOCAL), name="local_13").with_layers("local3", maps=32)
+LOCAL_13 = replace(without_lrn(CIFAR_LOCAL), name="local_13").with_layers("local3", out_channels=32)
 
 
 def in_small(spec: Spec, *, width: int = 4, image: int = 24) -> Spec:
@@ -38,13 +38,15 @@ def in_small(spec: Spec, *, width: int = 4, image: int = 24) -> Spec:
         Side of what the network sees, in pixels.
     """
     first, *rest = spec.convs
-    first = replace(first, kernel=5, stride=1, padding=2, overhang=0)
+    first = replace(first, kernel_size=5, stride=1, padding=2, asymmetric_padding=0)
     convs = tuple(
-        replace(c, maps=c.maps // width, pool=c.pool and replace(c.pool, ceil=True))
+        replace(
+            c, out_channels=c.out_channels // width, pool=c.pool and replace(c.pool, ceil_mode=True)
+        )
         for c in (first, *rest)
     )
     dense = tuple(replace(d, units=d.units // (2 * width)) for d in spec.dense)
-    small = replace(spec, name=f"{spec.name}_in_small", image=image, convs=convs, dense=dense)
+    small = replace(spec, name=f"{spec.name}_in_small", image_size=image, convs=convs, dense=dense)
     before, after = _inputs(spec), _inputs(small)
     stronger = {name: math.sqrt(before[name] / after[name]) for name in before}
     layers: tuple[Conv | Dense, ...] = (*convs, *dense)
@@ -60,10 +62,10 @@ def _times(layer: Conv | Dense, factor: float) -> float | None:
 
 def _inputs(spec: Spec) -> dict[str, int]:
     """Return how many inputs each unit of a layer adds up, by the layer's name."""
-    found, maps = {}, spec.channels
+    found, maps = {}, spec.in_channels
     for conv in spec.convs:
-        found[conv.name] = conv.kernel**2 * (maps // spec.groups(conv))
-        maps = conv.maps
+        found[conv.name] = conv.kernel_size**2 * (maps // spec.groups(conv))
+        maps = conv.out_channels
     inputs = math.prod((spec.flat[0], spec.flat[1], spec.flat[1]))
     for name, units in (*((d.name, d.units) for d in spec.dense), (spec.output_name, 0)):
         found[name], inputs = inputs, units
@@ -77,7 +79,7 @@ def half(spec: Spec) -> Spec:
     is net 145-half of the 2012 source (facts 0).
     """
     last = spec.convs[-1]
-    convs = tuple(replace(c, maps=c.maps // 2) for c in spec.convs[:-1])
+    convs = tuple(replace(c, out_channels=c.out_channels // 2) for c in spec.convs[:-1])
     return replace(spec, name=f"{spec.name}_half", towers=1, convs=(*convs, last))
 
 
@@ -88,6 +90,6 @@ def one_tower(spec: Spec) -> Spec:
 
 def narrowed(spec: Spec, by: int) -> Spec:
     """Return a network with a part of its maps and hidden units, and nothing else changed."""
-    convs = tuple(replace(c, maps=c.maps // by) for c in spec.convs)
+    convs = tuple(replace(c, out_channels=c.out_channels // by) for c in spec.convs)
     dense = tuple(replace(d, units=d.units // by) for d in spec.dense)
     return replace(spec, name=f"{spec.name}_narrow", convs=convs, dense=dense)

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from alexnet.claims.claim import Result
+from alexnet.config import from_json
 from alexnet.errors import AlexNetError
-from alexnet.files import explained
+from alexnet.files import translate_os_error
+from alexnet.old_names import dict_with_old_names
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.values import from_json
 
 FILE = "results.jsonl"
 
@@ -21,8 +22,8 @@ def key_of(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
     """Return what names a run: a hash of its network, its recipe with the seed, and its data."""
     plain = replace(recipe, threads=None)  # changes no result
     values = [
-        asdict(from_json(Spec, asdict(spec))),  # 1 and 1.0 are one value
-        asdict(from_json(Recipe, asdict(plain))),
+        dict_with_old_names(from_json(Spec, asdict(spec))),  # 1 and 1.0 are one value
+        dict_with_old_names(from_json(Recipe, asdict(plain))),
     ]
     what = json.dumps([*values, fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
@@ -39,7 +40,7 @@ def append(path: Path, result: Result) -> None:
         When the disk is full or cannot be written to.
     """
     line = json.dumps(asdict(result)).encode() + b"\n"
-    with explained(path), path.open("ab+") as file:
+    with translate_os_error(path), path.open("ab+") as file:
         if file.tell() and _last_byte(path) != b"\n":
             line = b"\n" + line
         file.write(line)

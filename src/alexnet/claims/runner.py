@@ -23,9 +23,9 @@ from alexnet.claims.progress import GridProgress, watching
 from alexnet.claims.results import key_of
 from alexnet.claims.work import Task, perform
 from alexnet.data.shards import PreparedData
-from alexnet.data.workers import LostWorkerError, in_processes, on_executor
+from alexnet.data.workers import LostWorkerError, run_in_processes, run_on_executor
 from alexnet.errors import RunError
-from alexnet.files import explained
+from alexnet.files import translate_os_error
 
 AT_ONCE = 256  # runs in work on a cluster
 RUNS = "runs"  # folder of the runs, each named by its key
@@ -88,7 +88,7 @@ def with_classes(claims: Iterable[Claim], classes: int) -> tuple[Claim, ...]:
     """Return claims whose networks tell so many classes apart."""
 
     def changed(arm: Arm) -> Arm:
-        return replace(arm, spec=replace(arm.spec, classes=classes))
+        return replace(arm, spec=replace(arm.spec, num_classes=classes))
 
     return tuple(replace(c, first=changed(c.first), second=changed(c.second)) for c in claims)
 
@@ -165,8 +165,8 @@ def made(tasks: list[Task], setting: Setting) -> list[Result]:
 
 def _performed(tasks: list[Task], setting: Setting) -> Iterator[tuple[Task, Result]]:
     if setting.executor is not None:
-        return on_executor(setting.executor, perform, tasks, AT_ONCE)
-    return in_processes(perform, tasks, setting.workers, _given_up, ahead=1)
+        return run_on_executor(setting.executor, perform, tasks, AT_ONCE)
+    return run_in_processes(perform, tasks, setting.workers, _given_up, ahead=1)
 
 
 def _given_up(task: Task) -> Result:
@@ -224,7 +224,7 @@ def locked(out: Path) -> Iterator[None]:
     RunError
         When another one is at work there.
     """
-    with explained(out):
+    with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("a")
     with lock:

@@ -54,7 +54,7 @@ def arm_of(name: str, trained: Trained, spec: Spec | None = None, **recipe: obje
 
 
 def _dropping(recipe: Recipe, *drops: float, **changes: object) -> Recipe:
-    return recipe.with_(schedule="drops", drops=drops, **changes)
+    return recipe.with_(schedule="milestones", milestones=drops, **changes)
 
 
 # The paper's rule without a watched split: what is compared is not chosen by the test images.
@@ -63,11 +63,11 @@ _SMALL = _dropping(
     name="small", epochs=8, batch_size=64, compile=False, log_every=1, checkpoint_every=400,
     validate_every=2,
 )  # fmt: skip
-_BARE = {"weight_decay": 0.0, "crop": "centre", "mirror": False, "colour_noise": 0.0}
+_BARE = {"weight_decay": 0.0, "crop": "centre", "mirror": False, "pca_jitter": 0.0}
 
 # cuda-convnet's, of which batches 1 to 4 came alone for two thirds of the time (facts 6).
 _LOCAL = PAPER_RECIPE.with_(
-    name="local", lr=0.001, bias_lr=2.0, weight_decay=0.0, colour_noise=0.0, test_views=9,
+    name="local", lr=0.001, bias_lr=2.0, weight_decay=0.0, pca_jitter=0.0, test_crops=9,
 )  # fmt: skip
 
 
@@ -79,9 +79,9 @@ def _decays(output: float) -> tuple[LayerDecay, ...]:
 _LOCAL_13 = _dropping(_LOCAL, 120 / 140, 130 / 140, epochs=140, weight_decays=_decays(0.004))
 _LOCAL_11 = _dropping(_LOCAL, 430 / 450, 440 / 450, epochs=450, weight_decays=_decays(0.01))
 
-_FIVE = in_small(replace(PAPER, classes=10).with_layers(*STRONGER, std=0.03))
+_FIVE = in_small(replace(PAPER, num_classes=10).with_layers(*STRONGER, std=0.03))
 _SMALL_LOCAL = _SMALL.with_(
-    lr=0.003, bias_lr=2.0, weight_decay=0.0, colour_noise=0.0, validate_every=3
+    lr=0.003, bias_lr=2.0, weight_decay=0.0, pca_jitter=0.0, validate_every=3
 )
 SMALL = Scale(
     name="small",
@@ -93,11 +93,11 @@ SMALL = Scale(
     seeds=3,
     plain=Trained(spec=_FIVE, recipe=_SMALL),
     five=Trained(spec=_FIVE, recipe=_SMALL),
-    printed=in_small(replace(PAPER, classes=10)),
-    dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(drops=(), validate_every=1)),
+    printed=in_small(replace(PAPER, num_classes=10)),
+    dropout=Trained(spec=_FIVE, recipe=_SMALL.with_(milestones=(), validate_every=1)),
     four=Trained(
         spec=FOUR_LAYERS,
-        recipe=_SMALL.with_(drops=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
+        recipe=_SMALL.with_(milestones=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
     ),
     rates=(0.002, 0.004, 0.008, 0.016, 0.032),
     trial_epochs=3,
@@ -114,7 +114,7 @@ SMALL = Scale(
 # The five-convolution networks have no schedule on CIFAR-10 of 2012: theirs is the paper's in
 # proportion, 90 epochs with drops where the 2012 run had them (facts 3b).
 _CIFAR_FIVE = _dropping(PAPER_RECIPE, 25 / 90, 51 / 90, 79 / 90, name="cifar", validate_every=2)
-_WIDE = in_small(replace(PAPER, classes=10).with_layers(*STRONGER, std=0.03), width=2)
+_WIDE = in_small(replace(PAPER, num_classes=10).with_layers(*STRONGER, std=0.03), width=2)
 CIFAR = replace(
     SMALL,
     name="cifar",
@@ -123,8 +123,8 @@ CIFAR = replace(
     seeds=5,
     plain=Trained(spec=LOCAL_11, recipe=_LOCAL_11.with_(validate_every=5)),
     five=Trained(spec=_WIDE, recipe=_CIFAR_FIVE),
-    printed=in_small(replace(PAPER, classes=10), width=2),
-    dropout=Trained(spec=_WIDE, recipe=_CIFAR_FIVE.with_(drops=())),
+    printed=in_small(replace(PAPER, num_classes=10), width=2),
+    dropout=Trained(spec=_WIDE, recipe=_CIFAR_FIVE.with_(milestones=())),
     four=Trained(
         spec=FOUR_LAYERS,
         recipe=_dropping(

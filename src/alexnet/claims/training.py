@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from alexnet.claims.claim import Claim
 from alexnet.claims.scale import Scale, arm_of
-from alexnet.spec import Pixels
+from alexnet.spec import PixelFormat
 
 COMMON_STDEV = 74.0  # grey levels: of ImageNet's red channel; division by it is the usual scaling
 
@@ -66,7 +66,7 @@ def augmentation(scale: Scale) -> tuple[Claim, ...]:
         switch="augmentation: crops and mirror images, which the paper counts as one",
         varied=frozenset({"recipe.crop", "recipe.mirror"}),
     )
-    views = plain.recipe.test_views
+    views = plain.recipe.test_crops
     several = replace(
         base,
         name="augment-views",
@@ -85,7 +85,7 @@ def augmentation(scale: Scale) -> tuple[Claim, ...]:
 def colour(scale: Scale) -> tuple[Claim, ...]:
     """Section 4.1, the second form."""
     plain = scale.plain
-    noise = plain.recipe.colour_noise or 0.1
+    noise = plain.recipe.pca_jitter or 0.1
     base = Claim(
         name="pca",
         group="pca",
@@ -93,10 +93,10 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
         sentence="Colour noise along the principal axes of the training set's colours lowers the "
         "test error.",
         paper="more than 1 point top-1, ILSVRC",
-        first=arm_of("no colour noise", plain, colour_noise=0.0),
-        second=arm_of("standard deviations", plain, colour_noise=noise),
+        first=arm_of("no colour noise", plain, pca_jitter=0.0),
+        second=arm_of("standard deviations", plain, pca_jitter=noise),
         switch="the colour noise",
-        varied=frozenset({"recipe.colour_noise"}),
+        varied=frozenset({"recipe.pca_jitter"}),
         paper_effect=0.01,
     )
     literal = replace(
@@ -105,10 +105,10 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
         section="4.1, facts 4",
         sentence="The axes' lengths are the eigenvalues, as printed, not their roots, as run.",
         paper="no number; the source of 2012 used standard deviations",
-        first=arm_of("eigenvalues", plain, colour_noise=noise, colour_axes="eigenvalues"),
-        second=arm_of("standard deviations", plain, colour_noise=noise),
+        first=arm_of("eigenvalues", plain, pca_jitter=noise, pca_axes="eigenvalues"),
+        second=arm_of("standard deviations", plain, pca_jitter=noise),
         switch="the lengths of the axes",
-        varied=frozenset({"recipe.colour_axes"}),
+        varied=frozenset({"recipe.pca_axes"}),
         paper_effect=None,
         note="The claim here is that the printed form is a slip: eigenvalues of pixels of 0-255 "
         "shift colours by hundreds of grey levels.",
@@ -119,7 +119,7 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
 def beginnings(scale: Scale) -> tuple[Claim, ...]:
     """Section 5, facts 3c: does the paper's own way to train work?."""
     five = scale.five
-    usual = Pixels(scale=1 / COMMON_STDEV)
+    usual = PixelFormat(scale=1 / COMMON_STDEV)
     base = Claim(
         name="init",
         group="init",

@@ -9,21 +9,20 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from alexnet.claims.claim import Epoch, Result
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
-from alexnet.prediction import Model, load
+from alexnet.predictor import Predictor
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.events import Progressed, Stopped, Tested
-from alexnet.training.fit import fit, training_order
+from alexnet.training.fit import fit
+from alexnet.training.monitor import Progressed, Stopped, Tested
+from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 
 TARGET = 0.25  # training error at which Figure 1 is read
@@ -64,11 +63,11 @@ def perform(task: Task) -> Result:
     """
     begun = time.monotonic()
     data = open_prepared(task.data)
-    several = f"test_error_{task.recipe.test_views}_views" in task.measures
-    views = task.recipe.test_views if several else 1
-    recipe = replace(task.recipe, threads=task.threads, test_views=views)
+    several = f"test_error_{task.recipe.test_crops}_views" in task.measures
+    views = task.recipe.test_crops if several else 1
+    recipe = replace(task.recipe, threads=task.threads, test_crops=views)
     run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
-    order = training_order(recipe, len(data.splits["train"]))
+    order = Order.of(recipe, len(data.splits["train"]))
     try:
         tested, failed = _trained(run, data, order, task.measures), ""
     except DivergedError as error:
@@ -82,7 +81,7 @@ def perform(task: Task) -> Result:
         measures |= as_guessing(1 - max(counts) / sum(counts), task.recipe)
         capped = ("epochs_to_25", "epochs_to_converge")
     elif "gap" in task.measures:
-        of_training = _error_on(data.splits["train"], load(run.folder))
+        of_training = _error_on(data.splits["train"], run.predictor())
         gap = measures["test_error"] - of_training
         measures |= {"final_train_error": of_training, "gap": gap}
     return Result(
@@ -139,7 +138,7 @@ def _trained(
             if isinstance(event, Stopped):
                 raise StoppedError(f"Stopped after step {event.step:,}; the same goes on.")
             if isinstance(event, Tested):
-                views = "" if recipe.test_views == 1 else f"_{recipe.test_views}_views"
+                views = "" if recipe.test_crops == 1 else f"_{recipe.test_crops}_views"
                 return {f"test_error{views}": 1 - event.result.top1}
             if isinstance(event, Progressed) and measures <= EARLY:
                 number, window = event.step.number, _window(order, recipe)
@@ -158,7 +157,7 @@ def _errors(lines: Iterable[dict[str, float]], before: int) -> Iterator[float]:
 
 def _window(order: Order, recipe: Recipe) -> int:
     """Return how many lines of the metrics an epoch has."""
-    return max(1, round(order.steps_an_epoch / recipe.log_every))
+    return max(1, round(order.steps_per_epoch / recipe.log_every))
 
 
 def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]:
@@ -170,7 +169,7 @@ def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]
         if "val_top1" in line:
             tests[int(line["epoch"] + 1e-3)] = 1 - line["val_top1"]
         elif line.get("loss") is not None:
-            epoch = int((line["step"] - 1) / order.steps_an_epoch) + 1
+            epoch = int((line["step"] - 1) / order.steps_per_epoch) + 1
             losses[epoch].append(line["loss"])
             errors[epoch].append(1 - line["train_top1"])
     for epoch in sorted(losses):
@@ -196,7 +195,7 @@ def measured(
             continue
         recent.append(1 - line["train_top1"])
         if len(recent) == window and sum(recent) / window <= TARGET:
-            found["epochs_to_25"], capped = line["step"] / order.steps_an_epoch, ()
+            found["epochs_to_25"], capped = line["step"] / order.steps_per_epoch, ()
             break
     tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
     if tests:
@@ -209,14 +208,13 @@ def measured(
 
 def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
     """Return the measures of a network that only guesses: it cannot be trained this way."""
-    views = {f"test_error_{recipe.test_views}_views": error}
+    views = {f"test_error_{recipe.test_crops}_views": error}
     epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
 
 
-def _error_on(split: Split, model: Model) -> float:
+def _error_on(split: Split, model: Predictor) -> float:
     """Return the error on all images of a split, one view."""
     batches = evaluation_batches(split, batch_size=64)
-    predict = partial(model.probabilities, views=1)
-    result = evaluate(predict, batches, model.classes, views=1, device=model.device)
+    result = evaluate(model.probabilities, batches, model.classes, crops=1)
     return 1 - result.top1

@@ -169,13 +169,13 @@ def setting_of(
     say: Said,
 ) -> "Setting":
     """Gather how the runs are made."""
-    from alexnet import machine
+    from alexnet import device as devices
     from alexnet.claims.runner import Setting, usual_workers
-    from alexnet.training.run import made_with
+    from alexnet.training.run import software_versions
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
-    gpu = machine.best_device().type != "cpu"
+    gpu = devices.best_device().type != "cpu"
     threads = threads or (None if gpu else 1)
     return Setting(
         data=prepared[0],
@@ -184,8 +184,8 @@ def setting_of(
         workers=workers or usual_workers(threads),
         threads=threads,
         executor=executor,
-        machine=machine.processor(),
-        made_with=made_with(),
+        machine=devices.processor(),
+        made_with=software_versions(),
         said=say,
         report=screen.grid,
         every=2.0 if sys.stderr.isatty() else 60.0,

@@ -25,21 +25,21 @@ def doctor() -> None:
 
     import torch
 
-    from alexnet import machine
+    from alexnet import device as devices
     from alexnet.data import decode
     from alexnet.files import cache_folder, free_bytes
     from alexnet.version import __version__
 
-    device = machine.best_device()
-    _, complaint = machine.compile_or_not(torch.relu, device)
+    device = devices.best_device()
+    _, complaint = devices.compile_or_not(torch.relu, device)
     cache = cache_folder()
     facts = {
         "alexnet": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
-        "threads": str(machine.use_threads(None)),
-        "bfloat16": "in hardware" if machine.has_fast_bfloat16(device) else "no: float32 is used",
+        "threads": str(devices.use_threads(None)),
+        "bfloat16": "in hardware" if devices.has_fast_bfloat16(device) else "no: float32 is used",
         "torch.compile": complaint or "works",
         "JPEG decoder": decode.library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",

@@ -42,18 +42,18 @@ def evaluate(
     json
         Print one JSON object and nothing else.
     """
-    from alexnet import machine
+    from alexnet import device as devices
     from alexnet.cli.screen import tested
     from alexnet.evaluation import summary
-    from alexnet.prediction import quantized
+    from alexnet.predictor import quantize
 
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
     model = model_at(run, precision)
     prepared = data_for(run, model, data)
     if precision == "int8":
-        model = quantized(model, prepared)
-    result = model.evaluate(prepared, views=views)
+        model = quantize(model, prepared)
+    result = model.evaluate(prepared, crops=views)
     if json:
         print(json_format.dumps({"split": prepared.held_out.name, **summary(result)}))
     else:

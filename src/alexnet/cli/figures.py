@@ -35,21 +35,21 @@ def figures(
     threads
         Processor threads; by default all.
     """
-    from alexnet import machine
+    from alexnet import device as devices
+    from alexnet.api import load
     from alexnet.claims.figure import draw
     from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.run_data import data_for
     from alexnet.cli.screen import Screen
     from alexnet.figures import NAMES, draw_all
-    from alexnet.prediction import load
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():
         for path in draw(run, form):
             print(path)
         return
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
     model = load(run)
     prepared = data_for(run, model, data)
     names = only.split(",") if only else NAMES

@@ -73,7 +73,9 @@ def told(made: "Import") -> dict[str, Any]:
     layers = [
         {
             "name": layer.name,
-            "output": [layer.maps, layer.size, layer.size] if layer.size > 1 else [layer.maps],
+            "output": [layer.channels, layer.size, layer.size]
+            if layer.size > 1
+            else [layer.channels],
             "parameters": layer.parameters,
             "weights": layer.arithmetic,
             "then": after.get(layer.name, ""),
@@ -87,13 +89,13 @@ def told(made: "Import") -> dict[str, Any]:
         "as": made.form,
         "found": list(made.found),
         "network": spec.name,
-        "image": spec.image,
+        "image": spec.image_size,
         "parameters": spec.parameters,
         "layers": layers,
         "classes": list(config.classes),
         "preprocessing": {
             "prepared": config.data_size,
-            "channels": pixels.channels,
+            "channels": pixels.channel_order,
             "scale": pixels.scale,
             "mean_rgb": mean,
             "stdev": list(pixels.stdev),
@@ -106,7 +108,7 @@ def _after(conv: Any, activation: str) -> str:
     steps = {
         "activation": activation,
         "norm": "norm" if conv.norm else "",
-        "same_map_norm": "same-map norm" if conv.same_map_norm else "",
+        "within_channel_lrn": "same-map norm" if conv.within_channel_lrn else "",
         "pool": f"{conv.pool.kind} pool" if conv.pool else "",
     }
     return ", ".join(filter(None, (steps[step] for step in conv.order)))

@@ -54,19 +54,19 @@ def predict(
 
     from dataclasses import asdict
 
-    from alexnet import machine
-    from alexnet.prediction import quantized
+    from alexnet import device as devices
+    from alexnet.predictor import quantize
 
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
     model = model_at(run, precision)
     if precision == "int8":
-        model = quantized(model, data_for(run, model, data))
+        model = quantize(model, data_for(run, model, data))
     results: list[dict[str, object]] = []
     refused = 0
     for file in files:
         try:
-            ranked = model.predict(file, top=top, views=views)
+            ranked = model.predict(file, top=top, crops=views)
         except ImageError as error:
             refused += 1
             print(f"alexnet: {error}", file=sys.stderr)

@@ -33,7 +33,7 @@ def summary(network: str = "single", *, set: list[str] | None = None, json: bool
 
 def with_settings(spec: "Spec", settings: list[str]) -> "Spec":
     """Apply NAME=VALUE settings to a network."""
-    from alexnet.values import with_setting
+    from alexnet.config import with_setting
 
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -50,7 +50,7 @@ def as_json(spec: "Spec") -> str:
         "neurons": spec.neurons,
         "neurons_with_input": spec.neurons + spec.inputs,
         "macs": spec.macs,
-        "classes": spec.classes,
+        "classes": spec.num_classes,
         "layers": layers,
     }
     return json_format.dumps(counts)
@@ -60,7 +60,9 @@ def as_text(spec: "Spec") -> str:
     """Return the counts of a network as the starting document writes them."""
     lines = [f"{'layer':10} {'output':>12} {'neurons':>9} {'parameters':>12}  arithmetic"]
     for layer in spec.layers():
-        shape = f"{layer.size}x{layer.size}x{layer.maps}" if layer.size > 1 else str(layer.maps)
+        shape = (
+            f"{layer.size}x{layer.size}x{layer.channels}" if layer.size > 1 else str(layer.channels)
+        )
         neurons = f"{layer.outputs:,}" if layer.kind != "pool" else ""
         count = f"{layer.parameters:,}" if layer.parameters else ""
         lines.append(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from alexnet.data.shards import PreparedData
     from alexnet.recipes import Recipe
     from alexnet.spec import Spec
-    from alexnet.training.distributed import Ranks
-    from alexnet.training.execution import Execution
+    from alexnet.training.distributed import DistributedContext
+    from alexnet.training.fit import Execution
     from alexnet.training.run import Run
 
 
@@ -95,7 +95,7 @@ def train(
         stop (default), or skip a batch whose loss is no number, up to ten in a row.
     set
         A field of the recipe to change, NAME=VALUE, or of the network, network.NAME=VALUE:
-        `colour_noise=0`, `network.conv1.norm.k=1`, `network.dropout.rate=0`. Repeatable.
+        `pca_jitter=0`, `network.conv1.norm.k=1`, `network.dropout.rate=0`. Repeatable.
     towers
         2: each pair of processes has one tower each, as the two GPUs of 2012 did.
     hybrid
@@ -111,8 +111,8 @@ def train(
         Go on with a run although it was begun with other settings.
     """
     from alexnet.cli.screen import Screen
-    from alexnet.training.distributed import joined
-    from alexnet.training.execution import AUTO, Execution
+    from alexnet.training.distributed import join_processes
+    from alexnet.training.fit import AUTO, Execution
 
     if towers not in (None, 1, 2):
         raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
@@ -144,16 +144,18 @@ def train(
         "freeze": None if freeze is None else layers(freeze),
     }
     asked = {name: value for name, value in flags.items() if value is not None}
-    with joined(execution.timeout) as ranks:
-        if ranks.first:
-            with Screen() as screen, told(ranks):
+    with join_processes(execution.timeout) as context:
+        if context.is_main:
+            with Screen() as screen, told(context):
                 run, prepared = opened(
                     data, out, network, recipe, from_, asked, set or [], screen, override=override
                 )
-                ranks.tell("run", [str(run.folder.resolve()), str(prepared.root.resolve())])
+                context.store_object(
+                    "run", [str(run.folder.resolve()), str(prepared.root.resolve())]
+                )
         else:
-            run, prepared = heard(ranks)
-        return follow(run, prepared, ranks, execution)
+            run, prepared = heard(context)
+        return follow(run, prepared, context, execution)
 
 
 def seconds(text: str) -> float:
@@ -171,16 +173,16 @@ def layers(text: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def told(ranks: "Ranks") -> Iterator[None]:
+def told(context: "DistributedContext") -> Iterator[None]:
     """Tell the processes that wait for this one when it fails."""
     try:
         yield
     except BaseException as error:
-        ranks.tell("run", str(error) or type(error).__name__)
+        context.store_object("run", str(error) or type(error).__name__)
         raise
 
 
-def heard(ranks: "Ranks") -> "tuple[Run, PreparedData]":
+def heard(context: "DistributedContext") -> "tuple[Run, PreparedData]":
     """Open what rank 0 has prepared.
 
     Raises
@@ -192,7 +194,7 @@ def heard(ranks: "Ranks") -> "tuple[Run, PreparedData]":
     from alexnet.errors import TrainingError
     from alexnet.training.run import Run
 
-    found = ranks.heard("run")
+    found = context.wait_for_object("run")
     if isinstance(found, str):
         raise TrainingError(f"Rank 0 could not begin: {found}")
     run, prepared = Run.open(found[0]), open_prepared(Path(found[1]))
@@ -220,10 +222,9 @@ def opened(
     from dataclasses import replace
 
     from alexnet.cli.fine_tune import check_same_size, starting_point
-    from alexnet.data.cache import ready
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.recipes import recipe_named
-    from alexnet.training.run import Run, RunConfig, made_with
+    from alexnet.training.run import Run, RunConfig, software_versions
     from alexnet.variants import network_named
 
     old = Run.open(out).config if out and (out / "config.json").is_file() else None
@@ -236,7 +237,7 @@ def opened(
     where = data or (old.data if old else "elpv")
     fine_tuned = source or (old and old.initial_weights)
     options = Options(size=before.data_size if before and fine_tuned else prepared_size(spec))
-    prepared = ready(
+    prepared = open_or_prepare(
         where,
         options,
         seed=plan.seed,
@@ -248,14 +249,14 @@ def opened(
         check_same_size(prepared.manifest.size, source)
     check_size(prepared.manifest.size, spec)
     config = RunConfig(
-        spec=replace(spec, classes=len(prepared.classes)),
+        spec=replace(spec, num_classes=len(prepared.classes)),
         recipe=plan,
         classes=prepared.classes,
         data=str(prepared.root.resolve()),
         data_fingerprint=prepared.manifest.fingerprint,
         data_size=prepared.manifest.size,
         initial_weights=source.origin if source else old.initial_weights if old else None,
-        made_with=made_with(),
+        made_with=software_versions(),
     )
     folder = out or Path("runs") / prepared.manifest.name
     statistics, weights = prepared.statistics, None
@@ -270,7 +271,7 @@ def opened(
 
 def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple[Recipe, Spec]":
     """Apply NAME=VALUE settings to the recipe, or with ``network.`` before them to the network."""
-    from alexnet.values import with_setting
+    from alexnet.config import with_setting
 
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -285,50 +286,55 @@ def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple
 
 def prepared_size(spec: "Spec") -> int:
     """Return the side to prepare images at: 256 for 227, as in the paper, and in proportion."""
-    if spec.image <= 32:
+    if spec.image_size <= 32:
         return 32
-    return 256 if 200 <= spec.image <= 240 else round(spec.image * 256 / 227)
+    return 256 if 200 <= spec.image_size <= 240 else round(spec.image_size * 256 / 227)
 
 
 def check_size(size: int, spec: "Spec") -> None:
     """See that the network's crops fit into the prepared images, and are most of them."""
     from alexnet.errors import DataError
 
-    if not spec.image <= size < 2 * spec.image:
+    if not spec.image_size <= size < 2 * spec.image_size:
         raise DataError(
-            f"The data was prepared at {size} pixels and network {spec.name!r} sees {spec.image}.",
+            f"The data was prepared at {size} pixels and network {spec.name!r} sees "
+            f"{spec.image_size}.",
             f"Prepare it with --size {prepared_size(spec)}, or name the source itself.",
         )
 
 
-def follow(run: "Run", data: "PreparedData", ranks: "Ranks", execution: "Execution") -> int:
+def follow(
+    run: "Run", data: "PreparedData", context: "DistributedContext", execution: "Execution"
+) -> int:
     """Train, showing and logging what happens; return the exit status."""
     from alexnet.cli.screen import Screen
-    from alexnet.training.events import Notice, Stopped
     from alexnet.training.fit import fit
+    from alexnet.training.monitor import Notice, Stopped
 
-    if not ranks.first:
-        for event in fit(run, data, ranks, execution):
+    if not context.is_main:
+        for event in fit(run, data, context, execution):
             if isinstance(event, Notice) and event.own:
-                print(f"rank {ranks.rank}: {event.text}", file=sys.stderr, flush=True)
+                print(f"rank {context.rank}: {event.text}", file=sys.stderr, flush=True)
             if isinstance(event, Stopped):
                 return event.status
         return 0
     with Screen(run.say) as screen:
-        begin(run, data, ranks, screen)
-        for event in fit(run, data, ranks, execution):
+        begin(run, data, context, screen)
+        for event in fit(run, data, context, execution):
             screen.event(event)
             if isinstance(event, Stopped):
                 return event.status
     return 0
 
 
-def begin(run: "Run", data: "PreparedData", ranks: "Ranks", screen: "Screen") -> None:
+def begin(
+    run: "Run", data: "PreparedData", context: "DistributedContext", screen: "Screen"
+) -> None:
     """Say what is trained, on what and how."""
     spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
     counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
-    among = f" over {ranks.ranks} processes" if ranks.ranks > 1 else ""
-    screen.say(f"data     {data.manifest.name}: {spec.classes} classes, images: {counts}")
+    among = f" over {context.world_size} processes" if context.world_size > 1 else ""
+    screen.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
     screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
     if first:
         screen.say(f"weights  of {first.path}")
@@ -337,7 +343,7 @@ def begin(run: "Run", data: "PreparedData", ranks: "Ranks", screen: "Screen") ->
     screen.say(
         f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
     )
-    screen.say(f"images   {data.splits['train'].decoding()}")
+    screen.say(f"images   {data.splits['train'].describe_decoding()}")
     screen.say(f"run      {run.folder}")
     if data.validation is data.held_out:
         screen.say(

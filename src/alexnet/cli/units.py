@@ -11,7 +11,7 @@ from alexnet.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from alexnet.features import NamedImages
-    from alexnet.prediction import Model
+    from alexnet.predictor import Predictor
     from alexnet.spec import Spec
 
 
@@ -55,8 +55,8 @@ def exciting(
 
     from PIL import Image
 
-    from alexnet.features import exciting as find_exciting
     from alexnet.features import patch, receptive_field
+    from alexnet.features import top_activating as find_exciting
 
     model = model_of(run, threads)
     images, _ = images_of(run, model, data, split)
@@ -65,7 +65,7 @@ def exciting(
     found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
     for unit, places in ranked.items():
         for rank, place in enumerate(places, 1):
-            box = field.box_in(model.prepared, place.row, place.column)
+            box = field.box_in(model.resize_to, place.row, place.column)
             found[unit].append({**asdict(place), "name": images.path(place.image), "box": [*box]})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def receptive_fields(
         box = {"box": field.box(*unit)} if unit else {}
         found.append({"layer": name, "shape": shapes[name], **about, **box})
     if json:
-        print(json_format.dumps({"network": spec.name, "image": spec.image, "layers": found}))
+        print(json_format.dumps({"network": spec.name, "image": spec.image_size, "layers": found}))
         return
     print(f"{'layer':16} {'outputs':>12} {'sees':>9} {'stride':>6} {'from':>5}  (pixels)")
     for row in found:
@@ -132,18 +132,18 @@ def receptive_fields(
             )
 
 
-def model_of(run: Path, threads: int | None) -> "Model":
+def model_of(run: Path, threads: int | None) -> "Predictor":
     """Load a run, for a number of processor threads."""
-    from alexnet import machine
-    from alexnet.prediction import load
+    from alexnet import device as devices
+    from alexnet.api import load
 
-    machine.keep_freed_memory()
-    machine.use_threads(threads)
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
     return load(run)
 
 
 def images_of(
-    run: Path, model: "Model", data: Sequence[str], split: str
+    run: Path, model: "Predictor", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
     from alexnet.cli.run_data import data_for

@@ -70,7 +70,7 @@ def receptive_field(spec: Spec, layer: str) -> ReceptiveField:
     """Return the receptive field of the units of a layer.
 
     Activations and norms across maps see what the layer before them sees; a norm within a map
-    (`SameMapNorm`) widens it. A fully-connected unit sees the whole image.
+    (`WithinChannelLRN`) widens it. A fully-connected unit sees the whole image.
 
     Parameters
     ----------
@@ -106,10 +106,10 @@ def receptive_field(spec: Spec, layer: str) -> ReceptiveField:
 def _until(spec: Spec, layer: str) -> Iterator[Window]:
     """Yield the windows from the pixels up to and with a layer, in the spec's order."""
     sizes = {counted.name: counted.size for counted in spec.layers()}
-    side = spec.image
+    side = spec.image_size
     for conv in spec.convs:
         number = "".join(filter(str.isdigit, conv.name))
-        yield Window(conv.name, conv.kernel, conv.stride, conv.padding, side)
+        yield Window(conv.name, conv.kernel_size, conv.stride, conv.padding, side)
         side = sizes[conv.name]
         if layer == conv.name:
             return
@@ -117,14 +117,14 @@ def _until(spec: Spec, layer: str) -> Iterator[Window]:
             name = {
                 "activation": f"{spec.activation}{number}",
                 "norm": f"norm{number}",
-                "same_map_norm": f"same_map_norm{number}",
+                "within_channel_lrn": f"within_channel_lrn{number}",
                 "pool": pool_name(conv),
             }[step]
             if step == "pool" and conv.pool:
-                yield Window(name, conv.pool.window, conv.pool.stride, 0, side)
+                yield Window(name, conv.pool.kernel_size, conv.pool.stride, 0, side)
                 side = sizes[name]
-            elif step == "same_map_norm" and conv.same_map_norm:
-                width = conv.same_map_norm.size
+            elif step == "within_channel_lrn" and conv.within_channel_lrn:
+                width = conv.within_channel_lrn.size
                 yield Window(name, width, 1, width // 2, side)
             if layer == name:
                 return

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from alexnet.config import from_json
 from alexnet.errors import ConfigError, DataError, did_you_mean
 from alexnet.features.outputs import Shape
-from alexnet.values import from_json
 
 FORMAT = 1
 DONE, GOING = "features.json", "extracting.json"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet.features.images import NamedImages
 from alexnet.features.stored import NAMES, Description, part_name
-from alexnet.files import explained, whole_file
+from alexnet.files import atomic_write, translate_os_error
 
 Values = Mapping[str, NDArray[np.float32]]
 
@@ -54,7 +54,7 @@ class ArrayFiles:
 
     def add(self, values: Values) -> None:
         """Append the values of the next images."""
-        with explained(self._folder):
+        with translate_os_error(self._folder):
             for layer, file in self._files.items():
                 rest = np.ascontiguousarray(values[layer], "<f4").data.cast("B")
                 while rest:  # a nearly full disk may take a part
@@ -63,7 +63,7 @@ class ArrayFiles:
 
     def sync(self) -> int:
         """Wait for the disk."""
-        with explained(self._folder):
+        with translate_os_error(self._folder):
             for file in self._files.values():
                 os.fsync(file.fileno())
         return self._done
@@ -80,7 +80,7 @@ class ArrayFiles:
 
 def _opened(path: Path, shape: tuple[int, ...], done: int) -> FileIO:
     """Open an array of a shape for its rows from `done` on; what is behind them goes."""
-    with explained(path):
+    with translate_os_error(path):
         file = path.open("r+b" if done else "w+b", buffering=0)
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         end = file.tell() + done * 4 * int(np.prod(shape[1:]))
@@ -90,7 +90,7 @@ def _opened(path: Path, shape: tuple[int, ...], done: int) -> FileIO:
 
 
 def _write_names(path: Path, about: Description, split: NamedImages) -> None:
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("image", "name", "label", "class"))
         for image in range(len(split)):
@@ -156,6 +156,6 @@ class ParquetFiles:
         self._waiting = [rest] if len(next(iter(rest.values()))) else []
         table = pa.table(columns, schema=self._schema)
         path = self._folder / part_name(self._done // self._about.rows)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", use_dictionary=["name"])
         self._done += rows

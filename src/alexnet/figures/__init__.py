@@ -16,8 +16,8 @@ from alexnet.figures.curves import curves
 from alexnet.figures.examples import neighbours, predictions, stored_training
 from alexnet.figures.filters import filters
 from alexnet.figures.style import Form, drawing, save
-from alexnet.files import explained
-from alexnet.prediction import Model
+from alexnet.files import translate_os_error
+from alexnet.predictor import Predictor
 from alexnet.training.run import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Report = Callable[[int, int], None]
 
 def draw_all(
     run: Run,
-    model: Model,
+    model: Predictor,
     data: PreparedData,
     *,
     names: Iterable[str] = NAMES,
@@ -79,19 +79,19 @@ def draw_all(
             raise ConfigError(f"There is no figure {name!r}.", did_you_mean(name, makers))
     folder = run.folder / "figures"
     for name in wanted:
-        with drawing(), explained(folder):
+        with drawing(), translate_os_error(folder):
             folder.mkdir(exist_ok=True)
             paths = list(save(makers[name](), folder, name, form))
         yield from paths
 
 
-def confusion_of(run: Run, model: Model, data: PreparedData) -> "Figure":
+def confusion_of(run: Run, model: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     path = run.folder / "test.json"
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = summary(model.evaluate(data, views=1))
+        found = summary(model.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return confusion(found["classes"], found["confusion"], title)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet.errors import MissingExtraError
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def save(figure: "Figure", folder: Path, name: str, form: Form = "both") -> Iter
     """Write a figure as PNG (150 dots an inch), SVG or both, each whole or not; yield the paths."""
     for kind in ("png", "svg") if form == "both" else (form,):
         path = folder / f"{name}.{kind}"
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=150)
         yield path
 

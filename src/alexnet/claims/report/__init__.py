@@ -7,7 +7,7 @@ from alexnet.claims.claim import Check, Claim, Result
 from alexnet.claims.report.finding import found
 from alexnet.claims.report.markdown import document
 from alexnet.claims.report.page import page
-from alexnet.files import whole_file
+from alexnet.files import atomic_write
 
 
 def write(
@@ -45,6 +45,6 @@ def write(
     paths = []
     for name, text in texts.items():
         paths.append(folder / name)
-        with whole_file(paths[-1]) as temporary:
+        with atomic_write(paths[-1]) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return paths[0], paths[1]

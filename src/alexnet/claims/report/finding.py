@@ -6,7 +6,7 @@ from typing import Any
 
 from alexnet.claims.claim import Arm, Claim, Result, by_seed, values_of
 from alexnet.claims.statistics import Comparison, Measured, compare
-from alexnet.values import differences
+from alexnet.config import differences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

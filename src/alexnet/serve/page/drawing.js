@@ -8,6 +8,7 @@
  */
 
 import { svg } from "./dom.js";
+import { convBehind } from "./text.js";
 
 const WIDTH = 760;
 const WIDER = 5 / 3; // the input's column is wider than the others by this
@@ -59,16 +60,16 @@ function scales({ layers, spec, towers }) {
   const boxes = layers.filter((row) => row.kind !== "dense");
   const most = (rows, key) => Math.max(...rows.map((row) => row[key]));
   const each = WIDTH / (layers.length - 1 + WIDER);
-  const map = THICKEST / most(boxes, "maps");
+  const map = THICKEST / most(boxes, "channels");
   const height = ROOM / (1 + RISE); // what leans back stands as much higher
-  const fits = boxes.slice(1).map((row) => (each - 6 - map * row.maps) / (LEAN * row.size));
+  const fits = boxes.slice(1).map((row) => (each - 6 - map * row.channels) / (LEAN * row.size));
   const inTower = towers === 2 ? 1 / 2.2 : 1; // of the room; a tower has half of the units
   const bars = layers.filter((row) => row.kind === "dense").map((row, index, all) =>
-    index === all.length - 1 ? row.maps : row.maps / towers / inTower);
+    index === all.length - 1 ? row.channels : row.channels / towers / inTower);
   return {
     map,
     pixel: Math.min(
-      height / spec.image, (inTower * height) / most(boxes.slice(1), "size"), ...fits,
+      height / spec.image_size, (inTower * height) / most(boxes.slice(1), "size"), ...fits,
     ),
     unit: ROOM / Math.max(...bars),
     start: (index) => (index ? each * (index - 1 + WIDER) : 0), // of a layer's column
@@ -80,7 +81,7 @@ function column(row, index, { towers, layers }, scale) {
   const split = towers === 2 && row.kind !== "input" && index < layers.length - 1;
   const middle = (scale.start(index) + scale.start(index + 1)) / 2;
   return (split ? TOWERS : [0.5]).map((height) => {
-    const maps = split ? row.maps / 2 : row.maps;
+    const maps = split ? row.channels / 2 : row.channels;
     return row.kind === "dense"
       ? bar(middle, HEIGHT * height, Math.max(THINNEST, maps * scale.unit))
       : box(middle, HEIGHT * height, row.size * scale.pixel, Math.max(THINNEST, maps * scale.map));
@@ -123,30 +124,19 @@ function solid({ faces }) {
 const points = (corners) => corners.map((corner) => corner.map((n) => n.toFixed(1))).join(" ");
 
 /** Return the lines from each layer to the next, and the filters' windows that they start from. */
-function joins({ layers, spec, towers }, columns, scale) {
-  return layers.slice(1).flatMap((row, index) => {
+function joins(model, columns, scale) {
+  return model.layers.slice(1).flatMap((row, index) => {
     const [from, to] = [columns[index], columns[index + 1]];
-    const window = windowOf(row, layers[index], spec);
+    const conv = convBehind(row, model);
+    const window = (row.kind === "pool" ? conv.pool : conv)?.kernel_size; // none: it sees all
     return to.flatMap((target, tower) => {
-      const own = from.length === to.length && ownOnly(row, spec, towers);
+      const own = from.length === to.length &&
+        (model.towers === 1 || row.kind === "pool" || conv?.grouped);
       const sources = own ? [from[tower]] : from;
       return sources.flatMap((source) =>
         window ? sight(source, target, window * scale.pixel) : fan(source, target));
     });
   });
-}
-
-/** Side of the window through which a layer sees the one before; 0 where it sees all of it. */
-function windowOf(row, before, spec) {
-  if (row.kind === "conv") return spec.convs.find((conv) => conv.name === row.name).kernel;
-  if (row.kind === "pool") return spec.convs.find((conv) => conv.name === before.name).pool.window;
-  return 0;
-}
-
-/** Whether a layer sees the maps of its own tower alone. */
-function ownOnly(row, spec, towers) {
-  if (towers === 1 || row.kind === "pool") return true;
-  return row.kind === "conv" && spec.convs.find((one) => one.name === row.name).sees === "tower";
 }
 
 /** A window on the face of one box, and the lines from it to where its result lies in the next. */
