@@ -73,7 +73,7 @@ class Networks:
         if not 0 <= unit < units:
             raise HTTPError(404, f"{layer} has no unit {unit}.", f"Its units are 0 to {units - 1}.")
 
-    def filters(self, layer: str) -> tuple[Tensor, bool]:
+    def get_filters(self, layer: str) -> tuple[Tensor, bool]:
         """Return a convolution's weights, and whether they are of the three colours of pixels.
 
         The weights are ``(filters, channels, k, k)`` float32, colours in the order of RGB; 404

@@ -38,9 +38,7 @@ class Crop(BaseModel):
     height: int
     square: Box = Field(description="The central square, which is scaled to the prepared size.")
     view: Box = Field(description="The centre view.")
-    views: list[Box] = Field(
-        description="Every view, as they were averaged; a mirrored one repeats its box."
-    )
+    views: list[Box] = Field(description="Every view; a mirrored one repeats its box.")
 
 
 class Predictions(BaseModel):
@@ -48,9 +46,7 @@ class Predictions(BaseModel):
 
     predictions: list[list[RankedClass]]
     crops: list[Crop] = Field(description="One an image.")
-    milliseconds: float = Field(
-        description="From the decoded images to the ranks, waiting included."
-    )
+    milliseconds: float = Field(description="From the decoded images on, waiting included.")
 
 
 class Output(BaseModel):
@@ -114,9 +110,7 @@ class ModelInfo(BaseModel):
     neurons: int
     macs: int
     outputs: list[str] = Field(description="Names for `layer` and `layers`, first to last.")
-    shapes: dict[str, list[int]] = Field(
-        description="Of each output: (maps, side, side) or (units,)."
-    )
+    shapes: dict[str, list[int]] = Field(description="(maps, side, side) or (units,) of each.")
     receptive_fields: dict[str, ReceptiveField]
     has_training_images: bool
     has_run_curves: bool
