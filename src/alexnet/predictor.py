@@ -22,7 +22,7 @@ from alexnet.errors import DataError, ImageError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate, probabilities
 from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
@@ -119,7 +119,7 @@ class Model:
         self.check_size(data)
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
-            Batch(batch.images, labels[batch.labels], batch.numbers)
+            Batch(batch.images, labels[batch.labels], batch.indices)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
         network = devices.CudaGraphRunner(fuse_for_inference(self.network, self.kind))
@@ -238,7 +238,7 @@ def quantize(model: Model, images: "Tensor | PreparedData", *, compiled: bool = 
             )
         images = sample_evenly(images.splits["train"], CALIBRATION)
     centre = next(iter_crops(images.to(model.device), model.spec.image_size, 1))
-    forward = int8_forward(model.network, model.normalise(centre), compiled=compiled)
+    forward = quantize_network(model.network, model.normalise(centre), compiled=compiled)
     return replace(model, forward=forward, kind=torch.float32)
 
 

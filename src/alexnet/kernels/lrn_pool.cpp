@@ -1,21 +1,22 @@
-// ReLU, local response normalisation across maps and max pooling in one pass over memory, forward
-// and backward. kernels/normalised_pool.py compiles this page for one layer on the machine that runs it.
+// ReLU, local response normalisation across channels and max pooling in one pass over memory,
+// forward and backward. kernels/lrn_pool.py compiles this kernel for one layer on the machine that
+// runs it.
 //
-// Tensors are channels-last: a pixel's maps lie side by side, so each inner loop runs over maps and
-// is vector code. Maps are taken in pairs, an even and an odd one: a pair of bfloat16 is one word,
-// widened by a shift or a mask, and the neighbours of a map are mostly whole pairs. Of the
-// normalised image only the rows under one pooling window exist at a time, and none where nothing
-// is pooled. The backward pass computes them again from the input, so nothing else is kept between
-// the passes.
+// Tensors are channels-last: a pixel's channels lie side by side, so each inner loop runs over
+// channels and is vector code. Channels are taken in pairs, an even and an odd one: a pair of
+// bfloat16 is one word, widened by a shift or a mask, and the neighbours of a channel are mostly
+// whole pairs. Of the normalised image only the rows under one pooling window exist at a time, and
+// none where nothing is pooled. The backward pass computes them again from the input, so nothing
+// else is kept between the passes.
 //
 // Beta is 3/4, the paper's. The power is the cube of energy^(-1/4), found from a guess made of the
 // number's own bits and a polynomial: no logarithm, root or division.
 //
 // Defined on the compiler's command line:
-//   STORED   bfloat16, float or double: the type of the tensors; sums are of float or double
-//   MAPS     maps of one tower, even; the window of neighbours stays inside
-//   RECTIFY  1 where a ReLU comes first
-//   NORM     maps in the window of neighbours, odd; 0: no normalisation
+//   STORED    bfloat16, float or double: the type of the tensors; sums are of float or double
+//   CHANNELS  channels of one tower, even; the window of neighbours stays inside
+//   RELU      1 where a ReLU comes first
+//   NORM      channels in the window of neighbours, odd; 0: no normalisation
 //   WINDOW, STRIDE  of the pooling; 1, 1: none
 
 #include <algorithm>
@@ -31,9 +32,9 @@
 using Size = std::int64_t;
 using bfloat16 = std::uint16_t;  // the upper half of a float
 using Wide = std::conditional_t<std::is_same_v<STORED, double>, double, float>;
-using Line = std::vector<Wide>;  // a row of an image; of each pixel's tower first the even maps
+using Line = std::vector<Wide>;  // a row of an image; of each pixel's tower first the even channels
 
-struct Shape {
+struct PoolArguments {
     Size images, height, width, towers;  // of the input
     Size out_height, out_width;
     Size threads;
@@ -42,7 +43,7 @@ struct Shape {
 
 namespace {
 
-constexpr int PAIRS = MAPS / 2;
+constexpr int PAIRS = CHANNELS / 2;
 constexpr int REACH = (NORM / 2 + 1) / 2;  // of the window of neighbours, in pairs
 constexpr int PLACES = WINDOW * WINDOW;
 constexpr Size CHUNK = 16;  // pixels between a store and its shifted loads, which must not meet
@@ -57,32 +58,32 @@ struct Pair {
 inline float from_bits(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 inline std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
 
-inline Pair read(const bfloat16* maps, int i) {
+inline Pair read(const bfloat16* from, int i) {
     std::uint32_t word;
-    std::memcpy(&word, maps + 2 * i, sizeof word);
+    std::memcpy(&word, from + 2 * i, sizeof word);
     return {from_bits(word << 16), from_bits(word & 0xffff0000)};
 }
-template <class T> inline Pair read(const T* maps, int i) { return {maps[2 * i], maps[2 * i + 1]}; }
+template <class T> inline Pair read(const T* from, int i) { return {from[2 * i], from[2 * i + 1]}; }
 
 // To the nearest, ties to even, as everywhere; the lower half of the result is to be dropped.
 inline std::uint32_t rounded(float x) { return bits_of(x) + 0x7fff + (bits_of(x) >> 16 & 1); }
 
-inline void write(Pair x, bfloat16* maps, int i) {
+inline void write(Pair x, bfloat16* to, int i) {
     const std::uint32_t word = rounded(x.even) >> 16 | (rounded(x.odd) & 0xffff0000);
-    std::memcpy(maps + 2 * i, &word, sizeof word);
+    std::memcpy(to + 2 * i, &word, sizeof word);
 }
-template <class T> inline void write(Pair x, T* maps, int i) {
-    maps[2 * i] = x.even;
-    maps[2 * i + 1] = x.odd;
+template <class T> inline void write(Pair x, T* to, int i) {
+    to[2 * i] = x.even;
+    to[2 * i + 1] = x.odd;
 }
 
 // A pixel's tower, computed first and written then: a processor that rounds to bfloat16 by itself
-// does 32 maps in two instructions, where the above has eleven, and takes denormal numbers for zero.
-// Beside the pooling it gains nothing.
+// does 32 channels in two instructions, where the above has eleven, and takes denormal numbers for
+// zero. Beside the pooling it gains nothing.
 struct Tower {
     alignas(64) Wide even[PAIRS], odd[PAIRS];
 
-    void write_to(STORED* maps) const {
+    void write_to(STORED* to) const {
 #ifdef __AVX512BF16__
         if constexpr (std::is_same_v<STORED, bfloat16> && PAIRS % 16 == 0) {
             const __m512i half = _mm512_set_epi32(
@@ -91,20 +92,20 @@ struct Tower {
             for (int i = 0; i < PAIRS; i += 16) {
                 const auto both =
                     _mm512_cvtne2ps_pbh(_mm512_load_ps(odd + i), _mm512_load_ps(even + i));
-                _mm512_storeu_si512(maps + 2 * i, _mm512_permutexvar_epi16(half, __m512i(both)));
+                _mm512_storeu_si512(to + 2 * i, _mm512_permutexvar_epi16(half, __m512i(both)));
             }
             return;
         }
 #endif
-        EACH_PAIR write({even[i], odd[i]}, maps, i);
+        EACH_PAIR write({even[i], odd[i]}, to, i);
     }
 };
 
-inline Wide rectified(Wide x) { return RECTIFY && x < 0 ? 0 : x; }  // NaN stays
+inline Wide relu(Wide x) { return RELU && x < 0 ? 0 : x; }  // NaN stays
 
-inline Pair activation(const STORED* maps, int i) {
-    const Pair x = read(maps, i);
-    return {rectified(x.even), rectified(x.odd)};
+inline Pair activation(const STORED* from, int i) {
+    const Pair x = read(from, i);
+    return {relu(x.even), relu(x.odd)};
 }
 
 // x^(-1/4) for x > 0. x y^4 of the guess y is within 12.4 % of 1; the polynomial is the best of
@@ -118,7 +119,7 @@ inline float inverse_fourth_root(float x) {
 }
 inline double inverse_fourth_root(double x) { return 1 / std::sqrt(std::sqrt(x)); }
 
-// One number for each map of a pixel's tower, with zeros for the neighbours of the outermost.
+// One number for each channel of a pixel's tower, with zeros for the neighbours of the outermost.
 struct Neighbourhood {
     Wide even[REACH + PAIRS + REACH], odd[REACH + PAIRS + REACH], both[REACH + PAIRS + REACH];
 
@@ -128,14 +129,15 @@ struct Neighbourhood {
         both[REACH + i] = x.even + x.odd;
     }
 
-    void set_squares(const STORED* maps) {
+    void set_squares(const STORED* from) {
         EACH_PAIR {
-            const Pair a = activation(maps, i);
+            const Pair a = activation(from, i);
             set(i, {a.even * a.even, a.odd * a.odd});
         }
     }
 
-    // The sums over the windows around both maps of a pair: the pairs inside, and a map beside them.
+    // The sums over the windows around both channels of a pair: of the pairs inside, and of a
+    // channel beside them.
     Pair sums(int i) const {
         constexpr int in_pairs = NORM / 2 % 2 ? 2 * REACH - 1 : 2 * REACH;
         Pair sum{NORM / 2 % 2 ? odd[i] : even[i + in_pairs], 0};
@@ -148,7 +150,7 @@ struct Neighbourhood {
     }
 };
 
-// energy^(-1/4) of both maps of a pair, of the squares around them; 1 without a normalisation.
+// energy^(-1/4) of both channels of a pair, of the squares around them; 1 without a normalisation.
 inline Pair roots(const Neighbourhood& squares, int i, Wide scale, Wide k) {
     if (!NORM) return {1, 1};
     const Pair sum = squares.sums(i);
@@ -158,7 +160,7 @@ inline Pair roots(const Neighbourhood& squares, int i, Wide scale, Wide k) {
 inline Wide cube(Wide x) { return x * x * x; }
 
 // Normalise where nothing is pooled: no pixel needs another.
-void forward_alone(const STORED* input, STORED* output, const Shape& shape) {
+void forward_alone(const STORED* input, STORED* output, const PoolArguments& shape) {
     const Size towers = shape.images * shape.height * shape.width * shape.towers;
     const Wide scale = Wide(shape.scale), k = Wide(shape.k);
 #pragma omp parallel num_threads(shape.threads)
@@ -168,9 +170,9 @@ void forward_alone(const STORED* input, STORED* output, const Shape& shape) {
         for (Size first = 0; first < towers; first += CHUNK) {
             const Size last = std::min(towers, first + CHUNK);
             for (Size tower = first; NORM && tower < last; ++tower)
-                near[tower - first].set_squares(input + tower * MAPS);
+                near[tower - first].set_squares(input + tower * CHANNELS);
             for (Size tower = first; tower < last; ++tower) {
-                const STORED* const x = input + tower * MAPS;
+                const STORED* const x = input + tower * CHANNELS;
                 const Neighbourhood& squares = near[tower - first];
                 Tower out;
                 EACH_PAIR {
@@ -178,7 +180,7 @@ void forward_alone(const STORED* input, STORED* output, const Shape& shape) {
                     out.even[i] = a.even * cube(y.even);
                     out.odd[i] = a.odd * cube(y.odd);
                 }
-                out.write_to(output + tower * MAPS);
+                out.write_to(output + tower * CHANNELS);
             }
         }
     }
@@ -189,17 +191,17 @@ template <bool BACKWARD> class Rows {
     struct Row {
         Line normalised, root, gradient;  // root: energy^(-1/4); the last two in the backward pass
     };
-    const Shape& shape;
+    const PoolArguments& shape;
     const Size towers;  // of all pixels of a row
     Row rows[WINDOW];
     Neighbourhood near[CHUNK] = {};
 
 public:
-    explicit Rows(const Shape& shape) : shape(shape), towers(shape.width * shape.towers) {
+    explicit Rows(const PoolArguments& shape) : shape(shape), towers(shape.width * shape.towers) {
         for (Row& row : rows) {
-            row.normalised.resize(towers * MAPS);
-            row.root.resize(BACKWARD ? towers * MAPS : 0);
-            row.gradient.resize(BACKWARD ? towers * MAPS : 0);
+            row.normalised.resize(towers * CHANNELS);
+            row.root.resize(BACKWARD ? towers * CHANNELS : 0);
+            row.gradient.resize(BACKWARD ? towers * CHANNELS : 0);
         }
     }
 
@@ -210,16 +212,16 @@ public:
         for (Size first = 0; first < towers; first += CHUNK) {
             const Size last = std::min(towers, first + CHUNK);
             for (Size tower = first; NORM && tower < last; ++tower)
-                near[tower - first].set_squares(input + tower * MAPS);
+                near[tower - first].set_squares(input + tower * CHANNELS);
             for (Size tower = first; tower < last; ++tower)
-                normalise(input + tower * MAPS, near[tower - first], row, tower * MAPS);
+                normalise(input + tower * CHANNELS, near[tower - first], row, tower * CHANNELS);
         }
     }
 
     // Write a row of outputs: the largest under each window.
     void pool(Size top, STORED* output) {
         for (Size x = 0; x < shape.out_width; ++x)
-            for (Size tower = 0; tower < shape.towers; ++tower, output += MAPS) {
+            for (Size tower = 0; tower < shape.towers; ++tower, output += CHANNELS) {
                 const Wide* under[PLACES];
                 for (int place = 0; place < PLACES; ++place)
                     under[place] = row(top, place).normalised.data() + start(x, place, tower);
@@ -237,35 +239,35 @@ public:
     // Give each output's gradient to the first of the largest under its window.
     void unpool(Size top, const STORED* gradient) {
         for (Size x = 0; x < shape.out_width; ++x)
-            for (Size tower = 0; tower < shape.towers; ++tower, gradient += MAPS) {
+            for (Size tower = 0; tower < shape.towers; ++tower, gradient += CHANNELS) {
                 const Wide* under[PLACES];
                 Wide* to[PLACES];
                 for (int place = 0; place < PLACES; ++place) {
                     under[place] = row(top, place).normalised.data() + start(x, place, tower);
                     to[place] = row(top, place).gradient.data() + start(x, place, tower);
                 }
-                Wide given[MAPS];
+                Wide given[CHANNELS];
                 EACH_PAIR {
                     const Pair pair = read(gradient, i);
                     given[i] = pair.even;
                     given[i + PAIRS] = pair.odd;
                 }
-                std::int32_t chosen[MAPS];
+                std::int32_t chosen[CHANNELS];
 #pragma omp simd
-                for (int map = 0; map < MAPS; ++map) {
-                    Wide best = under[0][map];
+                for (int channel = 0; channel < CHANNELS; ++channel) {
+                    Wide best = under[0][channel];
                     std::int32_t best_place = 0;
                     UNROLLED for (int place = 1; place < PLACES; ++place) {
-                        const bool better = beyond(under[place][map], best);
-                        best = better ? under[place][map] : best;
+                        const bool better = beyond(under[place][channel], best);
+                        best = better ? under[place][channel] : best;
                         best_place = better ? place : best_place;
                     }
-                    chosen[map] = best_place;
+                    chosen[channel] = best_place;
                 }
                 for (int place = 0; place < PLACES; ++place)
 #pragma omp simd
-                    for (int map = 0; map < MAPS; ++map)
-                        to[place][map] += chosen[map] == place ? given[map] : 0;
+                    for (int channel = 0; channel < CHANNELS; ++channel)
+                        to[place][channel] += chosen[channel] == place ? given[channel] : 0;
             }
     }
 
@@ -276,9 +278,9 @@ public:
         for (Size first = 0; first < towers; first += CHUNK) {
             const Size last = std::min(towers, first + CHUNK);
             for (Size tower = first; NORM && tower < last; ++tower) {
-                const STORED* const x = input + tower * MAPS;
-                const Wide* const root = row.root.data() + tower * MAPS;
-                const Wide* const g = row.gradient.data() + tower * MAPS;
+                const STORED* const x = input + tower * CHANNELS;
+                const Wide* const root = row.root.data() + tower * CHANNELS;
+                const Wide* const g = row.gradient.data() + tower * CHANNELS;
                 Neighbourhood& terms = near[tower - first];
                 EACH_PAIR {
                     const Pair a = activation(x, i);
@@ -287,11 +289,11 @@ public:
                 }
             }
             for (Size tower = first; tower < last; ++tower) {
-                const STORED* const x = input + tower * MAPS;
-                const Wide* const root = row.root.data() + tower * MAPS;
-                const Wide* const g = row.gradient.data() + tower * MAPS;
+                const STORED* const x = input + tower * CHANNELS;
+                const Wide* const root = row.root.data() + tower * CHANNELS;
+                const Wide* const g = row.gradient.data() + tower * CHANNELS;
                 const Neighbourhood& terms = near[tower - first];
-                STORED* const out = output + tower * MAPS;
+                STORED* const out = output + tower * CHANNELS;
                 EACH_PAIR {
                     const Pair a = activation(x, i);
                     Pair d{g[i], g[i + PAIRS]};
@@ -300,7 +302,7 @@ public:
                         d.even = d.even * cube(root[i]) - factor * a.even * sum.even;
                         d.odd = d.odd * cube(root[i + PAIRS]) - factor * a.odd * sum.odd;
                     }
-                    write({RECTIFY && a.even <= 0 ? 0 : d.even, RECTIFY && a.odd <= 0 ? 0 : d.odd},
+                    write({RELU && a.even <= 0 ? 0 : d.even, RELU && a.odd <= 0 ? 0 : d.odd},
                           out, i);
                 }
             }
@@ -319,7 +321,7 @@ private:
     }
     Size start(Size x, int place, Size tower) const {
         const Size column = std::min(x * STRIDE + place % WINDOW, shape.width - 1);
-        return (column * shape.towers + tower) * MAPS;
+        return (column * shape.towers + tower) * CHANNELS;
     }
 
     void normalise(const STORED* input, const Neighbourhood& squares, Row& row, Size start) {
@@ -340,10 +342,10 @@ private:
 
 }  // namespace
 
-extern "C" void forward(const STORED* input, STORED* output, const Shape& shape) {
+extern "C" void forward(const STORED* input, STORED* output, const PoolArguments& shape) {
     if (WINDOW == 1 && STRIDE == 1) return forward_alone(input, output, shape);
-    const Size row = shape.width * shape.towers * MAPS;
-    const Size out_row = shape.out_width * shape.towers * MAPS;
+    const Size row = shape.width * shape.towers * CHANNELS;
+    const Size out_row = shape.out_width * shape.towers * CHANNELS;
     // With fewer images than threads, an image is divided into bands of rows.
     const Size wanted = (shape.threads + shape.images - 1) / shape.images;
     const Size bands = std::min(wanted, shape.out_height);
@@ -366,9 +368,9 @@ extern "C" void forward(const STORED* input, STORED* output, const Shape& shape)
 }
 
 extern "C" void backward(
-    const STORED* input, const STORED* gradient, STORED* output, const Shape& shape) {
-    const Size row = shape.width * shape.towers * MAPS;
-    const Size out_row = shape.out_width * shape.towers * MAPS;
+    const STORED* input, const STORED* gradient, STORED* output, const PoolArguments& shape) {
+    const Size row = shape.width * shape.towers * CHANNELS;
+    const Size out_row = shape.out_width * shape.towers * CHANNELS;
 #pragma omp parallel num_threads(shape.threads)
     {
         Rows<true> rows(shape);

@@ -1,7 +1,7 @@
-"""The Triton kernels of `triton_pool.py`; importing this file imports Triton.
+"""The Triton kernels of `triton_lrn_pool.py`; importing this file imports Triton.
 
-A program's lane has a group of eight neighbouring maps of a pixel, 16 bytes of bfloat16, which lie
-side by side in channels-last memory, and the groups before and after it, which its windows of
+A program's lane has a group of eight neighbouring channels of a pixel, 16 bytes of bfloat16, which
+lie side by side in channels-last memory, and the groups before and after it, which its windows of
 neighbours reach into. Each number is a variable of its own, so that sums over neighbours are sums
 of registers: no lane waits for another, and nothing goes through shared memory. The other two
 groups come from the cache, since the lanes beside read them too. As a product with a band of ones
@@ -32,7 +32,7 @@ def forward(
     width: tl.constexpr,
     out_height: tl.constexpr,
     out_width: tl.constexpr,
-    maps: tl.constexpr,
+    channels: tl.constexpr,
     towers: tl.constexpr,
     size: tl.constexpr,
     relu: tl.constexpr,
@@ -49,10 +49,10 @@ def forward(
     reach: tl.constexpr = size // 2
     group = tl.program_id(0) * block + tl.arange(0, block)
     here = group < groups
-    channel = group * 8 % (maps * towers)
-    before, after = channel % maps != 0, (channel + 8) % maps != 0
+    channel = group * 8 % (channels * towers)
+    before, after = channel % channels != 0, (channel + 8) % channels != 0
     bias = _bias(bias_at, channel, before, after, biased, block)
-    pixel = group // (maps * towers // 8)
+    pixel = group // (channels * towers // 8)
     column = pixel % out_width
     row = pixel // out_width % out_height
     image = pixel // (out_width * out_height)
@@ -60,7 +60,7 @@ def forward(
     for place in range(window * window):
         y, x = row * stride + place // window, column * stride + place % window
         there = here & (y < height) & (x < width)
-        at = ((image * height + y) * width + x).to(tl.int64) * (maps * towers) + channel
+        at = ((image * height + y) * width + x).to(tl.int64) * (channels * towers) + channel
         a = _activations(x_at, at, there, before, after, bias, relu)
         bases = _bases(a, scale, k, reach, 0)
         now, places = (), ()
@@ -71,7 +71,7 @@ def forward(
             now = now + (tl.where(better, normalised, largest[i]),)
             places = places + (tl.where(better, place, chosen[i]),)
         largest, chosen = now, places
-    at = pixel.to(tl.int64) * (maps * towers) + channel
+    at = pixel.to(tl.int64) * (channels * towers) + channel
     _write(out_at, at, here, largest)
     if keeps:
         _write(chosen_at, at, here, chosen)
@@ -92,7 +92,7 @@ def backward(
     width: tl.constexpr,
     out_height: tl.constexpr,
     out_width: tl.constexpr,
-    maps: tl.constexpr,
+    channels: tl.constexpr,
     towers: tl.constexpr,
     size: tl.constexpr,
     relu: tl.constexpr,
@@ -104,32 +104,32 @@ def backward(
     """Write the gradient of `forward`'s `x`; its energy is computed once more.
 
     An activation's own gradient ``g`` is that of the windows which chose it. With
-    ``s = k + scale * energy``: map i has ``g s**-3/4`` of its own, and loses ``3/2 scale a`` times
-    the sum of ``g a s**-7/4`` over the maps whose window of neighbours it is in. `groups` are those
-    of the input. Programs are so many that a lane has the same eight maps of every pixel that it
-    comes to, and adds up the bias's gradient over its own.
+    ``s = k + scale * energy``: channel i has ``g s**-3/4`` of its own, and loses ``3/2 scale a``
+    times the sum of ``g a s**-7/4`` over the channels whose window of neighbours it is in. `groups`
+    are those of the input. Programs are so many that a lane has the same eight channels of every
+    pixel that it comes to, and adds up the bias's gradient over its own.
     """
     reach: tl.constexpr = size // 2
     lane = tl.program_id(0) * block + tl.arange(0, block)
-    channel = lane * 8 % (maps * towers)
-    before, after = channel % maps != 0, (channel + 8) % maps != 0
+    channel = lane * 8 % (channels * towers)
+    before, after = channel % channels != 0, (channel + 8) % channels != 0
     bias = _bias(bias_at, channel, before, after, biased, block)
     bias_grad = _eight(0, tl.float32, block)
     for first in range(tl.program_id(0) * block, groups, tl.num_programs(0) * block):
         group = first + tl.arange(0, block)
         here = group < groups
-        pixel = group // (maps * towers // 8)
-        at = pixel.to(tl.int64) * (maps * towers) + channel
+        pixel = group // (channels * towers // 8)
+        at = pixel.to(tl.int64) * (channels * towers) + channel
         a = _activations(x_at, at, here, before, after, bias, relu)
         grad = _gradients(
             grad_at, chosen_at, pixel, channel, here, before, after,
-            height, width, out_height, out_width, maps * towers, window, stride, reach, block,
+            height, width, out_height, out_width, channels * towers, window, stride, reach, block,
         )  # fmt: skip
-        bases = _bases(a, scale, k, reach, reach)  # of the group and `reach` maps to either side
+        bases = _bases(a, scale, k, reach, reach)  # of the group and of `reach` to either side
         factors, terms = (), ()
         for i in tl.static_range(8 + 2 * reach):
             base = bases[i]
-            if i < reach:  # k may be 0, and 0 / 0 would spread from where there are no maps
+            if i < reach:  # k may be 0, and 0 / 0 would spread from where there are none
                 base = tl.where(before, base, 1.0)
             if i >= 8 + reach:
                 base = tl.where(after, base, 1.0)
@@ -158,10 +158,10 @@ def backward(
 def _gradients(
     grad_at, chosen_at, pixel, channel, here, before, after,
     height: tl.constexpr, width: tl.constexpr, out_height: tl.constexpr, out_width: tl.constexpr,
-    channels: tl.constexpr, window: tl.constexpr, stride: tl.constexpr, reach: tl.constexpr,
+    all_channels: tl.constexpr, window: tl.constexpr, stride: tl.constexpr, reach: tl.constexpr,
     block: tl.constexpr,
 ):  # fmt: skip
-    """Return what comes back to a group and `reach` maps to either side, from all windows."""
+    """Return what comes back to a group and `reach` channels to either side, from all windows."""
     column = pixel % width
     row = pixel // width % height
     image = pixel // (width * height)
@@ -174,7 +174,7 @@ def _gradients(
         down, right = row - y * stride, column - x * stride
         inside = here & (y >= 0) & (y < out_height) & (down < window)
         inside = inside & (x >= 0) & (x < out_width) & (right < window)
-        at = ((image * out_height + y) * out_width + x).to(tl.int64) * channels + channel
+        at = ((image * out_height + y) * out_width + x).to(tl.int64) * all_channels + channel
         given = _three(grad_at, at, inside, before, after, tl.float32)
         added = ()
         if window == 1:
@@ -205,7 +205,7 @@ def _activations(x_at, at, here, before, after, bias, relu: tl.constexpr):
 
 @triton.jit
 def _bases(a, scale, k, reach: tl.constexpr, more: tl.constexpr):
-    """Return ``k + scale * energy`` of a group's maps and of `more` maps to either side."""
+    """Return ``k + scale * energy`` of a group's channels and of `more` channels to either side."""
     squares, bases = (), ()
     for i in tl.static_range(24):
         squares = squares + (a[i] * a[i],)

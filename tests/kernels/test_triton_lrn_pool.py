@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.kernels.normalised_pool import Form
-from alexnet.kernels.triton_pool import available
+from alexnet.kernels.lrn_pool import KernelConfig
+from alexnet.kernels.triton_lrn_pool import is_available
 from tests.kernels.interpreted import CASES
 
 pytestmark = pytest.mark.skipif(
@@ -93,4 +93,4 @@ def test_it_compiles_for_gpus_and_fits_their_registers(tmp_path):
 
 
 def test_it_does_not_offer_itself_where_there_is_no_gpu():
-    assert not available(torch.ones(1, 8, 2, 2), 8, Form(1, 1, 5, 3, 2, 0))
+    assert not is_available(torch.ones(1, 8, 2, 2), 8, KernelConfig(1, 1, 5, 3, 2, 0))
