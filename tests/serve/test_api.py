@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from alexnet import device as devices
+from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Model, load
+from alexnet.predictor import Predictor
 from alexnet.serve.networks import Networks, Switches
 from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
@@ -26,7 +27,7 @@ from tests.serve.conftest import httpx, reason, saved
 
 
 @pytest.fixture(scope="module")
-def model(trained) -> Model:
+def model(trained) -> Predictor:
     return load(trained)
 
 
@@ -65,8 +66,8 @@ def test_crops_are_boxes_of_the_photograph(server, model):
     (crop,) = answer.json()["crops"]
     assert (crop["width"], crop["height"]) == (400, 200)
     assert crop["square"] == [100, 0, 300, 200]
-    share = 200 * model.spec.image_size / model.prepared
-    margin = 200 * ((model.prepared - model.spec.image_size) // 2) / model.prepared
+    share = 200 * model.spec.image_size / model.resize_to
+    margin = 200 * ((model.resize_to - model.spec.image_size) // 2) / model.resize_to
     assert crop["view"] == pytest.approx(
         [100 + margin, margin, 100 + margin + share, margin + share]
     )
@@ -163,7 +164,7 @@ def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photogr
     pixels = model.pixels(photograph)
     answer = server.post("/v1/occlusion?label=defective", saved(pixels)).json()
     size, stride = answer["size"], answer["stride"]
-    offset = (model.prepared - model.spec.image_size) // 2
+    offset = (model.resize_to - model.spec.image_size) // 2
     mean = model.normalise.mean.mean((0, 2, 3)).round().byte().numpy()
     for row, column in ((0, 0), (3, 7), (10, 10)):
         covered = pixels.copy()
@@ -188,7 +189,7 @@ def networks() -> Networks:
     network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Model(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError
 from alexnet.interop.export import export_onnx, generate_images
 from alexnet.network import build
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 CHECKED = 2  # images on which the exported file is compared with the network
 TYPES = ("FP32", "BF16", "FP16")  # OpenVINO's names of those that need no other network
@@ -34,7 +34,7 @@ def exported(setting: Setting) -> Path:
             np.zeros(3, np.float32),
             np.eye(3, dtype=np.float32),
         )
-        model = Model(
+        model = Predictor(
             build(spec).eval(),
             tuple(map(str, range(spec.num_classes))),
             make_normaliser(spec.pixels, flat, spec.image_size),

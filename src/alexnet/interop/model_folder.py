@@ -27,7 +27,7 @@ from alexnet.files import atomic_write, sha256, translate_os_error
 from alexnet.interop.bounds import LARGEST_LIST
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
-from alexnet.predictor import Model, assemble
+from alexnet.predictor import Predictor
 from alexnet.recipes import RECIPES
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.run import Run, RunConfig
@@ -72,7 +72,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
         initial_weights=first and replace(first, path=Path(first.path).name),
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
-    model = assemble(config, checkpoint, statistics, device=torch.device("cpu"))
+    model = config.predictor(checkpoint, statistics, device=torch.device("cpu"))
     test = _read_test(opened.folder / "test.json")
     with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +241,7 @@ def _explain_damage(path: Path) -> Iterator[None]:
         raise RunError(f"{str(path)!r} cannot be used: {str(error)[:300]}", again) from None
 
 
-def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
+def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
     """Load a model folder, or a repository of the Hugging Face hub of that form.
 
     Parameters
@@ -259,7 +259,7 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
         When it is neither, cannot be fetched, or is not what its configuration says.
     """
     found = read(fetch(where, revision))
-    return assemble(found.config, found.checkpoint, found.statistics)
+    return found.config.predictor(found.checkpoint, found.statistics)
 
 
 def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:

@@ -29,7 +29,7 @@ from alexnet.interop.export import describe
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.network import AlexNet
 from alexnet.pickles import ArrayUnpickler
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 from alexnet.variants import TORCHVISION
 
@@ -52,7 +52,7 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files bega
 WRAPPED = ("state_dict", "model", "model_state_dict")  # where trainings keep it
 
 
-def export_safetensors(model: Model, path: Path) -> None:
+def export_safetensors(model: Predictor, path: Path) -> None:
     """Write the weights under their own names, ``conv1.weight`` ... ``fc8.bias``, bit for bit.
 
     The metadata says what the network is (``spec``), its classes and its preprocessing, as JSON;
@@ -164,7 +164,7 @@ def read_own_safetensors(path: Path) -> ImportedNetwork:
     )
 
 
-def export_torchvision(model: Model, path: Path) -> None:
+def export_torchvision(model: Predictor, path: Path) -> None:
     """Write a state dict that torchvision's ``alexnet(num_classes=...)`` loads.
 
     Raises

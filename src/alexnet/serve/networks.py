@@ -14,7 +14,7 @@ from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
 from alexnet.fused import fuse
 from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.serve.admission import HTTPError
 
 WARM = (7, 2, 32)  # batches that the compiler sees; a round number first would become a rule
@@ -43,9 +43,9 @@ class Networks:
     the engine runs requests together that ask for the same.
     """
 
-    def __init__(self, predictor: Model) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self.network = predictor.network.to(predictor.kind)
+        self.network = predictor.network.to(predictor.dtype)
         self.shapes = layer_shapes(predictor.spec)  # of every named output, first to last
         self.fields = {name: receptive_field(predictor.spec, name) for name in self.shapes}
         self.probabilities = lru_cache(KEPT)(self._probabilities)
@@ -99,7 +99,7 @@ class Networks:
         works, complaint = devices.can_compile(self.predictor.device)
         if works:
             compiled = torch.compile(fuse(self.network), dynamic=True)
-            side = self.predictor.prepared
+            side = self.predictor.resize_to
             try:
                 for images in WARM:
                     black = torch.zeros((images, side, side, 3), dtype=torch.uint8)
@@ -150,5 +150,5 @@ class Networks:
         images = images.to(self.predictor.device)
         for view in iter_crops(images, self.predictor.spec.image_size, count):
             turned = view.flip(3) if switches.mirror else view
-            pixels = self.predictor.normalise(turned).to(self.predictor.kind)
+            pixels = self.predictor.normalise(turned).to(self.predictor.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)

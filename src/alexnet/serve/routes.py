@@ -241,7 +241,7 @@ async def model(service: Serving) -> responses.ModelInfo:
         spec=asdict(spec),
         layers=[responses.LayerRow.model_validate(layer) for layer in spec.layers()],
         towers=spec.towers,
-        prepared=predictor.prepared,
+        prepared=predictor.resize_to,
         parameters=spec.parameters,
         neurons=spec.neurons,
         macs=spec.macs,
