@@ -18,8 +18,8 @@ from alexnet.data.shards import open_prepared
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Predictor
-from alexnet.serve.networks import Networks, Switches
+from alexnet.predictor import Predictor, Switches
+from alexnet.serve.networks import Networks
 from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
@@ -80,7 +80,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
     names = list(server.get("/v1/model").json()["outputs"])
     asked = [names[0], names[-1]]
     answer = server.post(f"/v1/features?layers={','.join(asked)}", photograph).json()
-    expected = activations(model, torch.from_numpy(model.pixels(photograph))[None], asked)
+    expected = activations(model, torch.from_numpy(model.load_pixels(photograph))[None], asked)
     for name in asked:
         found = answer["features"][0][name]
         assert found["shape"] == list(expected[name].shape[1:])
@@ -90,7 +90,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
 
 def test_maps_are_drawn_from_black_at_zero_to_white_at_the_largest(server, model, photograph):
     answer = server.post("/v1/maps?layer=conv1", photograph).json()
-    pixels = torch.from_numpy(model.pixels(photograph))[None]
+    pixels = torch.from_numpy(model.load_pixels(photograph))[None]
     maps = activations(model, pixels, ["conv1"])["conv1"][0].numpy()
     assert (answer["maps"], answer["size"]) == (len(maps), maps.shape[1])
     sheet, side = drawn(answer["image"]), answer["size"]
@@ -161,7 +161,7 @@ def test_neighbours_are_the_nearest_by_brute_force(server, model, trained):
 
 
 def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photograph):
-    pixels = model.pixels(photograph)
+    pixels = model.load_pixels(photograph)
     answer = server.post("/v1/occlusion?label=defective", saved(pixels)).json()
     size, stride = answer["size"], answer["stride"]
     offset = (model.resize_to - model.spec.image_size) // 2
@@ -201,7 +201,7 @@ def test_a_switch_takes_layers_out_of_the_same_network(networks, switches, kind)
     found = torch.stack(networks.probabilities(switches, 1)(images))
     view = images[:, 14:241, 14:241].permute(0, 3, 1, 2).float() - 120
     out = view
-    for layer in networks.network.children():
+    for layer in networks.predictor.network.children():
         out = out if isinstance(layer, kind) else layer(out)
     torch.testing.assert_close(found, out.detach().softmax(1), rtol=1e-4, atol=1e-5)
     as_trained = torch.stack(networks.probabilities(Switches(), 1)(images))

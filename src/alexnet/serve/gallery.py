@@ -16,11 +16,12 @@ from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import AlexNetError, ImageError
 from alexnet.features import Neighbours, last_hidden
+from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError, require_ready
 from alexnet.serve.engine import Engine
 from alexnet.serve.images import encode_jpeg_uri, round_digits
-from alexnet.serve.networks import Networks, Switches
+from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alexnet.predictor import Prediction
+
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]  # left, top, right, bottom
 Metrics = Mapping[str, int | float | None]  # a line of ``metrics.jsonl``
 ClassName = Annotated[str, Field(serialization_alias="class")]
@@ -23,14 +25,6 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class RankedClass(BaseModel):
-    """A class and how probable the network finds it."""
-
-    name: str
-    label: str
-    probability: float
-
-
 class Crop(BaseModel):
     """What the network saw: left, top, right, bottom, in the photograph's pixels."""
 
@@ -44,7 +38,7 @@ class Crop(BaseModel):
 class Predictions(BaseModel):
     """The most probable classes of each image, the most probable first."""
 
-    predictions: list[list[RankedClass]]
+    predictions: list[list[Prediction]]
     crops: list[Crop] = Field(description="One an image.")
     milliseconds: float = Field(description="From the decoded images on, waiting included.")
 

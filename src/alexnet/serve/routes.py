@@ -13,10 +13,10 @@ from torch import Tensor
 
 from alexnet.errors import did_you_mean
 from alexnet.features import last_hidden
+from alexnet.predictor import Prediction, Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError
 from alexnet.serve.images import GRID, OcclusionGrid, draw_filters, draw_maps
-from alexnet.serve.networks import Switches
 from alexnet.serve.service import Service
 from alexnet.training.run import Run
 from alexnet.version import __version__
@@ -315,14 +315,10 @@ def _is_live(run: Run) -> bool:
     return time.time() - metrics.stat().st_mtime < LIVE_SECONDS
 
 
-def _rank(service: Service, probabilities: Tensor, top: int) -> list[responses.RankedClass]:
+def _rank(service: Service, probabilities: Tensor, top: int) -> list[Prediction]:
     chances, numbers = probabilities.sort(descending=True)
     return [
-        responses.RankedClass(
-            name=service.class_names[number],
-            label=service.predictor.classes[number],
-            probability=chance,
-        )
+        Prediction(service.class_names[number], chance, service.predictor.classes[number])
         for chance, number in zip(chances.tolist()[:top], numbers.tolist(), strict=False)
     ]
 
