@@ -52,6 +52,14 @@ def damaged(prepared: PreparedData, folder: Path, numbers: list[int]) -> Prepare
     return open_prepared(folder)
 
 
+@pytest.fixture(scope="session")
+def large(photographs, tmp_path_factory) -> PreparedData:
+    """Return the photographs, prepared at 256 pixels."""
+    root = tmp_path_factory.mktemp("large") / "data"
+    prepare(open_source(photographs), root, Options(size=256))
+    return open_prepared(root)
+
+
 @pytest.fixture
 def small_disk(tmp_path, request) -> Iterator[Path]:
     """Return a folder on a real disk of `request.param` kilobytes."""

@@ -9,13 +9,10 @@ from torch import nn
 
 from alexnet.data.augment import iter_crops, make_normaliser
 from alexnet.data.loader import sample_evenly
-from alexnet.data.prepare import Options, prepare
-from alexnet.data.shards import open_prepared
-from alexnet.data.sources import open_source
 from alexnet.device import Device
 from alexnet.errors import ConfigError, DataError
 from alexnet.network import build
-from alexnet.predictor import Model, quantize
+from alexnet.predictor import Predictor, quantize
 from alexnet.quantization import (
     Int8Layer,
     Int8Network,
@@ -32,7 +29,7 @@ CPU = Device(torch.device("cpu"))
 needs_int8 = pytest.mark.skipif(not CPU.has_int8, reason="no int8 products here")
 
 
-def model_of(name, data) -> Model:
+def model_of(name, data) -> Predictor:
     """Return a narrow network, weights as He drew them, with the data's preprocessing."""
     spec = replace(narrow(NETWORKS[name]), num_classes=10)
     network = build(spec).eval()
@@ -45,21 +42,13 @@ def model_of(name, data) -> Model:
     size = data.manifest.size
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size)
     names = tuple(f"class {number}" for number in range(10))
-    return Model(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
+    return Predictor(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
 
 
 def pixels_of(model, data) -> torch.Tensor:
     return model.normalise(
         next(iter_crops(sample_evenly(data.splits["train"], 36), model.spec.image_size, 1))
     )
-
-
-@pytest.fixture(scope="module")
-def large(photographs, tmp_path_factory):
-    """Return the photographs, prepared at 256 pixels."""
-    root = tmp_path_factory.mktemp("large") / "data"
-    prepare(open_source(photographs), root, Options(size=256))
-    return open_prepared(root)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 4, 4), (7, 20)])

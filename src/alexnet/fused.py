@@ -4,9 +4,9 @@ The layers are the network's own, so its weights, their names and its mode are t
 the network does, within the rounding of sums; outputs of layers in between cannot be read from it.
 """
 
-import copy
 from collections import OrderedDict
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any, TypeGuard
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.device import Device
 from alexnet.kernels import lrn_pool, triton_lrn_pool
+from alexnet.kernels.inference import faster_layer
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.native import CPP_DTYPES, unavailable_reason
 from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
@@ -63,10 +64,6 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
 def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     """Return the fast form of a network that will not be trained any more, in a type.
 
-    Autocast converts 62 million weights at every call, which takes longer than an image does. This
-    is a copy whose weights are in that type for good, as is what it computes; rounded once or at
-    every call, they are the same.
-
     Parameters
     ----------
     network : nn.Sequential
@@ -74,9 +71,44 @@ def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequent
     dtype : torch.dtype
         Of the weights, of what is computed, and of the logits; pixels may come in any.
     """
-    copied = copy.deepcopy(network).requires_grad_(False).to(dtype)
-    layers = OrderedDict(fuse(copied).named_children())
+    layers = OrderedDict(fuse(prepare_for_inference(network, dtype, copy=True)).named_children())
     return nn.Sequential(OrderedDict(pixels=Cast(dtype), **layers)).eval()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def prepare_for_inference(
+    network: nn.Sequential, dtype: torch.dtype, *, copy: bool = False
+) -> nn.Sequential:
+    """Return the layers of a network that will not be trained any more, in a type.
+
+    Autocast converts 62 million weights at every call, which takes longer than an image does. Here
+    they are in that type for good; rounded once or at every call, they are the same. In float32 on
+    a processor, layers are those of `kernels.inference` where it has them.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+        In evaluation mode; left as it is.
+    dtype : torch.dtype
+        Of the weights.
+    copy : bool
+        Whether to copy weights that are in the type already; else they are the network's.
+    """
+    converted: dict[int, Any] = {}
+    for parameter in network.parameters():
+        values = parameter.detach().to(dtype, copy=copy)
+        converted[id(parameter)] = nn.Parameter(values, requires_grad=False)
+    copied = deepcopy(network, converted)
+    first = next(network.parameters(), None)
+    on_cpu = first is not None and Device.of(first).is_cpu
+    fast = dtype == torch.float32 and on_cpu and not unavailable_reason()
+    return nn.Sequential(
+        OrderedDict(
+            (name, faster_layer(layer) if fast else layer)
+            for name, layer in copied.named_children()
+        )
+    ).eval()
 
 
 class Cast(nn.Module):

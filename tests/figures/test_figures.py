@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from alexnet.api import load
 from alexnet.data.imagenet import load_synsets
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import open_prepared
@@ -34,7 +35,6 @@ from alexnet.figures.confusion import DARK, worst
 from alexnet.figures.examples import chosen
 from alexnet.figures.filters import GAP, sheet
 from alexnet.figures.style import RIGHT, drawing, folded, save
-from alexnet.predictor import load
 from alexnet.training.run import Run
 from alexnet.variants import CAFFE, CIFAR_QUICK, PAPER, SINGLE
 from tests.features.conftest import model_of
@@ -278,7 +278,9 @@ def test_the_confusion_is_that_of_the_run_s_test_or_else_is_counted(trained, pho
     assert "ten views" in axes.get_title()
     shutil.copytree(photographs / "train", tmp_path / "train")
     shutil.copytree(photographs / "train", tmp_path / "test")
-    (axes,) = confusion_of(run, model, open_or_prepare(tmp_path, Options(size=model.prepared))).axes
+    (axes,) = confusion_of(
+        run, model, open_or_prepare(tmp_path, Options(size=model.resize_to))
+    ).axes
     assert axes.get_title().startswith("36 held-out images, one view")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
 from alexnet.interop.imports import detect_format, import_file
-from alexnet.predictor import load
 from tests.interop.caffe_files import Step, alexnet, blob, caffemodel, field, message, prototxt
 
 cv2 = pytest.importorskip("cv2")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
 from alexnet.interop.imports import detect_format, import_file
 from alexnet.interop.layer_ir import recognise
-from alexnet.predictor import load
 from alexnet.variants import AS_RUN
 from tests.interop.convnet_files import (
     Options,

@@ -17,10 +17,10 @@ import torch
 from huggingface_hub import ModelCard
 
 import alexnet
+from alexnet.api import load
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop import model_folder
 from alexnet.interop.model_folder import fetch
-from alexnet.predictor import load
 from alexnet.training.run import Run
 from tests.interop.conftest import CPU, config_of, narrow, statistics
 
@@ -103,7 +103,7 @@ def test_an_untested_run_says_so(tmp_path, models):
 
     model = models["cifar_quick"]
     opened = Run.start(
-        tmp_path / "run", config_of(model.spec, model.prepared), statistics(model.prepared)
+        tmp_path / "run", config_of(model.spec, model.resize_to), statistics(model.resize_to)
     )
     save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     text = (model_folder.write(opened.folder, tmp_path / "out") / "README.md").read_text()

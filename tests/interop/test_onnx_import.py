@@ -6,10 +6,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet.api import load
 from alexnet.errors import ConfigError, RunError
 from alexnet.interop.export import build_onnx
 from alexnet.interop.imports import detect_format, import_file
-from alexnet.predictor import load
 from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
 
@@ -74,7 +74,7 @@ def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, 
     state, other = model.network.state_dict(), again.network.state_dict()
     assert [*other] == [name.replace("fc64", "fc4").replace("fc10", "fc5") for name in state]
     assert all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
-    assert (again.classes, again.prepared) == (model.classes, model.prepared)
+    assert (again.classes, again.resize_to) == (model.classes, model.resize_to)
     pixels = torch.rand(2, 3, model.spec.image_size, model.spec.image_size) * 255
     torch.testing.assert_close(again.normalise(pixels), model.normalise(pixels), rtol=0, atol=1e-4)
     pixels = model.normalise(pixels)

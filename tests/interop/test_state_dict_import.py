@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
 from alexnet.interop.imports import detect_format, import_file
 from alexnet.interop.weights import export_safetensors, export_torchvision
-from alexnet.predictor import load
 from alexnet.variants import NETWORKS
 from tests.interop.test_weights import as_wide_as, by_torchvision
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alexnet.api import load
 from alexnet.cli import main
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
@@ -23,7 +24,6 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import sha256
 from alexnet.interop.model_folder import write
 from alexnet.network import build, freeze
-from alexnet.predictor import load
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.fit import fit
 from alexnet.training.run import Pretrained, Run

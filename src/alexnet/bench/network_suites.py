@@ -30,7 +30,7 @@ from alexnet.fused import fuse, fuse_for_inference
 from alexnet.interop.export import export_onnx, generate_images
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
@@ -346,16 +346,17 @@ def export_network(settings: Settings) -> Path:
             np.zeros(3, np.float32),
             np.eye(3, dtype=np.float32),
         )
-        model = Model(
-            build(spec).eval(),
-            tuple(map(str, range(spec.num_classes))),
-            make_normaliser(spec.pixels, flat, spec.image_size),
-            spec.image_size,
-            0,
-            torch.device("cpu"),
-            torch.float32,
+        predictor = Predictor(
+            network=build(spec).eval(),
+            classes=tuple(map(str, range(spec.num_classes))),
+            normalise=make_normaliser(spec.pixels, flat, spec.image_size),
+            resize_to=spec.image_size,
+            step=0,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
         )
-        export_onnx(model, path, generate_images(spec.image_size, CHECKED), "generated images")
+        images = generate_images(spec.image_size, CHECKED)
+        export_onnx(predictor, path, images, "generated images")
     return path
 
 

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -18,7 +17,7 @@ from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
-from alexnet.predictor import Model, load
+from alexnet.predictor import Predictor
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.fit import fit
@@ -82,7 +81,7 @@ def perform(task: Task) -> Result:
         measures |= as_guessing(1 - max(counts) / sum(counts), task.recipe)
         capped = ("epochs_to_25", "epochs_to_converge")
     elif "gap" in task.measures:
-        of_training = _error_on(data.splits["train"], load(run.folder))
+        of_training = _error_on(data.splits["train"], run.predictor())
         gap = measures["test_error"] - of_training
         measures |= {"final_train_error": of_training, "gap": gap}
     return Result(
@@ -214,9 +213,8 @@ def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
 
 
-def _error_on(split: Split, model: Model) -> float:
+def _error_on(split: Split, model: Predictor) -> float:
     """Return the error on all images of a split, one view."""
     batches = evaluation_batches(split, batch_size=64)
-    predict = partial(model.probabilities, crops=1)
-    result = evaluate(predict, batches, model.classes, crops=1, device=model.device)
+    result = evaluate(model.probabilities, batches, model.classes, crops=1)
     return 1 - result.top1

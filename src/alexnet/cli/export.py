@@ -80,8 +80,8 @@ def _compared(
 ) -> dict[str, Any]:
     import torch
 
+    from alexnet.api import load
     from alexnet.interop.export import describe, export_onnx, export_program, find_images
-    from alexnet.predictor import load
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
@@ -95,8 +95,8 @@ def _compared(
 def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
     import torch
 
+    from alexnet.api import load
     from alexnet.interop.weights import export_safetensors, export_torchvision
-    from alexnet.predictor import load
 
     model = load(run, device=torch.device("cpu"))
     (export_safetensors if to == "safetensors" else export_torchvision)(model, out)

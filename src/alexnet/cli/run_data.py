@@ -8,10 +8,10 @@ from alexnet.errors import DataError
 
 if TYPE_CHECKING:
     from alexnet.data.shards import PreparedData
-    from alexnet.predictor import Model
+    from alexnet.predictor import Predictor
 
 
-def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
+def data_for(run: Path, model: "Predictor", named: str | None) -> "PreparedData":
     """Open the data that were named, or else the run's own, at the size of the run's images.
 
     Raises
@@ -31,7 +31,7 @@ def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
         )
     return open_or_prepare(
         named or config.data,
-        Options(size=model.prepared),
+        Options(size=model.resize_to),
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),
     )

@@ -12,7 +12,7 @@ from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.errors import ConfigError
 from alexnet.features.outputs import activations, chosen
 from alexnet.features.receptive import receptive_field
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 BATCH = 64  # images
 
@@ -28,13 +28,13 @@ class TopActivation:
 
 
 def top_activating(
-    model: Model, split: ImageSplit, layer: str, units: Iterable[int], count: int = 9
+    model: Predictor, split: ImageSplit, layer: str, units: Iterable[int], count: int = 9
 ) -> dict[int, tuple[TopActivation, ...]]:
     """Find the images of a split that excite each unit most, in one pass for all units.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained run.
     split : ImageSplit
         Such as ``data.splits["train"]``.
@@ -89,7 +89,7 @@ def _first_strongest(maps: Tensor) -> tuple[Tensor, Tensor]:
     return values[..., 0].T, places.T
 
 
-def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
+def _check(model: Predictor, layer: str, units: Sequence[int], count: int) -> None:
     maps = chosen(model.spec, [layer])[layer][0]
     if not units:
         raise ConfigError("No unit was named.", f"{layer} has the units 0 to {maps - 1}.")
@@ -101,7 +101,7 @@ def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
 
 
 def patch(
-    model: Model, split: ImageSplit, layer: str, excitation: TopActivation
+    model: Predictor, split: ImageSplit, layer: str, excitation: TopActivation
 ) -> NDArray[np.uint8]:
     """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(model.spec, layer)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alexnet.data.loader import ImageSplit
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 Pixels = NDArray[np.uint8]
 
@@ -33,9 +33,9 @@ class Photographs:
 
     name = "photographs"
 
-    def __init__(self, model: Model, files: Sequence[Path]) -> None:
+    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
         self._model, self._files = model, files
-        self.size = model.prepared
+        self.size = model.resize_to
 
     def __len__(self) -> int:
         return len(self._files)
@@ -49,7 +49,7 @@ class Photographs:
             When it cannot be read or is no image.
         """
         try:
-            pixels = self._model.pixels(self._files[index])
+            pixels = self._model.load_pixels(self._files[index])
         except ImageError as error:
             raise DataError(error.what, error.fix or "Leave it out.") from None
         if out is None:

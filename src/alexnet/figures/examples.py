@@ -29,7 +29,7 @@ from alexnet.figures.style import (
     new_figure,
     picture,
 )
-from alexnet.predictor import Model, Prediction
+from alexnet.predictor import Prediction, Predictor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def chosen(split: Split, count: int, seed: int) -> list[int]:
     return [int(n) for n in np.random.default_rng(seed).permutation(len(split))[:count]]
 
 
-def predictions(model: Model, data: PreparedData, seed: int = 0) -> "Figure":
+def predictions(model: Predictor, data: PreparedData, seed: int = 0) -> "Figure":
     """Draw eight held-out images with their five most probable classes (Figure 4, left).
 
     Two rows of four; the true class is above the image, and red among the bars.
@@ -86,7 +86,7 @@ def _bars(axes: "Axes", ranked: list[Prediction], right: str) -> None:
 
 def stored_training(
     run: Path,
-    model: Model,
+    model: Predictor,
     data: PreparedData,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Stored:
@@ -110,7 +110,7 @@ def _found(folder: Path) -> Description | None:
         return None
 
 
-def neighbours(model: Model, data: PreparedData, stored: Stored, seed: int = 0) -> "Figure":
+def neighbours(model: Predictor, data: PreparedData, stored: Stored, seed: int = 0) -> "Figure":
     """Draw held-out images, each with the training images nearest to it (Figure 4, right).
 
     Parameters

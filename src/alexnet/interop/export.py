@@ -27,7 +27,7 @@ from alexnet.data.shards import open_prepared
 from alexnet.errors import AlexNetError, DataError, MissingExtraError
 from alexnet.files import atomic_write
 from alexnet.layers import LocalResponseNorm
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import LRN
 from alexnet.version import __version__
 
@@ -53,14 +53,14 @@ class Deployed(nn.Module):
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         On the processor.
     kind : str
         ``"pixels"`` takes what the network takes: ``(N, 3, image, image)`` float32 after
-        preprocessing. ``"images"`` takes ``(N, prepared, prepared, 3)`` uint8 RGB.
+        preprocessing. ``"images"`` takes ``(N, resize_to, resize_to, 3)`` uint8 RGB.
     """
 
-    def __init__(self, model: Model, kind: InputKind) -> None:
+    def __init__(self, model: Predictor, kind: InputKind) -> None:
         super().__init__()
         self.size = model.spec.image_size
         self.normalise = model.normalise if kind == IMAGES else None
@@ -75,20 +75,20 @@ class Deployed(nn.Module):
         return logits, logits.softmax(1)
 
 
-def input_shape(model: Model, kind: InputKind) -> tuple[int, int, int]:
+def input_shape(model: Predictor, kind: InputKind) -> tuple[int, int, int]:
     """Return the shape of one image that `Deployed` of the same arguments takes."""
     if kind == IMAGES:
-        return model.prepared, model.prepared, 3
+        return model.resize_to, model.resize_to, 3
     return model.spec.in_channels, model.spec.image_size, model.spec.image_size
 
 
-def make_example(model: Model, kind: InputKind) -> Tensor:
+def make_example(model: Predictor, kind: InputKind) -> Tensor:
     """Return a batch of two to trace with: a batch of one would be frozen into the graph."""
     dtype = torch.uint8 if kind == IMAGES else torch.float32
     return torch.zeros(2, *input_shape(model, kind), dtype=dtype)
 
 
-def describe_preprocessing(model: Model, *, with_mean_image: bool = False) -> dict[str, Any]:
+def describe_preprocessing(model: Predictor, *, with_mean_image: bool = False) -> dict[str, Any]:
     """Describe in plain numbers what happens to an image before the network sees it.
 
     With `with_mean_image` a mean that is an image is given in full, as base64 of little-endian
@@ -102,8 +102,8 @@ def describe_preprocessing(model: Model, *, with_mean_image: bool = False) -> di
             raw = normalise.mean.cpu().contiguous().numpy().astype("<f4").tobytes()
             mean["float32_base64"] = base64.b64encode(raw).decode()
     return {
-        "resize": f"shorter side to {model.prepared}, centre square of {model.prepared}",
-        "prepared": model.prepared,
+        "resize": f"shorter side to {model.resize_to}, centre square of {model.resize_to}",
+        "prepared": model.resize_to,
         "crop": model.spec.image_size,
         "values": "0-255 RGB",
         "formula": "(value * scale - mean) / stdev, then the channels in their order",
@@ -115,7 +115,7 @@ def describe_preprocessing(model: Model, *, with_mean_image: bool = False) -> di
     }
 
 
-def describe(model: Model, kind: InputKind) -> dict[str, Any]:
+def describe(model: Predictor, kind: InputKind) -> dict[str, Any]:
     """Return what a reader of an exported file must know, for its metadata."""
     dtype = "uint8" if kind == IMAGES else "float32"
     return {
@@ -167,20 +167,20 @@ class OnnxFile(ExportedFile):
     nodes: int
 
 
-def find_images(model: Model, data: str, count: int) -> tuple[Tensor, str]:
-    """Return ``(N, prepared, prepared, 3)`` uint8 images to compare on, and where they are from.
+def find_images(model: Predictor, data: str, count: int) -> tuple[Tensor, str]:
+    """Return ``(N, resize_to, resize_to, 3)`` uint8 images to compare on, and where they are from.
 
     The run's held-out photographs where its prepared data is still there; else soft coloured
     shapes, the same on every machine.
     """
     try:
         prepared = open_prepared(Path(data))
-        if prepared.manifest.size == model.prepared:
+        if prepared.manifest.size == model.resize_to:
             batch = next(evaluation_batches(prepared.held_out, count))
             return batch.images, f"held-out images of {prepared.manifest.name}"
     except (DataError, StopIteration):
         pass
-    return generate_images(model.prepared, count), "generated images"
+    return generate_images(model.resize_to, count), "generated images"
 
 
 def generate_images(side: int, count: int) -> Tensor:
@@ -193,7 +193,7 @@ def generate_images(side: int, count: int) -> Tensor:
 
 @torch.inference_mode()
 def measure_parity(
-    model: Model,
+    model: Predictor,
     run: Runner,
     kind: InputKind,
     images: Tensor,
@@ -202,22 +202,9 @@ def measure_parity(
 ) -> Parity:
     """Run the network and its exported form on the same images and compare them.
 
-    The network gets its pixels from the project's own preprocessing, in either kind of input.
-
-    Parameters
-    ----------
-    model : Model
-        On the processor; run in float32.
-    run : callable
-        The exported form: one batch to logits and probabilities, ``(N, classes)``.
-    kind : str
-        What `run` takes: ``"pixels"`` or ``"images"``.
-    images : Tensor
-        ``(N, prepared, prepared, 3)`` uint8.
-    source : str
-        Where the images are from, for the report.
-    batches : tuple of int
-        Sizes of the batches, taken in turn until no image is left.
+    The network gets its pixels from the project's own preprocessing, whatever `kind` of input
+    `run` takes. `images` are ``(N, resize_to, resize_to, 3)`` uint8, given in batches of each size
+    in turn until none is left; `source` says in the report where they are from.
     """
     logits = probabilities = 0.0
     start = same = 0
@@ -226,7 +213,7 @@ def measure_parity(
         if not len(batch):
             break
         start += size
-        pixels = model.normalise(next(iter_crops(batch, model.spec.image_size, 1)))
+        pixels = model.in_float32.centre_crops(batch)
         wanted = model.network(pixels)
         found, chances = run(batch if kind == IMAGES else pixels)
         largest = wanted.abs().amax(1).clamp(min=1e-6)  # (N,)
@@ -253,7 +240,7 @@ def require_parity(parity: Parity, what: str) -> None:
 
 
 def export_program(
-    model: Model, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
+    model: Predictor, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
 ) -> ExportedFile:
     """Write a network as a ``.pt2`` program for any batch size, read back and compared.
 
@@ -281,21 +268,21 @@ def export_program(
 
 
 def export_onnx(
-    model: Model, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
+    model: Predictor, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
 ) -> OnnxFile:
     """Write a network as one ONNX file that ONNX Runtime was seen to run alike.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained network on the processor.
     path : Path
         The file; it appears only if the check holds.
     images, source
-        What to check it on: ``(N, prepared, prepared, 3)`` uint8, and where they are from.
+        What to check it on: ``(N, resize_to, resize_to, 3)`` uint8, and where they are from.
     kind : str
         ``"pixels"``: the network alone, input ``pixels``, float32 ``(N, 3, image, image)``.
-        ``"images"``: preprocessing inside, input ``images``, uint8 ``(N, prepared, prepared, 3)``.
+        ``"images"``: preprocessing inside, input ``images``, uint8, as `images` above.
         Outputs of both: ``logits`` and ``probabilities``, float32 ``(N, classes)``.
 
     Raises
@@ -305,10 +292,8 @@ def export_onnx(
     AlexNetError
         When ONNX Runtime computes something else, with the difference; no file is left.
     """
-    with explain_missing_extra():
-        import onnxscript  # noqa: F401 -- torch's exporter asks for it later, in words of its own
-
-        proto = build_onnx(model, kind)
+    _import_onnxruntime()
+    proto = build_onnx(model, kind)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure_parity(model, run_onnx(temporary, kind), kind, images, source)
@@ -316,7 +301,7 @@ def export_onnx(
     return OnnxFile(path, path.stat().st_size, parity, OPSET, len(proto.graph.node))
 
 
-def build_onnx(model: Model, kind: InputKind) -> Any:
+def build_onnx(model: Predictor, kind: InputKind) -> Any:
     """Return the ``onnx.ModelProto`` of a network, any batch size, metadata in it."""
     with _silence_exporter():
         program = torch.onnx.export(
@@ -345,9 +330,7 @@ def _silence_exporter() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
@@ -391,17 +374,8 @@ class OnnxLRN(nn.Module):
 
 
 def run_onnx(path: Path, kind: InputKind) -> Runner:
-    """Return ONNX Runtime on the processor with a file loaded.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``export``.
-    AlexNetError
-        When ONNX Runtime refuses the file.
-    """
-    with explain_missing_extra():
-        import onnxruntime
+    """Return ONNX Runtime on the processor with a file loaded."""
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -423,12 +397,12 @@ def run_onnx(path: Path, kind: InputKind) -> Runner:
     return run
 
 
-@contextlib.contextmanager
-def explain_missing_extra() -> Iterator[None]:
-    """Turn a missing package of the extra ``export`` into a sentence."""
+def _import_onnxruntime() -> Any:
+    """Return the package; without one of the extra ``export`` there is a sentence."""
     try:
-        yield
+        import onnx  # noqa: F401 -- PyTorch's exporter asks for these later, in words of its own
+        import onnxruntime
+        import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("onnx", "onnxscript", "onnxruntime"):
-            raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
-        raise
+        raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
+    return onnxruntime

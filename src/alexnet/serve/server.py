@@ -15,7 +15,6 @@ from uvicorn.supervisors import Multiprocess
 
 from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.predictor import load
 from alexnet.serve.admission import Admission, App, Settings
 from alexnet.serve.app import make_app
 from alexnet.serve.protocol import HTTPProtocol
@@ -104,7 +103,8 @@ def load_app(folder: Path, admission: Admission, address: Address) -> App:
     devices.keep_freed_memory()
     devices.use_threads(threads)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    return make_app(Service(Run.open(folder), load(folder), admission, address.data))
+    run = Run.open(folder)
+    return make_app(Service(run, run.predictor(), admission, address.data))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -22,7 +22,7 @@ from alexnet import device as devices
 from alexnet.data.imagenet import describe_classes
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.serve.admission import Admission, read_images
 from alexnet.serve.engine import BatchFunction, Engine
 from alexnet.serve.gallery import Gallery
@@ -70,7 +70,7 @@ class Metrics:
         """Add a number that is looked up when it is asked for."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
@@ -89,7 +89,7 @@ class Service:
     """
 
     def __init__(
-        self, run: Run, predictor: Model, admission: Admission, data: str | None = None
+        self, run: Run, predictor: Predictor, admission: Admission, data: str | None = None
     ) -> None:
         settings = admission.settings
         self.run, self.predictor, self.admission = run, predictor, admission
@@ -101,7 +101,7 @@ class Service:
         def open_data() -> PreparedData:
             if data is None:
                 return open_prepared(run.config.data)
-            options = Options(size=predictor.prepared)
+            options = Options(size=predictor.resize_to)
             return open_or_prepare(data, options, seed=run.config.recipe.seed)
 
         self.gallery = Gallery(self.networks, self.engine, settings.training_images, open_data)
@@ -129,7 +129,7 @@ class Service:
         """
         settings = self.admission.settings
         files = await read_images(request, settings.max_images)
-        size, most = self.predictor.prepared, settings.max_pixels
+        size, most = self.predictor.resize_to, settings.max_pixels
         with self.engine.expect(len(files)):
             decoded = (self.run_aside(Photograph.decode, file, size, most) for file in files)
             return await asyncio.gather(*decoded)

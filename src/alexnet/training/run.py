@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write, lock, sha256, translate_os_error
 from alexnet.network import build
+from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import (
@@ -68,6 +69,25 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.spec.num_classes < 1:
             raise ConfigError("A run's network needs a class.", "Give it 1 or more.")
+
+    def predictor(
+        self,
+        checkpoint: Checkpoint,
+        statistics: Statistics,
+        *,
+        device: torch.device | None = None,
+        precision: Literal["auto", "fp32", "bf16"] | None = None,
+    ) -> Predictor:
+        """Return a predictor with the weights of a checkpoint."""
+        return assemble(
+            self.spec,
+            checkpoint.weights,
+            statistics,
+            self.classes,
+            step=checkpoint.step,
+            precision=precision or self.recipe.precision,
+            device=device,
+        )
 
 
 class Run:
@@ -187,6 +207,29 @@ class Run:
                 f"Train it with: alexnet train --out {self.folder}",
             )
         return found
+
+    def predictor(
+        self,
+        *,
+        device: torch.device | None = None,
+        precision: Literal["auto", "fp32", "bf16"] | None = None,
+    ) -> Predictor:
+        """Load the run's newest good weights for prediction.
+
+        Parameters
+        ----------
+        device : torch.device, optional
+            Where the network is to run; by default the GPU where there is one.
+        precision : {"auto", "fp32", "bf16"}, optional
+            Of the matrix products; by default the recipe's.
+
+        Raises
+        ------
+        RunError
+            When the run has no checkpoint, or none that can be loaded.
+        """
+        weights, statistics = self.weights(), self.statistics()
+        return self.config.predictor(weights, statistics, device=device, precision=precision)
 
     def log(self, **numbers: float | None) -> None:
         """Add a line to ``metrics.jsonl``."""

@@ -11,9 +11,9 @@ from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.device import Device, is_out_of_memory, keep_freed_memory, use_threads
 from alexnet.errors import DivergedError, RunError, TrainingError
-from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import fuse
+from alexnet.evaluation import Evaluation, evaluate
 from alexnet.network import AlexNet, build, freeze
+from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
@@ -95,21 +95,22 @@ class TrainState:
         if local is not self.network:
             self.network.load_state_dict(self.layout.division.join(local.state_dict()))
         self.network.eval()
-        predict = partial(
-            probabilities,
-            fuse(self.network) if self.run.config.recipe.compile else self.network,
-            normalise=self.normalise,
-            size=self.run.config.spec.image_size,
-            count=crops,
-            kind=self.dtype,
+        predictor = Predictor(
+            self.network,
+            self.data.classes,
+            self.normalise,
+            self.data.manifest.size,
+            0,
+            self.device.torch,
+            self.dtype,
+            cuda_graphs=False,  # other threads use the GPU meanwhile
         )
+        predict = partial(predictor.probabilities, crops=crops)
         size = EVALUATION_BATCH
         while True:
             batches = _each(evaluation_batches(split, size, self.context.part), progressed)
             try:
-                result = evaluate(
-                    predict, batches, self.data.classes, crops=crops, device=self.device.torch
-                )
+                result = evaluate(predict, batches, self.data.classes, crops=crops)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error) or size == 1:
