@@ -67,6 +67,11 @@ def run_benchmarks(
 ) -> dict[str, Any]:
     """Run benchmarks one after another; return the report that ``--json`` prints.
 
+    ``results`` has one row a peer: work, peer, unit, the medians of the rounds (ours, theirs), the
+    ratio of these, above 1 where ours is ahead, and the lowest and highest round of each.
+    ``missing`` names what did not run, and why. A case that is installed and cannot run raises an
+    `AlexNetError`.
+
     Parameters
     ----------
     works
@@ -81,18 +86,6 @@ def run_benchmarks(
         A folder of photographs, for the suites on data.
     report_progress
         Called with a line on what is measured next.
-
-    Returns
-    -------
-    dict
-        ``results`` has one row a peer: work, peer, unit, the medians of the rounds (ours, theirs),
-        the ratio of these, above 1 where ours is ahead, and the lowest and highest round of each.
-        ``missing`` names what did not run, and why.
-
-    Raises
-    ------
-    AlexNetError
-        When a case that is installed cannot run.
     """
     device, used = Device.best(), use_threads(threads)
     results: list[dict[str, Any]] = []
