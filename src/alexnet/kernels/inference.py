@@ -77,12 +77,10 @@ def winograd(
         more = groups, padding, down, across, torch.get_num_threads()
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
         shape = WinogradArguments(count, *size, channels, *more)
-        library.spread(address(images), address(b), address(tiles), ctypes.byref(shape))
+        library.spread(*map(address, (images, b, tiles)), ctypes.byref(shape))
         products = tiles @ filters.mT
         shape = WinogradArguments(count, *out.shape[2:], len(bias), *more)
-        library.gather(
-            address(products), address(a), address(bias), address(results), ctypes.byref(shape)
-        )
+        library.gather(*map(address, (products, a, bias, results)), ctypes.byref(shape))
     return out
 
 
