@@ -23,7 +23,12 @@ import torch
 from triton.testing import do_bench
 
 from alexnet.bench.cases import Settings, TimedCall
-from alexnet.bench.network_suites import eager_step, our_step, plain_network, random_pixels
+from alexnet.bench.network_suites import (
+    build_plain_network,
+    draw_pixels,
+    time_eager_step,
+    time_our_step,
+)
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.fused import fuse_for_inference
 from alexnet.kernels.lrn_pool import KernelConfig
@@ -90,7 +95,7 @@ def one_image(settings: Settings) -> dict[str, float]:
         settings.device.place_network(build(settings.spec)).eval(), torch.bfloat16
     )
     fast = torch.compile(network, dynamic=False)
-    pixels = random_pixels(settings, settings.spec)
+    pixels = draw_pixels(settings, settings.spec)
     found = {}
     for name, call in (("started", fast), ("replayed", CudaGraphRunner(fast))):
         times = []
@@ -121,8 +126,8 @@ def main() -> None:
         for window in (1, 3):
             told(f"pass of {maps} maps, window {window}", passes(asked.batch, maps, side, window))
     steps = {
-        "ours": our_step,
-        "eager-autocast": partial(eager_step, plain_network, torch.bfloat16),
+        "ours": time_our_step,
+        "eager-autocast": partial(time_eager_step, build_plain_network, torch.bfloat16),
     }
     spec, scratch = network_named("single"), Path(gettempdir())
     batch = Settings(

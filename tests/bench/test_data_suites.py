@@ -38,13 +38,13 @@ def test_the_images_to_load_are_prepared_by_the_first_who_asks(photographs, tmp_
 
 
 def test_the_bare_decoder_has_the_photographs_as_they_are_prepared(photographs, tmp_path):
-    one = cases.decode_jpegs(settings(tmp_path, images=photographs))
+    one = cases.time_jpeg_decoding(settings(tmp_path, images=photographs))
     assert {pixels.shape for pixels in one.call()} == {(256, 256, 3)}
     assert one.amount == cases.JPEGS
 
 
 def test_without_photographs_there_is_nothing_to_measure(tmp_path):
     with pytest.raises(DataError, match="Add --images FOLDER"):
-        data_suites.prepare_shard(settings(tmp_path))
+        data_suites.time_prepare(settings(tmp_path))
     with pytest.raises(DataError, match="has no images"):
-        data_suites.prepare_shard(settings(tmp_path, images=tmp_path))
+        data_suites.time_prepare(settings(tmp_path, images=tmp_path))

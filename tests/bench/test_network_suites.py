@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from alexnet.bench import cases, network_suites
-from alexnet.bench.cases import Suite, limit_cases, matmul_name
+from alexnet.bench.cases import Suite, list_limit_cases, matmul_name
 from alexnet.bench.network_suites import (
+    build_plain_network,
+    build_torchvision_network,
+    draw_pixels,
     export_network,
+    list_runtime_cases,
     make_infer_1_suite,
     make_infer_suite,
     make_lrn_suite,
     make_train_suite,
-    onnxruntime_float32,
-    openvino_call,
-    plain_network,
-    random_pixels,
-    runtime_cases,
-    torchvision_network,
+    time_onnxruntime,
+    time_openvino,
 )
 from alexnet.bench.rounds import make_cases
 from alexnet.device import Device
@@ -38,7 +38,7 @@ def uncompiled(monkeypatch):
 
 def test_the_peer_is_the_same_network():
     spec = replace(TINY, dropout=Dropout(form="inverted"))
-    ours, theirs = build(spec, seed=1).eval(), plain_network(TINY).eval()
+    ours, theirs = build(spec, seed=1).eval(), build_plain_network(TINY).eval()
     theirs.load_state_dict(ours.state_dict())
     kinds = {type(module) for module in theirs}
     assert {torch.nn.LocalResponseNorm, torch.nn.Dropout} <= kinds
@@ -48,14 +48,14 @@ def test_the_peer_is_the_same_network():
 
 
 def test_torchvisions_form_is_its_layer_list():
-    network = torchvision_network(TINY)
+    network = build_torchvision_network(TINY)
     kinds = " ".join(type(module).__name__ for module in network)
     assert kinds == (
         "Conv2d ReLU MaxPool2d Conv2d ReLU MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU "
         "MaxPool2d Flatten Dropout Linear ReLU Dropout Linear ReLU Linear"
     )
     assert all(module.inplace for module in network if isinstance(module, torch.nn.ReLU))
-    assert sum(p.numel() for p in torchvision_network(TORCHVISION).parameters()) == 61_100_840
+    assert sum(p.numel() for p in build_torchvision_network(TORCHVISION).parameters()) == 61_100_840
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_other_runtimes_run_the_very_network(tmp_path):
     openvino = pytest.importorskip("openvino")
     onnxruntime = pytest.importorskip("onnxruntime")
     at = settings(tmp_path)
-    given = random_pixels(at, TINY).numpy()
+    given = draw_pixels(at, TINY).numpy()
     wanted = build(TINY).eval()(torch.from_numpy(given)).detach().numpy()
     size = abs(wanted).max()
     session = onnxruntime.InferenceSession(str(export_network(at)))
@@ -110,13 +110,13 @@ def test_the_other_runtimes_run_the_very_network(tmp_path):
         str(export_network(at)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     assert abs(model(given)["logits"] - wanted).max() < 1e-4 * size
-    openvino_call(openvino.Core(), at, "BF16", "THROUGHPUT").call()
+    time_openvino(openvino.Core(), at, "BF16", "THROUGHPUT").call()
 
 
 def test_a_peer_that_is_not_installed_is_told_in_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    timed, ready = make_cases(runtime_cases(settings(tmp_path)), settings(tmp_path))
+    timed, ready = make_cases(list_runtime_cases(settings(tmp_path)), settings(tmp_path))
     assert not timed
     for peer, package in (("onnxruntime-float32", "onnxruntime"), ("openvino-best", "openvino")):
         told = ready.missing[peer]
@@ -130,7 +130,7 @@ def test_nothing_runs_in_a_type_that_the_processor_has_to_emulate(tmp_path, monk
     monkeypatch.setattr(cases, "COPIED", 1 << 10)
     monkeypatch.setattr(Device, "has_int8", False)
     at = settings(tmp_path)
-    timed, ready = make_cases(limit_cases(at), at)
+    timed, ready = make_cases(list_limit_cases(at), at)
     assert ready.missing.keys() == {matmul_name(torch.bfloat16), "matmul_int8_gops"}
     assert matmul_name(torch.float32) in timed
     for work in (
@@ -146,7 +146,7 @@ def test_nothing_runs_in_a_type_that_the_processor_has_to_emulate(tmp_path, monk
 
 
 def test_there_is_no_processor_runtime_beside_a_gpu(tmp_path):
-    assert runtime_cases(settings(tmp_path, device=Device(torch.device("cuda")))) == ()
+    assert list_runtime_cases(settings(tmp_path, device=Device(torch.device("cuda")))) == ()
 
 
 def test_a_time_is_better_when_it_is_lower(tmp_path):
@@ -159,15 +159,15 @@ def test_a_time_is_better_when_it_is_lower(tmp_path):
 
 
 def test_the_limits_are_named_with_their_unit(tmp_path):
-    names = [one.name for one in limit_cases(settings(tmp_path))]
+    names = [one.name for one in list_limit_cases(settings(tmp_path))]
     assert names[:2] == ["matmul_float32_gflops", "matmul_bfloat16_gflops"]
     assert "copy_gb_per_s" in names
     assert "jpeg_256_images_per_s_a_core" not in names
-    with_images = limit_cases(settings(tmp_path, images=tmp_path))
+    with_images = list_limit_cases(settings(tmp_path, images=tmp_path))
     assert with_images[-1].name == "jpeg_256_images_per_s_a_core"
 
 
 def test_onnxruntime_answers_for_one_image(tmp_path):
     pytest.importorskip("onnxruntime")
-    logits = onnxruntime_float32(settings(tmp_path, batch_size=1)).call()
+    logits = time_onnxruntime(settings(tmp_path, batch_size=1)).call()
     assert logits[0].shape == (1, 10)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from alexnet.bench import report
-from alexnet.bench.cases import Case, limit_cases, matmul, matmul_name
+from alexnet.bench.cases import Case, list_limit_cases, matmul_name, time_matmul
 from alexnet.bench.network_suites import (
-    eager_inference,
+    build_plain_network,
     make_infer_1_suite,
     make_infer_suite,
-    plain_network,
+    time_eager_inference,
 )
 from alexnet.device import Device
 from alexnet.errors import AlexNetError
@@ -28,7 +28,7 @@ def measured():
     def with_two_cases(make_suite):
         def make(settings):
             ours, theirs = (
-                Case(name, partial(eager_inference, plain_network, dtype))
+                Case(name, partial(time_eager_inference, build_plain_network, dtype))
                 for name, dtype in (("ours", OURS), ("eager-float32", torch.float32))
             )
             return replace(make_suite(settings), cases=(ours, theirs))
@@ -37,8 +37,8 @@ def measured():
 
     def small_limits(settings):
         dtypes = (torch.float32, torch.bfloat16)
-        products = (Case(matmul_name(dtype), partial(matmul, dtype, 128)) for dtype in dtypes)
-        return (*products, limit_cases(settings)[-1])
+        products = (Case(matmul_name(dtype), partial(time_matmul, dtype, 128)) for dtype in dtypes)
+        return (*products, list_limit_cases(settings)[-1])
 
     suites = {
         "infer": with_two_cases(make_infer_suite),
@@ -46,7 +46,7 @@ def measured():
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "SUITES", suites)
-        patch.setattr(report, "limit_cases", small_limits)
+        patch.setattr(report, "list_limit_cases", small_limits)
         said = []
         found = report.run_benchmarks(
             ["infer", "infer-1"], TINY, batch_size=2, rounds=2, threads=1,

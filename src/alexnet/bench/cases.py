@@ -104,7 +104,7 @@ def _has_fast_int8(device: Device) -> bool:
     return True
 
 
-def limit_cases(settings: Settings) -> tuple[Case, ...]:
+def list_limit_cases(settings: Settings) -> tuple[Case, ...]:
     """Return what the machine can do at most: matrix products by type, copies, JPEG decoding.
 
     They are measured like any case, in every round of every suite. Names end in their unit;
@@ -112,13 +112,13 @@ def limit_cases(settings: Settings) -> tuple[Case, ...]:
     """
     side = 4096 if settings.device.is_cpu else 8192  # large enough for the full rate
     found = [
-        Case(matmul_name(torch.float32), partial(matmul, torch.float32, side // 2)),
-        Case(matmul_name(torch.bfloat16), partial(matmul, torch.bfloat16, side)),
-        Case("matmul_int8_gops", partial(matmul_int8, side)),
-        Case("copy_gb_per_s", copy),
+        Case(matmul_name(torch.float32), partial(time_matmul, torch.float32, side // 2)),
+        Case(matmul_name(torch.bfloat16), partial(time_matmul, torch.bfloat16, side)),
+        Case("matmul_int8_gops", partial(time_matmul_int8, side)),
+        Case("copy_gb_per_s", time_copy),
     ]
     if settings.images:
-        found.append(Case("jpeg_256_images_per_s_a_core", decode_jpegs))
+        found.append(Case("jpeg_256_images_per_s_a_core", time_jpeg_decoding))
     return tuple(found)
 
 
@@ -132,7 +132,7 @@ def matmul_name(dtype: torch.dtype) -> str:
     return f"matmul_{dtype_name(dtype)}_gflops"
 
 
-def matmul(dtype: torch.dtype, side: int, settings: Settings) -> TimedCall:
+def time_matmul(dtype: torch.dtype, side: int, settings: Settings) -> TimedCall:
     """Return a product of square matrices; its amount is in GFLOP."""
     require_fast(dtype, settings.device)
     a, b = (torch.randn(side, side, device=settings.device.torch).to(dtype) for _ in range(2))
@@ -140,7 +140,7 @@ def matmul(dtype: torch.dtype, side: int, settings: Settings) -> TimedCall:
     return TimedCall(lambda: torch.matmul(a, b, out=out), 2 * side**3 / 1e9)
 
 
-def matmul_int8(side: int, settings: Settings) -> TimedCall:
+def time_matmul_int8(side: int, settings: Settings) -> TimedCall:
     """Return a product of matrices of bytes, summed in int32; its amount is in 1e9 operations."""
     require_fast(torch.int8, settings.device)
     device = settings.device.torch
@@ -150,14 +150,14 @@ def matmul_int8(side: int, settings: Settings) -> TimedCall:
     return TimedCall(lambda: torch._int_mm(a, b.t()), 2 * side**3 / 1e9)
 
 
-def copy(settings: Settings) -> TimedCall:
+def time_copy(settings: Settings) -> TimedCall:
     """Return a copy from memory to memory; its amount is GB read and written."""
     source = torch.ones(COPIED, device=settings.device.torch)
     target = torch.empty_like(source)
     return TimedCall(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
 
 
-def decode_jpegs(settings: Settings) -> TimedCall:
+def time_jpeg_decoding(settings: Settings) -> TimedCall:
     """Return the decoding of the photographs as they are prepared, 256x256, in one thread."""
     from alexnet.bench.data_suites import list_photographs
 

@@ -33,7 +33,7 @@ def make_prepare_suite(settings: Settings) -> Suite:
     ``decode+resize`` is the same decoder and resampler alone: nothing encoded, summed or written.
     ``pillow`` is the usual script: open, convert, resize, crop, save.
     """
-    cases = {"ours": prepare_shard, "decode+resize": decode_and_resize, "pillow": run_pillow}
+    cases = {"ours": time_prepare, "decode+resize": time_decode_and_resize, "pillow": time_pillow}
     return Suite(settings=settings, unit="images/s a core", cases=_keep_memory(cases))
 
 
@@ -43,7 +43,11 @@ def make_loader_suite(settings: Settings) -> Suite:
     ``libjpeg-turbo`` decodes the same bytes in one thread, times the cores. ``imagefolder`` is
     PyTorch's DataLoader over the original files, with as many worker processes.
     """
-    cases = {"ours": load_batches, "libjpeg-turbo": decode_alone, "imagefolder": run_imagefolder}
+    cases = {
+        "ours": time_loader,
+        "libjpeg-turbo": time_bare_decoder,
+        "imagefolder": time_imagefolder,
+    }
     return Suite(settings=settings, unit="images/s", cases=_keep_memory(cases))
 
 
@@ -67,14 +71,14 @@ def list_photographs(settings: Settings, count: int) -> SampleIndex:
     return SampleIndex.of(read_file, found).take(np.resize(np.arange(len(found)), count))
 
 
-def prepare_shard(settings: Settings) -> TimedCall:
+def time_prepare(settings: Settings) -> TimedCall:
     """Return one task of `alexnet prepare`."""
     samples = list_photographs(settings, Options().shard_images)
     task = ShardTask(settings.scratch / "prepare-00000.arrow", samples, Options())
     return TimedCall(lambda: make_shard(task), len(samples))
 
 
-def decode_and_resize(settings: Settings) -> TimedCall:
+def time_decode_and_resize(settings: Settings) -> TimedCall:
     """Return our decoder and resampler alone."""
     samples = list_photographs(settings, Options().shard_images)
 
@@ -85,7 +89,7 @@ def decode_and_resize(settings: Settings) -> TimedCall:
     return TimedCall(run, len(samples))
 
 
-def run_pillow(settings: Settings) -> TimedCall:
+def time_pillow(settings: Settings) -> TimedCall:
     """Return the usual script."""
     samples = list_photographs(settings, Options().shard_images)
 
@@ -100,20 +104,20 @@ def run_pillow(settings: Settings) -> TimedCall:
     return TimedCall(run, len(samples))
 
 
-def load_batches(settings: Settings) -> TimedCall:
+def time_loader(settings: Settings) -> TimedCall:
     """Return our batches, once through all images."""
     split = open_loaded_split(settings)
     return TimedCall(lambda: _exhaust(evaluation_batches(split, settings.batch_size)), len(split))
 
 
-def decode_alone(settings: Settings) -> TimedCall:
+def time_bare_decoder(settings: Settings) -> TimedCall:
     """Return the decoder alone, in one thread, as if every core had one like it."""
     split, cores = open_loaded_split(settings), os.cpu_count() or 1
     encoded = [split[index].image for index in range(0, len(split), cores)]
     return TimedCall(lambda: _exhaust(map(decode_jpeg, encoded)), len(encoded) * cores)
 
 
-def run_imagefolder(settings: Settings) -> TimedCall:
+def time_imagefolder(settings: Settings) -> TimedCall:
     """Return PyTorch's loader, once through at most `OPENED` images."""
     samples = list_photographs(settings, OPENED)
     files = [Path(samples.files[0], sample.path) for sample in samples]

@@ -51,14 +51,14 @@ def make_train_suite(settings: Settings) -> Suite:
     """Return whole training steps: forward, backward, update."""
     first = next(layer for layer in settings.spec.layers() if layer.kind == "conv")
     macs = 3 * settings.spec.macs - first.macs  # the images need no gradient
-    cases = (Case("ours", our_step, keeps_memory=True), *eager_cases(eager_step))
+    cases = (Case("ours", time_our_step, keeps_memory=True), *list_eager_cases(time_eager_step))
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=2 * macs / 1e9)
 
 
 def make_infer_suite(settings: Settings) -> Suite:
     """Return inference on a batch, pixels to logits."""
-    ours = Case("ours", our_inference, keeps_memory=True)
-    cases = (ours, *eager_cases(eager_inference), *runtime_cases(settings))
+    ours = Case("ours", time_our_inference, keeps_memory=True)
+    cases = (ours, *list_eager_cases(time_eager_inference), *list_runtime_cases(settings))
     gflop = 2 * settings.spec.macs / 1e9
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=gflop)
 
@@ -80,8 +80,8 @@ def make_infer_int8_suite(settings: Settings) -> Suite:
     """
     if not settings.device.has_int8:
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
-    plain = Case(f"ours-{dtype_name(settings.dtype)}", our_inference, keeps_memory=True)
-    cases = (Case("ours", our_int8, keeps_memory=True), plain)
+    plain = Case(f"ours-{dtype_name(settings.dtype)}", time_our_inference, keeps_memory=True)
+    cases = (Case("ours", time_our_int8, keeps_memory=True), plain)
     return Suite(settings=settings, unit="images/s", cases=cases)
 
 
@@ -95,31 +95,31 @@ def make_lrn_suite(settings: Settings) -> Suite:
     """
     if settings.spec.convs[0].norm is None:
         raise ConfigError(f"Network {settings.spec.name!r} has no LRN after conv1 to measure.")
-    ours, copy = Case("ours", our_lrn, keeps_memory=True), Case("copy", copy_input, True)
-    cases = (ours, Case("torch", torch_lrn), copy)
+    ours, copy = Case("ours", time_our_lrn, keeps_memory=True), Case("copy", time_lrn_copy, True)
+    cases = (ours, Case("torch", time_torch_lrn), copy)
     return Suite(settings=settings, unit="tensors/s", cases=cases)
 
 
-def eager_cases(
+def list_eager_cases(
     make: Callable[[MakeNetwork, torch.dtype, Settings], TimedCall],
 ) -> tuple[Case, ...]:
     """Return the eager peers of a step: float32 and autocast, each with memory kept too."""
-    float32 = partial(make, plain_network, torch.float32)
-    autocast = partial(make, plain_network, torch.bfloat16)
+    float32 = partial(make, build_plain_network, torch.float32)
+    autocast = partial(make, build_plain_network, torch.bfloat16)
     return (
         Case("eager-float32", float32),
         Case("eager-autocast", autocast),
         Case("eager-float32-kept", float32, keeps_memory=True),
         Case("eager-autocast-kept", autocast, keeps_memory=True),
-        Case("eager-torchvision", partial(make, torchvision_network, torch.float32)),
+        Case("eager-torchvision", partial(make, build_torchvision_network, torch.float32)),
     )
 
 
-def runtime_cases(settings: Settings) -> tuple[Case, ...]:
+def list_runtime_cases(settings: Settings) -> tuple[Case, ...]:
     """Return the peers that run the exported network, which they do on a processor."""
     if not settings.device.is_cpu:
         return ()
-    return Case("onnxruntime-float32", onnxruntime_float32), Case("openvino-best", openvino_best)
+    return Case("onnxruntime-float32", time_onnxruntime), Case("openvino-best", time_openvino_best)
 
 
 # Networks.
@@ -130,7 +130,7 @@ def compile_fast(network: nn.Sequential, device: Device) -> nn.Module:
     return device.compile(fuse(network))[0]
 
 
-def plain_network(spec: Spec) -> AlexNet:
+def build_plain_network(spec: Spec) -> AlexNet:
     """Return the network of a spec with PyTorch's own LRN and dropout in place of ours.
 
     PyTorch's window cannot stop at a tower, so this is a peer for networks of one tower. Its
@@ -139,49 +139,51 @@ def plain_network(spec: Spec) -> AlexNet:
     network = build(replace(spec, dropout=replace(spec.dropout, form="inverted")))
     for name, module in list(network.named_children()):
         if isinstance(module, LocalResponseNorm):
-            setattr(network, name, plain_lrn(module.norm))
+            setattr(network, name, build_plain_lrn(module.norm))
         elif isinstance(module, Dropout):
             setattr(network, name, nn.Dropout(module.rate))
     return network
 
 
-def torchvision_network(spec: Spec) -> AlexNet:
+def build_torchvision_network(spec: Spec) -> AlexNet:
     """Return torchvision's AlexNet, layer by layer, for as many classes as a spec has.
 
     It is another network: 64-192-384-256-256 maps, no LRN, ReLUs that overwrite their input.
     """
-    network = plain_network(replace(TORCHVISION, num_classes=spec.num_classes))
+    network = build_plain_network(replace(TORCHVISION, num_classes=spec.num_classes))
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
     return network
 
 
-def plain_lrn(norm: LRN) -> nn.LocalResponseNorm:
+def build_plain_lrn(norm: LRN) -> nn.LocalResponseNorm:
     """Return PyTorch's layer for our constants."""
     return nn.LocalResponseNorm(norm.size, norm.alpha, norm.beta, norm.k)
 
 
-def _eager_network(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> AlexNet:
+def _build_eager_network(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> AlexNet:
     """Return a network as its users have it: in bfloat16 channels-last, for autocast."""
     require_fast(dtype, settings.device)
     network = make(settings.spec).to(settings.device.torch)
     return network if dtype == torch.float32 else settings.device.place_network(network)
 
 
-def _note(network: AlexNet) -> str:
+def _describe(network: AlexNet) -> str:
     return ANOTHER_NETWORK if network.spec.name == "torchvision" else ""
 
 
 # Training steps.
 
 
-def our_step(settings: Settings) -> TimedCall:
+def time_our_step(settings: Settings) -> TimedCall:
     """Return a step of `training.trainer`; on a GPU the pixels are made anew, from bytes there."""
     device = settings.device
     network = device.place_network(build(settings.spec))
     rates = learning_rates_at(FAST.with_(lr=1e-3), FAST.warmup)
-    batches = itertools.repeat(random_batch(settings)) if device.is_cpu else from_bytes(settings)
+    batches = (
+        itertools.repeat(draw_batch(settings)) if device.is_cpu else iterate_augmented(settings)
+    )
     steps = train(
         Replica(network, compile_fast(network, device)), make_optimizer(network, FAST), batches,
         FAST, lambda number: rates, done=0, total=1 << 40, dtype=settings.dtype,
@@ -194,13 +196,13 @@ def our_step(settings: Settings) -> TimedCall:
     return TimedCall(step, settings.batch_size)
 
 
-def random_batch(settings: Settings) -> LocalBatch:
+def draw_batch(settings: Settings) -> LocalBatch:
     """Return random pixels as `data.augment` makes them, and labels."""
-    pixels = random_pixels(settings, settings.spec, channels_last=True).to(settings.dtype)
-    return LocalBatch(pixels, random_labels(settings), 0, settings.batch_size)
+    pixels = draw_pixels(settings, settings.spec, channels_last=True).to(settings.dtype)
+    return LocalBatch(pixels, draw_labels(settings), 0, settings.batch_size)
 
 
-def from_bytes(settings: Settings) -> Iterator[LocalBatch]:
+def iterate_augmented(settings: Settings) -> Iterator[LocalBatch]:
     """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = settings.spec, settings.device, settings.batch_size
     size, channels = spec.image_size, spec.in_channels
@@ -211,7 +213,7 @@ def from_bytes(settings: Settings) -> Iterator[LocalBatch]:
     mean = mean.contiguous(memory_format=torch.channels_last)
     stdev = torch.ones(1, channels, 1, 1, device=device.torch)
     normalise = Normaliser(mean, 1.0, stdev, bgr=False, divides=False)
-    compiled, labels = device.compile(augment)[0], random_labels(settings)
+    compiled, labels = device.compile(augment)[0], draw_labels(settings)
     generator = torch.Generator().manual_seed(0)
     while True:
         params = sample_params(batch, prepared, size, generator)
@@ -222,11 +224,11 @@ def from_bytes(settings: Settings) -> Iterator[LocalBatch]:
         yield LocalBatch(pixels, labels, 0, batch)
 
 
-def eager_step(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
+def time_eager_step(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
     """Return the usual training step; in bfloat16 channels-last, under autocast."""
-    network = _eager_network(make, dtype, settings)
-    pixels = random_pixels(settings, network.spec, channels_last=dtype != torch.float32)
-    labels = random_labels(settings)
+    network = _build_eager_network(make, dtype, settings)
+    pixels = draw_pixels(settings, network.spec, channels_last=dtype != torch.float32)
+    labels = draw_labels(settings)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=5e-4)
 
     def step() -> None:
@@ -236,17 +238,17 @@ def eager_step(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> Tim
         optimizer.step()
         optimizer.zero_grad()
 
-    return TimedCall(step, settings.batch_size, _note(network))
+    return TimedCall(step, settings.batch_size, _describe(network))
 
 
-def random_pixels(settings: Settings, spec: Spec, *, channels_last: bool = False) -> Tensor:
+def draw_pixels(settings: Settings, spec: Spec, *, channels_last: bool = False) -> Tensor:
     """Return ``(batch_size, in_channels, image_size, image_size)`` float32, -128 to 127."""
     shape = (settings.batch_size, spec.in_channels, spec.image_size, spec.image_size)
     pixels = torch.randint(-128, 128, shape, device=settings.device.torch).float()
     return pixels.contiguous(memory_format=torch.channels_last) if channels_last else pixels
 
 
-def random_labels(settings: Settings) -> Tensor:
+def draw_labels(settings: Settings) -> Tensor:
     """Return ``(batch_size,)`` int64."""
     shape = (settings.batch_size,)
     return torch.randint(0, settings.spec.num_classes, shape, device=settings.device.torch)
@@ -255,29 +257,29 @@ def random_labels(settings: Settings) -> Tensor:
 # Inference.
 
 
-def our_inference(settings: Settings) -> TimedCall:
+def time_our_inference(settings: Settings) -> TimedCall:
     """Return the compiled network in the device's type; on a GPU recorded, and replayed."""
     network = settings.device.place_network(build(settings.spec)).eval()
     fast = compile_fast(fuse_for_inference(network, settings.dtype), settings.device)
-    pixels = random_pixels(settings, settings.spec, channels_last=True)
-    return time_inference(CudaGraphRunner(fast), pixels, settings, settings.dtype)
+    pixels = draw_pixels(settings, settings.spec, channels_last=True)
+    return time_network(CudaGraphRunner(fast), pixels, settings, settings.dtype)
 
 
-def our_int8(settings: Settings) -> TimedCall:
+def time_our_int8(settings: Settings) -> TimedCall:
     """Return the network in int8, calibrated on the same random pixels, compiled in between."""
     network = build(settings.spec).eval()
-    pixels = random_pixels(settings, settings.spec, channels_last=True)
-    return time_inference(quantize_network(network, pixels), pixels, settings, torch.float32)
+    pixels = draw_pixels(settings, settings.spec, channels_last=True)
+    return time_network(quantize_network(network, pixels), pixels, settings, torch.float32)
 
 
-def eager_inference(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
+def time_eager_inference(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
-    network = _eager_network(make, dtype, settings).eval()
-    pixels = random_pixels(settings, network.spec, channels_last=dtype != torch.float32)
-    return time_inference(network, pixels, settings, dtype, _note(network))
+    network = _build_eager_network(make, dtype, settings).eval()
+    pixels = draw_pixels(settings, network.spec, channels_last=dtype != torch.float32)
+    return time_network(network, pixels, settings, dtype, _describe(network))
 
 
-def time_inference(
+def time_network(
     network: Callable[[Tensor], Tensor],
     pixels: Tensor,
     settings: Settings,
@@ -296,25 +298,25 @@ def time_inference(
 # The normalisation.
 
 
-def our_lrn(settings: Settings) -> TimedCall:
+def time_our_lrn(settings: Settings) -> TimedCall:
     """Return our layer on conv1's output, in our type."""
-    x, norm = conv1_output(settings)
+    x, norm = draw_conv1_output(settings)
     layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings.device)
     return time_layer(layer, x.to(settings.dtype))
 
 
-def torch_lrn(settings: Settings) -> TimedCall:
+def time_torch_lrn(settings: Settings) -> TimedCall:
     """Return PyTorch's layer, in the float32 that it needs on a processor."""
-    x, norm = conv1_output(settings)
-    return time_layer(plain_lrn(norm), x)
+    x, norm = draw_conv1_output(settings)
+    return time_layer(build_plain_lrn(norm), x)
 
 
-def copy_input(settings: Settings) -> TimedCall:
+def time_lrn_copy(settings: Settings) -> TimedCall:
     """Return a copy of our layer's input: the least that any layer can do."""
-    return time_layer(torch.clone, conv1_output(settings)[0].to(settings.dtype))
+    return time_layer(torch.clone, draw_conv1_output(settings)[0].to(settings.dtype))
 
 
-def conv1_output(settings: Settings) -> tuple[Tensor, LRN]:
+def draw_conv1_output(settings: Settings) -> tuple[Tensor, LRN]:
     """Return ``(batch_size, C, H, W)`` float32 channels-last, and conv1's normalisation."""
     conv1 = settings.spec.convs[0]
     assert conv1.norm is not None
@@ -360,7 +362,7 @@ def export_network(settings: Settings) -> Path:
     return path
 
 
-def onnxruntime_float32(settings: Settings) -> TimedCall:
+def time_onnxruntime(settings: Settings) -> TimedCall:
     """Return ONNX Runtime with its default options."""
     try:
         import onnxruntime
@@ -371,11 +373,11 @@ def onnxruntime_float32(settings: Settings) -> TimedCall:
     options.log_severity_level = 3
     file = str(export_network(settings))
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    fed = {"pixels": random_pixels(settings, settings.spec).numpy()}
+    fed = {"pixels": draw_pixels(settings, settings.spec).numpy()}
     return TimedCall(lambda: session.run(["logits"], fed), settings.batch_size)
 
 
-def openvino_best(settings: Settings) -> TimedCall:
+def time_openvino_best(settings: Settings) -> TimedCall:
     """Return OpenVINO in whichever type and with whichever hint is fastest here."""
     try:
         import openvino
@@ -386,7 +388,7 @@ def openvino_best(settings: Settings) -> TimedCall:
     dtypes = [dtype for dtype in OPENVINO_DTYPES if dtype in here]
     best, fastest = None, math.inf
     for dtype, hint in itertools.product(dtypes, ("LATENCY", "THROUGHPUT")):
-        call = openvino_call(core, settings, dtype, hint)
+        call = time_openvino(core, settings, dtype, hint)
         seconds = time_round(call, settings.device)
         if seconds < fastest:
             best, fastest = replace(call, note=f"{dtype.lower()}, hint {hint}"), seconds
@@ -394,7 +396,7 @@ def openvino_best(settings: Settings) -> TimedCall:
     return best
 
 
-def openvino_call(core: Any, settings: Settings, dtype: str, hint: str) -> TimedCall:
+def time_openvino(core: Any, settings: Settings, dtype: str, hint: str) -> TimedCall:
     """Return OpenVINO on the batch.
 
     With the hint for throughput the batch is shared among as many requests as OpenVINO wants at
@@ -419,7 +421,7 @@ def openvino_call(core: Any, settings: Settings, dtype: str, hint: str) -> Timed
     parts = math.gcd(settings.batch_size, wanted)
     network = compile_for(settings.batch_size // parts) if parts > 1 else whole
     queue = openvino.AsyncInferQueue(network, parts)
-    pixels = random_pixels(settings, spec).numpy()
+    pixels = draw_pixels(settings, spec).numpy()
     fed = [openvino.Tensor(part) for part in np.split(pixels, parts)]
 
     def run() -> None:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from alexnet.bench import roofline
-from alexnet.bench.cases import MATMUL, Settings, Suite, dtype_name, limit_cases, matmul_name
+from alexnet.bench.cases import MATMUL, Settings, Suite, dtype_name, list_limit_cases, matmul_name
 from alexnet.bench.data_suites import make_loader_suite, make_prepare_suite
 from alexnet.bench.network_suites import (
     make_infer_1_suite,
@@ -113,7 +113,7 @@ def run_benchmarks(
             threads=threads,
         )
         suites = {name: SUITES[name](settings) for name in works if name != ROOFLINE}
-        limits_process = CaseProcess(limit_cases(settings), settings)
+        limits_process = CaseProcess(list_limit_cases(settings), settings)
         stack.enter_context(contextlib.closing(limits_process))
         add_missing("limits", limits_process.made)
         for name, suite in suites.items():

@@ -94,12 +94,12 @@ def make_cases(spec: Spec) -> tuple[Case, ...]:
     """Return everything there is to time; ``conv1 inference``, ``conv1 training``, the update."""
     found = []
     for part in list_parts(spec):
-        found.append(Case(f"{part.name} inference", partial(time_inference, part), True))
-        found.append(Case(f"{part.name} training", partial(time_training, part), True))
+        found.append(Case(f"{part.name} inference", partial(time_part_inference, part), True))
+        found.append(Case(f"{part.name} training", partial(time_part_training, part), True))
     return (*found, Case(f"{UPDATE} update", time_update, True))
 
 
-def time_inference(part: Part, settings: Settings) -> TimedCall:
+def time_part_inference(part: Part, settings: Settings) -> TimedCall:
     """Return a part's forward pass without gradients."""
     module, x = build_part(part, settings)
     forward = _compile_alone(fuse_for_inference(module.eval(), settings.dtype), settings.device)
@@ -111,7 +111,7 @@ def time_inference(part: Part, settings: Settings) -> TimedCall:
     return TimedCall(run, 1)
 
 
-def time_training(part: Part, settings: Settings) -> TimedCall:
+def time_part_training(part: Part, settings: Settings) -> TimedCall:
     """Return a part's forward and backward pass."""
     module, x = build_part(part, settings)
     forward = _compile_alone(module, settings.device)
