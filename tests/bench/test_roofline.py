@@ -46,7 +46,7 @@ def test_the_numbers_moved_are_counted_once_each(tmp_path):
 def test_every_part_runs_alone_on_what_the_one_before_leaves(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "compile_fast", lambda module, device: module)
     at = settings(tmp_path)
-    timed, _ = make_cases(roofline.make_cases(TINY), at)
+    timed, _ = make_cases(roofline.list_cases(TINY), at)
     for one in timed.values():
         one.call()
     for part in roofline.list_parts(TINY):
@@ -58,7 +58,7 @@ def test_every_part_runs_alone_on_what_the_one_before_leaves(tmp_path, monkeypat
 
 def test_a_share_is_of_the_longer_limit_and_the_sums_hold_the_update(tmp_path):
     at = settings(tmp_path)
-    names = [case.name for case in roofline.make_cases(TINY)]
+    names = [case.name for case in roofline.list_cases(TINY)]
     times = {name: [0.010, 0.011, 0.012] for name in names}
     limits = {"matmul_float32_gflops": 1.0, "copy_gb_per_s": 1.0}
     amounts = dict.fromkeys(names, 1.0) | limits

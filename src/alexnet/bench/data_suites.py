@@ -43,12 +43,9 @@ def make_loader_suite(settings: Settings) -> Suite:
     ``libjpeg-turbo`` decodes the same bytes in one thread, times the cores. ``imagefolder`` is
     PyTorch's DataLoader over the original files, with as many worker processes.
     """
-    cases = {
-        "ours": time_loader,
-        "libjpeg-turbo": time_bare_decoder,
-        "imagefolder": time_imagefolder,
-    }
-    return Suite(settings=settings, unit="images/s", cases=_keep_memory(cases))
+    peers = {"libjpeg-turbo": time_bare_decoder, "imagefolder": time_imagefolder}
+    cases = _keep_memory({"ours": time_loader, **peers})
+    return Suite(settings=settings, unit="images/s", cases=cases)
 
 
 def _keep_memory(cases: Mapping[str, Callable[[Settings], TimedCall]]) -> tuple[Case, ...]:

@@ -181,9 +181,8 @@ def time_our_step(settings: Settings) -> TimedCall:
     device = settings.device
     network = device.place_network(build(settings.spec))
     rates = learning_rates_at(FAST.with_(lr=1e-3), FAST.warmup)
-    batches = (
-        itertools.repeat(draw_batch(settings)) if device.is_cpu else iterate_augmented(settings)
-    )
+    on_cpu = device.is_cpu
+    batches = itertools.repeat(draw_batch(settings)) if on_cpu else iterate_augmented(settings)
     steps = train(
         Replica(network, compile_fast(network, device)), make_optimizer(network, FAST), batches,
         FAST, lambda number: rates, done=0, total=1 << 40, dtype=settings.dtype,

@@ -125,7 +125,7 @@ def run_benchmarks(
             results += compare_with_peers(name, suite, measured)
         if ROOFLINE in works:
             report_progress(f"{ROOFLINE}: every layer by itself")
-            together = [roofline.make_cases(spec)]
+            together = [roofline.list_cases(spec)]
             measured = run_rounds(together, settings, limits_process, rounds)
             add_limits(measured)
             lines = roofline.make_lines(settings, measured)

@@ -90,7 +90,7 @@ def list_parts(spec: Spec) -> Iterator[Part]:
         inputs = outputs
 
 
-def make_cases(spec: Spec) -> tuple[Case, ...]:
+def list_cases(spec: Spec) -> tuple[Case, ...]:
     """Return everything there is to time; ``conv1 inference``, ``conv1 training``, the update."""
     found = []
     for part in list_parts(spec):
