@@ -24,7 +24,7 @@ from alexnet.quantization import quantize_network
 from alexnet.variants import SINGLE
 
 Forward = Callable[[Tensor], object]
-CPU = Device(torch.device("cpu"))
+CPU = Device.named("cpu")
 
 
 class PlainNorm(nn.Module):

@@ -30,7 +30,7 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
     Its parameters are the network's, under the same names.
     """
     first = next(network.parameters(), None)
-    device = Device(torch.device("cpu")) if first is None else Device.of(first)
+    device = Device.named("cpu") if first is None else Device.of(first)
     if not device.has_fused_kernels or (device.is_cpu and unavailable_reason()):
         return network
     on_gpu = not device.is_cpu

@@ -23,7 +23,7 @@ def settings(scratch: Path, **changes) -> Settings:
     plain = Settings(
         spec=TINY,
         batch_size=2,
-        device=Device(torch.device("cpu")),
+        device=Device.named("cpu"),
         dtype=torch.float32,
         scratch=scratch,
         threads=1,

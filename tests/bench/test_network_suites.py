@@ -28,7 +28,7 @@ from alexnet.spec import Dropout
 from alexnet.variants import TORCHVISION
 from tests.bench.networks import TINY, settings
 
-FAST_BFLOAT16 = Device(torch.device("cpu")).has_fast_bfloat16
+FAST_BFLOAT16 = Device.named("cpu").has_fast_bfloat16
 
 
 @pytest.fixture
