@@ -263,8 +263,11 @@ class Device:
         """Return whether ``torch.compile`` works here, or why it does not.
 
         It needs a C++ compiler on a processor and Triton on a GPU, and fails at the first call
-        without; a probe of two numbers finds out before.
+        without; a probe of two numbers finds out before. PyTorch calls its compiler for MPS a
+        prototype, and none of ours was tried with it.
         """
+        if self.type == "mps":
+            return False, "torch.compile is a prototype on MPS, so functions run as they are."
         try:
             torch.compile(_probe)(torch.ones(2, device=self.torch))
         except Exception as error:  # whatever the tool chain raises
