@@ -42,7 +42,7 @@ def doctor() -> None:
         "threads": str(devices.use_threads(None)),
         "bfloat16": "in hardware" if devices.has_fast_bfloat16(device) else "no: float32 is used",
         "torch.compile": complaint or "works",
-        "JPEG decoder": decode.library(),
+        "JPEG decoder": decode.jpeg_library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
     }
     for name, fact in facts.items():

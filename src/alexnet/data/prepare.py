@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, library, resize_and_crop
+from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, jpeg_library, resize_and_crop
 from alexnet.data.downloads import DownloadReport
 from alexnet.data.samples import Sample, SampleIndex, Source
 from alexnet.data.shards import (
@@ -188,7 +188,7 @@ def prepare(
     identity: dict[str, Any] = {
         "options": asdict(options),
         "fingerprint": source.fingerprint(),
-        "encoder": "none" if options.raw else library(),
+        "encoder": "none" if options.raw else jpeg_library(),
     }
     if is_prepared(root):
         return _accept_finished(root, identity)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode_jpeg, library
+from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, sha256
@@ -203,7 +203,7 @@ class Split:
         """Say how images become pixels: by which decoder, or not at all."""
         if self.raw:
             return f"raw {self.size}x{self.size} pixels, nothing to decode"
-        return f"{self.size}x{self.size} JPEG, decoded by {library()} in threads"
+        return f"{self.size}x{self.size} JPEG, decoded by {jpeg_library()} in threads"
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the number of an image's shard and its row there."""
