@@ -117,25 +117,20 @@ class DataTimer:
     """How long the training waits for its images."""
 
     def __init__(self) -> None:
-        self._waited = 0.0
-        self._begun: float | None = None
+        self._waited, self._begun = 0.0, time.perf_counter()
 
     def time(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on; count the time until each is there, but for the first one's."""
+        batch = next(batches)
+        self._begun = time.perf_counter()
         while True:
+            yield batch
             asked = time.perf_counter()
             batch = next(batches)
-            got = time.perf_counter()
-            if self._begun is None:
-                self._begun = got
-            else:
-                self._waited += got - asked
-            yield batch
+            self._waited += time.perf_counter() - asked
 
     def waiting(self) -> float:
         """Return the waiting's share of the time since the first batch, 0 to 1."""
-        if self._begun is None:
-            return 0.0
         return self._waited / (time.perf_counter() - self._begun)
 
 
@@ -169,8 +164,7 @@ def check_loss(history: History, spike: float | None, loss: float) -> str:
         usual = statistics.median(history.losses)
         if loss > spike * usual:
             return f"is {loss:.3g}, more than {spike:g} times its usual {usual:.3g},"
-    history.losses.append(loss)
-    history.refused = 0
+    history.add_loss(loss)
     return ""
 
 
