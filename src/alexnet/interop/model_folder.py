@@ -63,7 +63,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
         When the folder is no run, or has no checkpoint that can be loaded.
     """
     opened, folder = Run.open(run), Path(folder)
-    checkpoint, statistics = opened.weights(), opened.statistics()
+    checkpoint, statistics = opened.load_weights(), opened.load_statistics()
     kept = ("alexnet", "torch", "python", "commit", IMPORTED)
     first = opened.config.initial_weights
     config = replace(
