@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import math
 import os
 import signal
 import socket
@@ -23,9 +22,8 @@ from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.state import History
-from alexnet.training.trainer import Step
+from alexnet.training.trainer import Step, check_finite
 
-EX_TEMPFAIL = 75  # of sysexits.h: start the same again; no library uses it for a crash
 MIN_LOSSES = 20  # below which none can be called unusual
 MISSED_BEATS = 3  # after which a process is stopped or dead
 HUNG = 1  # exit status
@@ -79,7 +77,7 @@ class Stopped:
     @property
     def status(self) -> int:
         """The exit status: 130 or 143 as the signal asked, 75 where it is to be started again."""
-        return EX_TEMPFAIL if self.signal == signal.SIGUSR1 else 128 + self.signal
+        return os.EX_TEMPFAIL if self.signal == signal.SIGUSR1 else 128 + self.signal
 
 
 Event = Notice | Progressed | Validated | Tested | Stopped
@@ -158,8 +156,8 @@ def check_loss(history: History, spike: float | None, loss: float) -> str:
 
     With a `spike`, a loss so many times the median of the last ones is wrong.
     """
-    if not math.isfinite(loss):
-        return f"is {loss}"
+    if wrong := check_finite(loss):
+        return wrong
     if spike and len(history.losses) >= MIN_LOSSES:
         usual = statistics.median(history.losses)
         if loss > spike * usual:
