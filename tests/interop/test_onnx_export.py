@@ -174,7 +174,7 @@ def test_numbers_that_are_none_do_not_pass(models):
 
 
 def test_the_check_takes_the_runs_own_photographs_where_they_are(models, prepared):
-    model = replace(models["cifar_quick"], prepared=64)
+    model = replace(models["cifar_quick"], resize_to=64)
     images, source = find_images(model, str(prepared.root), 5)
     assert images.shape == (5, 64, 64, 3)
     assert "held-out" in source
