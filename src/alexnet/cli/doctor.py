@@ -44,7 +44,7 @@ def doctor() -> None:
         "threads": str(use_threads(None)),
         "bfloat16": "in hardware" if device.has_fast_bfloat16 else "no: float32 is used",
         "torch.compile": complaint or "works",
-        "JPEG decoder": decode.library(),
+        "JPEG decoder": decode.jpeg_library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
     }
     for name, fact in facts.items():
