@@ -109,12 +109,8 @@ def open_or_prepare(
     ----------
     where : str or Path
         A prepared data set, or anything `sources.open_source` takes.
-    options : Options
-        For a source.
-    seed : int
-        Of the split that is made of a source which holds nothing out.
-    workers : int
-        Processes that prepare; by default one a processor.
+    options, seed, workers
+        Of a source, as for `prepare` and `open_source`.
     choose : callable
         Returns what of a source is to be prepared; by default everything.
     say, report, fetched
