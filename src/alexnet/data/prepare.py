@@ -282,16 +282,13 @@ class ShardTask:
 
 
 def _split_into_tasks(source: Source, root: Path, options: Options) -> list[ShardTask]:
-    return [
-        ShardTask(
-            root / f"{split}-{start // options.shard_images:05}.arrow",
-            samples.take(np.arange(len(samples))[start : start + options.shard_images]),
-            options,
-            _temporary_suffix(),
-        )
-        for split, samples in sorted(source.splits.items())
-        for start in range(0, len(samples), options.shard_images)
-    ]
+    tasks = []
+    for split, samples in sorted(source.splits.items()):
+        for number, start in enumerate(range(0, len(samples), options.shard_images)):
+            of_shard = np.arange(start, min(start + options.shard_images, len(samples)))
+            shard = root / f"{split}-{number:05}.arrow"
+            tasks.append(ShardTask(shard, samples.take(of_shard), options, _temporary_suffix()))
+    return tasks
 
 
 def _make_shards(
