@@ -214,19 +214,9 @@ class Run:
         device: torch.device | None = None,
         precision: Literal["auto", "fp32", "bf16"] | None = None,
     ) -> Predictor:
-        """Load the run's newest good weights for prediction.
+        """Load the run's newest good weights for prediction; `RunError` where it has none.
 
-        Parameters
-        ----------
-        device : torch.device, optional
-            Where the network is to run; by default the GPU where there is one.
-        precision : {"auto", "fp32", "bf16"}, optional
-            Of the matrix products; by default the recipe's.
-
-        Raises
-        ------
-        RunError
-            When the run has no checkpoint, or none that can be loaded.
+        It runs on the GPU where there is one, in the recipe's precision, unless others are given.
         """
         weights, statistics = self.load_weights(), self.load_statistics()
         return self.config.predictor(weights, statistics, device=device, precision=precision)
