@@ -18,9 +18,9 @@ from alexnet.data.shards import open_prepared
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Predictor
-from alexnet.serve.networks import Networks, Switches
-from alexnet.serve.routes import MAX_LINES, run_curves
+from alexnet.predictor import Predictor, Switches
+from alexnet.serve.networks import Networks
+from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
@@ -80,7 +80,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
     names = list(server.get("/v1/model").json()["outputs"])
     asked = [names[0], names[-1]]
     answer = server.post(f"/v1/features?layers={','.join(asked)}", photograph).json()
-    expected = activations(model, torch.from_numpy(model.pixels(photograph))[None], asked)
+    expected = activations(model, torch.from_numpy(model.load_pixels(photograph))[None], asked)
     for name in asked:
         found = answer["features"][0][name]
         assert found["shape"] == list(expected[name].shape[1:])
@@ -90,7 +90,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
 
 def test_maps_are_drawn_from_black_at_zero_to_white_at_the_largest(server, model, photograph):
     answer = server.post("/v1/maps?layer=conv1", photograph).json()
-    pixels = torch.from_numpy(model.pixels(photograph))[None]
+    pixels = torch.from_numpy(model.load_pixels(photograph))[None]
     maps = activations(model, pixels, ["conv1"])["conv1"][0].numpy()
     assert (answer["maps"], answer["size"]) == (len(maps), maps.shape[1])
     sheet, side = drawn(answer["image"]), answer["size"]
@@ -161,7 +161,7 @@ def test_neighbours_are_the_nearest_by_brute_force(server, model, trained):
 
 
 def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photograph):
-    pixels = model.pixels(photograph)
+    pixels = model.load_pixels(photograph)
     answer = server.post("/v1/occlusion?label=defective", saved(pixels)).json()
     size, stride = answer["size"], answer["stride"]
     offset = (model.resize_to - model.spec.image_size) // 2
@@ -201,7 +201,7 @@ def test_a_switch_takes_layers_out_of_the_same_network(networks, switches, kind)
     found = torch.stack(networks.probabilities(switches, 1)(images))
     view = images[:, 14:241, 14:241].permute(0, 3, 1, 2).float() - 120
     out = view
-    for layer in networks.network.children():
+    for layer in networks.predictor.network.children():
         out = out if isinstance(layer, kind) else layer(out)
     torch.testing.assert_close(found, out.detach().softmax(1), rtol=1e-4, atol=1e-5)
     as_trained = torch.stack(networks.probabilities(Switches(), 1)(images))
@@ -220,7 +220,7 @@ def test_the_mirror_switch_is_a_mirrored_photograph(networks):
 
 def test_the_run_is_followed_from_a_step_on(server, trained):
     whole = server.get("/v1/run").json()
-    assert whole["lines"] == Run.open(trained).metrics()
+    assert whole["lines"] == Run.open(trained).read_metrics()
     later = server.get("/v1/run?after=10").json()
     assert [line["step"] for line in later["lines"]] == [11, 12]
     assert not whole["live"]
@@ -232,15 +232,15 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
     (run.folder / "metrics.jsonl").unlink()
     (run.folder / "test.json").unlink()
     for step in range(1, 10_001):
-        run.log(step=step, loss=1 / step, images_per_second=float(step))
+        run.log_metrics(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
-            run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = run_curves(run, -1)
+            run.log_metrics(step=step, val_top1=0.9 if step == 700 else 0.5)
+    found = read_curves(run, -1)
     assert found.best == {"step": 700, "val_top1": 0.9}
     assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
     assert sum("val_top1" in line for line in found.lines) == 100
     assert len(found.lines) <= MAX_LINES + 100
-    new = run_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
+    new = read_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
     assert [line["step"] for line in new[:2]] == [9_900, 9_901]
     assert "val_top1" in new[0]
 
@@ -252,7 +252,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_run_curves"]
+    assert found["has_read_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):

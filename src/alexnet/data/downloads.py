@@ -15,7 +15,7 @@ from alexnet.errors import DataError
 from alexnet.files import cache_folder, fsync, translate_os_error
 
 TIMEOUT = 30  # seconds without an answer
-BLOCK = 1 << 20
+DOWNLOAD_BLOCK = 1 << 20
 FOLDER = "ALEXNET_DOWNLOADS"  # the environment variable
 
 DownloadReport = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not told)
@@ -29,7 +29,6 @@ class Archive:
     file: str  # the name it is kept under
     checksum: str  # md5, as its publisher or its users' tools give it; of a zip's members where
     # the archive is packed anew for everyone who asks
-    licence: str
 
 
 ARCHIVES = {
@@ -37,32 +36,27 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "cifar-10-binary.tar.gz",
         "md5:c32a1d4ab5d03f1284b67883e8d87530",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "cifar-100-binary.tar.gz",
         "md5:03b5dce01913d631647c71ecec9e9cb8",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "tiny-imagenet": Archive(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         "tiny-imagenet-200.zip",
         "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        "ImageNet's terms: research",
     ),
     "imagenette": Archive(
         "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz",
         "imagenette2.tgz",
         "md5:fe2fc210e6bb7c5664d602c3cd71e612",
-        "ImageNet's terms: research",
     ),
     "clothing": Archive(
         "https://github.com/alexeygrigorev/clothing-dataset-small/archive/"
         "11961516512414bf9f6c150a832cfd21b54a6b54.zip",
         "clothing-dataset-small.zip",
         "members:93915eef0851633bfcbe5007765d2be58bb395d9210952a84e7106337cd2d1f8",
-        "CC0",
     ),
 }
 
@@ -138,7 +132,7 @@ def _append(archive: Archive, out: BinaryIO, report: DownloadReport) -> None:
             out.truncate(0)
             done = 0
         total = done + int(answer.headers.get("Content-Length") or 0)
-        while block := answer.read(BLOCK):
+        while block := answer.read(DOWNLOAD_BLOCK):
             out.write(block)
             done += len(block)
             report(archive.file, done, total)

@@ -17,13 +17,7 @@ LINGER_SECONDS = 1.0  # that an unread body is left in the socket, so that the a
 
 
 class HTTPProtocol(H11Protocol):
-    """uvicorn's protocol; a connection is closed that does not send a request, or does not read.
-
-    Parameters
-    ----------
-    admission : Admission
-        The limits of this process, and its connections on which no whole request has come.
-    """
+    """uvicorn's protocol; a connection is closed that does not send a request, or does not read."""
 
     def __init__(self, admission: Admission, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -127,7 +121,7 @@ class HTTPProtocol(H11Protocol):
         if not self.transport.is_closing():
             cycle = self.cycle
             if cycle is None or not cycle.response_started or cycle.response_complete:
-                self.transport.write(error.raw_response())
+                self.transport.write(error.to_bytes())
             self.transport.close()
         self._abort_after(self._settings.head_seconds)
 

@@ -70,7 +70,7 @@ class Metrics:
         """Add a number that is looked up when it is asked for."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
@@ -78,14 +78,7 @@ class Metrics:
 class Service:
     """A loaded run and what it is served with; threads start.
 
-    Parameters
-    ----------
-    run, predictor
-        What is served.
-    admission : Admission
-        Its limits.
-    data : str
-        Training images to search; by default those that the run was trained on.
+    `data` names training images to search; by default they are those of the run.
     """
 
     def __init__(
