@@ -213,11 +213,15 @@ def detect_format(path: Path) -> WeightsFormat:
 
 def _detect_protobuf(start: bytes) -> WeightsFormat | None:
     """Tell Caffe from ONNX by the numbers of the first fields, as far as they are whole."""
+    varint, length = bounds.VARINT, bounds.LENGTH
     known: dict[WeightsFormat, set[tuple[int, int]]] = {
-        "onnx": {(1, 0), (2, bounds.LENGTH), (3, bounds.LENGTH), (4, bounds.LENGTH), (5, 0), (6, bounds.LENGTH), (7, bounds.LENGTH),
-                 (8, bounds.LENGTH), (14, bounds.LENGTH)},
-        "caffe": {(1, bounds.LENGTH), (2, bounds.LENGTH), (3, bounds.LENGTH), (4, 0), (8, bounds.LENGTH), (100, bounds.LENGTH)},
-    }  # fmt: skip
+        "onnx": {
+            (1, varint),
+            (5, varint),
+            *((number, length) for number in (2, 3, 4, 6, 7, 8, 14)),
+        },
+        "caffe": {(4, varint), *((number, length) for number in (1, 2, 3, 8, 100))},
+    }
     fields: set[tuple[int, int]] = set()
     at = 0
     with contextlib.suppress(bounds.FormatError):
