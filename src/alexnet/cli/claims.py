@@ -169,13 +169,13 @@ def setting_of(
     say: Said,
 ) -> "Setting":
     """Gather how the runs are made."""
-    from alexnet import device as devices
     from alexnet.claims.runner import Setting, usual_workers
+    from alexnet.device import Device, describe_processor
     from alexnet.training.run import software_versions
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
-    gpu = devices.best_device().type != "cpu"
+    gpu = not Device.best().is_cpu
     threads = threads or (None if gpu else 1)
     return Setting(
         data=prepared[0],
@@ -184,7 +184,7 @@ def setting_of(
         workers=workers or usual_workers(threads),
         threads=threads,
         executor=executor,
-        machine=devices.processor(),
+        machine=describe_processor(),
         made_with=software_versions(),
         said=say,
         report=screen.grid,

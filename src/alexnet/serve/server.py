@@ -64,7 +64,7 @@ def serve(
     """
     run = Run.open(folder)
     if address.workers > 1:
-        run.weights()  # before processes are started that would fail on it, again and again
+        run.load_weights()  # before processes are started that would fail on it, again and again
     listening = _bind(address.host, address.port)
     _allow_many_files()
     admission = Admission(settings)  # each worker has a copy, which its app and protocol share
