@@ -252,7 +252,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_read_curves"]
+    assert found["has_run_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):
