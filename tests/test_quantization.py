@@ -10,6 +10,7 @@ from torch import nn
 from alexnet import device as devices
 from alexnet.data.augment import iter_crops, make_normaliser
 from alexnet.data.loader import sample_evenly
+from alexnet.device import Device
 from alexnet.errors import ConfigError, DataError
 from alexnet.network import build
 from alexnet.predictor import Predictor, quantize
@@ -41,7 +42,7 @@ def model_of(name, data) -> Predictor:
     size = data.manifest.size
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size)
     names = tuple(f"class {number}" for number in range(10))
-    return Predictor(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
+    return Predictor(network, names, normalise, size, 0, Device.named("cpu"), torch.float32)
 
 
 def pixels_of(model, data) -> torch.Tensor:

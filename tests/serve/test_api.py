@@ -15,6 +15,7 @@ from alexnet import device as devices
 from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
+from alexnet.device import Device
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
@@ -189,7 +190,7 @@ def networks() -> Networks:
     network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    return Networks(Predictor(network, names, mean, 256, 1, Device.named("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from alexnet.bench.contender import Setting, Timed
 from alexnet.bench.rounds import round_seconds
 from alexnet.data.augment import make_normaliser
 from alexnet.data.statistics import Statistics
+from alexnet.device import Device
 from alexnet.errors import MissingExtraError
 from alexnet.interop.onnx_export import export_onnx
 from alexnet.interop.parity import generated_images
@@ -41,7 +42,7 @@ def exported(setting: Setting) -> Path:
             make_normaliser(spec.pixels, flat, spec.image_size),
             spec.image_size,
             0,
-            torch.device("cpu"),
+            Device.named("cpu"),
             torch.float32,
         )
         export_onnx(model, path, generated_images(spec.image_size, CHECKED), "generated images")

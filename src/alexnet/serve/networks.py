@@ -8,7 +8,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from alexnet import device as devices
 from alexnet.data.augment import iter_crops as views_of
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
@@ -85,7 +84,7 @@ class Networks:
         It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
         the time of a batch on a processor (docs/serving.md).
         """
-        works, complaint = devices.can_compile(self.model.device)
+        works, complaint = self.model.device.can_compile()
         if works:
             compiled = torch.compile(fuse(self.network), dynamic=True)
             try:
@@ -153,7 +152,7 @@ class Networks:
         return forward
 
     def _views(self, images: Tensor, switches: Switches, count: int) -> Iterable[Tensor]:
-        images = images.to(self.model.device)
+        images = images.to(self.model.device.torch)
         for view in views_of(images, self.model.spec.image_size, count):
             turned = view.flip(3) if switches.mirror else view
             pixels = self.model.normalise(turned).to(self.model.dtype)

@@ -88,7 +88,7 @@ class TrainState:
             self.normalise,
             self.data.manifest.size,
             0,
-            self.device,
+            devices.Device(self.device),
             self.kind,
             cuda_graphs=False,  # other threads use the GPU meanwhile
         )
