@@ -19,8 +19,7 @@ from torch import Tensor
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.statistics import Statistics
-from alexnet.interop.onnx_export import graph, runner
-from alexnet.interop.parity import measure
+from alexnet.interop.export import build_onnx, measure_parity, run_onnx
 from alexnet.network import build
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec
@@ -43,10 +42,10 @@ def main(where: str, out: Path) -> None:
         for kind in ("pixels", "images"):
             with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
                 start = time.perf_counter()
-                proto = graph(model, kind)
+                proto = build_onnx(model, kind)
                 Path(file.name).write_bytes(proto.SerializeToString())
                 seconds = time.perf_counter() - start
-                parity = measure(model, runner(Path(file.name), kind), kind, images, where)
+                parity = measure_parity(model, run_onnx(Path(file.name), kind), kind, images, where)
                 size = Path(file.name).stat().st_size
             row = {"network": name, "input": kind, **asdict(parity), "source": split.name}
             row |= {"holds": parity.holds, "nodes": len(proto.graph.node), "bytes": size}

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.kernels.lrn import banded_lrn
 from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
     WithinChannelResponseNorm,
+    banded_lrn,
     local_response_norm,
 )
 from alexnet.spec import LRN, WithinChannelLRN
@@ -96,7 +96,7 @@ def test_lrn_window_crosses_the_towers_where_the_spec_says_so(x):
 
 def test_banded_kernel_takes_any_power(x):
     expected = x * (1.5 + 0.3 / 5 * LocalResponseNormEnergy(x)).pow(-0.3)
-    torch.testing.assert_close(banded_lrn(x, 5, 0.3, 0.3, 1.5, 1), expected)
+    torch.testing.assert_close(banded_lrn(x, LRN(size=5, alpha=0.3, beta=0.3, k=1.5), 1), expected)
 
 
 def LocalResponseNormEnergy(x):

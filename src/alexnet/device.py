@@ -166,6 +166,11 @@ class Device:
         )
 
     @property
+    def has_fused_kernels(self) -> bool:
+        """Whether `fused` has kernels for it."""
+        return self.type in ("cpu", "cuda")
+
+    @property
     def pins_memory(self) -> bool:
         """Whether copies from pinned memory of the host run beside other work."""
         return self.type in QUEUES

@@ -24,7 +24,7 @@ from alexnet.evaluation import Evaluation, evaluate
 from alexnet.fused import fuse, prepare_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.spec import Spec
 
 if TYPE_CHECKING:  # pyarrow, for one photograph
@@ -248,7 +248,7 @@ class Predictor:
         self.check_size(data)
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
-            Batch(batch.images, labels[batch.labels], batch.numbers)
+            Batch(batch.images, labels[batch.labels], batch.indices)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
         return evaluate(
@@ -299,6 +299,16 @@ class Predictor:
             pixels = augment(repeated, params, None, self.normalise, 1.0, size, self.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)
 
+    @property
+    def fast_network(self) -> nn.Sequential:
+        """The fast form of the network: what `centre_crops` returns to logits, in `dtype`."""
+        (layers,) = self._segments(self._last, AS_TRAINED)
+        return layers
+
+    @property
+    def _last(self) -> tuple[str]:
+        return (next(reversed(self.network._modules)),)
+
     @cached_property
     def _prepared(self) -> nn.Sequential:
         """The network's layers with weights in `dtype`, those that can in a faster form."""
@@ -320,7 +330,7 @@ class Predictor:
         if self.forward is not None and switches == AS_TRAINED:
             return self.forward
         if switches not in self._runners:
-            (layers,) = self._segments((next(reversed(self.network._modules)),), switches)
+            (layers,) = self._segments(self._last, switches)
             self._runners[switches] = CudaGraphRunner(layers) if self.cuda_graphs else layers
         return self._runners[switches]
 
@@ -408,5 +418,5 @@ def quantize(
             )
         images = sample_evenly(images.splits["train"], CALIBRATION)
     plain = predictor.in_float32
-    forward = int8_forward(plain.network, plain.centre_crops(images), compiled=compiled)
+    forward = quantize_network(plain.network, plain.centre_crops(images), compiled=compiled)
     return replace(plain, forward=forward)

@@ -33,7 +33,7 @@ def test_any_number_of_processes_sees_the_same_batches(prepared, ranks):
     split, order = prepared.splits["train"], Order(36, 8, 3)
     parts = [ordered_batches(split, order, 2, Part(rank, ranks)) for rank in range(ranks)]
     for step in range(2, 6):
-        together = [number for part in parts for number in next(part).numbers]
+        together = [number for part in parts for number in next(part).indices]
         assert together == order.indices(step).tolist()
 
 
@@ -44,7 +44,7 @@ def test_any_number_of_processes_tests_every_image_once(prepared, ranks):
         number
         for rank in range(ranks)
         for batch in evaluation_batches(split, 2, Part(rank, ranks))
-        for number in batch.numbers
+        for number in batch.indices
     )
     assert seen == Counter(range(12))
 
@@ -54,7 +54,7 @@ def test_batches_begin_at_any_step(prepared):
     whole = list(itertools.islice(ordered_batches(split, order, 0), 12))
     tail = list(itertools.islice(ordered_batches(split, order, 7), 5))
     for before, after in zip(whole[7:], tail, strict=True):
-        assert before.numbers == after.numbers
+        assert before.indices == after.indices
         assert torch.equal(before.images, after.images)
         assert torch.equal(before.labels, after.labels)
 
@@ -62,7 +62,7 @@ def test_batches_begin_at_any_step(prepared):
 def test_a_batch_holds_the_images_of_its_numbers(prepared):
     split = prepared.splits["train"]
     batch = next(ordered_batches(split, Order(36, 36, 1), 0))
-    for at, number in enumerate(batch.numbers):
+    for at, number in enumerate(batch.indices):
         assert np.array_equal(batch.images[at].numpy(), split.pixels(number))
         assert batch.labels[at] == split[number].label
 
@@ -71,7 +71,7 @@ def test_evaluation_takes_each_image_once_in_order(prepared):
     split = prepared.splits["test"]
     batches = list(evaluation_batches(split, 5))
     assert [len(batch.labels) for batch in batches] == [5, 5, 2]
-    assert list(itertools.chain.from_iterable(batch.numbers for batch in batches)) == list(
+    assert list(itertools.chain.from_iterable(batch.indices for batch in batches)) == list(
         range(12)
     )
     assert Counter(torch.cat([b.labels for b in batches]).tolist()) == {0: 6, 1: 6}
@@ -92,10 +92,10 @@ def test_a_damaged_training_image_is_named_and_replaced_by_the_next(prepared, tm
     data = damaged(prepared, tmp_path / "data", [3, 4])
     split = data.splits["train"]
     batch = next(ordered_batches(split, Order(36, 36, 0), 0))
-    at = {number: place for place, number in enumerate(batch.numbers)}
-    assert sorted({one.number for one in batch.replaced}) == [3, 4]
-    for one in batch.replaced:
-        assert one.image.endswith(f"(row {one.number} of train-00000.arrow)")
+    at = {number: place for place, number in enumerate(batch.indices)}
+    assert sorted({one.index for one in batch.corrupt}) == [3, 4]
+    for one in batch.corrupt:
+        assert one.name.endswith(f"(row {one.index} of train-00000.arrow)")
         assert "checksum" in one.reason
     for number in (3, 4):
         assert np.array_equal(batch.images[at[number]].numpy(), split.pixels(5))

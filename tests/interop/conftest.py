@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexnet.data.statistics import Statistics
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import generate_images
 from alexnet.network import build
 from alexnet.predictor import Predictor
 from alexnet.recipes import FAST
@@ -81,7 +81,7 @@ def model_of(spec: Spec) -> Predictor:
     blank = build(spec, seed=None).state_dict()
     first = config.predictor(Checkpoint(0, blank, {}), measured, device=CPU)
     images = (
-        generated_images(side, 16)[:, : spec.image_size, : spec.image_size]
+        generate_images(side, 16)[:, : spec.image_size, : spec.image_size]
         .permute(0, 3, 1, 2)
         .float()
     )

@@ -15,13 +15,12 @@ from alexnet import device as devices
 from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
-from alexnet.device import Device
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Predictor
-from alexnet.serve.curves import MAX_LINES, curves
-from alexnet.serve.networks import Networks, Switches
+from alexnet.predictor import Predictor, Switches
+from alexnet.serve.networks import Networks
+from alexnet.serve.routes import MAX_LINES, run_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
@@ -41,7 +40,7 @@ def drawn(uri: str) -> np.ndarray:
 @pytest.mark.parametrize("views", [1, 10])
 def test_predictions_are_those_of_the_library(server, model, photograph, views):
     answer = server.post(f"/v1/predict?top=2&views={views}", photograph).json()
-    expected = model.predict(photograph, top=2, views=views)
+    expected = model.predict(photograph, top=2, crops=views)
     (ranked,) = answer["predictions"]
     assert [row["label"] for row in ranked] == [one.label for one in expected]
     assert [row["probability"] for row in ranked] == pytest.approx(
@@ -190,7 +189,9 @@ def networks() -> Networks:
     network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Predictor(network, names, mean, 256, 1, Device.named("cpu"), torch.float32))
+    return Networks(
+        Predictor(network, names, mean, 256, 1, devices.Device.named("cpu"), torch.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,12 +237,12 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
         run.log(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
             run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = curves(run, -1)
-    assert found["best"] == {"step": 700, "val_top1": 0.9}
-    assert (found["step"], found["images_per_second"], found["live"]) == (10_000, 10_000.0, True)
-    assert sum("val_top1" in line for line in found["lines"]) == 100
-    assert len(found["lines"]) <= MAX_LINES + 100
-    new = curves(run, 9_900)["lines"]  # whose validation was written after its loss was fetched
+    found = run_curves(run, -1)
+    assert found.best == {"step": 700, "val_top1": 0.9}
+    assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
+    assert sum("val_top1" in line for line in found.lines) == 100
+    assert len(found.lines) <= MAX_LINES + 100
+    new = run_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
     assert [line["step"] for line in new[:2]] == [9_900, 9_901]
     assert "val_top1" in new[0]
 

@@ -18,8 +18,7 @@ from alexnet.data.augment import make_normaliser
 from alexnet.data.statistics import Statistics
 from alexnet.device import Device
 from alexnet.errors import MissingExtraError
-from alexnet.interop.onnx_export import export_onnx
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import export_onnx, generate_images
 from alexnet.network import build
 from alexnet.predictor import Predictor
 
@@ -45,7 +44,7 @@ def exported(setting: Setting) -> Path:
             Device.named("cpu"),
             torch.float32,
         )
-        export_onnx(model, path, generated_images(spec.image_size, CHECKED), "generated images")
+        export_onnx(model, path, generate_images(spec.image_size, CHECKED), "generated images")
     return path
 
 

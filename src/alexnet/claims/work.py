@@ -20,8 +20,8 @@ from alexnet.evaluation import evaluate
 from alexnet.predictor import Predictor
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.events import Progressed, Stopped, Tested
 from alexnet.training.fit import fit
+from alexnet.training.monitor import Progressed, Stopped, Tested
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alexnet.errors import ImageError
+from alexnet.errors import ImageError, TooManyPixelsError, UnknownFormatError
 
 try:
     import simplejpeg  # the extra `fast`: libjpeg-turbo without Pillow's overhead
@@ -125,10 +125,11 @@ def inspect_image(
     Raises
     ------
     ImageError
-        When the bytes are no image, are cut short, or announce more pixels than is sane.
+        When the bytes are no image (`UnknownFormatError`), are cut short, or announce more pixels
+        than is sane (`TooManyPixelsError`).
     """
     if not data:
-        raise ImageError("The file is empty.")
+        raise UnknownFormatError("The file is empty.")
     if not (exif and b"Exif\0\0" in data[:65536]):
         pixels = _turbo(data, max_pixels=max_pixels)
         if pixels is not None:
@@ -146,16 +147,16 @@ def _translate_pillow_errors() -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("It is not an image of a known format.") from None
+        raise UnknownFormatError("It is not an image of a known format.") from None
     except Image.DecompressionBombError:
-        raise ImageError("It announces more pixels than any photograph has.") from None
+        raise TooManyPixelsError("It announces more pixels than any photograph has.") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         raise ImageError(f"It cannot be decoded ({str(error) or type(error).__name__}).") from None
 
 
 def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     if image.width * image.height > max_pixels:
-        raise ImageError("It announces more pixels than any photograph has.")
+        raise TooManyPixelsError("It announces more pixels than any photograph has.")
     form, mode = image.format or "", image.mode
     repairs = []
     # Frames are not counted: a GIF of 20 MB can have a million, each of which would be looked at.

@@ -182,7 +182,7 @@ class Split:
         shard, row = self._find(index)
         return str(shard.paths[row].as_py())
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message: its own name, its shard and its place in it."""
         number, row = self._locate(index)
         try:
@@ -361,7 +361,7 @@ def _check_shard(root: Path, manifest: Manifest, shard: tuple[str, ShardInfo]) -
             try:
                 split.pixels(row)
             except (ImageError, UnicodeDecodeError):
-                wrong.append(split.where(row))
+                wrong.append(split.describe(row))
     except DataError as error:
         return error.what
     except Exception as error:  # Arrow raises many types on a damaged file

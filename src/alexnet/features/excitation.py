@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.loader import Images, evaluation_batches
+from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.errors import ConfigError
 from alexnet.features.outputs import activations, chosen
 from alexnet.features.receptive import receptive_field
@@ -28,7 +28,7 @@ class TopActivation:
 
 
 def top_activating(
-    model: Predictor, split: Images, layer: str, units: Iterable[int], count: int = 9
+    model: Predictor, split: ImageSplit, layer: str, units: Iterable[int], count: int = 9
 ) -> dict[int, tuple[TopActivation, ...]]:
     """Find the images of a split that excite each unit most, in one pass for all units.
 
@@ -36,7 +36,7 @@ def top_activating(
     ----------
     model : Predictor
         A trained run.
-    split : Images
+    split : ImageSplit
         Such as ``data.splits["train"]``.
     layer : str
         A name of `layer_names`.
@@ -67,7 +67,7 @@ def top_activating(
         maps = activations(model, batch.images, [layer])[layer][:, wanted]
         width = maps.shape[-1] if maps.dim() > 2 else 1
         values, places = _first_strongest(maps.flatten(2) if maps.dim() > 2 else maps[..., None])
-        numbers = torch.tensor(batch.numbers).expand_as(places)
+        numbers = torch.tensor(batch.indices).expand_as(places)
         best = torch.cat([best, values], 1)
         at = torch.cat([at, torch.stack([numbers, places], -1)], 1)
         best, order = best.sort(dim=1, descending=True, stable=True)
@@ -101,7 +101,7 @@ def _check(model: Predictor, layer: str, units: Sequence[int], count: int) -> No
 
 
 def patch(
-    model: Predictor, split: Images, layer: str, excitation: TopActivation
+    model: Predictor, split: ImageSplit, layer: str, excitation: TopActivation
 ) -> NDArray[np.uint8]:
     """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(model.spec, layer)

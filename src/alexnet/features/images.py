@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.loader import Images
+from alexnet.data.loader import ImageSplit
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
 from alexnet.predictor import Predictor
@@ -17,7 +17,7 @@ from alexnet.predictor import Predictor
 Pixels = NDArray[np.uint8]
 
 
-class NamedImages(Images, Protocol):
+class NamedImages(ImageSplit, Protocol):
     """Images that have names, and are told from all others; a `Split` is one."""
 
     def path(self, index: int) -> str:
@@ -65,7 +65,7 @@ class Photographs:
         """Return the file as it was named."""
         return str(self._files[index])
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message."""
         return repr(self.path(index))
 
@@ -106,10 +106,10 @@ class Joined:
         split, at = self._at(index)
         return f"{split.name}/{split.path(at)}"
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message."""
         split, at = self._at(index)
-        return split.where(at)
+        return split.describe(at)
 
     @property
     def identity(self) -> str:

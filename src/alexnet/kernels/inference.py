@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet.kernels.native import compiled
+from alexnet.kernels.native import address, channels_last, compile_kernel
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 OUTPUTS = 4  # pixels along a side of a tile of the result
@@ -67,9 +67,9 @@ def winograd(
     x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups: int
 ) -> Tensor:
     """Convolve ``(N, C, H, W)`` float32 with filters of `WinogradConv2d`; no gradient."""
-    x, out = x.contiguous(memory_format=torch.channels_last), _empty_output(x, bias, side, padding)
+    x, out = channels_last(x), _empty_output(x, bias, side, padding)
     tile = OUTPUTS + side - 1
-    library = compiled(SOURCE, tile=tile, outputs=OUTPUTS)
+    library = compile_kernel(SOURCE, tile=tile, outputs=OUTPUTS)
     a, _, b = (torch.from_numpy(matrix).float().contiguous() for matrix in winograd_matrices(side))
     down, across = (-(-length // OUTPUTS) for length in out.shape[2:])
     for images, results in zip(x.split(TOGETHER), out.split(TOGETHER), strict=True):
@@ -77,10 +77,12 @@ def winograd(
         more = groups, padding, down, across, torch.get_num_threads()
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
         shape = _Shape(count, *size, channels, *more)
-        library.spread(_at(images), _at(b), _at(tiles), ctypes.byref(shape))
+        library.spread(address(images), address(b), address(tiles), ctypes.byref(shape))
         products = tiles @ filters.mT
         shape = _Shape(count, *out.shape[2:], len(bias), *more)
-        library.gather(_at(products), _at(a), _at(bias), _at(results), ctypes.byref(shape))
+        library.gather(
+            address(products), address(a), address(bias), address(results), ctypes.byref(shape)
+        )
     return out
 
 
@@ -94,8 +96,8 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply a fully-connected layer to ``(N, inputs)`` float32; no gradient."""
     x, out = x.contiguous(), bias.repeat(len(x), 1)
     sizes = (*x.shape, len(weight), torch.get_num_threads())
-    library = compiled(SOURCE, tile=OUTPUTS + 2, outputs=OUTPUTS)
-    library.multiply(_at(x), _at(weight), _at(out), *map(ctypes.c_int64, sizes))
+    library = compile_kernel(SOURCE, tile=OUTPUTS + 2, outputs=OUTPUTS)
+    library.multiply(address(x), address(weight), address(out), *map(ctypes.c_int64, sizes))
     return out
 
 
@@ -177,7 +179,3 @@ def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
     height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
     shape = (len(x), len(bias), height, width)
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-
-
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import AugmentParams
 from alexnet.data.loader import Part, next_images
 from alexnet.errors import DataError
-from alexnet.layers import Dropout, mixed
+from alexnet.layers import Dropout, hash_uint32
 from alexnet.recipes import Recipe
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
@@ -40,8 +40,7 @@ ALL = Part()
 class Order:
     """The order of the training images, every one once an epoch, shuffled anew each time.
 
-    Any step can be asked for without the ones before it, and how many processes share a batch
-    changes nothing about which images it has.
+    Any step can be asked for without the ones before it.
 
     Raises
     ------
@@ -82,14 +81,12 @@ class Order:
         """Return which images step `step`, counted from 0, trains on."""
         if self.last_batch == "run-on":
             start, stop = step * self.batch_size, (step + 1) * self.batch_size
-            epochs = range(start // self.images, (stop - 1) // self.images + 1)
-            offsets = [epoch * self.images for epoch in epochs]
-            return np.concatenate(
-                [
-                    shuffle(self.images, self.seed, epoch)[max(0, start - offset) : stop - offset]
-                    for epoch, offset in zip(epochs, offsets, strict=True)
-                ]
-            )
+            parts = []
+            for epoch in range(start // self.images, (stop - 1) // self.images + 1):
+                before = epoch * self.images
+                shuffled = shuffle(self.images, self.seed, epoch)
+                parts.append(shuffled[max(0, start - before) : stop - before])
+            return np.concatenate(parts)
         epoch, within = divmod(step, int(self.steps_per_epoch))
         start = within * self.batch_size
         return shuffle(self.images, self.seed, epoch)[start : start + self.batch_size]
@@ -140,7 +137,7 @@ def sample_params(
     images, prepared, size
         The batch of all processes, its images' side, and the side of what the network sees.
     generator
-        Of `make_generator`; the draws are the same whatever device applies them.
+        Of `make_generator`, on the processor: the draws are the same on any device.
     mirror
         Whether half of the images are mirrored left to right.
     centred
@@ -164,19 +161,12 @@ def sample_params(
 
 
 def seed_dropout(network: nn.Module, seed: int, rows: Tensor) -> None:
-    """Make every dropout of a network a function of a seed and of the images' places.
+    """Make every dropout of a network a function of a `step_seed` and of the images' places.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Whose `Dropout` layers are told.
-    seed : int
-        Of `step_seed`, which gives every step other masks.
-    rows : Tensor
-        ``(N,)`` int64: the place of each image that comes next in the batch of all processes.
+    `rows` are those of the images that come next in the batch of all processes, ``(N,)`` int64.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, Dropout):
             digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
             key = int.from_bytes(digest, "little")
-            layer.rows = mixed(mixed(rows + 1) ^ key)[:, None]
+            layer.rows = hash_uint32(hash_uint32(rows + 1) ^ key)[:, None]
