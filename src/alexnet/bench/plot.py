@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.bench.contender import MATMUL
-from alexnet.figures.style import FAINT, INK, OTHER, RIGHT, drawing, new_figure
+from alexnet.figures.style import FAINT, INK, OTHER, RIGHT, drawing_style, new_figure
 from alexnet.files import atomic_write
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     """
     works = [(work, list(rows)) for work, rows in groupby(report["results"], lambda r: r["work"])]
     heights = [HEAD + BAR * (len(rows) + 1) for _, rows in works]
-    with drawing():
+    with drawing_style():
         figure = new_figure(WIDTH, sum(heights) + 0.3)
         grid = figure.subplots(len(works), 1, height_ratios=heights, squeeze=False)
         for axes, (work, rows) in zip(grid[:, 0], works, strict=True):

@@ -227,7 +227,8 @@ def measure_parity(
         if not len(batch):
             break
         start += size
-        pixels, wanted = model.centre_crops(batch), model.logits(batch)
+        pixels = model.centre_crops(batch)
+        wanted = model.network(pixels)
         found, chances = run(batch if kind == IMAGES else pixels)
         largest = wanted.abs().amax(1).clamp(min=1e-6)  # (N,)
         off = ((found - wanted).abs().amax(1) / largest).nan_to_num(nan=torch.inf)
