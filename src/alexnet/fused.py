@@ -101,8 +101,8 @@ def prepare_for_inference(
         converted[id(parameter)] = nn.Parameter(values, requires_grad=False)
     copied = deepcopy(network, converted)
     first = next(network.parameters(), None)
-    in_float32 = dtype == torch.float32 and first is not None and Device.of(first).is_cpu
-    fast = in_float32 and not unavailable_reason()
+    on_cpu = first is not None and Device.of(first).is_cpu
+    fast = dtype == torch.float32 and on_cpu and not unavailable_reason()
     return nn.Sequential(
         OrderedDict(
             (name, faster_layer(layer) if fast else layer)

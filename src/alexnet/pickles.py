@@ -61,16 +61,9 @@ class _Dispatch(dict[int, Callable[[Any], None]]):
 class ArrayUnpickler(pickle._Unpickler):
     """Python's unpickler, for pickles that lie one after the other and hold only arrays.
 
-    Text of Python 2 becomes ``bytes``.
-
-    Parameters
-    ----------
-    data : bytes
-        Nobody vouches for it.
-    names : mapping
-        What other names than NumPy's stand for: ``"module.name"`` to a function.
-    modules : collection of str
-        Of another program; objects of their classes come as `Record`.
+    Text of Python 2 becomes ``bytes``. `names` says what other names than NumPy's stand for,
+    ``"module.name"`` to a function; objects of classes in the `modules` of another program come
+    as `Record`.
     """
 
     read: Callable[[int], bytes]  # of `pickle._Unpickler`, whose types are not published
@@ -91,13 +84,7 @@ class ArrayUnpickler(pickle._Unpickler):
         self._modules = modules
 
     def load(self) -> Any:
-        """Return the next pickle's value.
-
-        Raises
-        ------
-        DataError
-            When it is damaged, or asks for a name that it may not; none of it has been run then.
-        """
+        """Return the next pickle's value, or raise DataError where it asks for anything else."""
         self.memo: dict[int, Any] = {}
         try:
             return super().load()

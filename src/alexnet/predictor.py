@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # pyarrow, for one photograph
 
 CALIBRATION = 256  # training images that fix the scales of int8
 CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
+MOST_BUILT = 64  # fast forms that are kept; past it the oldest goes
 PHOTOGRAPHS_AT_ONCE = 32  # that `predict_many` decodes in threads and predicts together
 
 
@@ -338,6 +339,8 @@ class Predictor:
         """Return the layers up to each of the names, first to last, in their fast form."""
         key = (names, replace(switches, mirror=False))
         if key not in self._built:
+            if len(self._built) == MOST_BUILT:  # of the sets of layers that a server is asked for
+                self._built.pop(next(iter(self._built)))
             segments: list[nn.Sequential] = []
             layers: OrderedDict[str, nn.Module] = OrderedDict()
             for name, layer in self._prepared.named_children():

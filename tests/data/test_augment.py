@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from alexnet import device as devices
 from alexnet.data.augment import (
     _gather_crops,
+    _sample_boxes,
     augment,
     crop_and_mirror,
     iter_crops,
@@ -203,3 +205,20 @@ def test_nine_views_are_a_grid_without_mirror_images(images):
     assert found == {view.numpy().tobytes() for view in wanted}
     assert len(found) == 9
     assert torch.equal(next(iter_crops(small, 24, 9)), next(iter_crops(small, 24, 1)))
+
+
+def test_a_zoomed_crop_without_the_kernel_repeats_the_border(images):
+    """Crops at the edges, zoomed in: against PyTorch's own border, which not every device has."""
+    half, mirrored = torch.linspace(0.2, 1, 12).reshape(6, 2), torch.arange(6) % 2 == 0
+    boxes = torch.cat([(1 - half) * torch.tensor([1, -1]), half], 1)
+    grid = torch.zeros(6, 2, 3)
+    grid[:, 0, 0] = half[:, 0] * torch.where(mirrored, -1, 1)
+    grid[:, 1, 1], grid[:, :, 2] = half[:, 1], boxes[:, :2]
+    wanted = F.grid_sample(
+        images.permute(0, 3, 1, 2).float(),
+        F.affine_grid(grid, [6, 3, 200, 200], align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
+    found = _sample_boxes(images, boxes, mirrored, 200)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)

@@ -55,7 +55,7 @@ def server():
 
 def archive(server, path: str, content: bytes = CONTENT) -> Archive:
     url = f"http://127.0.0.1:{server.server_port}/{path}"
-    return Archive(url, "a.bin", f"md5:{hashlib.md5(content).hexdigest()}", "none")
+    return Archive(url, "a.bin", f"md5:{hashlib.md5(content).hexdigest()}")
 
 
 def test_a_download_is_whole_checked_and_its_progress_told(server, tmp_path):

@@ -46,7 +46,7 @@ def test_images_labels_and_names_are_those_of_the_source(prepared, photographs):
     for name, split in prepared.splits.items():
         items = source.splits[name]
         assert [split[i].path for i in range(len(split))] == [item.path for item in items]
-        assert split.labels.tolist() == [item.label for item in items]
+        assert [split.label(i) for i in range(len(split))] == [item.label for item in items]
         assert pixels(split).shape == (len(items), 64, 64, 3)
 
 

@@ -1,4 +1,4 @@
-"""Predictor folders: what goes out comes back bit for bit, and strangers' folders are refused.
+"""Model folders: what goes out comes back bit for bit, and strangers' folders are refused.
 
 The mutations here are the short form; ``ALEXNET_MUTATIONS=1000 pytest tests/interop -k mutated``
 is the long one.

@@ -156,7 +156,7 @@ def test_a_file_that_is_not_the_network_is_not_kept(models, tmp_path, monkeypatc
         return build_onnx(wrong_colours(model), kind)
 
     monkeypatch.setattr(export, "build_onnx", another)
-    images = generate_images(models["single"].prepared, 3)
+    images = generate_images(models["single"].resize_to, 3)
     with pytest.raises(AlexNetError, match=r"off by .*e-0.*No file was kept"):
         export_onnx(models["single"], tmp_path / "net.onnx", images, "generated", kind="images")
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +174,7 @@ def test_numbers_that_are_none_do_not_pass(models):
 
 
 def test_the_check_takes_the_runs_own_photographs_where_they_are(models, prepared):
-    model = replace(models["cifar_quick"], prepared=64)
+    model = replace(models["cifar_quick"], resize_to=64)
     images, source = find_images(model, str(prepared.root), 5)
     assert images.shape == (5, 64, 64, 3)
     assert "held-out" in source

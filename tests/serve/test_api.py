@@ -20,7 +20,7 @@ from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.networks import Networks
-from alexnet.serve.routes import MAX_LINES, run_curves
+from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
@@ -189,9 +189,8 @@ def networks() -> Networks:
     network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(
-        Predictor(network, names, mean, 256, 1, devices.Device.named("cpu"), torch.float32)
-    )
+    cpu = devices.Device.named("cpu")
+    return Networks(Predictor(network, names, mean, 256, 1, cpu, torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +202,7 @@ def test_a_switch_takes_layers_out_of_the_same_network(networks, switches, kind)
     found = torch.stack(networks.probabilities(switches, 1)(images))
     view = images[:, 14:241, 14:241].permute(0, 3, 1, 2).float() - 120
     out = view
-    for layer in networks.network.children():
+    for layer in networks.predictor.network.children():
         out = out if isinstance(layer, kind) else layer(out)
     torch.testing.assert_close(found, out.detach().softmax(1), rtol=1e-4, atol=1e-5)
     as_trained = torch.stack(networks.probabilities(Switches(), 1)(images))
@@ -237,12 +236,12 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
         run.log(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
             run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = run_curves(run, -1)
+    found = read_curves(run, -1)
     assert found.best == {"step": 700, "val_top1": 0.9}
     assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
     assert sum("val_top1" in line for line in found.lines) == 100
     assert len(found.lines) <= MAX_LINES + 100
-    new = run_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
+    new = read_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
     assert [line["step"] for line in new[:2]] == [9_900, 9_901]
     assert "val_top1" in new[0]
 
@@ -254,7 +253,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_run_curves"]
+    assert found["has_read_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):

@@ -8,6 +8,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
+    "import": ("onnx", "alexnet import of Caffe's files and ONNX"),
     "serve": ("fastapi", "alexnet serve"),
     "bench": ("openvino", "OpenVINO beside alexnet bench"),
     "hub": ("huggingface_hub", "repositories of the Hugging Face hub"),

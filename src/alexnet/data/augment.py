@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import device as devices
 from alexnet.data.statistics import Statistics
+from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
@@ -42,11 +42,10 @@ class AugmentParams:
 
     def to(self, device: torch.device) -> Self:
         """Return the choices with all that `crop_and_mirror` needs on a device."""
+        copy = Device(device).to_device
+        boxes = None if self.boxes is None else copy(self.boxes)
         return replace(
-            self,
-            crop_offsets=devices.to_device(self.crop_offsets, device),
-            mirrored=devices.to_device(self.mirrored, device),
-            boxes=None if self.boxes is None else devices.to_device(self.boxes, device),
+            self, crop_offsets=copy(self.crop_offsets), mirrored=copy(self.mirrored), boxes=boxes
         )
 
 
@@ -161,7 +160,7 @@ def augment(
 
 def augment_fused(normalise: Normaliser, device: torch.device) -> bool:
     """Whether `augment` is one pass over the pixels without PyTorch's compiler."""
-    return device.type == "cpu" and normalise.subtracts and not unavailable_reason()
+    return Device(device).is_cpu and normalise.subtracts and not unavailable_reason()
 
 
 def crop_and_mirror(images: Tensor, params: AugmentParams, size: int) -> Tensor:
@@ -173,7 +172,7 @@ def crop_and_mirror(images: Tensor, params: AugmentParams, size: int) -> Tensor:
         return zoom_crops(images, _windows(images, params, size), size)
     if params.boxes is not None:
         return _sample_boxes(images, params.boxes, params.mirrored, size)
-    if images.is_cuda or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not Device.of(images).is_cpu:
         return _gather_crops(images, params, size).float()
     crops = []
     for image, (top, left), mirrored in zip(
@@ -198,26 +197,25 @@ def _gather_crops(images: Tensor, params: AugmentParams, size: int) -> Tensor:
 
 
 def _sample_boxes(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    """Cut and mirror crops at any zoom by bilinear interpolation."""
+    """Cut and mirror crops at any zoom by bilinear interpolation; the border is repeated."""
     boxes = boxes.to(images.device, copy=True)
     boxes[:, 2] *= torch.where(mirrored.to(images.device), -1.0, 1.0)
     grid = torch.zeros(len(images), 2, 3, device=images.device)
     grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
-    return F.grid_sample(
-        images.permute(0, 3, 1, 2).float(),
-        F.affine_grid(grid, [len(images), 3, size, size], align_corners=False),
-        padding_mode="border",
-        align_corners=False,
-    )
+    shape = [len(images), 3, size, size]
+    x, y = F.affine_grid(grid, shape, align_corners=False).unbind(-1)
+    # What reaches past the centres of the outermost pixels is moved there: the same as
+    # padding_mode="border", which MPS does not have.
+    right, bottom = 1 - 1 / images.shape[2], 1 - 1 / images.shape[1]
+    inside = torch.stack([x.clamp(-right, right), y.clamp(-bottom, bottom)], -1)
+    return F.grid_sample(images.permute(0, 3, 1, 2).float(), inside, align_corners=False)
 
 
 def _has_kernel(images: Tensor) -> bool:
     """Whether a C++ kernel cuts the crops; PyTorch's compiler fuses plain expressions instead."""
-    return (
-        images.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not unavailable_reason()
-    )
+    if torch.compiler.is_compiling() or not Device.of(images).is_cpu:
+        return False
+    return not unavailable_reason()
 
 
 def _windows(images: Tensor, params: AugmentParams, size: int) -> Tensor:

@@ -29,7 +29,6 @@ class Archive:
     file: str  # the name it is kept under
     checksum: str  # md5, as its publisher or its users' tools give it; of a zip's members where
     # the archive is packed anew for everyone who asks
-    licence: str
 
 
 ARCHIVES = {
@@ -37,32 +36,27 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "cifar-10-binary.tar.gz",
         "md5:c32a1d4ab5d03f1284b67883e8d87530",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "cifar-100-binary.tar.gz",
         "md5:03b5dce01913d631647c71ecec9e9cb8",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "tiny-imagenet": Archive(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         "tiny-imagenet-200.zip",
         "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        "ImageNet's terms: research",
     ),
     "imagenette": Archive(
         "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz",
         "imagenette2.tgz",
         "md5:fe2fc210e6bb7c5664d602c3cd71e612",
-        "ImageNet's terms: research",
     ),
     "clothing": Archive(
         "https://github.com/alexeygrigorev/clothing-dataset-small/archive/"
         "11961516512414bf9f6c150a832cfd21b54a6b54.zip",
         "clothing-dataset-small.zip",
         "members:93915eef0851633bfcbe5007765d2be58bb395d9210952a84e7106337cd2d1f8",
-        "CC0",
     ),
 }
 

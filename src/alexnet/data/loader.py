@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.decode import Pixels
+from alexnet.device import Device
 from alexnet.errors import DataError, ImageError
 
 AHEAD = 3  # batches, at least, that are decoded while the device works
@@ -126,11 +127,12 @@ def _load(
 ) -> Iterator[Batch]:
     """Decode batches in threads, ahead of the one that is asked for."""
     workers = os.cpu_count() or 1
+    pinned = Device.best().pins_memory  # so that the host does not wait for the copy to a GPU
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Callable[[], Batch]] = deque()
         try:
             for indices in batches:
-                waiting.append(_start_batch(pool, split, indices, replacements))
+                waiting.append(_start_batch(pool, split, indices, replacements, pinned))
                 if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(indices))):
                     yield waiting.popleft()()
             while waiting:
@@ -144,9 +146,9 @@ def _start_batch(
     split: ImageSplit,
     indices: NDArray[np.integer],
     replacements: Replacements,
+    pinned: bool,
 ) -> Callable[[], Batch]:
     """Have threads fill a batch; return the function that waits for it."""
-    pinned = torch.cuda.is_available()  # so that the copy to the device waits for nobody
     shape = (len(indices), split.size, split.size, 3)
     images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
     labels = torch.empty(len(indices), dtype=torch.int64, pin_memory=pinned)

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -190,12 +190,6 @@ class Split:
         except (pa.ArrowInvalid, UnicodeDecodeError):  # the damage may be in the name
             name = "an image"
         return f"{name} (row {row} of {self._shards[number].file})"
-
-    @cached_property
-    def labels(self) -> NDArray[np.int32]:
-        """All labels in order, ``(N,)``: reads every shard."""
-        found = [self._open(number).labels for number in range(len(self._shards))]
-        return np.concatenate(found or [np.zeros(0, np.int32)])
 
     @property
     def identity(self) -> str:

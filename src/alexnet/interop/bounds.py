@@ -37,27 +37,28 @@ class FormatError(ValueError):
 
 
 @contextmanager
-def explain_damage(path: Path | str) -> Iterator[None]:
+def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
     """Turn whatever a stranger's file raises while it is understood into a sentence."""
     try:
         yield
     except FileNotFoundError:
-        raise RunError(f"There is no file {str(path)!r}.") from None
+        raise RunError(f"There is no file {str(path)!r}.", fix) from None
     except OSError as error:
-        raise RunError(f"{str(path)!r} cannot be read ({error.strerror or error}).") from None
+        raise RunError(f"{str(path)!r} cannot be read ({error.strerror or error}).", fix) from None
     except MissingExtraError:
         raise
     except AlexNetError as error:
-        raise RunError(f"{str(path)!r} cannot be imported: {error.what}", error.fix) from None
+        what = f"{str(path)!r} cannot be imported: {error.what[:1000]}"
+        raise RunError(what, error.fix or fix) from None
     except RecursionError:
-        raise RunError(f"{str(path)!r} is nested too deeply.") from None
+        raise RunError(f"{str(path)!r} is nested too deeply.", fix) from None
     except MemoryError:
-        raise RunError(f"{str(path)!r} asks for more memory than there is.") from None
+        raise RunError(f"{str(path)!r} asks for more memory than there is.", fix) from None
     except Exception as error:  # zipfile, safetensors and PyTorch have some of no common base
         said = f"{type(error).__name__}: {str(error)[:200]}"
         raise RunError(
             f"{str(path)!r} is damaged or of another format ({said}).",
-            "Download it again, or say what it is with --as.",
+            fix or "Download it again, or say what it is with --as.",
         ) from None
 
 
@@ -83,19 +84,8 @@ def check_message(data: bytes, descriptor: Any) -> None:
     """See that a protobuf message is whole and has no more fields than any file of weights.
 
     The library makes an object of every message inside of a message, some forty times the bytes
-    that an empty one takes.
-
-    Parameters
-    ----------
-    data : bytes
-        The message.
-    descriptor : google.protobuf.descriptor.Descriptor
-        Its type; what that does not name is passed over.
-
-    Raises
-    ------
-    FormatError
-        When it is damaged, nested too deeply or has more fields.
+    that an empty one takes. `descriptor` is the message's type of `google.protobuf`; what that
+    does not name is passed over.
     """
     _count_fields(data, 0, len(data), descriptor, MOST_FIELDS, MOST_DEPTH)
 

@@ -108,20 +108,8 @@ class Net:
 def read_caffemodel(path: Path, prototxt: Path | None = None) -> ImportedNetwork:
     """Read a network and its weights.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.caffemodel``.
-    prototxt : Path, optional
-        A description of the layers that takes the place of the one in the file; the weights go
-        to it by the layers' names, as in Caffe.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``import``.
-    RunError
-        When a file is damaged, or its network is none of AlexNet's family.
+    A `prototxt` describes the layers in place of the file itself; the weights go to it by the
+    layers' names, as in Caffe.
     """
     data = read_bytes(path)
     net = _read_net(_parse(data, "NetParameter"))

@@ -42,15 +42,7 @@ Settings = Mapping[str, Any]
 
 
 def read_checkpoint(path: Path) -> ImportedNetwork:
-    """Read a network and its weights.
-
-    Raises
-    ------
-    DataError
-        When the pickle is damaged, or asks for what no checkpoint needs.
-    RunError
-        When it is no checkpoint, or its network none of AlexNet's family.
-    """
+    """Read a network and its weights."""
     data = read_bytes(path)
     content = decode_keys(ArrayUnpickler(data, _NAMES, PROGRAMS).load())
     state = decode_keys(content.get("model_state"))

@@ -57,7 +57,7 @@ class Deployed(nn.Module):
         On the processor.
     kind : str
         ``"pixels"`` takes what the network takes: ``(N, 3, image, image)`` float32 after
-        preprocessing. ``"images"`` takes ``(N, prepared, prepared, 3)`` uint8 RGB.
+        preprocessing. ``"images"`` takes ``(N, resize_to, resize_to, 3)`` uint8 RGB.
     """
 
     def __init__(self, model: Predictor, kind: InputKind) -> None:
@@ -168,7 +168,7 @@ class OnnxFile(ExportedFile):
 
 
 def find_images(model: Predictor, data: str, count: int) -> tuple[Tensor, str]:
-    """Return ``(N, prepared, prepared, 3)`` uint8 images to compare on, and where they are from.
+    """Return ``(N, resize_to, resize_to, 3)`` uint8 images to compare on, and where they are from.
 
     The run's held-out photographs where its prepared data is still there; else soft coloured
     shapes, the same on every machine.
@@ -202,24 +202,10 @@ def measure_parity(
 ) -> Parity:
     """Run the network and its exported form on the same images and compare them.
 
-    The network gets its pixels from the project's own preprocessing, in either kind of input.
-
-    Parameters
-    ----------
-    model : Predictor
-        On the processor; run in float32.
-    run : callable
-        The exported form: one batch to logits and probabilities, ``(N, classes)``.
-    kind : str
-        What `run` takes: ``"pixels"`` or ``"images"``.
-    images : Tensor
-        ``(N, prepared, prepared, 3)`` uint8.
-    source : str
-        Where the images are from, for the report.
-    batches : tuple of int
-        Sizes of the batches, taken in turn until no image is left.
+    The network gets its pixels from the project's own preprocessing, whatever `kind` of input
+    `run` takes. `images` are ``(N, resize_to, resize_to, 3)`` uint8, given in batches of each size
+    in turn until none is left; `source` says in the report where they are from.
     """
-    model = model.in_float32
     logits = probabilities = 0.0
     start = same = 0
     for size in cycle(batches):
@@ -227,7 +213,7 @@ def measure_parity(
         if not len(batch):
             break
         start += size
-        pixels = model.centre_crops(batch)
+        pixels = model.in_float32.centre_crops(batch)
         wanted = model.network(pixels)
         found, chances = run(batch if kind == IMAGES else pixels)
         largest = wanted.abs().amax(1).clamp(min=1e-6)  # (N,)
@@ -293,10 +279,10 @@ def export_onnx(
     path : Path
         The file; it appears only if the check holds.
     images, source
-        What to check it on: ``(N, prepared, prepared, 3)`` uint8, and where they are from.
+        What to check it on: ``(N, resize_to, resize_to, 3)`` uint8, and where they are from.
     kind : str
         ``"pixels"``: the network alone, input ``pixels``, float32 ``(N, 3, image, image)``.
-        ``"images"``: preprocessing inside, input ``images``, uint8 ``(N, prepared, prepared, 3)``.
+        ``"images"``: preprocessing inside, input ``images``, uint8, as `images` above.
         Outputs of both: ``logits`` and ``probabilities``, float32 ``(N, classes)``.
 
     Raises
@@ -306,10 +292,8 @@ def export_onnx(
     AlexNetError
         When ONNX Runtime computes something else, with the difference; no file is left.
     """
-    with explain_missing_extra():
-        import onnxscript  # noqa: F401 -- torch's exporter asks for it later, in words of its own
-
-        proto = build_onnx(model, kind)
+    _import_onnxruntime()
+    proto = build_onnx(model, kind)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure_parity(model, run_onnx(temporary, kind), kind, images, source)
@@ -346,9 +330,7 @@ def _silence_exporter() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
@@ -392,17 +374,8 @@ class OnnxLRN(nn.Module):
 
 
 def run_onnx(path: Path, kind: InputKind) -> Runner:
-    """Return ONNX Runtime on the processor with a file loaded.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``export``.
-    AlexNetError
-        When ONNX Runtime refuses the file.
-    """
-    with explain_missing_extra():
-        import onnxruntime
+    """Return ONNX Runtime on the processor with a file loaded."""
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -424,12 +397,12 @@ def run_onnx(path: Path, kind: InputKind) -> Runner:
     return run
 
 
-@contextlib.contextmanager
-def explain_missing_extra() -> Iterator[None]:
-    """Turn a missing package of the extra ``export`` into a sentence."""
+def _import_onnxruntime() -> Any:
+    """Return the package; without one of the extra ``export`` there is a sentence."""
     try:
-        yield
+        import onnx  # noqa: F401 -- PyTorch's exporter asks for these later, in words of its own
+        import onnxruntime
+        import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("onnx", "onnxscript", "onnxruntime"):
-            raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
-        raise
+        raise MissingExtraError(str(error.name), "export", "Writing ONNX") from None
+    return onnxruntime

@@ -136,13 +136,7 @@ def import_file(
 
 
 def read_file(path: Path, form: WeightsFormat, prototxt: Path | None = None) -> ImportedNetwork:
-    """Read the network of a file, and make nothing of it yet.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged or holds another network, with what was expected.
-    """
+    """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
     with explain_damage(path):
@@ -209,13 +203,7 @@ def _make_statistics(mean: NDArray[Any], side: int) -> Statistics:
 
 
 def detect_format(path: Path) -> WeightsFormat:
-    """Return what a file is, where its content leaves no doubt.
-
-    Raises
-    ------
-    RunError
-        When it may be several things, or none that is known.
-    """
+    """Return what a file is, where its content leaves no doubt."""
     if path.is_dir():
         return "huggingface"
     with explain_damage(path), path.open("rb") as file:
@@ -256,11 +244,6 @@ def read_classes(path: Path, count: int) -> tuple[str, ...]:
 
     A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
     ``batches.meta`` of cuda-convnet has names, too.
-
-    Raises
-    ------
-    RunError
-        When there are more or fewer than the network has outputs, or two are the same.
     """
     with explain_damage(path):
         data = read_bytes(path, LARGEST_LIST)
@@ -299,11 +282,6 @@ def read_mean(path: Path) -> NDArray[np.float32]:
     """Read a mean image ``(3, side, side)`` or colour ``(3,)``.
 
     From Caffe's ``.binaryproto``, NumPy's ``.npy`` or cuda-convnet's ``batches.meta``.
-
-    Raises
-    ------
-    RunError
-        When it is none of them, or not finite.
     """
     with explain_damage(path):
         with path.open("rb") as file:

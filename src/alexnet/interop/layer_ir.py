@@ -175,20 +175,8 @@ def assemble_network(
 ) -> tuple[Spec, dict[str, Tensor]]:
     """Return the spec of a list of layers and its weights, named ``conv1.weight`` ...
 
-    Parameters
-    ----------
-    layers : sequence of Layer
-        First to last, without the softmax.
-    pixels : PixelFormat
-        What the network expects of its pixels.
-    image : int, optional
-        Pixels on a side of its input. Without it, one that the first fully-connected layer fits:
-        227 if that does, 224 where conv1 pads its image.
-
-    Raises
-    ------
-    RunError
-        When it is no network of AlexNet's family, with the layer that is not.
+    The layers are first to last, without the softmax; `image` is the side of the input. Without
+    it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image.
     """
     blocks = list(_group_blocks(layers))
     convs = [b for b in blocks if isinstance(b.layer, Convolution)]

@@ -22,9 +22,9 @@ import torch
 
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
-from alexnet.errors import AlexNetError, MissingExtraError, RunError
+from alexnet.errors import MissingExtraError, RunError
 from alexnet.files import atomic_write, sha256, translate_os_error
-from alexnet.interop.bounds import LARGEST_LIST
+from alexnet.interop.bounds import LARGEST_LIST, explain_damage
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
@@ -37,6 +37,7 @@ CONFIG, WEIGHTS, STATISTICS, CARD = (
     "config.json", "model.safetensors", "statistics.safetensors", "README.md",
 )  # fmt: skip
 FORMAT = 1
+AGAIN = "Export or download the model folder again."
 IMPORTED = "imported"  # what a run's record calls the file that its weights came from
 SHOWN_CLASSES = 50  # in the card; the configuration has them all
 FETCHED = ["*.json", "*.safetensors", "*.md"]  # of a repository: nothing that could run
@@ -56,11 +57,6 @@ def write(run: str | Path, folder: str | Path) -> Path:
     """Write a trained run as a model folder; the configuration last, with the others' checksums.
 
     Local paths, the command and the machine stay at home: names, versions and the commit go along.
-
-    Raises
-    ------
-    RunError
-        When the folder is no run, or has no checkpoint that can be loaded.
     """
     opened, folder = Run.open(run), Path(folder)
     checkpoint, statistics = opened.weights(), opened.statistics()
@@ -109,14 +105,7 @@ def _read_test(path: Path) -> dict[str, Any] | None:
 def write_card(config: RunConfig, step: int, test: Mapping[str, Any] | None) -> str:
     """Return the model card, ``README.md``: data, recipe, metrics, limits, how to use.
 
-    Parameters
-    ----------
-    config : RunConfig
-        What the run was asked to do.
-    step : int
-        Updates that its weights have seen.
-    test : mapping or None
-        The run's ``test.json``, if it was tested.
+    `step` is how many updates its weights have seen, `test` the run's ``test.json``.
     """
     front_matter: dict[str, Any] = {
         "library_name": "alexnet",
@@ -170,16 +159,10 @@ def _escape(text: object) -> str:
 
 
 def read(folder: str | Path) -> ModelFolder:
-    """Read a model folder that nobody vouches for.
-
-    Raises
-    ------
-    RunError
-        When a file is missing or damaged, or is not what the configuration says.
-    """
+    """Read a model folder that nobody vouches for."""
     folder = Path(folder)
     path = folder / CONFIG
-    with _explain_damage(path):
+    with explain_damage(path, AGAIN):
         if path.stat().st_size > LARGEST_LIST:
             raise RunError(f"it is larger than {LARGEST_LIST >> 20} MB.")
         text = path.read_text(encoding="utf-8")
@@ -203,7 +186,7 @@ def read(folder: str | Path) -> ModelFolder:
         if unknown := sorted(checksums.keys() - {WEIGHTS, STATISTICS}):
             raise RunError(f"it has a checksum of {unknown[0]!r}, which is unknown.")
     for name, wanted in checksums.items():
-        with _explain_damage(folder / name):
+        with explain_damage(folder / name, AGAIN):
             if sha256(folder / name) != wanted:
                 raise RunError(f"its checksum is not the one in {CONFIG}.")
     weights = read_safetensors(folder / WEIGHTS, shapes)
@@ -223,22 +206,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")
     return number
-
-
-@contextmanager
-def _explain_damage(path: Path) -> Iterator[None]:
-    """Turn whatever a stranger's file raises while it is understood into a sentence."""
-    again = "Export or download the model folder again."
-    try:
-        yield
-    except FileNotFoundError:
-        raise RunError(f"There is no file {str(path)!r}.", again) from None
-    except KeyError as error:
-        raise RunError(f"{str(path)!r} has no {error}.", again) from None
-    except RecursionError:
-        raise RunError(f"{str(path)!r} is nested too deeply.", again) from None
-    except (AlexNetError, ArithmeticError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be used: {str(error)[:300]}", again) from None
 
 
 def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
@@ -263,13 +230,7 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predic
 
 
 def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:
-    """Make a run's folder of a model folder, for every command that takes a run.
-
-    Raises
-    ------
-    RunError
-        As `from_pretrained`, and when `out` is already a run.
-    """
+    """Make a run's folder of a model folder, for every command that takes a run."""
     out = Path(out)
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
@@ -282,15 +243,7 @@ def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -
 
 
 def fetch(where: str | Path, revision: str | None = None) -> Path:
-    """Return a model folder on this disk: itself, or the hub's, fetched once and kept.
-
-    Raises
-    ------
-    MissingExtraError
-        For a repository, without the extra ``hub``.
-    RunError
-        When there is no such folder and no such repository.
-    """
+    """Return a model folder on this disk: itself, or the hub's, fetched once and kept."""
     if Path(where).is_dir():
         return Path(where)
     if str(where).count("/") != 1 or str(where).startswith((".", "/", "~")):
@@ -306,13 +259,6 @@ def upload(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """Make the repository where there is none, send a folder to it, return its address.
 
     The account is the one that ``hf auth login`` or the variable ``HF_TOKEN`` set.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``hub``.
-    RunError
-        When the hub refuses or cannot be reached.
     """
     with _hub_client(repo_id) as client:
         api = client.HfApi()

@@ -45,15 +45,7 @@ ITEMS = {1: 4, 7: 8, 10: 2, 11: 8}  # bytes of a number, by the types that weigh
 
 
 def read_onnx(path: Path) -> ImportedNetwork:
-    """Read a network and its weights.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``import``.
-    RunError
-        When the file is damaged, or its graph is no network of AlexNet's family.
-    """
+    """Read a network and its weights."""
     try:
         import onnx
     except ModuleNotFoundError:
@@ -83,13 +75,7 @@ def read_onnx(path: Path) -> ImportedNetwork:
 
 
 class Graph:
-    """A graph to be followed: who takes what, and the arrays that are in the file.
-
-    Raises
-    ------
-    RunError
-        When it has no graph, several inputs, or operators of another library.
-    """
+    """A graph to be followed: who takes what, and the arrays that are in the file."""
 
     def __init__(self, content: Any) -> None:
         if not content.node:

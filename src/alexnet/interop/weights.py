@@ -1,17 +1,15 @@
 """Files of weights alone, in and out: safetensors, and state dicts of torchvision's ``alexnet``.
 
-A ``.pth`` is a pickle. It is read first by a reader that runs nothing, for the names and shapes of
-its tensors alone; PyTorch loads it, ``weights_only``, once they are known to be an AlexNet's and no
-larger than the file.
+A ``.pth`` is a pickle. It is read first by a reader that runs nothing and makes nothing; PyTorch
+loads it, ``weights_only``, once it is known to ask for tensors alone, no larger than the file.
 """
 
 import io
 import json
-import math
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +75,7 @@ def write_safetensors(
 def read_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     """Read exactly the tensors that are expected, and nothing before the file is seen to have them.
 
-    Parameters
-    ----------
-    path : Path
-        A file that nobody vouches for.
-    shapes : mapping
-        The names and shapes it must hold, all float32.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged, lacks a tensor, has one too many or of another shape or type, or
-        holds a number that is not finite.
+    `shapes` are the names and shapes that it must hold, all of float32 and finite numbers.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -113,10 +100,10 @@ def _check_header(path: Path, file: safe_open, shapes: Shapes) -> None:
         if name not in held:
             raise RunError(f"{str(path)!r} has no {name!r}, which its network needs.")
         found = file.get_slice(name)
-        if tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+        dtype, given = found.get_dtype(), tuple(found.get_shape())
+        if (dtype, given) != ("F32", shape):
             raise RunError(
-                f"{name!r} in {str(path)!r} is {found.get_dtype()} {tuple(found.get_shape())}; "
-                f"its network needs F32 {shape}."
+                f"{name!r} in {str(path)!r} is {dtype} {given}; its network needs F32 {shape}."
             )
     if extra := sorted(held - shapes.keys()):
         raise RunError(f"{str(path)!r} has {extra[0]!r}, which its network does not know.")
@@ -207,27 +194,16 @@ def is_torch(start: bytes, path: Path) -> bool:
 
 
 def read_state_dict(path: Path) -> ImportedNetwork:
-    """Read a state dict of torchvision's ``alexnet``, any number of classes and any widths.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged, asks for what no state dict needs, or has other layers.
-    """
-    tensors: Mapping[str, Tensor]
+    """Read a state dict of torchvision's ``alexnet``, any number of classes and any widths."""
     if is_safetensors(path):
         with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 -- no mapping
+            names = file.keys()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
         spec, where = find_torchvision_spec(shapes), "safetensors"
         tensors = read_safetensors(path, shapes)
     else:
-        data = read_bytes(path)
-        shapes, keys = _read_shapes(data)
-        spec, where = find_torchvision_spec(shapes), "state dict of PyTorch"
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        for key in keys:
-            content = content[key]
-        tensors = {_strip_wrappers(name): tensor for name, tensor in content.items()}
+        tensors, where = _load_tensors(read_bytes(path)), "state dict of PyTorch"
+        spec = find_torchvision_spec({name: tuple(one.shape) for name, one in tensors.items()})
     weights = {}
     for ours, theirs in TORCHVISION_NAMES.items():
         for part in ("weight", "bias"):
@@ -239,13 +215,7 @@ def read_state_dict(path: Path) -> ImportedNetwork:
 
 
 def find_torchvision_spec(shapes: Shapes) -> Spec:
-    """Return the spec of a state dict: torchvision's network, as wide as its tensors.
-
-    Raises
-    ------
-    RunError
-        With the first tensor that is not as it should be.
-    """
+    """Return the spec of a state dict: torchvision's network, as wide as its tensors."""
     wanted = {
         f"{name}.{part}" for name in TORCHVISION_NAMES.values() for part in ("weight", "bias")
     }
@@ -281,30 +251,16 @@ def _checked_width(name: str, shapes: Shapes, inputs: tuple[int, ...]) -> int:
     return width
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    """A tensor's memory: how many numbers."""
-
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    """A tensor that was not made: its shape."""
-
-    shape: tuple[int, ...]
-
-
-class _ShapeUnpickler(ArrayUnpickler):
-    """Reads what a ``.pth`` says of its tensors; more memory than the file holds is refused."""
+class _StorageCounter(ArrayUnpickler):
+    """Reads a ``.pth`` and makes no tensor; more memory than the file holds is refused."""
 
     def __init__(self, data: bytes, file_size: int) -> None:
         super().__init__(data, _TENSORS)
         self.most = file_size
         self.sizes: dict[str, int] = {}
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        """Return what a reference to a tensor's memory says."""
+    def persistent_load(self, pid: Any) -> None:
+        """Count what a reference to a tensor's memory says."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] not in ("storage", b"storage"):
             raise RunError("It refers to something that is no tensor's memory.")
         key, size = pid[2], pid[4]
@@ -313,50 +269,41 @@ class _ShapeUnpickler(ArrayUnpickler):
         self.sizes[str(key)] = size
         if sum(self.sizes.values()) > self.most:
             raise RunError(f"It declares {size:,} numbers; the file has {self.most:,} bytes.")
-        return _Storage(size)
 
 
-def _describe_tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> _Described:
-    shape = tuple(int(side) for side in size)
-    if not isinstance(storage, _Storage) or len(shape) > 8 or min(shape, default=0) < 0:
-        raise RunError("It has a tensor of no sense.")
-    if math.prod(shape) > storage.size:
-        raise RunError(f"It has a tensor of {shape} on a memory of {storage.size:,} numbers.")
-    return _Described(shape)
-
-
-_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_DTYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _TENSORS: Mapping[str, Any] = {
     "collections.OrderedDict": lambda *arguments: {},
-    "torch._utils._rebuild_tensor": _describe_tensor,
-    "torch._utils._rebuild_tensor_v2": _describe_tensor,
-    "torch._utils._rebuild_parameter": lambda tensor, *more: tensor,
-    **{f"torch.{kind}Storage": lambda *arguments: None for kind in _STORAGES},
+    "torch._utils._rebuild_tensor": lambda *arguments: None,
+    "torch._utils._rebuild_tensor_v2": lambda *arguments: None,
+    "torch._utils._rebuild_parameter": lambda *arguments: None,
+    **{f"torch.{dtype}Storage": lambda *arguments: None for dtype in _DTYPES},
 }
 
 
-def _read_shapes(data: bytes) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Return the shapes of a file's tensors, by name; no tensor is made.
-
-    The second value: the key of a training's checkpoint that holds them, if one does.
-    """
-    if data.startswith(LEGACY):  # a number, a version, the sizes of the system's numbers come first
-        reader = _ShapeUnpickler(data, len(data))
-        *_, content, _ = (reader.load() for _ in range(5))  # and the names of the memories last
+def _load_tensors(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a ``.pth``, or of the part of a training's checkpoint that has them."""
+    if data.startswith(LEGACY):  # three pickles say what wrote it, the last names the memories
+        counter = _StorageCounter(data, len(data))
+        for _ in range(5):
+            counter.load()
     else:
-        content = _ShapeUnpickler(read_inner_pickle(data), len(data)).load()
-    keys: tuple[str, ...] = ()
-    for key in WRAPPED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content, keys = content[key], (key,)
-            break
+        _StorageCounter(read_inner_pickle(data), len(data)).load()
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        content = next(
+            (content[key] for key in WRAPPED if isinstance(content.get(key), dict)), content
+        )
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise RunError(
             "It holds no state dict.", "Save one with torch.save(model.state_dict(), …)."
         )
-    if not all(isinstance(value, _Described) for value in content.values()):
-        raise RunError("It holds other things than tensors under the names of a state dict.")
-    return {_strip_wrappers(name): value.shape for name, value in content.items()}, keys
+    for name, tensor in content.items():
+        if not isinstance(tensor, Tensor):
+            raise RunError("It holds other things than tensors under the names of a state dict.")
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number, many times
+            raise RunError(f"It has {name!r} of {tuple(tensor.shape)} on a smaller memory.")
+    return {_strip_wrappers(name): tensor for name, tensor in content.items()}
 
 
 def _strip_wrappers(name: str) -> str:

@@ -117,14 +117,14 @@ class HTTPError(AlexNetError):
         self.status = status
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
+    def to_response(self) -> Response:
         """Return the answer; every error has the form of `ErrorResponse`."""
         body = ErrorResponse(error=ErrorDetail(reason=self.what, fix=self.fix)).model_dump_json()
         return Response(body, self.status, self.headers, "application/json")
 
-    def raw_response(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Return the answer as bytes, for a connection on which no request has come."""
-        response = self.response()
+        response = self.to_response()
         response.headers["connection"] = "close"
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
         lines += [name + b": " + value for name, value in response.raw_headers]
@@ -191,14 +191,14 @@ class Admission:
         if self.forwards >= self.settings.max_waiting:
             raise _unavailable(QUEUE_IS_FULL)
 
-    def late(self, body_is_whole: bool) -> HTTPError:
+    def make_timeout_error(self, body_is_whole: bool) -> HTTPError:
         """Return the error of a request past its time: 408 while its body comes, then 503."""
         if body_is_whole:
             return _unavailable("The answer took longer than this server lets one take.")
         what = "The request's body came too slowly."
         return HTTPError(408, what, "Send it again, over a faster line.")
 
-    def too_large(self) -> HTTPError:
+    def make_size_error(self) -> HTTPError:
         """Return the error of a body past the limit."""
         most = f"{self.settings.max_bytes:,} bytes"
         return HTTPError(413, f"The request is larger than {most}.", f"Send at most {most}.")
@@ -272,7 +272,7 @@ class AdmissionMiddleware:
             await self._run(scope, body, send_with_headers)
         except HTTPError as error:
             if not status:
-                await error.response()(scope, receive, send_with_headers)
+                await error.to_response()(scope, receive, send_with_headers)
         finally:
             body.close()
             route = getattr(scope.get("route"), "path", "other")  # not what the client wrote
@@ -286,7 +286,7 @@ class AdmissionMiddleware:
                 body.begin(headers, deadline)
                 await self._app(scope, body.receive, send)
         except TimeoutError:
-            raise self._admission.late(body.is_whole) from None
+            raise self._admission.make_timeout_error(body.is_whole) from None
 
     def _check(self, scope: Message, headers: Headers) -> None:
         settings = self._admission.settings
@@ -325,7 +325,7 @@ class RequestBody:
         """Refuse a body that says itself that it is too large; else set the request's deadline."""
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._admission.settings.max_bytes:
-            raise self._admission.too_large()
+            raise self._admission.make_size_error()
         self._deadline, self._start = deadline, asyncio.get_running_loop().time()
         self.is_whole = length == "0" and "transfer-encoding" not in headers
         self._reschedule()
@@ -339,7 +339,7 @@ class RequestBody:
         self._bytes += part
         self._admission.hold_bytes(part)
         if self._bytes > self._admission.settings.max_bytes:
-            raise self._admission.too_large()
+            raise self._admission.make_size_error()
         if message["type"] == "http.request" and not message.get("more_body", False):
             self._admission.check_requests()
             self._admission.requests += 1

@@ -73,7 +73,7 @@ def make_app(service: Service) -> App:
     _add_pages(app)
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        return service.admission.explain(request, error).response()
+        return service.admission.explain(request, error).to_response()
 
     async def answer_nobody(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # the client went away
@@ -96,13 +96,13 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def reference() -> HTMLResponse:
-        return HTMLResponse(REFERENCE.render(app.openapi(), values=_values))
+        return HTMLResponse(REFERENCE.render(app.openapi(), values=_describe_values))
 
     if PAGE.is_dir():
         app.mount("/static", StaticFiles(directory=PAGE))
 
 
-def _values(schema: dict[str, Any]) -> str:
+def _describe_values(schema: dict[str, Any]) -> str:
     """Return what values a setting takes, in words."""
     if "enum" in schema:
         words = " or ".join(map(str, schema["enum"]))

@@ -20,7 +20,7 @@ from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError, require_ready
 from alexnet.serve.engine import Engine
-from alexnet.serve.images import jpeg_uri, shorten
+from alexnet.serve.images import encode_jpeg_uri, round_digits
 from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
@@ -82,21 +82,21 @@ class Gallery:
         self._stop.set()
         self._thread.join(STOP_SECONDS)  # it may be preparing data
 
-    def found(self) -> _Found:
+    def require_found(self) -> _Found:
         """Return what the images did; 404 without training images, 503 while they are run."""
         self._check_there()
         return require_ready(self._found, "The training images are still being looked at.", 5)
 
-    def example(self, number: int) -> bytes:
+    def encode_example(self, number: int) -> bytes:
         """Return a held-out image as a JPEG, for who has no photograph at hand."""
         self._check_there()
         images = require_ready(self._held_out, "The images are still being opened.")
         return encode_jpeg(images.pixels(number % len(images)), EXAMPLE_QUALITY)
 
-    def top_patches(self, layer: str, unit: int) -> responses.TopPatches:
+    def find_top_patches(self, layer: str, unit: int) -> responses.TopPatches:
         """Return the patches that excite a unit most, the strongest first."""
         self._networks.check(layer, unit)
-        found = self.found()
+        found = self.require_found()
         shape = self._networks.shapes[layer]
         side = shape[-1] if len(shape) == 3 else 1
         patches = []
@@ -109,9 +109,9 @@ class Gallery:
             )
             patches.append(
                 responses.Patch(
-                    image=jpeg_uri(found.split.pixels(number)[top:bottom, left:right]),
+                    image=encode_jpeg_uri(found.split.pixels(number)[top:bottom, left:right]),
                     class_name=self._classes[found.split.label(number)],
-                    activation=shorten(value),
+                    activation=round_digits(value),
                     box=list(box),
                 )
             )
@@ -119,18 +119,18 @@ class Gallery:
             layer=layer, unit=unit, patches=patches, images=len(found.numbers)
         )
 
-    def nearest(self, vector: Tensor) -> responses.Neighbours:
+    def find_nearest(self, vector: Tensor) -> responses.Neighbours:
         """Return the training images nearest to a vector of the last hidden layer."""
-        found = self.found()
+        found = self.require_found()
         distances, rows = found.neighbours.nearest(vector.numpy()[None], NEAREST)
         numbers = [found.numbers[row] for row in rows[0]]
         return responses.Neighbours(
             layer=last_hidden(self._networks.predictor.spec),
             neighbours=[
                 responses.Neighbour(
-                    image=jpeg_uri(found.split.pixels(number)),
+                    image=encode_jpeg_uri(found.split.pixels(number)),
                     class_name=self._classes[found.split.label(number)],
-                    distance=shorten(distance),
+                    distance=round_digits(distance),
                 )
                 for distance, number in zip(distances[0], numbers, strict=True)
             ],

@@ -49,7 +49,7 @@ class Photograph:
         x, y = (self.width - side) / 2, (self.height - side) / 2
         return [x + left * scale, y + top * scale, x + right * scale, y + bottom * scale]
 
-    def crop(self, view: int, views: int) -> Crop:
+    def describe_crop(self, view: int, views: int) -> Crop:
         """Return what of the photograph the network saw in 1 or 10 views of some side."""
         size = len(self.pixels)
         boxes = [
@@ -106,15 +106,15 @@ def draw_maps(layer: str, output: Tensor) -> Maps:
     maps = output if output.dim() == 3 else output[:, None, None]
     scale = 255 / max(float(maps.max()), 1e-12)
     tiles = (maps.clamp(min=0) * scale).round().to(torch.uint8).numpy()
-    columns = _columns(len(tiles))
+    columns = _choose_columns(len(tiles))
     return Maps(
         layer=layer,
         maps=len(tiles),
         size=tiles.shape[1],
         columns=columns,
-        image=_png_uri(_sheet(tiles, columns)),
-        means=list(map(shorten, maps.mean((1, 2)).tolist())),
-        largest=list(map(shorten, maps.amax((1, 2)).tolist())),
+        image=_encode_png_uri(_tile(tiles, columns)),
+        means=list(map(round_digits, maps.mean((1, 2)).tolist())),
+        largest=list(map(round_digits, maps.amax((1, 2)).tolist())),
     )
 
 
@@ -128,42 +128,42 @@ def draw_filters(layer: str, weight: Tensor, unit: int | None) -> Filters:
         weight = weight[unit][:, None]  # (channels, 1, k, k)
     scale = max(float(weight.abs().max()), 1e-12)
     tiles = ((weight / scale + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    columns = _columns(len(tiles))
+    columns = _choose_columns(len(tiles))
     return Filters(
         layer=layer,
         unit=unit,
         filters=len(tiles),
         size=tiles.shape[1],
         columns=columns,
-        image=_png_uri(_sheet(tiles if unit is None else tiles[..., 0], columns)),
+        image=_encode_png_uri(_tile(tiles if unit is None else tiles[..., 0], columns)),
         scale=scale,
     )
 
 
-def shorten(value: float) -> float:
+def round_digits(value: float) -> float:
     """Return a number with the digits that a float32 of an activation has to tell."""
     return float(f"{value:.5g}")
 
 
-def jpeg_uri(pixels: NDArray[np.uint8], quality: int = 90) -> str:
+def encode_jpeg_uri(pixels: NDArray[np.uint8], quality: int = 90) -> str:
     """Encode ``(H, W, 3)`` uint8 RGB as a JPEG in a ``data:`` address."""
     encoded = encode_jpeg(np.ascontiguousarray(pixels), quality)
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 
-def _png_uri(pixels: NDArray[np.uint8]) -> str:
+def _encode_png_uri(pixels: NDArray[np.uint8]) -> str:
     """Encode ``(H, W)`` grey or ``(H, W, 3)`` RGB uint8 as a PNG in a ``data:`` address."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _columns(tiles: int) -> int:
+def _choose_columns(tiles: int) -> int:
     """Return how many tiles go in a row: 16 for the 96 of conv1, as in Figure 3."""
     return 2 ** math.ceil(math.log2(max(1, tiles)) / 2 + 0.5) if tiles > 1 else 1
 
 
-def _sheet(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+def _tile(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     """Lay ``(N, h, w)`` or ``(N, h, w, 3)`` tiles in rows of `columns`, without gaps."""
     rows = -(-len(tiles) // columns)
     _, height, width, *colours = tiles.shape

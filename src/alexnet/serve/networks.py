@@ -1,4 +1,4 @@
-"""The run's network with its switches thrown, as functions of prepared images."""
+"""The run's network as functions of batches of images, which the engine runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,22 +12,26 @@ from alexnet.features import layer_shapes, receptive_field
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
-WARM = (7, 2, 32)  # batches that the compiler sees; a round number first would become a rule
+WARM_UP = (7, 2, 32)  # batches that the compiler sees; a round number first would become a rule
 KEPT = 64  # functions: a request may name any of a million sets of layers
 
 
 class Networks:
-    """A trained network, whole or less some layers, in the dtype that the machine multiplies best.
+    """A predictor as batch functions, and what its network consists of.
 
     The functions of `probabilities` and `activations` are the same for the same arguments, so that
     the engine runs requests together that ask for the same.
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self.network = predictor.network.to(predictor.dtype)  # held once, in that dtype
-        self.predictor = replace(predictor, network=self.network)
+        predictor.network.to(predictor.dtype)  # the weights are held once
+        # Other threads use the device too, so nothing may be recorded on it.
+        self.predictor = replace(predictor, cuda_graphs=False)
         self.shapes = layer_shapes(predictor.spec)  # of every named output, first to last
         self.fields = {name: receptive_field(predictor.spec, name) for name in self.shapes}
+        mean = predictor.normalise.mean.mean((0, 2, 3)) / predictor.normalise.scale
+        # Of the training images, (3,) uint8 RGB: what is nothing special.
+        self.mean_colour = mean.round().clamp(0, 255).to(torch.uint8).cpu()
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
@@ -36,13 +40,6 @@ class Networks:
     def is_compiled(self) -> bool:
         """Whether batches are run by the compiled network by now."""
         return self._compiled is not None
-
-    @property
-    def mean_colour(self) -> Tensor:
-        """The mean colour of the training images, ``(3,)`` uint8 RGB: what is nothing special."""
-        normalise = self.predictor.normalise
-        mean = normalise.mean.mean((0, 2, 3)) / normalise.scale
-        return mean.round().clamp(0, 255).to(torch.uint8).cpu()
 
     def check(self, layer: str, unit: int = 0) -> None:
         """See that there is an output of that name, and a unit of that number; else 404."""
@@ -53,19 +50,20 @@ class Networks:
         if not 0 <= unit < units:
             raise HTTPError(404, f"{layer} has no unit {unit}.", f"Its units are 0 to {units - 1}.")
 
-    def filters(self, layer: str) -> tuple[Tensor, bool]:
+    def get_filters(self, layer: str) -> tuple[Tensor, bool]:
         """Return a convolution's weights, and whether they are of the three colours of pixels.
 
         The weights are ``(filters, channels, k, k)`` float32, colours in the order of RGB; 404
         where the layer is no convolution with shared weights.
         """
         self.check(layer)
-        found = self.network.get_submodule(layer)
+        network, spec = self.predictor.network, self.predictor.spec
+        found = network.get_submodule(layer)
         if not isinstance(found, nn.Conv2d):
-            known = [n for n, x in self.network.named_children() if isinstance(x, nn.Conv2d)]
+            known = [n for n, x in network.named_children() if isinstance(x, nn.Conv2d)]
             raise HTTPError(404, f"{layer} has no filters to draw.", did_you_mean(layer, known))
         weight = found.weight.detach().float().cpu()
-        is_coloured = weight.shape[1] == self.predictor.spec.in_channels == 3
+        is_coloured = weight.shape[1] == spec.in_channels == 3
         is_bgr = is_coloured and self.predictor.normalise.bgr
         return weight.flip(1) if is_bgr else weight, is_coloured
 
@@ -75,39 +73,41 @@ class Networks:
         It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
         the time of a batch on a processor (docs/serving.md).
         """
-        works, complaint = self.predictor.device.can_compile()
+        predictor = self.predictor
+        works, complaint = predictor.device.can_compile()
         if works:
-            compiled = torch.compile(self.predictor.fast_network, dynamic=True)
-            side = self.predictor.resize_to
+            compiled = torch.compile(predictor.fast_network, dynamic=True)
+            side = predictor.resize_to
             try:
-                for images in WARM:
-                    black = torch.zeros((images, side, side, 3), dtype=torch.uint8)
-                    with torch.inference_mode():
-                        pixels = self.predictor.centre_crops(black)
+                with torch.inference_mode():
+                    for images in WARM_UP:
+                        black = torch.zeros((images, side, side, 3), dtype=torch.uint8)
+                        pixels = predictor.centre_crops(black)
                         torch._dynamo.mark_dynamic(pixels, 0)
                         compiled(pixels)
             except Exception as error:  # whatever the tool chain raises
                 return f"The network could not be compiled ({type(error).__name__})."
-            self._compiled = replace(self.predictor, forward=compiled)
+            self._compiled = replace(predictor, forward=compiled)
         return complaint
 
     def _probabilities(self, switches: Switches, views: int) -> Callable[[Tensor], list[Tensor]]:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
+        as_trained = switches.lrn and switches.dropout_scale
 
-        def forward(images: Tensor) -> list[Tensor]:
-            compiled = self._compiled if len(images) > 1 else None
+        def run(images: Tensor) -> list[Tensor]:
+            compiled = self._compiled if as_trained and len(images) > 1 else None
             predictor = compiled or self.predictor
             return list(predictor.probabilities(images, views, switches).cpu().unbind())
 
-        return forward
+        return run
 
     def _activations(
         self, switches: Switches, names: tuple[str, ...]
     ) -> Callable[[Tensor], list[dict[str, Tensor]]]:
         """Return the function from images to the named outputs of the centre view, float32 each."""
 
-        def forward(images: Tensor) -> list[dict[str, Tensor]]:
-            kept = self.predictor.activations(images, names, switches)
-            return [{name: kept[name][i] for name in names} for i in range(len(images))]
+        def run(images: Tensor) -> list[dict[str, Tensor]]:
+            found = self.predictor.activations(images, names, switches)
+            return [{name: found[name][i] for name in names} for i in range(len(images))]
 
-        return forward
+        return run

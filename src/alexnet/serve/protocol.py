@@ -127,7 +127,7 @@ class HTTPProtocol(H11Protocol):
         if not self.transport.is_closing():
             cycle = self.cycle
             if cycle is None or not cycle.response_started or cycle.response_complete:
-                self.transport.write(error.raw_response())
+                self.transport.write(error.to_bytes())
             self.transport.close()
         self._abort_after(self._settings.head_seconds)
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alexnet.predictor import Prediction
+
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]  # left, top, right, bottom
 Metrics = Mapping[str, int | float | None]  # a line of ``metrics.jsonl``
 ClassName = Annotated[str, Field(serialization_alias="class")]
@@ -23,14 +25,6 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class RankedClass(BaseModel):
-    """A class and how probable the network finds it."""
-
-    name: str
-    label: str
-    probability: float
-
-
 class Crop(BaseModel):
     """What the network saw: left, top, right, bottom, in the photograph's pixels."""
 
@@ -38,19 +32,15 @@ class Crop(BaseModel):
     height: int
     square: Box = Field(description="The central square, which is scaled to the prepared size.")
     view: Box = Field(description="The centre view.")
-    views: list[Box] = Field(
-        description="Every view, as they were averaged; a mirrored one repeats its box."
-    )
+    views: list[Box] = Field(description="Every view; a mirrored one repeats its box.")
 
 
 class Predictions(BaseModel):
     """The most probable classes of each image, the most probable first."""
 
-    predictions: list[list[RankedClass]]
+    predictions: list[list[Prediction]]
     crops: list[Crop] = Field(description="One an image.")
-    milliseconds: float = Field(
-        description="From the decoded images to the ranks, waiting included."
-    )
+    milliseconds: float = Field(description="From the decoded images on, waiting included.")
 
 
 class Output(BaseModel):
@@ -114,9 +104,7 @@ class ModelInfo(BaseModel):
     neurons: int
     macs: int
     outputs: list[str] = Field(description="Names for `layer` and `layers`, first to last.")
-    shapes: dict[str, list[int]] = Field(
-        description="Of each output: (maps, side, side) or (units,)."
-    )
+    shapes: dict[str, list[int]] = Field(description="(maps, side, side) or (units,) of each.")
     receptive_fields: dict[str, ReceptiveField]
     has_training_images: bool
     has_run_curves: bool

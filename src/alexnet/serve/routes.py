@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet.errors import did_you_mean
 from alexnet.features import last_hidden
-from alexnet.predictor import Switches
+from alexnet.predictor import Prediction, Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError
 from alexnet.serve.images import GRID, OcclusionGrid, draw_filters, draw_maps
@@ -25,25 +25,19 @@ MAX_VALUES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of J
 MAX_LINES = 4_000  # in an answer of /v1/run: longer runs are thinned
 LIVE_SECONDS = 120  # since a run's last line; longer than a validation takes
 
+BINARY = {"type": "string", "format": "binary"}
+FORM = {
+    "type": "object",
+    "properties": {"image": {"type": "array", "items": BINARY, "minItems": 1}},
+    "required": ["image"],
+}
 IMAGES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "One or many images as multipart/form-data, or the bytes of one.",
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "minItems": 1,
-                        }
-                    },
-                    "required": ["image"],
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": FORM},
+            "application/octet-stream": {"schema": BINARY},
         },
     }
 }
@@ -107,7 +101,7 @@ async def predict(
     image_size = service.predictor.spec.image_size
     return responses.Predictions(
         predictions=[_rank(service, probabilities, top) for probabilities in found],
-        crops=[one.crop(image_size, int(views)) for one in photographs],
+        crops=[one.describe_crop(image_size, int(views)) for one in photographs],
         milliseconds=round(1000 * elapsed, 2),
     )
 
@@ -194,12 +188,12 @@ async def occlusion(
 @post("/v1/neighbours", tags=["look"])
 async def neighbours(request: Request, service: Serving) -> responses.Neighbours:
     """Return the six training images nearest to an image in the last hidden layer."""
-    service.gallery.found()  # before an upload is decoded for it
+    service.gallery.require_found()  # before an upload is decoded for it
     (photograph, *_) = await service.read_photographs(request)
     hidden = last_hidden(service.predictor.spec)
     function = service.networks.activations(Switches(), (hidden,))
     (found,) = await service.run_network(function, [photograph.pixels])
-    return await service.run_aside(service.gallery.nearest, found[hidden])
+    return await service.run_aside(service.gallery.find_nearest, found[hidden])
 
 
 @get("/v1/filters", tags=["look"])
@@ -207,7 +201,7 @@ async def filters(
     service: Serving, layer: str = "conv1", unit: int | None = None
 ) -> responses.Filters:
     """Draw a convolution's filters: all of the first, those of one unit of another."""
-    weight, is_coloured = service.networks.filters(layer)
+    weight, is_coloured = service.networks.get_filters(layer)
     if is_coloured:
         unit = None
     else:
@@ -221,13 +215,13 @@ async def exciting(
     service: Serving, layer: Layer, unit: Annotated[int, Query(ge=0)]
 ) -> responses.TopPatches:
     """Return the patches of training images that excite a unit most."""
-    return await service.run_aside(service.gallery.top_patches, layer, unit)
+    return await service.run_aside(service.gallery.find_top_patches, layer, unit)
 
 
 @get("/v1/example", tags=["look"], response_class=Response, responses=GET_ERRORS | JPEG)
 async def example(service: Serving, number: Annotated[int, Query(ge=0)] = 0) -> Response:
     """Return a held-out image, for who has no photograph at hand; any number names one."""
-    found = await service.run_aside(service.gallery.example, number)
+    found = await service.run_aside(service.gallery.encode_example, number)
     return Response(found, media_type="image/jpeg")
 
 
@@ -269,7 +263,7 @@ async def model(service: Serving) -> responses.ModelInfo:
 @get("/v1/run", tags=["about"])
 async def run(service: Serving, after: Annotated[int, Query(ge=-1)] = -1) -> responses.RunCurves:
     """Return the run's measurements after a step; ask again with the last step to follow it."""
-    return await service.run_aside(run_curves, service.run, after)
+    return await service.run_aside(read_curves, service.run, after)
 
 
 @get("/healthz", tags=["about"])
@@ -288,10 +282,10 @@ async def readyz(service: Serving) -> responses.Health:
 @get("/metrics", tags=["about"], response_class=Response, responses=GET_ERRORS | TEXT)
 async def metrics(service: Serving) -> Response:
     """Return what this process counted, in Prometheus' text format."""
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def run_curves(run: Run, after: int) -> responses.RunCurves:
+def read_curves(run: Run, after: int) -> responses.RunCurves:
     """Return the lines of ``metrics.jsonl`` past a step, read anew, and where the run stands.
 
     Validations (lines with ``val_top1``) are all kept; of the other lines, where there are more
@@ -321,14 +315,10 @@ def _is_live(run: Run) -> bool:
     return time.time() - metrics.stat().st_mtime < LIVE_SECONDS
 
 
-def _rank(service: Service, probabilities: Tensor, top: int) -> list[responses.RankedClass]:
+def _rank(service: Service, probabilities: Tensor, top: int) -> list[Prediction]:
     chances, numbers = probabilities.sort(descending=True)
     return [
-        responses.RankedClass(
-            name=service.class_names[number],
-            label=service.predictor.classes[number],
-            probability=chance,
-        )
+        Prediction(service.class_names[number], chance, service.predictor.classes[number])
         for chance, number in zip(chances.tolist()[:top], numbers.tolist(), strict=False)
     ]
 

@@ -70,7 +70,7 @@ class Metrics:
         """Add a number that is looked up when it is asked for."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
