@@ -209,18 +209,8 @@ def find_nearest(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the stored images nearest to some others by Euclidean distance in a layer.
 
-    Parameters
-    ----------
-    predictor : Predictor
-        The network that made the stored features.
-    stored : StoredFeatures
-        Features with that layer.
-    images : Tensor
-        ``(N, resize_to, resize_to, 3)`` uint8 RGB.
-    layer : str
-        Of the stored ones.
-    count : int
-        How many to return for each image.
+    `images` are ``(N, resize_to, resize_to, 3)`` uint8 RGB, and `predictor` is the network that
+    made the stored features.
 
     Returns
     -------
@@ -241,16 +231,17 @@ def find_nearest(
             "Extract them again with this run.",
         )
     vectors = Neighbours(stored.array(layer))
-    values = activations(predictor, images, [layer])[layer]
+    name = layer.replace("same_map_norm", "within_channel_lrn")  # as it was until 2026-11-26
+    values = activations(predictor, images, [name])[name]
     return vectors.nearest(pool_channels(values, stored.about.pool), count)
 
 
 @dataclass(frozen=True, slots=True)
 class TopActivation:
-    """How much an image excites a unit, and where."""
+    """How much an image activates a unit, and where."""
 
     image: int  # its number in the split
-    row: int  # of the map; 0 where the layer is fully connected
+    row: int  # in its channel; 0 where the layer is fully connected
     column: int
     activation: float
 
@@ -258,25 +249,19 @@ class TopActivation:
 def top_activating(
     predictor: Predictor, split: ImageSplit, layer: str, units: Iterable[int], count: int = 9
 ) -> dict[int, tuple[TopActivation, ...]]:
-    """Find the images of a split that excite each unit most, in one pass for all units.
+    """Find the `count` images of a split that activate each unit most, in one pass for all units.
 
     Parameters
     ----------
-    predictor : Predictor
-        A trained run.
-    split : ImageSplit
-        Such as ``data.splits["train"]``.
-    layer : str
-        A name of `layer_names`.
+    predictor, split, layer
+        A trained run, such as ``data.splits["train"]``, and a name of `layer_names`.
     units : iterable of int
-        Maps of a convolution and what follows it, or units of a fully-connected layer.
-    count : int
-        Images for each unit.
+        Channels of a convolution and what follows it, or units of a fully-connected layer.
 
     Returns
     -------
     dict of tuple
-        By unit, the strongest first. Each image is named once, with the place in its map that
+        By unit, the strongest first. Each image is named once, with the place in its channel that
         is strongest; of equal ones the earlier image, then the earlier place.
 
     Raises
@@ -329,9 +314,9 @@ def _check(predictor: Predictor, layer: str, units: Sequence[int], count: int) -
 
 
 def patch(
-    predictor: Predictor, split: ImageSplit, layer: str, excitation: TopActivation
+    predictor: Predictor, split: ImageSplit, layer: str, found: TopActivation
 ) -> NDArray[np.uint8]:
-    """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
+    """Cut out of an image what the unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(predictor.spec, layer)
-    left, top, right, bottom = field.box_in(split.size, excitation.row, excitation.column)
-    return split.pixels(excitation.image)[top:bottom, left:right]
+    left, top, right, bottom = field.box_in(split.size, found.row, found.column)
+    return split.pixels(found.image)[top:bottom, left:right]

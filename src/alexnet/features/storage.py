@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -62,15 +62,7 @@ class Description:
 
 
 class StoredFeatures:
-    """Opened features: the names and labels of images, and an array a layer.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they lie.
-    about : Description
-        What they are of.
-    """
+    """Opened features: the names and labels of images, and an array a layer."""
 
     def __init__(self, folder: Path, about: Description) -> None:
         self.folder = folder
@@ -238,22 +230,6 @@ def _check_description(path: Path, found: Any) -> Description:
         raise DataError(f"{str(path)!r} is damaged ({error}).", AGAIN) from None
 
 
-class Writer(Protocol):
-    """Takes the values of one batch of images after another."""
-
-    def add(self, values: Values) -> None:
-        """Write the values of the next images."""
-
-    def sync(self) -> int:
-        """Return how many images, from the first on, neither a kill nor a power cut can undo."""
-
-    def finish(self) -> None:
-        """Bring the rest to the disk; all images were added."""
-
-    def close(self) -> None:
-        """Let go of the files."""
-
-
 class ArrayWriter:
     """A ``.npy`` file a layer, appended to, and the names and labels in a CSV file.
 
@@ -279,7 +255,7 @@ class ArrayWriter:
         self._done += _count(values)
 
     def sync(self) -> int:
-        """Wait for the disk."""
+        """Wait for the disk; return how many images no kill and no power cut can undo."""
         with translate_os_error(self._folder):
             for file in self._files.values():
                 os.fsync(file.fileno())
@@ -341,7 +317,7 @@ class ParquetWriter:
             self._write_part(self._about.rows)
 
     def sync(self) -> int:
-        """Count the images in whole files."""
+        """Return how many images are in whole files."""
         return self._done
 
     def finish(self) -> None:
