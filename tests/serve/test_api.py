@@ -189,7 +189,8 @@ def networks() -> Networks:
     network = Device.named("cpu").place_network(build(spec)).eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    cpu = Device.named("cpu")
+    return Networks(Predictor(network, names, mean, 256, 1, cpu, torch.float32))
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,7 @@ def export_network(settings: Settings) -> Path:
             normalise=make_normaliser(spec.pixels, flat, spec.image_size),
             resize_to=spec.image_size,
             step=0,
-            device=torch.device("cpu"),
+            device=Device.named("cpu"),
             dtype=torch.float32,
         )
         images = generate_images(spec.image_size, CHECKED)

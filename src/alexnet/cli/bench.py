@@ -86,7 +86,7 @@ def _check(plot: Path, works: "list[str] | tuple[str, ...]") -> None:
     if all(work in ASKED_FOR for work in works):
         raise ConfigError("roofline is a table.", "Leave --plot out, or name other works too.")
 
-    from alexnet.figures.style import drawing
+    from alexnet.figures.style import drawing_style
 
-    with drawing():
+    with drawing_style():
         pass

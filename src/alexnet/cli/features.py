@@ -12,7 +12,7 @@ from alexnet.cli.units import by, exciting, images_of, model_of, receptive_field
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.features import Stored
+    from alexnet.features import StoredFeatures
 
 
 def extract(
@@ -158,7 +158,7 @@ def nearest(
             print(f"  {place['distance']:12.4f}  {place['name']}  {place['class'] or ''}".rstrip())
 
 
-def _class(stored: "Stored", image: int) -> str | None:
+def _class(stored: "StoredFeatures", image: int) -> str | None:
     """Return the class of a stored image; none where it is not known."""
     label = int(stored.labels[image])
     return stored.about.classes[label] if 0 <= label < len(stored.about.classes) else None

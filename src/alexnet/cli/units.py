@@ -147,7 +147,7 @@ def images_of(
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
     from alexnet.cli.run_data import data_for
-    from alexnet.features import Joined, Photographs
+    from alexnet.features import JoinedSplits, Photographs
 
     if data and (files := _photographs(data)):
         return Photographs(model, files), ()
@@ -156,7 +156,7 @@ def images_of(
     if split == "held-out":
         return prepared.held_out, prepared.classes
     if split == "all":
-        return Joined(list(prepared.splits.values())), prepared.classes
+        return JoinedSplits(list(prepared.splits.values())), prepared.classes
     if split not in prepared.splits:
         known = (*prepared.splits, "held-out", "all")
         raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))

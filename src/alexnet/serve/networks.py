@@ -7,10 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from alexnet import device as devices
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
-from alexnet.fused import fuse
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
@@ -68,9 +66,8 @@ class Networks:
             raise HTTPError(404, f"{layer} has no filters to draw.", did_you_mean(layer, known))
         weight = found.weight.detach().float().cpu()
         is_coloured = weight.shape[1] == spec.in_channels == 3
-        return weight.flip(
-            1
-        ) if is_coloured and self.predictor.normalise.bgr else weight, is_coloured
+        is_bgr = is_coloured and self.predictor.normalise.bgr
+        return weight.flip(1) if is_bgr else weight, is_coloured
 
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
@@ -79,9 +76,9 @@ class Networks:
         the time of a batch on a processor (docs/serving.md).
         """
         predictor = self.predictor
-        works, complaint = devices.can_compile(predictor.device)
+        works, complaint = predictor.device.can_compile()
         if works:
-            compiled = torch.compile(fuse(predictor.network), dynamic=True)
+            compiled = torch.compile(predictor.fast_network, dynamic=True)
             try:
                 with torch.inference_mode():
                     for images in WARM_UP:
