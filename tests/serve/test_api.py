@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import device as devices
 from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
+from alexnet.device import Device
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
@@ -186,10 +186,10 @@ def networks() -> Networks:
         num_classes=10,
         output_std=0.05,
     )
-    network = devices.place_network(build(spec), "cpu").eval()
+    network = Device.named("cpu").place_network(build(spec)).eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    cpu = devices.Device.named("cpu")
+    cpu = Device.named("cpu")
     return Networks(Predictor(network, names, mean, 256, 1, cpu, torch.float32))
 
 
@@ -221,7 +221,7 @@ def test_the_mirror_switch_is_a_mirrored_photograph(networks):
 
 def test_the_run_is_followed_from_a_step_on(server, trained):
     whole = server.get("/v1/run").json()
-    assert whole["lines"] == Run.open(trained).metrics()
+    assert whole["lines"] == Run.open(trained).read_metrics()
     later = server.get("/v1/run?after=10").json()
     assert [line["step"] for line in later["lines"]] == [11, 12]
     assert not whole["live"]
@@ -233,9 +233,9 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
     (run.folder / "metrics.jsonl").unlink()
     (run.folder / "test.json").unlink()
     for step in range(1, 10_001):
-        run.log(step=step, loss=1 / step, images_per_second=float(step))
+        run.log_metrics(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
-            run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
+            run.log_metrics(step=step, val_top1=0.9 if step == 700 else 0.5)
     found = read_curves(run, -1)
     assert found.best == {"step": 700, "val_top1": 0.9}
     assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
@@ -253,7 +253,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_read_curves"]
+    assert found["has_run_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):

@@ -72,7 +72,7 @@ def perform(task: Task) -> Result:
         tested, failed = _trained(run, data, order, task.measures), ""
     except DivergedError as error:
         tested, failed = {}, error.what
-    lines = run.metrics()
+    lines = run.read_metrics()
     curve = tuple(curve_of(lines, order))
     measures, capped = measured(lines, curve, order, recipe)
     measures |= tested
@@ -143,7 +143,7 @@ def _trained(
             if isinstance(event, Progressed) and measures <= EARLY:
                 number, window = event.step.number, _window(order, recipe)
                 if recent is None:  # what was logged before this attempt
-                    recent = deque(_errors(run.metrics(), number), maxlen=window)
+                    recent = deque(_errors(run.read_metrics(), number), maxlen=window)
                 if len(recent) == window and sum(recent) / window <= TARGET:
                     return {}
                 if number % recipe.log_every == 0:  # it is logged after this event

@@ -24,7 +24,7 @@ from alexnet.errors import DataError, MissingExtraError
 
 ILSVRC_TAR = re.compile(r"ILSVRC(20\d\d)_(?:img|images)_(train|val|test)\.tar")
 DEVKIT = re.compile(r"ILSVRC(20\d\d)_devkit.*\.tar\.gz")
-PATCHES = "patch_images.tar"  # of 2010
+PATCH_TAR = "patch_images.tar"  # of 2010
 IMAGE_NUMBER = re.compile(r"_(\d{8})$")  # at the end of the name of an image of a flat tar
 KAGGLE_VALIDATION = "LOC_val_solution.csv"
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC/"
@@ -54,7 +54,7 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
             found[match[2]] = file
         elif match := DEVKIT.fullmatch(file.name):
             found["kit"] = file
-        elif file.name == PATCHES:
+        elif file.name == PATCH_TAR:
             found["patches"] = file
         if match:
             years.add(match[1])
@@ -142,7 +142,7 @@ def _list_patches(files: Mapping[str, Path], notes: list[str]) -> dict[str, File
         return {}
     images = filter(is_image, list_tar(files["patches"], notes))
     found = {PurePosixPath(image.name).name: image for image in images}
-    notes.append(f"{len(found):,} images are taken from {PATCHES}.")
+    notes.append(f"{len(found):,} images are taken from {PATCH_TAR}.")
     return found
 
 
@@ -219,6 +219,24 @@ def list_kaggle(name: str, slices: Sequence[FileSlice], reader: Reader) -> Sourc
     """
     rows = csv.DictReader(io.StringIO(_read_text(KAGGLE_VALIDATION, slices, reader)))
     wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    return _list_with_wnids(name, slices, reader, wnids)
+
+
+def list_tiny_imagenet(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+    """List Tiny ImageNet: ``train/WNID/images``, and ``val/images`` with its annotations.
+
+    Its test split has no labels and is passed over.
+    """
+    lines = _read_text(TINY_VALIDATION, slices, reader).splitlines()
+    pairs = [line.split("\t")[:2] for line in lines if "\t" in line]
+    wnids = {PurePosixPath(file).stem: wnid for file, wnid in pairs}
+    return _list_with_wnids(name, slices, reader, wnids)
+
+
+def _list_with_wnids(
+    name: str, slices: Sequence[FileSlice], reader: Reader, wnids: Mapping[str, str]
+) -> Source:
+    """List ``train/WNID/…`` and ``val/…``, whose wnids are given by the stems of the files."""
     found = group_by_class(["train", "val"])
     unlabelled = 0
     for image in filter(is_image, slices):
@@ -232,23 +250,6 @@ def list_kaggle(name: str, slices: Sequence[FileSlice], reader: Reader) -> Sourc
                 found["val"][wnid].append(image)
     notes = [f"{unlabelled:,} validation images have no label: left out."] if unlabelled else []
     return index_classes(name, found, reader, stamp_slices(slices), notes)
-
-
-def list_tiny_imagenet(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
-    """List Tiny ImageNet: ``train/WNID/images``, and ``val/images`` with its annotations.
-
-    Its test split has no labels and is passed over.
-    """
-    lines = _read_text(TINY_VALIDATION, slices, reader).splitlines()
-    wnids = dict(line.split("\t")[:2] for line in lines if "\t" in line)
-    found = group_by_class(["train", "val"])
-    for image in filter(is_image, slices):
-        parts = image.name.split("/")
-        if parts[0] == "train" and len(parts) > 2:
-            found["train"][parts[1]].append(image)
-        elif parts[0] == "val" and parts[-1] in wnids:
-            found["val"][wnids[parts[-1]]].append(image)
-    return index_classes(name, found, reader, stamp_slices(slices))
 
 
 def _read_text(name: str, slices: Sequence[FileSlice], reader: Reader) -> str:

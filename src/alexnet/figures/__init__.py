@@ -69,7 +69,7 @@ def draw_all(
         When matplotlib is not installed.
     """
     makers: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: draw_curves(run.metrics()),
+        "curves": lambda: draw_curves(run.read_metrics()),
         "filters": lambda: draw_filters(predictor),
         "predictions": lambda: draw_predictions(predictor, data, seed),
         "neighbours": lambda: draw_neighbours(

@@ -26,8 +26,8 @@ ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than t
 TOGETHER = 5  # images whose tiles are laid out at once: more would not stay in the cache
 
 
-class _Shape(ctypes.Structure):
-    """`Shape` of ``inference.cpp``, field by field."""
+class WinogradArguments(ctypes.Structure):
+    """`WinogradArguments` of ``inference.cpp``, field by field."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -76,10 +76,10 @@ def winograd(
         count, channels, *size = images.shape
         more = groups, padding, down, across, torch.get_num_threads()
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
-        shape = _Shape(count, *size, channels, *more)
+        shape = WinogradArguments(count, *size, channels, *more)
         library.spread(address(images), address(b), address(tiles), ctypes.byref(shape))
         products = tiles @ filters.mT
-        shape = _Shape(count, *out.shape[2:], len(bias), *more)
+        shape = WinogradArguments(count, *out.shape[2:], len(bias), *more)
         library.gather(
             address(products), address(a), address(bias), address(results), ctypes.byref(shape)
         )

@@ -35,6 +35,8 @@ class Networks:
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
+        # Kernels are built at the first call on a machine: no request is to wait for a compiler.
+        self.predictor.probabilities(self._black(1))
 
     @property
     def is_compiled(self) -> bool:
@@ -77,18 +79,20 @@ class Networks:
         works, complaint = predictor.device.can_compile()
         if works:
             compiled = torch.compile(predictor.fast_network, dynamic=True)
-            side = predictor.resize_to
             try:
                 with torch.inference_mode():
                     for images in WARM_UP:
-                        black = torch.zeros((images, side, side, 3), dtype=torch.uint8)
-                        pixels = predictor.centre_crops(black)
+                        pixels = predictor.centre_crops(self._black(images))
                         torch._dynamo.mark_dynamic(pixels, 0)
                         compiled(pixels)
             except Exception as error:  # whatever the tool chain raises
                 return f"The network could not be compiled ({type(error).__name__})."
             self._compiled = replace(predictor, forward=compiled)
         return complaint
+
+    def _black(self, images: int) -> Tensor:
+        side = self.predictor.resize_to
+        return torch.zeros((images, side, side, 3), dtype=torch.uint8)
 
     def _probabilities(self, switches: Switches, views: int) -> Callable[[Tensor], list[Tensor]]:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""
