@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from alexnet import device as devices
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
-from alexnet.fused import fuse
+from alexnet.fused import fuse, has_inference_kernels
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
@@ -37,13 +37,14 @@ class Networks:
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
+        self._has_kernels = has_inference_kernels(predictor.network, predictor.dtype)
         # Kernels are built at the first call on a machine: no request is to wait for a compiler.
         self.predictor.probabilities(self._black(1))
 
     @property
     def is_compiled(self) -> bool:
-        """Whether batches are run by the compiled network by now."""
-        return self._compiled is not None
+        """Whether batches are run by the compiled network by now, or it would be no faster."""
+        return self._compiled is not None or self._has_kernels
 
     def check(self, layer: str, unit: int = 0) -> None:
         """See that there is an output of that name, and a unit of that number; else 404."""
@@ -75,10 +76,12 @@ class Networks:
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
 
-        It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
-        the time of a batch on a processor (docs/serving.md).
+        It takes some seconds to a minute, while the plain form answers, and in bfloat16 is worth a
+        fifth of the time of a batch on a processor (docs/serving.md).
         """
         predictor = self.predictor
+        if self._has_kernels:  # they take half of the compiled network's time
+            return ""
         works, complaint = devices.can_compile(predictor.device)
         if works:
             compiled = torch.compile(fuse(predictor.network), dynamic=True)
