@@ -77,13 +77,6 @@ def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequent
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def has_inference_kernels(network: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether `kernels.inference` has layers for a network: in float32 on a processor."""
-    first = next(network.parameters(), None)
-    on_cpu = first is not None and Device.of(first).is_cpu
-    return dtype == torch.float32 and on_cpu and not unavailable_reason()
-
-
 def prepare_for_inference(
     network: nn.Sequential, dtype: torch.dtype, *, copy: bool = False
 ) -> nn.Sequential:
@@ -107,7 +100,9 @@ def prepare_for_inference(
         values = parameter.detach().to(dtype, copy=copy)
         converted[id(parameter)] = nn.Parameter(values, requires_grad=False)
     copied = deepcopy(network, converted)
-    fast = has_inference_kernels(network, dtype)
+    first = next(network.parameters(), None)
+    on_cpu = first is not None and Device.of(first).is_cpu
+    fast = dtype == torch.float32 and on_cpu and not unavailable_reason()
     return nn.Sequential(
         OrderedDict(
             (name, faster_layer(layer) if fast else layer)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from alexnet.claims.results import FILE, read
 from alexnet.errors import RunError
-from alexnet.figures.activations import Curve, activations
-from alexnet.figures.style import Form, drawing, save
+from alexnet.figures.curves import Curve, draw_activations
+from alexnet.figures.style import ImageFormat, drawing_style, save
 from alexnet.files import translate_os_error
 
 ARMS = {"relu/tanh": "tanh", "relu/ReLU": "ReLU"}  # what results call them, and the picture
 
 
-def draw(folder: Path, form: Form = "both") -> Iterator[Path]:
+def draw(folder: Path, form: ImageFormat = "both") -> Iterator[Path]:
     """Draw Figure 1 into the ``figures`` of a folder of results; yield the paths.
 
     Raises
@@ -29,9 +29,9 @@ def draw(folder: Path, form: Form = "both") -> Iterator[Path]:
             f"Make them with: alexnet claims relu --out {folder}",
         )
     pictures = folder / "figures"
-    with drawing(), translate_os_error(pictures):
+    with drawing_style(), translate_os_error(pictures):
         pictures.mkdir(exist_ok=True)
-        yield from list(save(activations(curves), pictures, "figure-1", form))
+        yield from list(save(draw_activations(curves), pictures, "figure-1", form))
 
 
 def curves_of(folder: Path, arm: str) -> list[Curve]:

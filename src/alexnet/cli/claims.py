@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alexnet.claims.report.finding import Finding
     from alexnet.claims.runner import Setting
     from alexnet.claims.scale import Scale
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
 
 Said = Callable[[str], None]
@@ -92,10 +92,10 @@ def claims(
     notes = [*(note or [])]
     results: Sequence[Result] = ()
     if any(isinstance(claim, Claim) for claim in wanted):
-        from alexnet.cli.prepare import executor
-        from alexnet.cli.screen import Screen
+        from alexnet.cli.console import Console
+        from alexnet.cli.prepare import connect_cluster
 
-        with Screen() as screen, executor(cluster) as cluster_executor:
+        with Console() as screen, connect_cluster(cluster) as cluster_executor:
             say = _on_standard_error if json else screen.say
             prepared = images_for(wanted, asked, data, screen, say)
             setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
@@ -137,7 +137,7 @@ def images_for(
     wanted: "Sequence[Claim | Check]",
     scale: "Scale",
     data: str | None,
-    screen: "Screen",
+    screen: "Console",
     say: Said,
 ) -> "tuple[PreparedData, PreparedData | None]":
     """Prepare the scale's images, and all of the source where a claim wants them."""
@@ -165,7 +165,7 @@ def setting_of(
     workers: int | None,
     threads: int | None,
     executor: Any,
-    screen: "Screen",
+    screen: "Console",
     say: Said,
 ) -> "Setting":
     """Gather how the runs are made."""
@@ -218,10 +218,10 @@ def trained(
     from alexnet.claims.budget import planned
     from alexnet.claims.claim import Claim
     from alexnet.claims.runner import run
-    from alexnet.cli.train import seconds
+    from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
-    within = seconds(budget) if budget else None
+    within = parse_duration(budget) if budget else None
     say(about_data(setting))
     claims_then, seeds, cost = planned(claims, seeds, within, setting)
     say(f"{len(claims)} claims, {seeds} seeds, {setting.workers} runs at once: {cost} left")

@@ -7,10 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from alexnet import device as devices
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
-from alexnet.fused import fuse, has_inference_kernels
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
@@ -37,14 +35,13 @@ class Networks:
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
-        self._has_kernels = has_inference_kernels(predictor.network, predictor.dtype)
         # Kernels are built at the first call on a machine: no request is to wait for a compiler.
         self.predictor.probabilities(self._black(1))
 
     @property
     def is_compiled(self) -> bool:
-        """Whether batches are run by the compiled network by now, or it would be no faster."""
-        return self._compiled is not None or self._has_kernels
+        """Whether batches are run by the compiled network by now."""
+        return self._compiled is not None
 
     def check(self, layer: str, unit: int = 0) -> None:
         """See that there is an output of that name, and a unit of that number; else 404."""
@@ -69,22 +66,19 @@ class Networks:
             raise HTTPError(404, f"{layer} has no filters to draw.", did_you_mean(layer, known))
         weight = found.weight.detach().float().cpu()
         is_coloured = weight.shape[1] == spec.in_channels == 3
-        return weight.flip(
-            1
-        ) if is_coloured and self.predictor.normalise.bgr else weight, is_coloured
+        is_bgr = is_coloured and self.predictor.normalise.bgr
+        return weight.flip(1) if is_bgr else weight, is_coloured
 
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
 
-        It takes some seconds to a minute, while the plain form answers, and in bfloat16 is worth a
-        fifth of the time of a batch on a processor (docs/serving.md).
+        It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
+        the time of a batch on a processor (docs/serving.md).
         """
         predictor = self.predictor
-        if self._has_kernels:  # they take half of the compiled network's time
-            return ""
-        works, complaint = devices.can_compile(predictor.device)
+        works, complaint = predictor.device.can_compile()
         if works:
-            compiled = torch.compile(fuse(predictor.network), dynamic=True)
+            compiled = torch.compile(predictor.fast_network, dynamic=True)
             try:
                 with torch.inference_mode():
                     for images in WARM_UP:
