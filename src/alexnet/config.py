@@ -35,6 +35,7 @@ OLD_FIELDS: dict[str, dict[str, str]] = {
         "test_views": "test_crops",
         "max_damaged": "max_corrupt",
     },
+    "RunResult": {"capped": "censored"},
 }
 OLD_VALUES: dict[str, dict[Any, Any]] = {
     "sees": {"all": False, "tower": True},

@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.claims.claim import Check, Row
+from alexnet.claims.claim import Check, CheckRow
 from alexnet.spec import Spec
 from alexnet.variants import AS_RUN, PAPER, SINGLE, with_input
 
@@ -15,8 +15,8 @@ NETWORKS = 20  # random ones
 TOLERANCE = 1e-12  # of float64 sums over a thousand networks
 
 
-def checks() -> tuple[Check, ...]:
-    """Return every check, made."""
+def make_checks() -> tuple[Check, ...]:
+    """Return every check, computed."""
     return counts(), halving()
 
 
@@ -63,21 +63,23 @@ def counts() -> Check:
     )
 
 
-def counted(what: str, stated: int, ours: int, note: str = "") -> Row:
+def counted(what: str, stated: int, ours: int, note: str = "") -> CheckRow:
     """Return a line that agrees where both are the same whole number."""
-    return Row(what=what, stated=f"{stated:,}", ours=f"{ours:,}", agrees=ours == stated, note=note)
+    return CheckRow(
+        what=what, stated=f"{stated:,}", ours=f"{ours:,}", agrees=ours == stated, note=note
+    )
 
 
-def rounded(what: str, stated: str, ours: int, near: float) -> Row:
+def rounded(what: str, stated: str, ours: int, near: float) -> CheckRow:
     """Return a line that agrees where ours is within 2 % of a round number."""
-    return Row(what=what, stated=stated, ours=f"{ours:,}", agrees=abs(ours / near - 1) < 0.02)
+    return CheckRow(what=what, stated=stated, ours=f"{ours:,}", agrees=abs(ours / near - 1) < 0.02)
 
 
-def _sizes() -> list[Row]:
+def _sizes() -> list[CheckRow]:
     """How 55 comes from 224: it does not, but for three readings of it."""
     plain = (224 - 11) / 4 + 1
     rows = [
-        Row(
+        CheckRow(
             what="places of 11 pixels every 4 on 224, nothing padded",
             stated="55",
             ours=f"{plain:g}",
@@ -89,10 +91,12 @@ def _sizes() -> list[Row]:
              "224-padded": "2 around, as torchvision"}  # fmt: skip
     for form, meaning in forms.items():
         side = first_side(with_input(SINGLE, form))  # type: ignore[arg-type]
-        rows.append(Row(what=f"conv1's side: {meaning}", stated="55", ours=f"{side}",
+        rows.append(CheckRow(what=f"conv1's side: {meaning}", stated="55", ours=f"{side}",
                         agrees=side == 55))  # fmt: skip
     side = first_side(AS_RUN)
-    rows.append(Row(what="conv1's side, as run", stated="55", ours=f"{side}", agrees=side == 55))
+    rows.append(
+        CheckRow(what="conv1's side, as run", stated="55", ours=f"{side}", agrees=side == 55)
+    )
     return rows
 
 
@@ -115,7 +119,7 @@ def halving() -> Check:
         sentence="With all units and outputs times 0.5, a network with one hidden layer gives the "
         "geometric mean of the predictions of all its thinned networks.",
         rows=(
-            Row(
+            CheckRow(
                 what=f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} thinned networks of "
                 f"{NETWORKS} random ones: largest difference of a probability",
                 stated="0",
@@ -123,7 +127,7 @@ def halving() -> Check:
                 agrees=one < TOLERANCE,
                 note="float64",
             ),
-            Row(
+            CheckRow(
                 what=f"two hidden layers of {HIDDEN // 2} units: the same, mean of {NETWORKS}",
                 stated="a reasonable approximation",
                 ours=f"{two:.1e}",

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.claims.claim import Check, Claim, Result
-    from alexnet.claims.report.finding import Finding
-    from alexnet.claims.runner import Setting
-    from alexnet.claims.scale import Scale
+    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.grid import GridConfig
+    from alexnet.claims.report import Finding
+    from alexnet.claims.results import RunResult
+    from alexnet.claims.scales import Scale
     from alexnet.cli.screen import Screen
     from alexnet.data.shards import PreparedData
 
@@ -77,26 +78,27 @@ def claims(
         Print one JSON object and nothing else.
     """
     from alexnet.claims.claim import Check, Claim
-    from alexnet.claims.experiments import chosen, everything
-    from alexnet.claims.report import write
-    from alexnet.claims.report.finding import found
-    from alexnet.claims.scale import scale_named
+    from alexnet.claims.experiments import make_claims_and_checks, select_claims
+    from alexnet.claims.report import find_missing_library, judge_claim, write_report
+    from alexnet.claims.scales import find_scale
 
     if seeds is not None and seeds < 1:
         raise ConfigError(f"--seeds is {seeds}.", "Give 2 or more: there is no verdict from one.")
-    asked = scale_named(scale)
-    wanted = chosen(everything(asked), names)
+    asked = find_scale(scale)
+    wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
         print(json_format.dumps({"claims": listed(wanted)}) if json else as_list(wanted))
         return 0
     notes = [*(note or [])]
-    results: Sequence[Result] = ()
+    results: Sequence[RunResult] = ()
     if any(isinstance(claim, Claim) for claim in wanted):
         from alexnet.cli.prepare import executor
         from alexnet.cli.screen import Screen
 
         with Screen() as screen, executor(cluster) as cluster_executor:
             say = _on_standard_error if json else screen.say
+            if missing := find_missing_library():
+                say(f"{missing} The runs need none of it.")
             prepared = images_for(wanted, asked, data, screen, say)
             setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
             notes.insert(0, about(asked, setting))
@@ -107,8 +109,8 @@ def claims(
         return 0
     out.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["alexnet", "claims", *flags(data, scale, seeds, budget, out)])
-    page, _ = write(wanted, results, out, command=command, notes=notes)
-    findings = [found(claim, results) for claim in wanted if isinstance(claim, Claim)]
+    page, _ = write_report(wanted, results, out, command=command, notes=notes)
+    findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
         json_format.dumps(as_json(findings, made))
@@ -144,7 +146,7 @@ def images_for(
     from dataclasses import replace
 
     from alexnet.claims.claim import Claim
-    from alexnet.claims.images import images_of
+    from alexnet.claims.grid import open_images
 
     where = data or scale.data
     if where is None:
@@ -153,10 +155,10 @@ def images_for(
             "Name them: --data DIR, a prepared data set or any source of photographs.",
         )
     shown: dict[str, Any] = {"say": say, "report": screen.prepared, "fetched": screen.fetched}
-    part = images_of(scale, where, **shown)
-    if scale.images is None or not any(isinstance(c, Claim) and c.whole for c in wanted):
+    part = open_images(scale, where, **shown)
+    if scale.num_images is None or not any(isinstance(c, Claim) and c.all_images for c in wanted):
         return part, None
-    return part, images_of(replace(scale, images=None), where, **shown)
+    return part, open_images(replace(scale, num_images=None), where, **shown)
 
 
 def setting_of(
@@ -167,41 +169,41 @@ def setting_of(
     executor: Any,
     screen: "Screen",
     say: Said,
-) -> "Setting":
+) -> "GridConfig":
     """Gather how the runs are made."""
     from alexnet import device as devices
-    from alexnet.claims.runner import Setting, usual_workers
+    from alexnet.claims.grid import GridConfig, default_workers
     from alexnet.training.run import software_versions
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
     gpu = devices.best_device().type != "cpu"
     threads = threads or (None if gpu else 1)
-    return Setting(
+    return GridConfig(
         data=prepared[0],
         whole=prepared[1],
         out=out,
-        workers=workers or usual_workers(threads),
+        workers=workers or default_workers(threads),
         threads=threads,
         executor=executor,
         machine=devices.processor(),
-        made_with=software_versions(),
-        said=say,
+        versions=software_versions(),
+        say=say,
         report=screen.grid,
-        every=2.0 if sys.stderr.isatty() else 60.0,
+        report_every=2.0 if sys.stderr.isatty() else 60.0,
     )
 
 
-def about(scale: "Scale", setting: "Setting") -> str:
+def about(scale: "Scale", setting: "GridConfig") -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
     if setting.whole and len(setting.whole.splits["train"]) > len(setting.data.splits["train"]):
         whole = f" Figure 1 alone is of all {len(setting.whole.splits['train']):,}."
     return (
-        f"Scale {scale.name}: {scale.about}. Data {setting.data.manifest.name}: "
+        f"Scale {scale.name}: {scale.description}. Data {setting.data.manifest.name}: "
         f"{len(setting.data.splits['train']):,} training and {len(setting.data.held_out):,} test "
-        f"images, prepared at {scale.size} pixels.{whole} At another scale than the paper's an "
-        "effect may be smaller, larger or absent: a verdict is on the claim at this scale."
+        f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
+        "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
 
 
@@ -209,30 +211,30 @@ def trained(
     wanted: "Sequence[Claim | Check]",
     seeds: int,
     budget: str | None,
-    setting: "Setting",
+    setting: "GridConfig",
     say: Said,
     *,
     dry_run: bool,
-) -> "tuple[tuple[Claim | Check, ...], list[Result]]":
+) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
-    from alexnet.claims.budget import planned
+    from alexnet.claims.budget import plan_grid
     from alexnet.claims.claim import Claim
-    from alexnet.claims.runner import run
+    from alexnet.claims.grid import run_grid
     from alexnet.cli.train import seconds
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = seconds(budget) if budget else None
     say(about_data(setting))
-    claims_then, seeds, cost = planned(claims, seeds, within, setting)
+    claims_then, seeds, cost = plan_grid(claims, seeds, within, setting)
     say(f"{len(claims)} claims, {seeds} seeds, {setting.workers} runs at once: {cost} left")
     if dry_run:
         return tuple(wanted), []
-    done, results = run(claims_then, seeds, setting)
+    done, results = run_grid(claims_then, seeds, setting)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
 
 
-def about_data(setting: "Setting") -> str:
+def about_data(setting: "GridConfig") -> str:
     """Say which images are used."""
     manifest = setting.data.manifest
     counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
@@ -242,7 +244,7 @@ def about_data(setting: "Setting") -> str:
 def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
     """Return claims as plain values."""
     from alexnet.claims.claim import Claim
-    from alexnet.claims.report import words
+    from alexnet.claims.report import state_rule
 
     rows = []
     for claim in wanted:
@@ -255,8 +257,8 @@ def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
                 "paper": claim.paper,
                 "arms": [claim.first.name, claim.second.name],
                 "differs": claim.switch,
-                "measure": claim.measured,
-                "rule": words.rule(claim),
+                "measure": claim.measure_text,
+                "rule": state_rule(claim),
                 "confounded": claim.confounded,
             }
         rows.append(row)
@@ -285,7 +287,7 @@ def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[st
             {
                 "name": claim.name,
                 "verdict": comparison.verdict.value,
-                "measure": claim.measured,
+                "measure": claim.measure_text,
                 "arms": [claim.first.name, claim.second.name],
                 "means": [_finite(mean) for mean in comparison.means],
                 "effect": _finite(comparison.effect),
@@ -298,8 +300,7 @@ def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[st
             }
         )
     agreeing = [
-        {"name": check.name, "agrees": sum(row.agrees for row in check.rows), "of": len(check.rows)}
-        for check in checks
+        {"name": check.name, "agrees": check.agreeing, "of": len(check.rows)} for check in checks
     ]
     return {"claims": claims, "checks": agreeing}
 
@@ -310,17 +311,16 @@ def _finite(value: float) -> float | None:
 
 def as_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
     """Return what was found as a table."""
-    from alexnet.claims.report import words
+    from alexnet.claims.report import format_effect, format_interval
 
     lines = [f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'seeds':>5}  verdict"]
     for finding in findings:
         comparison = finding.comparison
-        effect, interval = words.effect(finding), words.interval(finding)
+        effect, interval = format_effect(finding), format_interval(finding)
         lines.append(
             f"{finding.claim.name:16} {effect:>24} {interval:>28} {comparison.seeds:5}  "
             f"{comparison.verdict.value}"
         )
     for check in checks:
-        agree = sum(row.agrees for row in check.rows)
-        lines.append(f"{check.name:16} {agree} of {len(check.rows)} lines agree")
+        lines.append(f"{check.name:16} {check.agreeing} of {len(check.rows)} lines agree")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ EXTRAS = {
     "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
+    "claims": ("jinja2", "the report of alexnet claims"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
     "serve": ("fastapi", "alexnet serve"),
     "bench": ("openvino", "OpenVINO beside alexnet bench"),

@@ -36,7 +36,7 @@ def figures(
         Processor threads; by default all.
     """
     from alexnet import device as devices
-    from alexnet.claims.figure import draw
+    from alexnet.claims.plots import draw_figure_1
     from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.run_data import data_for
     from alexnet.cli.screen import Screen
@@ -45,7 +45,7 @@ def figures(
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():
-        for path in draw(run, form):
+        for path in draw_figure_1(run, form):
             print(path)
         return
     devices.keep_freed_memory()
