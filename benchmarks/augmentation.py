@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from alexnet import device as devices
-from alexnet.data.augment import Normaliser, augment, sample_params
+from alexnet.data.augment import Normaliser, augment
+from alexnet.training.randomness import sample_params
 
 PREPARED, SIZE = 256, 227
 F32, BF16 = torch.float32, torch.bfloat16
@@ -30,7 +31,7 @@ def forms(batch: int) -> dict[str, Callable[[], Tensor]]:
     shape = (batch, PREPARED, PREPARED, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
     mean = torch.rand(1, SIZE, SIZE, 3, generator=draws).to(device) * 255
-    mean = mean.permute(0, 3, 1, 2)  # channels-last, as `trainee.restored` makes it
+    mean = mean.permute(0, 3, 1, 2)  # channels-last, as the training makes it
     shift = torch.randn(batch, 3, 1, 1, generator=draws).to(device) * 10
     normalise = Normaliser(mean, 1.0, torch.ones(1, 3, 1, 1), False, False)
     found = {}

@@ -21,8 +21,8 @@ import torch
 from alexnet import device as devices
 from alexnet.network import build
 from alexnet.recipes import FAST
-from alexnet.training.checkpoint import Checkpoint, Writer, copies
-from alexnet.training.optimizer import learning_rates_at, make_optimizer, velocity
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, momentum_buffers
 from alexnet.training.trainer import LocalBatch, Replica, train
 from alexnet.variants import SINGLE
 
@@ -60,7 +60,7 @@ def main() -> None:
         lambda n: learning_rates_at(FAST, 0.5),
         done=0,
         total=1 << 30,
-        kind=kind,
+        dtype=kind,
     )
 
     def seconds() -> float:
@@ -72,15 +72,18 @@ def main() -> None:
     for _ in range(5):
         next(steps)
     without, with_one, waited, written = [], [], [], []
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, Writer(Path(folder)) as writer:
+    with (
+        tempfile.TemporaryDirectory(dir=asked.folder) as folder,
+        CheckpointWriter(Path(folder)) as writer,
+    ):
         for number in range(asked.rounds):
             without.append(seconds())
             begin = time.perf_counter()
             writer.save(
                 lambda number=number: Checkpoint(
                     number,
-                    copies(network.state_dict()),
-                    copies(velocity(optimizer, network)),
+                    copy_to_host(network.state_dict()),
+                    copy_to_host(momentum_buffers(optimizer, network)),
                     {"rates": {}},
                 )
             )

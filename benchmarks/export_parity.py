@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.cache import open_or_prepare
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.prepare import Options
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.statistics import Statistics
-from alexnet.interop.onnx_export import graph, runner
-from alexnet.interop.parity import measure
+from alexnet.interop.export import build_onnx, measure_parity, run_onnx
 from alexnet.network import build
-from alexnet.predictor import Model, assemble
+from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.variants import NETWORKS
@@ -44,10 +42,10 @@ def main(where: str, out: Path) -> None:
         for kind in ("pixels", "images"):
             with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
                 start = time.perf_counter()
-                proto = graph(model, kind)
+                proto = build_onnx(model, kind)
                 Path(file.name).write_bytes(proto.SerializeToString())
                 seconds = time.perf_counter() - start
-                parity = measure(model, runner(Path(file.name), kind), kind, images, where)
+                parity = measure_parity(model, run_onnx(Path(file.name), kind), kind, images, where)
                 size = Path(file.name).stat().st_size
             row = {"network": name, "input": kind, **asdict(parity), "source": split.name}
             row |= {"holds": parity.holds, "nodes": len(proto.graph.node), "bytes": size}
@@ -67,11 +65,11 @@ def resized(spec: Spec, photographs: Tensor, measured: Statistics) -> tuple[Tens
     return images, replace(measured, mean_image=mean.numpy())
 
 
-def lively(spec: Spec, images: Tensor, statistics: Statistics) -> Model:
+def lively(spec: Spec, images: Tensor, statistics: Statistics) -> Predictor:
     """Return the full-size network with weights that carry the signal to the end."""
     config = config_of(spec, images.shape[1])
     blank = Checkpoint(0, build(spec, seed=None).state_dict(), {})
-    first = assemble(config, blank, statistics, device=CPU)
+    first = config.predictor(blank, statistics, device=CPU)
     at = (images.shape[1] - spec.image_size) // 2
     crops = (
         images[:32, at : at + spec.image_size, at : at + spec.image_size]
@@ -79,7 +77,7 @@ def lively(spec: Spec, images: Tensor, statistics: Statistics) -> Model:
         .float()
     )
     weights = lively_weights(spec, first.normalise(crops))
-    return assemble(config, Checkpoint(1, weights, {}), statistics, device=CPU)
+    return config.predictor(Checkpoint(1, weights, {}), statistics, device=CPU)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,14 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.samples import Source
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.source import Source
 from alexnet.data.sources import open_source
 from alexnet.recipes import FAST, Recipe
-from alexnet.training.events import Tested, Validated
 from alexnet.training.fit import fit
-from alexnet.training.pretrained import Pretrained, of_run
-from alexnet.training.run import Run, RunConfig, software_versions
+from alexnet.training.monitor import Tested, Validated
+from alexnet.training.run import Pretrained, Run, RunConfig, software_versions
 
 ARMS = ("scratch", "fine-tuned", "frozen")
 
@@ -110,7 +108,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.seeds < 2:
         parser.error("one seed has no interval; give --seeds 2 or more")
-    first, source = of_run(Run.open(asked.run)), open_source(asked.data)
+    first, source = Pretrained.from_run(Run.open(asked.run)), open_source(asked.data)
     options = Options(size=first.config.data_size)
     plan = FAST.with_(
         epochs=asked.epochs, batch_size=asked.batch_size, validate_every=asked.epochs,

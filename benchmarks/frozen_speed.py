@@ -40,7 +40,7 @@ def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: torch.device)
     return train(
         Replica(network, forward), make_optimizer(network, FAST), itertools.repeat(share), FAST,
         lambda number: learning_rates_at(FAST, 0.5), done=0, total=1 << 30,
-        kind=devices.choose_dtype("auto", device),
+        dtype=devices.choose_dtype("auto", device),
     )  # fmt: skip
 
 

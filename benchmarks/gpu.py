@@ -3,10 +3,10 @@
     python benchmarks/gpu.py [--batch 512] [--seconds 1]
 
 The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
-normalisation and pooling (`kernels/triton_pool.py`), forward and backward, in copies of its input,
-sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet bench
-train` compares them in turn, with all their peers); one image with kernels started one by one and
-replayed. Medians. The last line is all of it as JSON.
+normalisation and pooling (`kernels/triton_lrn_pool.py`), forward and backward, in copies of its
+input, sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet
+bench train` compares them in turn, with all their peers); one image with kernels started one by
+one and replayed. Medians. The last line is all of it as JSON.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from alexnet.bench import works
 from alexnet.bench.contender import Setting, Timed
 from alexnet.bench.peers import plain_network
 from alexnet.fused import fuse_for_inference
-from alexnet.kernels.normalised_pool import Form
-from alexnet.kernels.triton_pool import triton_pool, triton_pool_backward
+from alexnet.kernels.lrn_pool import KernelConfig
+from alexnet.kernels.triton_lrn_pool import triton_lrn_pool, triton_lrn_pool_backward
 from alexnet.network import build
 from alexnet.variants import network_named
 
@@ -57,13 +57,13 @@ def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
     x = torch.randn(batch, maps, side, side, device=GPU, dtype=torch.bfloat16)
     x = x.contiguous(memory_format=torch.channels_last)
     bias = torch.randn(maps, device=GPU)
-    form = Form(1, 1, 5, window, (window + 1) // 2, 0)
-    y, chosen = triton_pool(x, bias, form, SCALE, K, True)
+    config = KernelConfig(1, 1, 5, window, (window + 1) // 2, 0)
+    y, chosen = triton_lrn_pool(x, bias, config, SCALE, K, True)
     given = torch.randn_like(y)
     copy = milliseconds(x.clone)
-    forward = milliseconds(lambda: triton_pool(x, bias, form, SCALE, K, True))
+    forward = milliseconds(lambda: triton_lrn_pool(x, bias, config, SCALE, K, True))
     backward = milliseconds(
-        lambda: triton_pool_backward(given, x, bias, chosen, form, SCALE, K)
+        lambda: triton_lrn_pool_backward(given, x, bias, chosen, config, SCALE, K)
     )  # fmt: skip
     return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
 

@@ -7,9 +7,10 @@ from itertools import product
 import torch
 
 from alexnet import device as devices
+from alexnet.api import load
 from alexnet.data.loader import evaluation_batches, sample_evenly
 from alexnet.data.shards import open_prepared
-from alexnet.predictor import load, quantize
+from alexnet.predictor import quantize
 
 
 def main() -> None:

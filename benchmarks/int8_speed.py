@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from alexnet import device as devices
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.variants import SINGLE
 
 Forward = Callable[[Tensor], object]
@@ -101,8 +101,8 @@ def main() -> None:
         ways: dict[str, Forward] = {
             "bfloat16, compiled": bfloat16(network, True),
             "bfloat16": bfloat16(network, False),
-            "int8, compiled": int8_forward(network, pixels),
-            "int8": int8_forward(network, pixels, compiled=False),
+            "int8, compiled": quantize_network(network, pixels),
+            "int8": quantize_network(network, pixels, compiled=False),
         }
         if "--others" in sys.argv:
             ways["torchao PT2E, compiled"] = pt2e(network, pixels)

@@ -13,11 +13,9 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet import device as devices
 from alexnet.network import build
 from alexnet.recipes import PAPER
 from alexnet.training.distributed import join_processes
-from alexnet.training.execution import Execution
 from alexnet.training.layout import Layout, lay_out
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
 from alexnet.training.trainer import LocalBatch, train
@@ -43,19 +41,19 @@ def main() -> None:
     asked = parser.parse_args()
     spec = network_named(asked.network)
     found = {}
-    with join_processes(600) as ranks:
+    with join_processes(600) as context:
         for kind in ("data", "towers", "hybrid"):
-            network = devices.place_network(build(spec), ranks.device)
-            layout = lay_out(network, ranks, Execution(layout=kind), compile=False)
+            network = context.device.place_network(build(spec))
+            layout = lay_out(network, context, kind, compile=False)
             steps = train(
                 layout.replica,
                 make_optimizer(layout.replica.network, PAPER),
-                shares(layout, asked.batch, spec.image_size, ranks.device),
+                shares(layout, asked.batch, spec.image_size, context.device.torch),
                 PAPER,
                 lambda number: learning_rates_at(PAPER, 0.5),
                 done=0,
                 total=STEPS,
-                kind=torch.float32,
+                dtype=torch.float32,
             )
             begin = time.perf_counter()
             losses = [step.loss for step in steps]
@@ -65,8 +63,8 @@ def main() -> None:
                 "seconds_a_step": (time.perf_counter() - begin) / STEPS,
                 "losses": losses,
             }
-    if ranks.first:
-        about = {"network": spec.name, "batch": asked.batch, "processes": ranks.ranks}
+    if context.is_main:
+        about = {"network": spec.name, "batch": asked.batch, "processes": context.world_size}
         print(json.dumps(about | {"torch": torch.__version__} | found, indent=1))
 
 

@@ -51,16 +51,16 @@ class Lap:
 def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> list[Lap]:
     """Train, and return the laps of the turns, that of the old batch first and last."""
     laps: list[Lap] = []
-    shares, train = fit.shares, fit.train
+    local_batches, train = fit.local_batches, fit.train
 
     def in_turn(*arguments: Any) -> Iterator[LocalBatch]:
-        coming = shares(*arguments)
+        coming = local_batches(*arguments)
         for number in count(-SKIPPED):
             laps.append(Lap(time.perf_counter()))
             if number < 0 or number // steps % 2:
-                share = next(coming)
+                batch = next(coming)
             laps[-1].given = time.perf_counter()
-            yield share
+            yield batch
 
     def timed(*arguments: Any, **named: Any) -> Iterator[Step]:
         for step in train(*arguments, **named):
@@ -75,7 +75,7 @@ def laps_of(data: str, network: str, batch: int, steps: int, rounds: int) -> lis
             *("--checkpoint-every", str(10 * total), "--set", "validate_every=1000"),
             *("--set", "test_crops=1"),
         )
-        with patch.multiple(fit, shares=in_turn, train=timed):
+        with patch.multiple(fit, local_batches=in_turn, train=timed):
             if status := run(command):
                 sys.exit(status)
     return laps[SKIPPED:]

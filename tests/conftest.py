@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.sources import elpv, open_source
+from alexnet.data.sources import open_elpv, open_source
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -21,7 +20,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def photographs(tmp_path_factory) -> Path:
     """Return a class folder of 48 photographs of solar cells: train 36 and test 12."""
     root = tmp_path_factory.mktemp("photographs")
-    source = elpv()
+    source = open_elpv()
     for label, name in enumerate(source.classes):
         items = [item for item in source.splits["train"] if item.label == label][:24]
         for number, item in enumerate(items):
@@ -51,6 +50,14 @@ def damaged(prepared: PreparedData, folder: Path, numbers: list[int]) -> Prepare
         data[at + 20 : at + 60] = bytes(40)
     shard.write_bytes(data)
     return open_prepared(folder)
+
+
+@pytest.fixture(scope="session")
+def large(photographs, tmp_path_factory) -> PreparedData:
+    """Return the photographs, prepared at 256 pixels."""
+    root = tmp_path_factory.mktemp("large") / "data"
+    prepare(open_source(photographs), root, Options(size=256))
+    return open_prepared(root)
 
 
 @pytest.fixture

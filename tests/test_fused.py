@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.fused import Convolution, ConvolutionAndPass, NormalisedPool, fuse, fuse_for_inference
-from alexnet.kernels import triton_pool
+from alexnet.fused import ConvReluLrnPool, FastConv2d, ReluLrnPool, fuse, fuse_for_inference
+from alexnet.kernels import triton_lrn_pool
 from alexnet.kernels.native import unavailable_reason
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
@@ -52,19 +52,19 @@ def test_logits_and_gradients_are_the_networks(name):
 @needs_compiler
 def test_the_papers_network_has_one_pass_after_each_of_its_convolutions():
     fast = dict(fuse(build(narrow("paper"))).named_children())
-    passes = [name for name, layer in fast.items() if isinstance(layer, NormalisedPool)]
+    passes = [name for name, layer in fast.items() if isinstance(layer, ReluLrnPool)]
     assert passes == [
         *("relu1_norm1_pool1", "relu2_norm2_pool2", "relu3", "relu4", "relu5_pool5"),
         *("relu6", "relu7"),
     ]
-    assert isinstance(fast["conv1"], Convolution)
+    assert isinstance(fast["conv1"], FastConv2d)
 
 
 def test_a_convolution_and_its_pass_are_their_layers_where_there_is_no_gpu():
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3, 8, 5, stride=2)
     layers = torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2)
-    both = ConvolutionAndPass(conv, layers)
+    both = ConvReluLrnPool(conv, layers)
     assert [*dict(both.named_parameters())] == ["weight", "bias"]
     x = torch.randn(2, 3, 17, 17)
     torch.testing.assert_close(both(x), torch.nn.Sequential(conv, *layers)(x))
@@ -84,8 +84,8 @@ def test_on_a_gpu_a_convolution_and_its_pass_are_their_layers(compiled, groups, 
     norm = LocalResponseNorm(LRN(size=5, alpha=1.0, beta=0.75, k=2), groups)
     layers = torch.nn.Sequential(conv, torch.nn.ReLU(), norm, torch.nn.MaxPool2d(3, 2)).cuda()
     x = torch.randn(2, conv.in_channels, 21, 21, device="cuda")
-    both = ConvolutionAndPass(conv, [*layers][1:])
-    assert triton_pool.available(x, 32, both.after.form)
+    both = ConvReluLrnPool(conv, [*layers][1:])
+    assert triton_lrn_pool.is_available(x, 32, both.after.config)
     mine = (torch.compile(both, dynamic=False) if compiled else both)(x)
     given = torch.randn_like(mine)
     mine = [mine, *torch.autograd.grad(mine, (conv.weight, conv.bias), given)]
@@ -163,9 +163,9 @@ def test_under_autocast_it_computes_in_bfloat16_and_compiles_in_one_graph():
 
 def test_without_a_compiler_the_network_itself_is_returned():
     code = (
-        "from alexnet.fused import fused; from alexnet.kernels.native import why_not\n"
+        "from alexnet.fused import fuse; from alexnet.kernels.native import unavailable_reason\n"
         "from torch import nn; layers = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))\n"
-        "assert fused(layers) is layers; print(why_not())"
+        "assert fuse(layers) is layers; print(unavailable_reason())"
     )
     environment = os.environ | {"CXX": "/nowhere/g++"}
     done = subprocess.run(
@@ -179,7 +179,11 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
     refusing.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 1\n")
     refusing.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", "from alexnet.kernels.native import why_not; print(why_not())"],
+        [
+            sys.executable,
+            "-c",
+            "from alexnet.kernels import native; print(native.unavailable_reason())",
+        ],
         env=os.environ | {"CXX": str(refusing)},
         capture_output=True,
         text=True,

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from alexnet.kernels.lrn import banded_lrn
 from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
     WithinChannelResponseNorm,
+    banded_lrn,
     local_response_norm,
-    seed_dropout,
 )
 from alexnet.spec import LRN, WithinChannelLRN
 
@@ -98,7 +96,7 @@ def test_lrn_window_crosses_the_towers_where_the_spec_says_so(x):
 
 def test_banded_kernel_takes_any_power(x):
     expected = x * (1.5 + 0.3 / 5 * LocalResponseNormEnergy(x)).pow(-0.3)
-    torch.testing.assert_close(banded_lrn(x, 5, 0.3, 0.3, 1.5, 1), expected)
+    torch.testing.assert_close(banded_lrn(x, LRN(size=5, alpha=0.3, beta=0.3, k=1.5), 1), expected)
 
 
 def LocalResponseNormEnergy(x):
@@ -142,34 +140,3 @@ def test_inverted_dropout_scales_in_training():
     out = layer(ones)
     assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert torch.equal(layer.eval()(ones), ones)
-
-
-def test_seeded_dropout_is_a_function_of_the_seed_the_image_and_the_unit_alone():
-    """Parts of a batch and parts of a layer have the masks of the whole, in any type."""
-    network, ones = nn.Sequential(Dropout(0.5)), torch.ones(6, 64)
-    seed_dropout(network, 7, torch.arange(6))
-    whole = network(ones)
-    seed_dropout(network, 7, torch.tensor([4, 5]))
-    assert torch.equal(network(ones[:2].double()).float(), whole[4:])
-    upper = nn.Sequential(Dropout(0.5, first_unit=32))
-    seed_dropout(upper, 7, torch.arange(6))
-    assert torch.equal(upper(ones[:, :32]), whole[:, 32:])
-    seed_dropout(network, 8, torch.arange(6))
-    assert not torch.equal(network(ones), whole)
-
-
-def test_seeded_masks_have_no_pattern():
-    """Rates, and correlations between images, units and steps, are those of independent draws.
-
-    Bounds: 6 standard deviations, of the mean of 50 x 64 x 1,024 draws and of the largest of some
-    2,000 to 500,000 correlations (5.2 is expected of half a million).
-    """
-    network, ones, masks = nn.Sequential(Dropout(0.5)), torch.ones(64, 1024), []
-    for seed in range(50):
-        seed_dropout(network, seed, torch.arange(64))
-        masks.append((network(ones) > 0).double())
-    drawn = torch.stack(masks)
-    assert abs(drawn.mean().item() - 0.5) < 6 * 0.5 / drawn.numel() ** 0.5
-    for series in (drawn[0], drawn[0].T, drawn.flatten(1)):
-        correlations = torch.corrcoef(series).fill_diagonal_(0)
-        assert correlations.abs().max() < 6 / series.shape[1] ** 0.5

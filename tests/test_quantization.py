@@ -7,32 +7,29 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet import device as devices
 from alexnet.data.augment import iter_crops, make_normaliser
 from alexnet.data.loader import sample_evenly
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import open_prepared
-from alexnet.data.sources import open_source
+from alexnet.device import Device
 from alexnet.errors import ConfigError, DataError
 from alexnet.network import build
-from alexnet.predictor import Model, quantize
+from alexnet.predictor import Predictor, quantize
 from alexnet.quantization import (
     Int8Layer,
     Int8Network,
-    Quantise,
-    Range,
-    int8_forward,
-    quantised_weight,
-    read_ranges,
+    Quantize,
+    QuantRange,
+    calibrate,
+    quantize_network,
+    quantize_weight,
 )
 from alexnet.variants import NETWORKS
 from tests.test_network import narrow
 
-needs_int8 = pytest.mark.skipif(not devices.has_int8(), reason="no int8 products here")
+CPU = Device(torch.device("cpu"))
+needs_int8 = pytest.mark.skipif(not CPU.has_int8, reason="no int8 products here")
 
 
-def model_of(name, data) -> Model:
+def model_of(name, data) -> Predictor:
     """Return a narrow network, weights as He drew them, with the data's preprocessing."""
     spec = replace(narrow(NETWORKS[name]), num_classes=10)
     network = build(spec).eval()
@@ -45,7 +42,7 @@ def model_of(name, data) -> Model:
     size = data.manifest.size
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size)
     names = tuple(f"class {number}" for number in range(10))
-    return Model(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
+    return Predictor(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
 
 
 def pixels_of(model, data) -> torch.Tensor:
@@ -54,20 +51,12 @@ def pixels_of(model, data) -> torch.Tensor:
     )
 
 
-@pytest.fixture(scope="module")
-def large(photographs, tmp_path_factory):
-    """Return the photographs, prepared at 256 pixels."""
-    root = tmp_path_factory.mktemp("large") / "data"
-    prepare(open_source(photographs), root, Options(size=256))
-    return open_prepared(root)
-
-
 @pytest.mark.parametrize("shape", [(5, 3, 4, 4), (7, 20)])
 def test_weights_have_numpys_scale_a_channel_and_are_at_most_half_a_step_off(shape):
     draws = np.random.default_rng(0)
     loudness = 10.0 ** draws.uniform(-3, 3, shape[0])
     weight = (draws.normal(size=shape).T * loudness).T.astype(np.float32)
-    values, scales = quantised_weight(torch.from_numpy(weight))
+    values, scales = quantize_weight(torch.from_numpy(weight))
     rows = weight.reshape(shape[0], -1)
     np.testing.assert_allclose(scales, np.abs(rows).max(1) / 127, rtol=1e-6)
     steps = (rows.T / (np.abs(rows).max(1) / 127)).T
@@ -78,26 +67,26 @@ def test_weights_have_numpys_scale_a_channel_and_are_at_most_half_a_step_off(sha
 
 
 def test_a_channel_of_zeros_stays_zeros():
-    values, scales = quantised_weight(torch.zeros(2, 3))
+    values, scales = quantize_weight(torch.zeros(2, 3))
     assert not values.any()
     assert (scales > 0).all()
 
 
 def test_zero_stands_for_itself_and_values_outside_are_clipped():
-    reads = Range(-120.3, 131.9)
+    given = QuantRange(-120.3, 131.9)
     x = torch.tensor([-500.0, -120.3, 0.0, 0.4, 131.9, 500.0])
-    steps = Quantise(reads)(x)
-    expected = np.clip(np.rint(x.numpy() / reads.scale) + reads.zero, 0, 255)
+    steps = Quantize(given)(x)
+    expected = np.clip(np.rint(x.numpy() / given.scale) + given.zero_point, 0, 255)
     np.testing.assert_array_equal(steps, expected)
-    assert steps[2] == reads.zero
-    back = (steps.float() - reads.zero) * reads.scale
-    assert (back - x)[1:5].abs().max() <= reads.scale  # half a step, and half of the zero's
+    assert steps[2] == given.zero_point
+    back = (steps.float() - given.zero_point) * given.scale
+    assert (back - x)[1:5].abs().max() <= given.scale  # half a step, and half of the zero's
 
 
 def test_ranges_are_those_of_what_each_layer_reads(large):
     model = model_of("single", large)
     pixels = pixels_of(model, large)
-    ranges = read_ranges(model.network, pixels)
+    ranges = calibrate(model.network, pixels)
     names = [f"conv{number}" for number in range(1, 6)] + ["fc6", "fc7", "fc8"]
     assert list(ranges) == names
     acts = model.network.activations(pixels, ["pool1", "relu3", "drop6"])
@@ -114,12 +103,12 @@ def test_ranges_are_those_of_what_each_layer_reads(large):
 def test_a_convolution_is_that_of_the_rounded_numbers(padding, groups):
     draws = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(8, 16, 3, stride=2, padding=padding, groups=groups)
-    reads = Range(-3.0, 1.5)  # padding must stand for 0, which is not the number 0 here
+    given = QuantRange(-3.0, 1.5)  # padding must stand for 0, which is not the number 0 here
     x = torch.randint(0, 256, (2, 8, 9, 9), generator=draws, dtype=torch.uint8)
-    values, scales = quantised_weight(layer.weight)
-    got = Int8Layer(layer, reads, False, torch.float32)(x)
+    values, scales = quantize_weight(layer.weight)
+    got = Int8Layer(layer, given, False, torch.float32)(x)
     expected = torch.nn.functional.conv2d(
-        (x.double() - reads.zero) * reads.scale,
+        (x.double() - given.zero_point) * given.scale,
         values.double() * scales[:, None, None, None],
         layer.bias.double(),
         2,
@@ -135,9 +124,9 @@ def test_logits_are_near_those_of_float32_on_photographs(name, prepared, large):
     data = prepared if name.startswith("cifar") else large
     model = model_of(name, data)
     pixels = pixels_of(model, data)
-    quantised = int8_forward(model.network, pixels, compiled=False)
+    quantized = quantize_network(model.network, pixels, compiled=False)
     with torch.inference_mode():
-        exact, got = model.network(pixels), quantised(pixels)
+        exact, got = model.network(pixels), quantized(pixels)
     assert got.dtype == torch.float32
     error = (got - exact).square().mean().sqrt() / exact.std()
     assert 1e-5 < error < 0.06, f"{error}"
@@ -162,13 +151,13 @@ def test_the_network_it_is_made_of_is_left_as_it_is(large):
 
 @needs_int8
 def test_compiled_is_the_same_at_every_batch_size(large):
-    if not devices.can_compile(torch.device("cpu"))[0]:
+    if not CPU.can_compile()[0]:
         pytest.skip("no compiler here")
     model = model_of("single", large)
     pixels = pixels_of(model, large)[:6]
-    ranges = read_ranges(model.network, pixels)
-    plain = Int8Network(model.network, ranges, devices.choose_dtype("auto", torch.device("cpu")))
-    fast = int8_forward(model.network, pixels)
+    ranges = calibrate(model.network, pixels)
+    plain = Int8Network(model.network, ranges, CPU.choose_dtype("auto"))
+    fast = quantize_network(model.network, pixels)
     with torch.inference_mode():
         for size in (6, 5):
             exact = plain(pixels[:size])
@@ -182,7 +171,7 @@ def test_a_network_without_a_last_layer_returns_what_it_would_see(large):
     pixels = pixels_of(model, large)
     with torch.inference_mode():
         exact = model.network(pixels)
-        got = int8_forward(model.network, pixels, compiled=False)(pixels)
+        got = quantize_network(model.network, pixels, compiled=False)(pixels)
     assert got.shape == exact.shape
     assert (got - exact).square().mean().sqrt() < 0.06 * exact.std()
 
@@ -202,10 +191,10 @@ def test_a_network_elsewhere_or_a_processor_without_int8_is_refused(large, monke
     model = model_of("single", large)
     pixels = pixels_of(model, large)[:1]
     with pytest.raises(ConfigError, match=r"on meta.*device=torch.device\('cpu'\)"):
-        int8_forward(build(model.spec).to("meta"), pixels)
-    monkeypatch.setattr(devices, "has_int8", lambda: False)
+        quantize_network(build(model.spec).to("meta"), pixels)
+    monkeypatch.setattr(Device, "has_int8", False)
     with pytest.raises(ConfigError, match="no int8 products"):
-        int8_forward(model.network, pixels)
+        quantize_network(model.network, pixels)
 
 
 def test_spread_images_are_of_the_whole_split(large):

@@ -16,8 +16,10 @@ from alexnet.variants import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from alexnet.network import AlexNet
-    from alexnet.predictor import Model
+    from alexnet.predictor import Predictor
 
 
 def switched(
@@ -123,14 +125,34 @@ def build(
     return build_network(network, seed)
 
 
-def load(run: "str | Path") -> "Model":
-    """Load a trained run: `load(run).predict(image)` ranks its classes."""
-    from alexnet.predictor import load as load_run
+def load(
+    run: "str | Path",
+    *,
+    device: "torch.device | None" = None,
+    precision: Literal["auto", "fp32", "bf16"] | None = None,
+) -> "Predictor":
+    """Load a trained run: `load(run).predict(image)` ranks its classes.
 
-    return load_run(run)
+    Parameters
+    ----------
+    run
+        The folder that ``alexnet train --out`` made.
+    device
+        Where the network is to run; by default the GPU where there is one.
+    precision
+        Of the matrix products; by default the recipe's. For int8 see `predictor.quantize`.
+
+    Raises
+    ------
+    RunError
+        When the folder is no run, or has no checkpoint that can be loaded.
+    """
+    from alexnet.training.run import Run
+
+    return Run.open(run).predictor(device=device, precision=precision)
 
 
-def from_pretrained(where: "str | Path", *, revision: str | None = None) -> "Model":
+def from_pretrained(where: "str | Path", *, revision: str | None = None) -> "Predictor":
     """Load a model folder, or a repository ``user/name`` of the Hugging Face hub of that form.
 
     Nothing in it is run: weights are safetensors, and are compared with the configuration first.

@@ -6,52 +6,9 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet.errors import ConfigError, did_you_mean
+from alexnet.old_names import renamed
 
 T = TypeVar("T")
-
-# Names that fields and values had in files and in ``--set`` until 2026-11-26, by the class that
-# has them now: old name -> new name, and old value -> new value where that changed too.
-OLD_FIELDS: dict[str, dict[str, str]] = {
-    "Spec": {"image": "image_size", "channels": "in_channels", "classes": "num_classes"},
-    "Conv": {
-        "maps": "out_channels",
-        "kernel": "kernel_size",
-        "overhang": "asymmetric_padding",
-        "sees": "grouped",
-        "shared": "locally_connected",
-        "same_map_norm": "within_channel_lrn",
-    },
-    "Pool": {"window": "kernel_size", "ceil": "ceil_mode"},
-    "LRN": {"alpha_over_n": "alpha"},
-    "WithinChannelLRN": {"alpha_over_n": "alpha"},
-    "PixelFormat": {"channels": "channel_order"},
-    "Recipe": {
-        "drops": "milestones",
-        "max_drops": "max_reductions",
-        "colour_noise": "pca_jitter",
-        "colour_noise_until": "pca_jitter_until",
-        "colour_noise_divisor": "pca_jitter_divisor",
-        "colour_axes": "pca_axes",
-        "test_views": "test_crops",
-        "max_damaged": "max_corrupt",
-    },
-    "RunResult": {"capped": "censored"},
-}
-OLD_VALUES: dict[str, dict[Any, Any]] = {
-    "sees": {"all": False, "tower": True},
-    "shared": {True: False, False: True},
-    "order": {"same_map_norm": "within_channel_lrn"},
-    "schedule": {"drops": "milestones"},
-}
-
-
-def _renamed(kind: type, name: str, value: Any) -> tuple[str, Any]:
-    """Return a field's name and value as they are called now."""
-    new = OLD_FIELDS.get(kind.__name__, {}).get(name, name)
-    values = OLD_VALUES.get(name, {})
-    if isinstance(value, list | tuple):
-        return new, [values.get(item, item) if isinstance(item, str) else item for item in value]
-    return new, values.get(value, value) if isinstance(value, str | bool) else value
 
 
 def from_json(kind: type[T], data: Any) -> T:
@@ -93,7 +50,7 @@ def _rebuilt_fields(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} is {data!r}.", "It should be an object.")
     hints = get_type_hints(kind)
-    data = dict(_renamed(kind, name, value) for name, value in data.items())
+    data = dict(renamed(kind, name, value) for name, value in data.items())
     for name in data:
         if name not in hints:
             raise ConfigError(f"{where} has no field {name!r}.", did_you_mean(name, hints))
@@ -130,7 +87,7 @@ def with_setting(value: T, path: str, text: str) -> T:
         When there is no such field, or the text does not fit it.
     """
     given, _, rest = path.partition(".")
-    name, data = _renamed(type(value), given, None if rest else _parsed(text))
+    name, data = renamed(type(value), given, None if rest else _parsed(text))
     known = [field.name for field in fields(value)]  # type: ignore[arg-type]
     if name in known:
         kind = get_type_hints(type(value))[name]

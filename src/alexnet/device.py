@@ -1,4 +1,11 @@
-"""What the machine can do, and how it is made to do it: device, types, compiler, memory."""
+"""Where a network runs: a GPU by CUDA, Apple's by MPS, Intel's by XPU, or the processor.
+
+`Device` is the only place that tells them apart: types, streams, pinned memory, waiting, memory
+figures, the compiler, and what a device cannot do. Beside it stand settings of the whole process.
+
+CUDA (with ROCm, which has its name) and the processor are measured and tested. MPS and XPU follow
+PyTorch's documentation and are tested on a device that pretends, never on the hardware.
+"""
 
 import ctypes
 import os
@@ -6,88 +13,329 @@ import platform
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, autocast, nn
+from torch import device as TorchDevice
+from torch import dtype as DType
 
 from alexnet.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
 
-
-def best_device(number: int = 0) -> torch.device:
-    """Return the GPU of a number where PyTorch has one that it can use, else the processor."""
-    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a report calls a device: ``cpu``, or the GPU's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+VARIABLE = "ALEXNET_DEVICE"  # of the environment: the device to use in place of the best one
+Precision = Literal["auto", "fp32", "bf16"]
+QUEUES: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}  # GPUs that have streams, and whose
+# modules of PyTorch have the same functions
 
 
-def place_network(network: M, device: torch.device | str) -> M:
-    """Move a network to a device, its weights channels-last, the fast layout of convolutions."""
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of PyTorch, and what it can do.
 
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a small tensor from the host to a device; on a GPU nobody waits for it to arrive."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # pageable memory would be waited for
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(
-        torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
-        or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
-    )
-
-
-def has_int8() -> bool:
-    """Whether the processor multiplies int8 in hardware, sums in 32 bits: AVX-512 VNNI or AMX.
-
-    Without, pairs of products are added up in 16 bits, which overflow.
+    Examples
+    --------
+    >>> device = Device.named("cpu")
+    >>> device.type, device.has_float64, device.choose_dtype("fp32")
+    ('cpu', True, torch.float32)
     """
-    return bool(
-        torch.backends.mkldnn.is_available()
-        and (
-            torch.cpu._is_vnni_supported()  # type: ignore[no-untyped-call]
+
+    torch: TorchDevice
+
+    @classmethod
+    def best(cls, number: int = 0) -> Self:
+        """Return the GPU of a number where PyTorch has one that it can use, else the processor.
+
+        CUDA comes before XPU before MPS. ``ALEXNET_DEVICE`` in the environment names another.
+
+        Raises
+        ------
+        ConfigError
+            When ``ALEXNET_DEVICE`` names a device that is not here.
+        """
+        found = cls.named(os.environ.get(VARIABLE) or available_types()[0])
+        if found.type in QUEUES and found.torch.index is None:
+            return cls(TorchDevice(found.type, number))
+        return found
+
+    @classmethod
+    def of_process(cls, local_rank: int) -> Self:
+        """Return the device of one of several processes that train together on this machine.
+
+        PyTorch has no collective operations on MPS, so that there the processor is used.
+        """
+        best = cls.best(local_rank)
+        return cls(TorchDevice("cpu")) if best.type == "mps" else best
+
+    @classmethod
+    def named(cls, name: "str | TorchDevice | Device") -> Self:
+        """Return a device by its name in PyTorch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such device here.
+        """
+        if isinstance(name, Device):
+            return cls(name.torch)
+        try:
+            found = TorchDevice(name)
+        except RuntimeError:
+            found = None
+        here = available_types()
+        if found is None or found.type not in here or (found.index or 0) >= _count(found.type):
+            raise ConfigError(
+                f"There is no device {str(name)!r} here.", f"Known: {', '.join(here)}."
+            )
+        return cls(found)
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Return the device that a tensor is on."""
+        return cls(tensor.device)
+
+    def __str__(self) -> str:
+        return str(self.torch)
+
+    @property
+    def type(self) -> str:
+        """``cpu``, ``cuda``, ``mps`` or ``xpu``."""
+        return self.torch.type
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is the processor."""
+        return self.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """What a report calls it: ``cpu``, or the GPU's own name."""
+        if self.type in QUEUES:
+            return str(QUEUES[self.type].get_device_name(self.torch))
+        if self.type == "mps":
+            return str(torch.backends.mps.get_name())
+        return str(self.torch)
+
+    # What it can do.
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether it computes in float64: MPS never does, and some of Intel's GPUs do not."""
+        if self.type == "xpu":
+            return bool(torch.xpu.get_device_properties(self.torch).has_fp64)
+        return self.type != "mps"
+
+    @property
+    def sum_dtype(self) -> DType:
+        """The widest type that it has, for sums over many images."""
+        return torch.float64 if self.has_float64 else torch.float32
+
+    @property
+    def has_fast_bfloat16(self) -> bool:
+        """Whether it multiplies bfloat16 matrices in hardware.
+
+        PyTorch does not say which of Apple's GPUs do, so MPS counts as one that does not.
+        """
+        if self.type == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.type == "xpu":
+            return bool(torch.xpu.get_device_properties(self.torch).has_bfloat16_conversions)
+        if not self.is_cpu:
+            return False
+        return bool(
+            torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
             or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
         )
-    )
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether networks run in int8 on it: on a processor with AVX-512 VNNI or AMX.
+
+        Those add up products of int8 in 32 bits. Without, pairs of products are added up in 16
+        bits, which overflow.
+        """
+        return self.is_cpu and bool(
+            torch.backends.mkldnn.is_available()
+            and (
+                torch.cpu._is_vnni_supported()  # type: ignore[no-untyped-call]
+                or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+            )
+        )
+
+    @property
+    def has_fused_kernels(self) -> bool:
+        """Whether `fused` has kernels for it."""
+        return self.type in ("cpu", "cuda")
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether copies from pinned memory of the host run beside other work."""
+        return self.type in QUEUES
+
+    @property
+    def collective_backend(self) -> str:
+        """What `torch.distributed` uses for tensors on it and on the processor."""
+        gpu = {"cuda": ",cuda:nccl", "xpu": ",xpu:xccl"}.get(self.type, "")
+        return f"cpu:gloo{gpu}" if gpu else "gloo"
+
+    def choose_dtype(self, precision: Precision) -> DType:
+        """Return the type of the matrix products; weights and sums are float32 in either case.
+
+        Raises
+        ------
+        ConfigError
+            For bf16 on MPS before macOS 14, which does not have the type.
+        """
+        if precision == "auto":
+            precision = "bf16" if self.has_fast_bfloat16 else "fp32"
+        if precision == "fp32":
+            return torch.float32
+        if self.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+            raise ConfigError("bf16 needs macOS 14 on this GPU.", "Use fp32.")
+        return torch.bfloat16
+
+    def autocast(self, dtype: DType) -> autocast:
+        """Return the context in which matrix products are of a type; none for float32, float64."""
+        return autocast(self.type, dtype, enabled=dtype == torch.bfloat16)
+
+    # Moving numbers.
+
+    def place_network(self, network: M) -> M:
+        """Move a network here, its weights channels-last, the fast layout of convolutions."""
+        return network.to(self.torch).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Copy a small tensor from the host here; the host does not wait for it where it can be.
+
+        Pageable memory would be waited for, so it is pinned first.
+        """
+        if not self.pins_memory or tensor.device.type != "cpu":
+            return tensor.to(self.torch)
+        return tensor.pin_memory().to(self.torch, non_blocking=True)
+
+    def start_copy_to_host(self, tensor: Tensor) -> "HostCopy":
+        """Start to copy a tensor from here to the host, which waits for no later work."""
+        if self.type not in QUEUES:
+            return HostCopy(tensor, None)
+        queue = QUEUES[self.type]
+        copy = tensor.to("cpu", non_blocking=True)  # into pinned memory
+        arrived = queue.Event()
+        arrived.record(queue.current_stream(self.torch))
+        return HostCopy(copy, arrived)
+
+    def synchronize(self) -> None:
+        """Wait until everything that was queued here is done."""
+        if self.type in QUEUES:
+            QUEUES[self.type].synchronize(self.torch)
+        elif self.type == "mps":
+            torch.mps.synchronize()
+
+    def make_current(self) -> None:
+        """Let this process use it where no device is named, as collective operations do."""
+        if self.type in QUEUES:
+            QUEUES[self.type].set_device(self.torch)
+
+    # Its memory.
+
+    def memory(self) -> tuple[int, int] | None:
+        """Return its free memory and all of it, in bytes; None for a processor."""
+        if self.type in QUEUES:
+            free, total = QUEUES[self.type].mem_get_info(self.torch)
+            return int(free), int(total)
+        if self.type == "mps":
+            total = torch.mps.recommended_max_memory()
+            return total - torch.mps.driver_allocated_memory(), total
+        return None
+
+    def release_memory(self) -> None:
+        """Give memory that PyTorch keeps for later tensors back to the device."""
+        if self.type in QUEUES:
+            QUEUES[self.type].empty_cache()
+        elif self.type == "mps":
+            torch.mps.empty_cache()
+
+    # Compiling.
+
+    def can_compile(self) -> tuple[bool, str]:
+        """Return whether ``torch.compile`` works here, or why it does not.
+
+        It needs a C++ compiler on a processor and Triton on a GPU, and fails at the first call
+        without; a probe of two numbers finds out before.
+        """
+        try:
+            torch.compile(_probe)(torch.ones(2, device=self.torch))
+        except Exception as error:  # whatever the tool chain raises
+            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else repr(error)
+            return False, f"torch.compile does not work here, so steps are slower ({reason})."
+        return True, ""
+
+    def compile(self, function: F) -> tuple[F, str]:
+        """Return the function compiled, or as it is with the reason why."""
+        works, complaint = self.can_compile()
+        return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
 
 
-def choose_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
-    """Return the type of the matrix products; weights and sums are float32 in either case."""
-    if precision == "auto":
-        precision = "bf16" if has_fast_bfloat16(device) else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+def available_types() -> tuple[str, ...]:
+    """Return the kinds of devices that PyTorch can use here, the fastest first."""
+    usable: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "xpu": torch.xpu.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
+    return tuple(kind for kind, works in usable.items() if works())
 
 
-def can_compile(device: torch.device) -> tuple[bool, str]:
-    """Return whether ``torch.compile`` works here, or why it does not.
+def _count(type: str) -> int:
+    return int(QUEUES[type].device_count()) if type in QUEUES else 1
 
-    It needs a C++ compiler on a processor and Triton on a GPU, and fails at the first call
-    without; a probe of two numbers finds out before.
+
+def count_devices() -> int:
+    """Return how many processes can have a device of the best kind each; 1 without a GPU."""
+    return _count(Device.best().type)
+
+
+@dataclass(frozen=True, slots=True)
+class HostCopy:
+    """A tensor on its way from a device to the host."""
+
+    tensor: Tensor
+    arrived: Any  # an event of the device; None where the tensor itself is read
+
+    def wait(self) -> Tensor:
+        """Return the tensor, once it is there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.tensor
+
+
+class CopyStream:
+    """Copies batches from the host to a device beside what the device is computing.
+
+    The training loop asks for a batch while a GPU is still at the last one's gradients: on a stream
+    of its own a copy from pinned memory does not queue behind them. On MPS and on the processor a
+    copy is an ordinary one.
     """
-    try:
-        torch.compile(_probe)(torch.ones(2, device=device))
-    except Exception as error:  # whatever the tool chain raises
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else repr(error)
-        return False, f"torch.compile does not work here, so steps are slower ({reason})."
-    return True, ""
 
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._queue = QUEUES.get(device.type)
+        self._stream = self._queue.Stream(device.torch) if self._queue else None
 
-def compile_or_not(function: F, device: torch.device) -> tuple[F, str]:
-    """Return the function compiled, or as it is with the reason why."""
-    works, complaint = can_compile(device)
-    return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
+    def copy(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Copy tensors in pinned memory; what is queued after this finds them whole."""
+        if self._queue is None:
+            return tuple(tensor.to(self.device.torch) for tensor in tensors)
+        with self._queue.stream(self._stream):
+            copies = tuple(tensor.to(self.device.torch, non_blocking=True) for tensor in tensors)
+        now = self._queue.current_stream(self.device.torch)
+        now.wait_stream(self._stream)
+        for copy in copies:
+            copy.record_stream(now)  # else the next copy could take its memory while it is read
+        return copies
 
 
 MOST_RECORDED = 16  # shapes of a network's input; others run as they are
@@ -107,12 +355,12 @@ class CudaGraphRunner:
         A tensor to a tensor, the same of each shape every time. No gradient comes back through it.
     """
 
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self.function = function
-        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._pool: Any = None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Return what the function does, in memory of its own."""
         key = (x.shape, x.stride(), x.dtype, x.device, torch.is_autocast_enabled("cuda"))
         if key not in self._recorded:
@@ -126,7 +374,7 @@ class CudaGraphRunner:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _record(self, x: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given, beside = torch.empty_like(x).copy_(x), torch.cuda.Stream(x.device)
         beside.wait_stream(torch.cuda.current_stream(x.device))
         kind, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
@@ -144,13 +392,17 @@ class CudaGraphRunner:
         return graph, given, found
 
 
-def _probe(x: torch.Tensor) -> torch.Tensor:
+def _probe(x: Tensor) -> Tensor:
     return x * 2 + 1
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device, or the processor, has no memory left."""
-    told = ("can't allocate memory", "could not create a primitive")  # PyTorch's and oneDNN's
+    told = (
+        "can't allocate memory",  # PyTorch's, of a processor
+        "could not create a primitive",  # oneDNN's
+        "MPS backend out of memory",
+    )
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in told)
     )
@@ -180,8 +432,8 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def give_way() -> None:
-    """Let the calling thread, and those that it starts, come after the process's others; Linux.
+def lower_thread_priority() -> None:
+    """Lower the priority of the calling thread, and of those that it starts; Linux alone.
 
     A thread that answers a connection needs the processor seldom and at once.
     """
@@ -214,3 +466,54 @@ def processor() -> str:
     except OSError:
         pass
     return f"{name}, {os.cpu_count()} cores"
+
+
+# The functions that `Device` is in place of, until all of their callers have one.
+
+
+def best_device(number: int = 0) -> TorchDevice:
+    """`Device.best`."""
+    return Device.best(number).torch
+
+
+def device_name(device: TorchDevice) -> str:
+    """`Device.name`."""
+    return Device(device).name
+
+
+def place_network(network: M, device: TorchDevice | str) -> M:
+    """`Device.place_network`."""
+    return Device(TorchDevice(device)).place_network(network)
+
+
+def to_device(tensor: Tensor, device: TorchDevice) -> Tensor:
+    """`Device.to_device`."""
+    return Device(device).to_device(tensor)
+
+
+def has_fast_bfloat16(device: TorchDevice) -> bool:
+    """`Device.has_fast_bfloat16`."""
+    return Device(device).has_fast_bfloat16
+
+
+def has_int8() -> bool:
+    """`Device.has_int8`."""
+    return Device(TorchDevice("cpu")).has_int8
+
+
+def choose_dtype(precision: Precision, device: TorchDevice) -> DType:
+    """`Device.choose_dtype`."""
+    return Device(device).choose_dtype(precision)
+
+
+def can_compile(device: TorchDevice) -> tuple[bool, str]:
+    """`Device.can_compile`."""
+    return Device(device).can_compile()
+
+
+def compile_or_not(function: F, device: TorchDevice) -> tuple[F, str]:
+    """`Device.compile`."""
+    return Device(device).compile(function)
+
+
+out_of_memory, give_way = is_out_of_memory, lower_thread_priority

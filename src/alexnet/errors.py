@@ -4,6 +4,8 @@ AlexNetError
 ├── ConfigError            a name or a setting that does not exist or cannot work
 ├── DataError              a source of images, or a prepared data set, that cannot be used
 │   └── ImageError         one image that cannot be decoded
+│       ├── UnknownFormatError   it is no image of a format that is read
+│       └── TooManyPixelsError   it announces more pixels than are decoded
 ├── RunError               a run's folder or checkpoint that cannot be used
 ├── TrainingError          a training that cannot go on
 │   ├── DivergedError      its loss or its weights are no numbers any more
@@ -42,6 +44,14 @@ class DataError(AlexNetError):
 
 class ImageError(DataError):
     """One image that cannot be decoded."""
+
+
+class UnknownFormatError(ImageError):
+    """A file that is no image of a format that is read."""
+
+
+class TooManyPixelsError(ImageError):
+    """An image that announces more pixels than are decoded."""
 
 
 class RunError(AlexNetError):

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import Normaliser, iter_crops
 from alexnet.data.loader import Batch
 
 Probabilities = Callable[[Tensor], Tensor]
@@ -80,56 +78,12 @@ def summary(result: Evaluation) -> dict[str, object]:
     }
 
 
-@torch.inference_mode()
-def probabilities(
-    network: Callable[[Tensor], Tensor],
-    images: Tensor,
-    normalise: Normaliser,
-    *,
-    size: int,
-    count: int = 1,
-    kind: torch.dtype = torch.float32,
-) -> Tensor:
-    """Return class probabilities, averaged over the views (section 4.1).
-
-    Parameters
-    ----------
-    network : callable
-        Pixels to logits; a module in evaluation mode.
-    images : Tensor
-        ``(N, H, W, 3)`` uint8 RGB, on the network's device.
-    normalise : Normaliser
-        The network's preprocessing.
-    size : int
-        Side of what the network sees, in pixels.
-    count : int
-        Views an image, 1, 9 or 10.
-    kind : torch.dtype
-        Of the matrix products: float32 or bfloat16.
-
-    Returns
-    -------
-    Tensor
-        ``(N, classes)`` float32, each row summing to 1.
-    """
-    total: Tensor | float = 0.0
-    every = iter_crops(images, size, count)
-    while some := list(islice(every, max(1, TOGETHER // max(1, len(images))))):
-        pixels = normalise(torch.cat(some)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
-            logits = network(pixels)
-        total = total + logits.float().softmax(1).unflatten(0, (len(some), -1)).sum(0)
-    assert isinstance(total, Tensor)
-    return total / count
-
-
 def evaluate(
     predict: Probabilities,
     batches: Iterable[Batch],
     classes: tuple[str, ...],
     *,
     crops: int,
-    device: torch.device,
 ) -> Evaluation:
     """Count what `predict`, which maps images to probabilities, gets right over all batches.
 
@@ -138,7 +92,7 @@ def evaluate(
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     in_top5 = 0
     for batch in batches:
-        ranked = predict(batch.images.to(device)).topk(min(5, len(classes))).indices.cpu()
+        ranked = predict(batch.images).topk(min(5, len(classes))).indices.cpu()
         labels = batch.labels
         confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
         in_top5 += int((ranked == labels[:, None]).sum())

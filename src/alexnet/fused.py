@@ -1,26 +1,129 @@
 """The fast form of a network: fewer passes over memory, and a dense conv1.
 
 The layers are the network's own, so its weights, their names and its mode are too. It computes what
-the network does, within the rounding of sums; what layers between give out is not to be seen.
+the network does, within the rounding of sums; outputs of layers in between cannot be read from it.
 """
 
-import copy
 from collections import OrderedDict
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import triton_pool
-from alexnet.kernels.native import STORED, unavailable_reason
-from alexnet.kernels.normalised_pool import Form, normalised_pool
-from alexnet.kernels.space_to_depth import dense_filters, plain_space_to_depth, space_to_depth
+from alexnet.device import Device
+from alexnet.kernels import lrn_pool, triton_lrn_pool
+from alexnet.kernels.inference import faster_layer
+from alexnet.kernels.lrn_pool import KernelConfig
+from alexnet.kernels.native import CPP_DTYPES, unavailable_reason
+from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
 from alexnet.layers import LocalResponseNorm
 
+FEW_CHANNELS = 16  # fewer do not fill a vector register in bfloat16, about
 
-class NormalisedPool(nn.Module):
+
+def fuse(network: nn.Sequential) -> nn.Sequential:
+    """Return the fast form of a network, or the network itself where there is none.
+
+    Its parameters are the network's, under the same names.
+    """
+    first = next(network.parameters(), None)
+    device = Device(torch.device("cpu")) if first is None else Device.of(first)
+    if not device.has_fused_kernels or (device.is_cpu and unavailable_reason()):
+        return network
+    on_gpu = not device.is_cpu
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    run: dict[str, nn.Module] = {}  # of layers that one pass computes
+
+    def end_run() -> None:
+        before = next(reversed(layers), "")
+        has_norm = any(isinstance(layer, LocalResponseNorm) for layer in run.values())
+        if on_gpu and has_norm and isinstance(conv := layers.get(before), nn.Conv2d):
+            layers[before] = ConvReluLrnPool(conv, run.values())
+        elif run:
+            layers["_".join(run)] = ReluLrnPool(run.values())
+        run.clear()
+
+    for name, layer in network.named_children():
+        if run and _place_in_pass(layer) <= max(map(_place_in_pass, run.values())):
+            end_run()
+        if _place_in_pass(layer):
+            run[name] = layer
+        else:
+            end_run()
+            layers[name] = layer
+    end_run()
+    for name, layer in layers.items():
+        if _has_few_channels(layer) or (on_gpu and isinstance(layer, nn.Conv2d)):
+            layers[name] = FastConv2d(layer, bias_apart=on_gpu)
+    return nn.Sequential(layers)
+
+
+def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """Return the fast form of a network that will not be trained any more, in a type.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+        In evaluation mode; left as it is, and without effect on the copy from now on.
+    dtype : torch.dtype
+        Of the weights, of what is computed, and of the logits; pixels may come in any.
+    """
+    layers = OrderedDict(fuse(prepare_for_inference(network, dtype, copy=True)).named_children())
+    return nn.Sequential(OrderedDict(pixels=Cast(dtype), **layers)).eval()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def prepare_for_inference(
+    network: nn.Sequential, dtype: torch.dtype, *, copy: bool = False
+) -> nn.Sequential:
+    """Return the layers of a network that will not be trained any more, in a type.
+
+    Autocast converts 62 million weights at every call, which takes longer than an image does. Here
+    they are in that type for good; rounded once or at every call, they are the same. In float32 on
+    a processor, layers are those of `kernels.inference` where it has them.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+        In evaluation mode; left as it is.
+    dtype : torch.dtype
+        Of the weights.
+    copy : bool
+        Whether to copy weights that are in the type already; else they are the network's.
+    """
+    converted: dict[int, Any] = {}
+    for parameter in network.parameters():
+        values = parameter.detach().to(dtype, copy=copy)
+        converted[id(parameter)] = nn.Parameter(values, requires_grad=False)
+    copied = deepcopy(network, converted)
+    first = next(network.parameters(), None)
+    on_cpu = first is not None and Device.of(first).is_cpu
+    fast = dtype == torch.float32 and on_cpu and not unavailable_reason()
+    return nn.Sequential(
+        OrderedDict(
+            (name, faster_layer(layer) if fast else layer)
+            for name, layer in copied.named_children()
+        )
+    ).eval()
+
+
+class Cast(nn.Module):
+    """A tensor in another type: ``(N, ...)`` to the same numbers, rounded."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convert."""
+        return x.to(self.dtype)
+
+
+class ReluLrnPool(nn.Module):
     """Layers that follow each other: ReLU, local response normalisation, max pooling, or some.
 
     Parameters
@@ -32,177 +135,109 @@ class NormalisedPool(nn.Module):
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
         self.plain = nn.Sequential(*layers)
-        norm = next((x.norm for x in self.plain if isinstance(x, LocalResponseNorm)), None)
+        lrn = next((x for x in self.plain if isinstance(x, LocalResponseNorm)), None)
         pool = next((x for x in self.plain if isinstance(x, nn.MaxPool2d)), None)
-        self.form = Form(
-            towers=next((x.groups for x in self.plain if isinstance(x, LocalResponseNorm)), 1),
-            rectify=int(isinstance(self.plain[0], nn.ReLU)),
-            neighbours=norm.size if norm else 0,
-            window=_side(pool.kernel_size) if pool else 1,
-            stride=_side(pool.stride) if pool else 1,
-            ceil=int(pool.ceil_mode) if pool else 0,
+        self.config = KernelConfig(
+            towers=lrn.groups if lrn else 1,
+            relu=int(isinstance(self.plain[0], nn.ReLU)),
+            norm_size=lrn.norm.size if lrn else 0,
+            window=_one_side(pool.kernel_size) if pool else 1,
+            stride=_one_side(pool.stride) if pool else 1,
+            ceil_mode=int(pool.ceil_mode) if pool else 0,
         )
-        self.scale = norm.alpha / norm.size if norm else 0.0
-        self.k = norm.k if norm else 1.0
+        self.scale = lrn.norm.alpha / lrn.norm.size if lrn else 0.0
+        self.k = lrn.norm.k if lrn else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C, H', W')``; the type is kept.
 
         What fully-connected layers give, ``(N, units)``, is small and left to the plain layers.
         """
-        in_pairs = x.dim() == 4 and x.shape[1] // self.form.towers % 2 == 0
-        if x.device.type == "cpu" and x.dtype in STORED and in_pairs:
-            return normalised_pool(x, self.form, self.scale, self.k)
-        if x.dim() == 4 and triton_pool.available(x, x.shape[1], self.form):
-            return self.on_gpu(x, None)
+        if x.dim() == 4 and lrn_pool.is_available(x, self.config):
+            return lrn_pool.lrn_pool(x, self.config, self.scale, self.k)
+        if x.dim() == 4 and triton_lrn_pool.is_available(x, x.shape[1], self.config):
+            return self.run_triton(x, None)
         return self.plain(x)
 
-    def on_gpu(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Do the same where `triton_pool.available`, to activations without their bias."""
+    def run_triton(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the same where Triton's kernel is available, to activations without their bias."""
         learns = x.requires_grad or (bias is not None and bias.requires_grad)
         learns = learns and torch.is_grad_enabled()
-        return triton_pool.triton_pool(x, bias, self.form, self.scale, self.k, learns)[0]
+        return triton_lrn_pool.triton_lrn_pool(x, bias, self.config, self.scale, self.k, learns)[0]
 
 
-class Convolution(nn.Module):
+class FastConv2d(nn.Module):
     """A convolution; one with few channels and a stride as a dense one over squares of pixels.
 
     Parameters
     ----------
     conv : nn.Conv2d
         Whose weight and bias it has, under the same names.
+    bias_apart : bool
+        Whether the bias is added after the convolution, in a pass that a compiler joins to the
+        next one.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, *, bias_apart: bool) -> None:
         super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
-        self.kernel, self.stride = _side(conv.kernel_size), _side(conv.stride)
-        self.padding, self.groups, self.thin = _side(conv.padding), conv.groups, _thin(conv)
+        self.weight, self.bias, self.bias_apart = conv.weight, conv.bias, bias_apart
+        self.kernel_size, self.stride = _one_side(conv.kernel_size), _one_side(conv.stride)
+        self.padding, self.groups = _one_side(conv.padding), conv.groups
+        self.few_channels = _has_few_channels(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
-        return self.convolved(x, self.bias)
+        if not self.bias_apart or self.bias is None:
+            return self.convolve(x, self.bias)
+        out = self.convolve(x, None)
+        return out + self.bias.to(out.dtype)[:, None, None]
 
-    def convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Do so with another bias, or none."""
-        if x.is_cuda and bias is not None:  # which the compiler adds in the pass that follows
-            out = self.convolved(x, None)
-            return out + bias.to(out.dtype)[:, None, None]
-        if not self.thin or x.dtype not in STORED or x.requires_grad:
+        if not self.few_channels or x.dtype not in CPP_DTYPES or x.requires_grad:
             return F.conv2d(x, self.weight, bias, self.stride, self.padding, groups=self.groups)
-        places = (x.shape[2] + 2 * self.padding - self.kernel) // self.stride + 1
-        squares = places - 1 + -(-self.kernel // self.stride)
+        out_size = (x.shape[2] + 2 * self.padding - self.kernel_size) // self.stride + 1
+        squares = out_size - 1 + -(-self.kernel_size // self.stride)
         device = x.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        lay_out = space_to_depth if device == "cpu" else plain_space_to_depth
-        dense = lay_out(x, self.stride, self.padding, squares, kind)
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        dense = convert_to_squares(x, self.stride, self.padding, squares, dtype)
         return F.conv2d(dense, dense_filters(self.weight, self.stride), bias)
 
 
-class ConvolutionAndPass(Convolution):
-    """A convolution and the layers of a `NormalisedPool` after it; on a GPU these add the bias.
+class ConvReluLrnPool(FastConv2d):
+    """A convolution and the layers of a `ReluLrnPool` after it, which adds the bias: on a GPU.
 
     There a convolution's bias is a pass over memory of its own, and its gradient another.
     """
 
     def __init__(self, conv: nn.Conv2d, layers: Iterable[nn.Module]) -> None:
-        super().__init__(conv)
-        self.after = NormalisedPool(layers)
+        super().__init__(conv, bias_apart=True)
+        self.after = ReluLrnPool(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
-        if triton_pool.available(x, len(self.weight), self.after.form):
-            return self.after.on_gpu(self.convolved(x, None), self.bias)
-        return self.after(self.convolved(x, self.bias))
+        if triton_lrn_pool.is_available(x, len(self.weight), self.after.config):
+            return self.after.run_triton(self.convolve(x, None), self.bias)
+        return self.after(super().forward(x))
 
 
-def _side(size: Any) -> int:
+def _one_side(size: Any) -> int:
     """Return the one number of a size that PyTorch gives as one, or as two that are the same."""
     return int(size if isinstance(size, int) else size[0])
 
 
-def fuse(network: nn.Sequential) -> nn.Sequential:
-    """Return the fast form of a network, or the network itself where there is none.
-
-    Its parameters are the network's, under the same names.
-    """
-    like = next(network.parameters(), None)
-    if (like is None or like.device.type == "cpu") and unavailable_reason():
-        return network
-    on_gpu = like is not None and like.is_cuda
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    waiting: dict[str, nn.Module] = {}
-
-    def settle() -> None:
-        before = next(reversed(layers), "")
-        has_norm = any(isinstance(layer, LocalResponseNorm) for layer in waiting.values())
-        if on_gpu and has_norm and isinstance(conv := layers.get(before), nn.Conv2d):
-            layers[before] = ConvolutionAndPass(conv, waiting.values())
-        elif waiting:
-            layers["_".join(waiting)] = NormalisedPool(waiting.values())
-        waiting.clear()
-
-    for name, layer in network.named_children():
-        if waiting and _order(layer) <= max(map(_order, waiting.values())):
-            settle()
-        if _order(layer):
-            waiting[name] = layer
-        else:
-            settle()
-            layers[name] = layer
-    settle()
-    for name, layer in layers.items():
-        if _thin(layer) or (on_gpu and isinstance(layer, nn.Conv2d)):
-            layers[name] = Convolution(layer)
-    return nn.Sequential(layers)
-
-
-class Converted(nn.Module):
-    """A tensor in another type."""
-
-    def __init__(self, kind: torch.dtype) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, ...)`` to the same numbers, rounded to the type."""
-        return x.to(self.kind)
-
-
-def fuse_for_inference(network: nn.Sequential, kind: torch.dtype) -> nn.Sequential:
-    """Return the fast form of a network that will not be trained any more, in a type.
-
-    Autocast converts 62 million weights at every call, which takes longer than an image does. This
-    is a copy whose weights are in that type for good, as is what it computes; rounded once or at
-    every call, they are the same.
-
-    Parameters
-    ----------
-    network : nn.Sequential
-        In evaluation mode; left as it is, and without effect on the copy from now on.
-    kind : torch.dtype
-        Of the weights, of what is computed, and of the logits; pixels may come in any.
-    """
-    copied = copy.deepcopy(network).requires_grad_(False).to(kind)
-    layers = OrderedDict(fuse(copied).named_children())
-    return nn.Sequential(OrderedDict(pixels=Converted(kind), **layers)).eval()
-
-
-THIN = 16  # channels that fill a vector register in bfloat16, about
-
-
-def _thin(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+def _has_few_channels(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a layer is a convolution whose stride leaves too few channels to compute with."""
     return (
         isinstance(layer, nn.Conv2d)
         and layer.stride[0] > 1
         and layer.groups == 1
-        and layer.in_channels < THIN
+        and layer.in_channels < FEW_CHANNELS
     )
 
 
-def _order(layer: nn.Module) -> int:
-    """Return the place of a layer within a pass, or 0 where it is none of its."""
+def _place_in_pass(layer: nn.Module) -> int:
+    """Return the place of a layer within a pass, or 0 where it is in none."""
     if isinstance(layer, nn.ReLU):
         return 1
     if isinstance(layer, LocalResponseNorm):

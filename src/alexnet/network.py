@@ -1,4 +1,4 @@
-"""Spec -> nn.Module: the whole network is this page, read from top to bottom.
+"""Spec -> nn.Module: the whole network is this file, read from top to bottom.
 
 The layers carry the paper's names, so ``network.conv1.weight`` is what it says, and a state dict
 has the sixteen entries ``conv1.weight`` ... ``fc8.bias``.
@@ -32,18 +32,18 @@ class AlexNet(nn.Sequential):
 
     def __init__(self, spec: Spec) -> None:
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        maps = spec.in_channels
+        channels = spec.in_channels
         sizes = {layer.name: layer.size for layer in spec.layers()}
         for conv in spec.convs:
-            modules.update(conv_block(spec, conv, maps, sizes[conv.name]))
-            maps = conv.out_channels
+            modules.update(make_conv_block(spec, conv, channels, sizes[conv.name]))
+            channels = conv.out_channels
         modules["flatten"] = nn.Flatten()
-        maps, side = spec.flat
-        inputs = maps * side**2  # 9216 for the paper's
+        channels, side = spec.flat
+        inputs = channels * side**2  # 9216 for the paper's
         for dense in spec.dense:
-            modules.update(dense_block(spec, dense.name, inputs, dense.units))
+            modules.update(make_dense_block(spec, dense.name, inputs, dense.units))
             inputs = dense.units
-        modules[spec.output_name] = output_layer(inputs, spec.num_classes)
+        modules[spec.output_name] = make_output_layer(inputs, spec.num_classes)
         super().__init__(modules)
         self.spec = spec
 
@@ -96,14 +96,14 @@ class AlexNet(nn.Sequential):
 
     @property
     def num_features(self) -> int:
-        """Maps that `forward_features` returns: 256 for the paper's."""
+        """Channels that `forward_features` returns: 256 for the paper's."""
         return self.spec.flat[0]
 
     @property
     def head_hidden_size(self) -> int:
         """Inputs of the last layer: 4096 for the paper's."""
-        maps, side = self.spec.flat
-        return self.spec.dense[-1].units if self.spec.dense else maps * side**2
+        channels, side = self.spec.flat
+        return self.spec.dense[-1].units if self.spec.dense else channels * side**2
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer."""
@@ -126,9 +126,11 @@ class AlexNet(nn.Sequential):
             When `num_classes` is below 0.
         """
         spec = replace(self.spec, num_classes=num_classes)
-        layer = output_layer(self.head_hidden_size, num_classes)
+        layer = make_output_layer(self.head_hidden_size, num_classes)
         if num_classes:
-            draw(layer, spec.output_std, spec.output_bias, torch.Generator().manual_seed(seed))
+            init_layer(
+                layer, spec.output_std, spec.output_bias, torch.Generator().manual_seed(seed)
+            )
         like = next(self.parameters())
         self.add_module(spec.output_name, layer.to(like.device, like.dtype))
         self.spec = spec
@@ -152,39 +154,37 @@ class AlexNet(nn.Sequential):
         return kept
 
 
-def conv_block(spec: Spec, conv: Conv, maps: int, side: int) -> dict[str, nn.Module]:
+def make_conv_block(
+    spec: Spec, conv: Conv, in_channels: int, out_size: int
+) -> dict[str, nn.Module]:
     """Return a convolution and what follows it, named and in the spec's order."""
     number = "".join(filter(str.isdigit, conv.name))
-    steps: dict[str, tuple[str, nn.Module]] = {
-        "activation": (f"{spec.activation}{number}", activation(spec))
+    stages: dict[str, tuple[str, nn.Module]] = {
+        "activation": (f"{spec.activation}{number}", make_activation(spec))
     }
     if conv.norm:
-        steps["norm"] = (f"norm{number}", LocalResponseNorm(conv.norm, spec.towers))
+        stages["norm"] = (f"norm{number}", LocalResponseNorm(conv.norm, spec.towers))
     if conv.within_channel_lrn:
         layer = WithinChannelResponseNorm(conv.within_channel_lrn)
-        steps["within_channel_lrn"] = (f"within_channel_lrn{number}", layer)
+        stages["within_channel_lrn"] = (f"within_channel_lrn{number}", layer)
     if conv.pool:
-        steps["pool"] = (pool_name(conv), pooling(conv.pool))
+        stages["pool"] = (pool_name(conv), make_pool(conv.pool))
     block: dict[str, nn.Module] = {}
-    if (
-        conv.asymmetric_padding
-    ):  # windows past the right and bottom edge skip what is outside: zeros there
-        block[f"pad{number}"] = nn.ZeroPad2d(
-            (0, conv.asymmetric_padding, 0, conv.asymmetric_padding)
-        )
-    block[conv.name] = convolution(spec, conv, maps, side)
-    block.update(steps[step] for step in conv.order if step in steps)
+    if past := conv.asymmetric_padding:  # zeros where windows reach past the right and bottom edge
+        block[f"pad{number}"] = nn.ZeroPad2d((0, past, 0, past))
+    block[conv.name] = make_convolution(spec, conv, in_channels, out_size)
+    block.update(stages[stage] for stage in conv.order if stage in stages)
     return block
 
 
-def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
+def make_convolution(spec: Spec, conv: Conv, in_channels: int, out_size: int) -> nn.Module:
     """Return the convolution alone, its weights shared or local."""
     if conv.locally_connected:
         return LocallyConnected2d(
-            maps, conv.out_channels, side, conv.kernel_size, padding=conv.padding
+            in_channels, conv.out_channels, out_size, conv.kernel_size, padding=conv.padding
         )
     return nn.Conv2d(
-        maps,
+        in_channels,
         conv.out_channels,
         conv.kernel_size,
         stride=conv.stride,
@@ -193,7 +193,7 @@ def convolution(spec: Spec, conv: Conv, maps: int, side: int) -> nn.Module:
     )
 
 
-def pooling(pool: Pool) -> nn.Module:
+def make_pool(pool: Pool) -> nn.Module:
     """Return the pooling layer; an average counts only pixels inside the map."""
     if pool.kind == "max":
         return nn.MaxPool2d(pool.kernel_size, pool.stride, ceil_mode=pool.ceil_mode)
@@ -202,53 +202,55 @@ def pooling(pool: Pool) -> nn.Module:
     )
 
 
-def dense_block(spec: Spec, name: str, inputs: int, units: int) -> dict[str, nn.Module]:
+def make_dense_block(spec: Spec, name: str, inputs: int, units: int) -> dict[str, nn.Module]:
     """Return a hidden fully-connected layer, its activation and its dropout, named."""
     number = "".join(filter(str.isdigit, name))
-    block = {name: nn.Linear(inputs, units), f"{spec.activation}{number}": activation(spec)}
+    block = {name: nn.Linear(inputs, units), f"{spec.activation}{number}": make_activation(spec)}
     if not spec.dropout.rate:
         return block
     drop = {f"drop{number}": Dropout(spec.dropout.rate, spec.dropout.form)}
     return block | drop if spec.dropout.place == "outputs" else drop | block
 
 
-def activation(spec: Spec) -> nn.Module:
+def make_activation(spec: Spec) -> nn.Module:
     """Return the spec's nonlinearity."""
     return nn.ReLU() if spec.activation == "relu" else nn.Tanh()
 
 
-def output_layer(inputs: int, classes: int) -> nn.Module:
+def make_output_layer(inputs: int, num_classes: int) -> nn.Module:
     """Return the last layer; of 0 classes it is none."""
-    return nn.Linear(inputs, classes) if classes else nn.Identity()
+    return nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
 
 
-def initialise(network: AlexNet, seed: int = 0) -> None:
+def init_weights(network: AlexNet, seed: int = 0) -> None:
     """Draw the initial weights of the spec, the same for a seed on every machine.
 
     Weights are normal with the layer's standard deviation and biases constant; ``None`` in the
     spec leaves PyTorch's default distribution, drawn from the same seed.
     """
     spec = network.spec
-    draws = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     layers: tuple[Conv | Dense, ...] = (*spec.convs, *spec.dense)
     for layer in layers:
-        draw(network.get_submodule(layer.name), layer.std, layer.bias, draws)
+        init_layer(network.get_submodule(layer.name), layer.std, layer.bias, generator)
     if spec.num_classes:
-        draw(network.get_classifier(), spec.output_std, spec.output_bias, draws)
+        init_layer(network.get_classifier(), spec.output_std, spec.output_bias, generator)
 
 
 @torch.no_grad()
-def draw(layer: nn.Module, std: float | None, bias: float | None, draws: torch.Generator) -> None:
+def init_layer(
+    layer: nn.Module, std: float | None, bias: float | None, generator: torch.Generator
+) -> None:
     """Draw a layer's weights, then its biases; ``None`` is PyTorch's default for either."""
     weight, offset = layer.get_parameter("weight"), layer.get_parameter("bias")
     inputs = weight[0].numel() if weight.dim() != 3 else weight.shape[1]
     bound = inputs**-0.5  # PyTorch's default for both
     if std is None:
-        weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=draws))
+        weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
     else:
-        weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=draws))
+        weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=generator))
     if bias is None:
-        offset.copy_(torch.empty(offset.shape).uniform_(-bound, bound, generator=draws))
+        offset.copy_(torch.empty(offset.shape).uniform_(-bound, bound, generator=generator))
     else:
         offset.fill_(bias)
 
@@ -285,5 +287,5 @@ def build(spec: Spec, seed: int | None = 0) -> AlexNet:
         for name, weight in list(layer.named_parameters(recurse=False)):
             layer.register_parameter(name, nn.Parameter(torch.empty(weight.shape)))
     if seed is not None:
-        initialise(network, seed)
+        init_weights(network, seed)
     return network

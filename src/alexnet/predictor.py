@@ -1,37 +1,39 @@
-"""A trained run and an image -> ranked classes."""
+"""From a photograph to ranked classes: the one way that the whole project takes."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet import device as devices
-from alexnet.data.augment import Normaliser, iter_crops, make_normaliser
-from alexnet.data.decode import open_image, resize_and_crop
+from alexnet.data.augment import AugmentParams, Normaliser, augment, crop_offsets, make_normaliser
+from alexnet.data.decode import ImageLike, resize_and_crop, to_rgb
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
-from alexnet.data.wordnet import readable
-from alexnet.errors import DataError, ImageError, did_you_mean
-from alexnet.evaluation import Evaluation, evaluate, probabilities
-from alexnet.fused import fuse_for_inference
+from alexnet.errors import ConfigError, DataError, did_you_mean
+from alexnet.evaluation import Evaluation, evaluate
+from alexnet.fused import fuse, prepare_for_inference
+from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint
-from alexnet.training.run import Run, RunConfig
 
 if TYPE_CHECKING:  # pyarrow, for one photograph
     from alexnet.data.shards import PreparedData
 
 CALIBRATION = 256  # training images that fix the scales of int8
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
+MOST_BUILT = 64  # fast forms that are kept; past it the oldest goes
+PHOTOGRAPHS_AT_ONCE = 32  # that `predict_many` decodes in threads and predicts together
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,69 +46,197 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A trained network with its preprocessing and the names of its classes."""
+class Switches:
+    """What is changed in a trained network before it is asked."""
 
-    network: AlexNet
+    lrn: bool = True  # False: response normalisation is left out
+    dropout_scale: bool = True  # False: outputs are not multiplied by 1 - rate (section 4.2)
+    mirror: bool = False  # the image is mirrored left to right first
+
+    def keeps(self, layer: nn.Module) -> bool:
+        """Whether a layer of the network is run."""
+        if isinstance(layer, LocalResponseNorm | WithinChannelResponseNorm):
+            return self.lrn
+        return self.dropout_scale or not isinstance(layer, Dropout)
+
+
+AS_TRAINED = Switches()
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained network with its preprocessing and the names of its classes.
+
+    It computes with a fast form of the network that is made at the first question and kept: the
+    weights in `dtype`, several layers in one pass, on a GPU as a recorded graph. So weights that
+    change later need a new predictor: ``dataclasses.replace(predictor)``.
+    """
+
+    network: AlexNet  # in evaluation mode, on `device`
     classes: tuple[str, ...]
     normalise: Normaliser
-    prepared: int  # side of the square that the views are cut from, in pixels
+    resize_to: int  # side of the square that the crops are cut from, in pixels
     step: int  # of the checkpoint
     device: torch.device
-    kind: torch.dtype
+    dtype: torch.dtype  # of the matrix products
     forward: Callable[[Tensor], Tensor] | None = None  # pixels to logits, in place of `network`
+    cuda_graphs: bool = True  # on a GPU, record the network; nothing else may use it meanwhile
 
     @property
     def spec(self) -> Spec:
         """What the network is."""
         return self.network.spec
 
-    def predict(self, image: Picture, *, top: int = 5, crops: int = 10) -> list[Prediction]:
+    @cached_property
+    def in_float32(self) -> "Predictor":
+        """The predictor in float32, whatever the run was trained in."""
+        return self if self.dtype == torch.float32 else replace(self, dtype=torch.float32)
+
+    def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Return an image as the network's data was prepared.
+
+        Parameters
+        ----------
+        image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
+            What `data.decode.to_rgb` takes.
+
+        Returns
+        -------
+        ndarray
+            ``(resize_to, resize_to, 3)`` uint8 RGB.
+
+        Raises
+        ------
+        ImageError
+            When it cannot be read or is no image.
+        """
+        return np.array(resize_and_crop(to_rgb(image), self.resize_to))
+
+    def predict(self, image: ImageLike, *, top: int = 5, crops: int = 10) -> list[Prediction]:
         """Rank the classes for an image.
 
         Parameters
         ----------
-        image : str, Path, bytes, PIL.Image.Image or ndarray
-            A file of any format that Pillow reads, its content, an image, or uint8 RGB of
-            ``(H, W, 3)``. Files are turned upright as their EXIF orientation says.
+        image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
+            A file of any format that Pillow reads, its content, an image, or uint8 or uint16
+            grey, RGB or RGBA. Turned upright as the EXIF orientation says.
         top : int
             How many classes to return, the most probable first.
-        views : int
-            1, the centre, or 10, as the paper tested (section 4.1).
+        crops : int
+            1, the centre; 9; or 10, as the paper tested (section 4.1).
 
         Raises
         ------
         ImageError
             When it cannot be read or is no image.
         """
-        ranked = self.probabilities(torch.from_numpy(self.pixels(image))[None], crops)[0]
-        chances, labels = ranked.sort(descending=True)
-        names = readable(self.classes)
-        return [
-            Prediction(names[label], chance, self.classes[label])
-            for chance, label in zip(chances.tolist()[:top], labels.tolist(), strict=False)
-        ]
+        return next(self.predict_many([image], top=top, crops=crops))
 
-    def pixels(self, image: Picture) -> NDArray[np.uint8]:
-        """Return an image as the network's data was prepared, ``(prepared, prepared, 3)`` RGB.
+    def predict_many(
+        self, images: Iterable[ImageLike], *, top: int = 5, crops: int = 10
+    ) -> Iterator[list[Prediction]]:
+        """Yield for each of many images what `predict` returns, some dozens of them at once.
 
         Raises
         ------
         ImageError
-            When it cannot be read or is no image.
+            At an image that cannot be read or is none.
         """
-        return np.array(resize_and_crop(_opened(image), self.prepared))
+        names, rest = describe_classes(self.classes), iter(images)
+        with ThreadPoolExecutor() as decoders:
+            while some := list(islice(rest, PHOTOGRAPHS_AT_ONCE)):
+                load = decoders.map if len(some) > 1 else map
+                pixels = torch.from_numpy(np.stack([*load(self.load_pixels, some)]))
+                ranked = self.probabilities(pixels, crops).sort(1, descending=True)
+                for chances, labels in zip(*(found.tolist() for found in ranked), strict=True):
+                    yield [
+                        Prediction(names[label], chance, self.classes[label])
+                        for chance, label in zip(chances[:top], labels, strict=False)
+                    ]
 
-    def probabilities(self, images: Tensor, crops: int = 1) -> Tensor:
-        """Map ``(N, prepared, prepared, 3)`` uint8 RGB to ``(N, classes)`` probabilities."""
-        return probabilities(
-            self.forward or self.network,
-            images.to(self.device),
-            self.normalise,
-            size=self.spec.image_size,
-            count=crops,
-            kind=self.kind,
-        )
+    @torch.inference_mode()
+    def probabilities(
+        self, images: Tensor, crops: int = 1, switches: Switches = AS_TRAINED
+    ) -> Tensor:
+        """Return class probabilities, averaged over crops (section 4.1).
+
+        Parameters
+        ----------
+        images : Tensor
+            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
+        crops : int
+            1, the centre; 9; or 10.
+        switches : Switches
+            What is changed in the network.
+
+        Returns
+        -------
+        Tensor
+            ``(N, classes)`` float32 on `device`, each row summing to 1.
+
+        Raises
+        ------
+        DataError
+            For another number of crops, or images of another size.
+        """
+        forward = self._forward(switches)
+        total: Tensor | float = 0.0
+        for pixels in self._crops(images, crops, switches.mirror):
+            logits = forward(pixels).float()
+            total = total + logits.softmax(1).unflatten(0, (-1, len(images))).sum(0)
+        assert isinstance(total, Tensor)
+        return total / crops
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor, switches: Switches = AS_TRAINED) -> Tensor:
+        """Map ``(N, resize_to, resize_to, 3)`` uint8 to the centre crops' logits, ``(N, classes)``.
+
+        They are float32, on `device`.
+        """
+        return self._forward(switches)(self.centre_crops(images, switches)).float()
+
+    @torch.inference_mode()
+    def activations(
+        self, images: Tensor, names: Iterable[str], switches: Switches = AS_TRAINED
+    ) -> dict[str, Tensor]:
+        """Return what the named layers put out for the centre crops of images.
+
+        Parameters
+        ----------
+        images : Tensor
+            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
+        names : iterable of str
+            Of layers: ``conv1``, ``relu1``, ...; one that is switched off puts out what comes in.
+        switches : Switches
+            What is changed in the network.
+
+        Returns
+        -------
+        dict of Tensor
+            By layer, first to last, ``(N, *shape)`` float32 on the processor.
+
+        Raises
+        ------
+        ConfigError
+            When a name is unknown.
+        """
+        known = [name for name, _ in self.network.named_children()]
+        wanted = set(names)
+        for name in sorted(wanted.difference(known)):
+            raise ConfigError(f"No layer is called {name!r}.", did_you_mean(name, known))
+        ordered = tuple(name for name in known if name in wanted)
+        out, found = self.centre_crops(images, switches), {}
+        for name, layers in zip(ordered, self._segments(ordered, switches), strict=True):
+            out = layers(out)
+            found[name] = out.float().cpu().contiguous()
+        return found
+
+    def centre_crops(self, images: Tensor, switches: Switches = AS_TRAINED) -> Tensor:
+        """Return the normalised centre crops, ``(N, 3, size, size)``, channels-last, in `dtype`.
+
+        They are what the network itself takes.
+        """
+        return next(self._crops(images, 1, switches.mirror))
 
     def evaluate(self, data: "PreparedData", *, crops: int = 10) -> Evaluation:
         """Test on the held-out split of a prepared data set; classes are matched by name.
@@ -119,32 +249,26 @@ class Model:
         self.check_size(data)
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
-            Batch(batch.images, labels[batch.labels], batch.numbers)
+            Batch(batch.images, labels[batch.labels], batch.indices)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
-        network = devices.CudaGraphRunner(fuse_for_inference(self.network, self.kind))
-        fast = replace(self, forward=self.forward or network)
         return evaluate(
-            partial(fast.probabilities, crops=crops),
-            batches,
-            self.classes,
-            crops=crops,
-            device=self.device,
+            lambda images: self.probabilities(images, crops), batches, self.classes, crops=crops
         )
 
     def check_size(self, data: "PreparedData") -> None:
-        """See that data was prepared at the size that the network's views are cut from.
+        """See that data was prepared at the size that the network's crops are cut from.
 
         Raises
         ------
         DataError
             When it was prepared at another one.
         """
-        if data.manifest.size != self.prepared:
+        if data.manifest.size != self.resize_to:
             raise DataError(
                 f"The data was prepared at {data.manifest.size} pixels and the run's at "
-                f"{self.prepared}.",
-                f"Prepare it with --size {self.prepared}, or name the source itself.",
+                f"{self.resize_to}.",
+                f"Prepare it with --size {self.resize_to}, or name the source itself.",
             )
 
     def _label(self, name: str) -> int:
@@ -155,67 +279,117 @@ class Model:
             )
         return self.classes.index(name)
 
+    def _crops(self, images: Tensor, count: int, mirror: bool) -> Iterator[Tensor]:
+        """Yield normalised crops, ``(K * N, 3, size, size)``: K crops of every image at once.
 
-def load(
-    run: str | Path,
-    *,
-    device: torch.device | None = None,
-    precision: Literal["auto", "fp32", "bf16"] | None = None,
-) -> Model:
-    """Load a trained run.
+        Of ten crops five are the mirror images of the others (section 4.1).
+        """
+        size = self.spec.image_size
+        places = [(place, mirror) for place in crop_offsets(images.shape[1], size, count)]
+        if count == 10:
+            places = [(place, turned) for place, _ in places for turned in (mirror, not mirror)]
+        images, rest = images.to(self.device), iter(places)
+        while some := list(islice(rest, max(1, CROPS_AT_ONCE // max(1, len(images))))):
+            params = AugmentParams(
+                torch.tensor([place for place, _ in some]).repeat_interleave(len(images), 0),
+                torch.tensor([turned for _, turned in some]).repeat_interleave(len(images)),
+                torch.empty(0, 3),
+            )
+            params = params.to(self.device) if self.device.type != "cpu" else params
+            repeated = images.repeat(len(some), 1, 1, 1) if len(some) > 1 else images
+            pixels = augment(repeated, params, None, self.normalise, 1.0, size, self.dtype)
+            yield pixels.contiguous(memory_format=torch.channels_last)
 
-    Parameters
-    ----------
-    run : str or Path
-        The folder that ``alexnet train --out`` made.
-    device : torch.device, optional
-        Where the network is to run; by default the GPU where there is one.
-    precision : {"auto", "fp32", "bf16"}, optional
-        Of the matrix products; by default the recipe's. For int8 see `quantize`.
+    @cached_property
+    def _prepared(self) -> nn.Sequential:
+        """The network's layers with weights in `dtype`, those that can in a faster form."""
+        return prepare_for_inference(self.network, self.dtype)
 
-    Raises
-    ------
-    RunError
-        When the folder is no run, or has no checkpoint that can be loaded.
-    """
-    opened = Run.open(run)
-    model = assemble(opened.config, opened.weights(), opened.statistics(), device=device)
-    if precision is None:
-        return model
-    return replace(model, kind=devices.choose_dtype(precision, model.device))
+    @cached_property
+    def _built(self) -> dict[tuple[tuple[str, ...], Switches], list[nn.Sequential]]:
+        """What `_segments` has made."""
+        return {}
+
+    @cached_property
+    def _runners(self) -> dict[Switches, Callable[[Tensor], Tensor]]:
+        """What `_forward` has made."""
+        return {}
+
+    def _forward(self, switches: Switches) -> Callable[[Tensor], Tensor]:
+        """Return the function from normalised pixels to logits."""
+        switches = replace(switches, mirror=False)
+        if self.forward is not None and switches == AS_TRAINED:
+            return self.forward
+        if switches not in self._runners:
+            (layers,) = self._segments((next(reversed(self.network._modules)),), switches)
+            graph = self.cuda_graphs and self.device.type == "cuda"
+            self._runners[switches] = devices.CudaGraphRunner(layers) if graph else layers
+        return self._runners[switches]
+
+    def _segments(self, names: tuple[str, ...], switches: Switches) -> list[nn.Sequential]:
+        """Return the layers up to each of the names, first to last, in their fast form."""
+        key = (names, replace(switches, mirror=False))
+        if key not in self._built:
+            if len(self._built) == MOST_BUILT:  # of the sets of layers that a server is asked for
+                self._built.pop(next(iter(self._built)))
+            segments: list[nn.Sequential] = []
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
+            for name, layer in self._prepared.named_children():
+                if switches.keeps(layer):
+                    layers[name] = layer
+                if name in names:
+                    segments.append(fuse(nn.Sequential(layers)))
+                    layers = OrderedDict()
+            self._built[key] = segments
+        return self._built[key]
 
 
 def assemble(
-    config: RunConfig,
-    checkpoint: Checkpoint,
+    spec: Spec,
+    weights: dict[str, Tensor],
     statistics: Statistics,
+    classes: tuple[str, ...],
     *,
+    step: int = 0,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | None = None,
-) -> Model:
-    """Put a trained network together from what a run's folder holds, or one like it."""
-    device = device or devices.best_device()
-    network = build(config.spec, seed=None)
-    network.load_state_dict(checkpoint.weights)
-    return Model(
-        devices.place_network(network, device).eval(),
-        config.classes,
-        make_normaliser(config.spec.pixels, statistics, config.spec.image_size, device),
-        statistics.mean_image.shape[-1],
-        checkpoint.step,
-        device,
-        devices.choose_dtype(config.recipe.precision, device),
-    )
-
-
-def quantize(model: Model, images: "Tensor | PreparedData", *, compiled: bool = False) -> Model:
-    """Return a model that predicts in int8 on the processor; its `network` stays as it is.
+) -> Predictor:
+    """Put a trained network together from what a run's folder holds, or one like it.
 
     Parameters
     ----------
-    model : Model
+    spec, weights, statistics, classes, step
+        The network, its weights, what its training data was like, and the checkpoint's step.
+    precision
+        Of the matrix products; for int8 see `quantize`.
+    device
+        Where the network is to run; by default the GPU where there is one.
+    """
+    device = device or devices.best_device()
+    network = build(spec, seed=None)
+    network.load_state_dict(weights)
+    return Predictor(
+        devices.place_network(network, device).eval(),
+        classes,
+        make_normaliser(spec.pixels, statistics, spec.image_size, device),
+        statistics.mean_image.shape[-1],
+        step,
+        device,
+        devices.choose_dtype(precision, device),
+    )
+
+
+def quantize(
+    predictor: Predictor, images: "Tensor | PreparedData", *, compiled: bool = False
+) -> Predictor:
+    """Return a predictor in int8 on the processor; its `network` stays as it is.
+
+    Parameters
+    ----------
+    predictor : Predictor
         On the processor.
     images : Tensor or PreparedData
-        What the scales of the activations are taken from: ``(N, prepared, prepared, 3)`` uint8
+        What the scales of the activations are taken from: ``(N, resize_to, resize_to, 3)`` uint8
         RGB, a few hundred images of the training data, or a data set with training images, of
         which 256 are taken.
     compiled : bool
@@ -225,33 +399,18 @@ def quantize(model: Model, images: "Tensor | PreparedData", *, compiled: bool = 
     Raises
     ------
     ConfigError
-        When the model is on a GPU, or the processor has no int8 products.
+        When the predictor is on a GPU, or the processor has no int8 products.
     DataError
         When there is no training image, or the data was prepared at another size.
     """
     if not isinstance(images, Tensor):
-        model.check_size(images)
+        predictor.check_size(images)
         if "train" not in images.splits:
             raise DataError(
                 "The data has no training images to calibrate int8 with.",
                 "Name the data that the run was trained on.",
             )
         images = sample_evenly(images.splits["train"], CALIBRATION)
-    centre = next(iter_crops(images.to(model.device), model.spec.image_size, 1))
-    forward = int8_forward(model.network, model.normalise(centre), compiled=compiled)
-    return replace(model, forward=forward, kind=torch.float32)
-
-
-def _opened(image: Picture) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
-    if isinstance(image, bytes):
-        return open_image(image)
-    try:
-        return open_image(Path(image).read_bytes())
-    except ImageError as error:
-        raise ImageError(f"{str(image)!r} is not usable: {error}") from None
-    except OSError as error:
-        raise ImageError(f"{str(image)!r} cannot be read ({error.strerror}).") from None
+    plain = predictor.in_float32
+    forward = quantize_network(plain.network, plain.centre_crops(images), compiled=compiled)
+    return replace(plain, forward=forward)

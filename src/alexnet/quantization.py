@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from alexnet import device as devices
+from alexnet.device import Device
 from alexnet.errors import ConfigError, DataError
 from alexnet.fused import fuse
 from alexnet.layers import Dropout
@@ -27,12 +27,12 @@ from alexnet.network import AlexNet
 
 LEVELS = 255  # steps of an 8-bit activation, from its lowest value to its highest
 WEIGHT_LEVELS = 127  # steps of a weight on either side of zero; -128 is left out
-PIECE = 32  # calibration images that are run at once
+CALIBRATION_BATCH = 32  # images
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """The values that a layer reads, 0 among them, and how 0 to 255 stands for them."""
+class QuantRange:
+    """The values of a layer's input, 0 among them, and how 0 to 255 stands for them."""
 
     low: float  # at most 0
     high: float  # at least 0
@@ -43,17 +43,17 @@ class Range:
         return (self.high - self.low) / LEVELS or 1.0  # nothing but zeros: any scale is right
 
     @property
-    def zero(self) -> int:
+    def zero_point(self) -> int:
         """The whole number that stands for 0 exactly, 0 to 255: what padding is made of."""
         return round(-self.low / self.scale)
 
-    def widened(self, values: Tensor) -> Self:
+    def include(self, values: Tensor) -> Self:
         """Return the range with some values put in."""
         low, high = (float(end) for end in values.aminmax())
         return type(self)(min(self.low, low), max(self.high, high))
 
 
-def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round weights to int8, with one scale an output channel.
 
     Parameters
@@ -71,7 +71,7 @@ def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     Examples
     --------
     >>> import torch
-    >>> quantised_weight(torch.tensor([[0.5, -1.27], [0.0, 254.0]]))
+    >>> quantize_weight(torch.tensor([[0.5, -1.27], [0.0, 254.0]]))
     (tensor([[  50, -127],
             [   0,  127]], dtype=torch.int8), tensor([0.0100, 2.0000]))
     """
@@ -82,16 +82,16 @@ def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return values.reshape(weight.shape), scales
 
 
-class Quantise(nn.Module):
+class Quantize(nn.Module):
     """Values to whole numbers: ``(N, ...)`` float to uint8, clipped to the range."""
 
-    def __init__(self, range: Range) -> None:
+    def __init__(self, range: QuantRange) -> None:
         super().__init__()
         self.range = range
 
     def forward(self, x: Tensor) -> Tensor:
         """Round to the nearest step."""
-        steps = x.float() * (1 / self.range.scale) + self.range.zero
+        steps = x.float() * (1 / self.range.scale) + self.range.zero_point
         return steps.round().clamp(0, LEVELS).to(torch.uint8)
 
     def extra_repr(self) -> str:
@@ -106,81 +106,90 @@ class Int8Layer(nn.Module):
     ----------
     layer : nn.Conv2d or nn.Linear
         Whose weights are rounded; it is left as it is.
-    reads : Range
+    input : QuantRange
         Of its inputs, which come as uint8.
     relu : bool
         Whether a ReLU follows, which then costs nothing.
-    writes : Range or torch.dtype
+    output : QuantRange or torch.dtype
         Of its outputs: uint8 over that range, or a floating type.
     """
 
     def __init__(
-        self, layer: nn.Conv2d | nn.Linear, reads: Range, relu: bool, writes: Range | torch.dtype
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        input: QuantRange,
+        relu: bool,
+        output: QuantRange | torch.dtype,
     ) -> None:
         super().__init__()
-        values, scales = quantised_weight(layer.weight)
-        self.reads, self.relu, self.writes = reads, relu, writes
+        values, scales = quantize_weight(layer.weight)
+        self.input, self.relu, self.output = input, relu, output
         self.arguments: list[Any] = []  # of the operator, after the weights
         if isinstance(layer, nn.Conv2d):
             self.operator = torch.ops.onednn.qconv2d_pointwise
             self.arguments += map(list, (layer.stride, layer.padding, layer.dilation))
             self.arguments += [layer.groups]
             packed = torch.ops.onednn.qconv_prepack(
-                values, scales, reads.scale, reads.zero, *self.arguments, None
+                values, scales, input.scale, input.zero_point, *self.arguments, None
             )
         else:
             self.operator = torch.ops.onednn.qlinear_pointwise
             packed = torch.ops.onednn.qlinear_prepack(values, None)
         bias = None if layer.bias is None else layer.bias.detach().float()
         self.weights = (packed, scales, torch.zeros_like(scales, dtype=torch.int32), bias)
-        if isinstance(writes, Range):
-            self.arguments += [writes.scale, writes.zero, torch.uint8]
+        if isinstance(output, QuantRange):
+            self.arguments += [output.scale, output.zero_point, torch.uint8]
         else:
-            self.arguments += [1.0, 0, writes]
+            self.arguments += [1.0, 0, output]
         self.arguments += ["relu" if relu else "none", [], ""]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` or ``(N, units)`` uint8 to what the layer writes."""
-        reads = self.reads
-        return self.operator(x, reads.scale, reads.zero, *self.weights, *self.arguments)
+        """Map ``(N, C, H, W)`` or ``(N, units)`` uint8 to outputs of the layer's type."""
+        scale, zero_point = self.input.scale, self.input.zero_point
+        return self.operator(x, scale, zero_point, *self.weights, *self.arguments)
 
     def extra_repr(self) -> str:
         """Show the settings in `print(network)`."""
-        return f"reads={self.reads}, relu={self.relu}, writes={self.writes}"
+        return f"input={self.input}, relu={self.relu}, output={self.output}"
 
 
 class Int8Network(nn.Sequential):
     """A network whose convolutions and fully-connected layers are `Int8Layer`.
 
-    ``(N, 3, image, image)`` float pixels to ``(N, classes)`` float32 logits, as the network it is
-    made of; that one is left as it is. It cannot be trained, and runs on the processor alone.
+    ``(N, 3, image_size, image_size)`` float pixels to ``(N, num_classes)`` float32 logits, as the
+    network it is made of; that one is left as it is. It cannot be trained, and runs on the
+    processor alone.
 
     Members have the paper's names. What stands before a layer, and its rounding, is the member
-    ``to_conv2``; there is none where only a ReLU does, whose layer writes uint8 itself.
+    ``to_conv2``; there is none where only a ReLU does, whose layer outputs uint8 itself.
 
     Parameters
     ----------
     network : AlexNet
         In evaluation mode, on the processor.
-    ranges : mapping of str to Range
-        What every layer reads, by its name: `read_ranges`.
-    kind : torch.dtype
+    ranges : mapping of str to QuantRange
+        Of every layer's input, by its name: from `calibrate`.
+    dtype : torch.dtype
         Of what is computed between the layers: bfloat16 or float32.
     """
 
-    def __init__(self, network: AlexNet, ranges: Mapping[str, Range], kind: torch.dtype) -> None:
-        lead, blocks = _blocks(network)
+    def __init__(
+        self, network: AlexNet, ranges: Mapping[str, QuantRange], dtype: torch.dtype
+    ) -> None:
+        lead, blocks = _split_at_layers(network)
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         first, last = blocks[0], blocks[-1]
-        modules[f"to_{first.name}"] = nn.Sequential(*lead, Quantise(ranges[first.name]))
+        modules[f"to_{first.name}"] = nn.Sequential(*lead, Quantize(ranges[first.name]))
         for block, following in pairwise(blocks):
-            reads, then = ranges[block.name], ranges[following.name]
-            through = _through(block.after, then)
-            wide = torch.float32 if _has_weights(block.after) else kind
-            modules[block.name] = Int8Layer(block.layer, reads, block.relu, through or wide)
-            if not through:
+            next_input = ranges[following.name]
+            direct = _direct_output(block.after, next_input)
+            wide = torch.float32 if _have_weights(block.after) else dtype
+            modules[block.name] = Int8Layer(
+                block.layer, ranges[block.name], block.relu, direct or wide
+            )
+            if not direct:
                 modules[f"to_{following.name}"] = nn.Sequential(
-                    *fuse(nn.Sequential(*block.after)), Quantise(then)
+                    *fuse(nn.Sequential(*block.after)), Quantize(next_input)
                 )
         modules[last.name] = Int8Layer(last.layer, ranges[last.name], last.relu, torch.float32)
         if last.after:
@@ -199,7 +208,7 @@ class _Block:
     after: tuple[nn.Module, ...]  # the rest
 
 
-def _blocks(network: AlexNet) -> tuple[list[nn.Module], list[_Block]]:
+def _split_at_layers(network: AlexNet) -> tuple[list[nn.Module], list[_Block]]:
     """Return what stands before the first layer, and the layers."""
     groups: list[list[tuple[str, nn.Module]]] = [[]]
     for name, member in network.named_children():
@@ -216,13 +225,13 @@ def _blocks(network: AlexNet) -> tuple[list[nn.Module], list[_Block]]:
     return [member for _, member in lead], blocks
 
 
-def _has_weights(members: Iterable[nn.Module]) -> bool:
+def _have_weights(members: Iterable[nn.Module]) -> bool:
     """Whether some of them compute in float32 because their weights do: local layers."""
     return any(True for member in members for _ in member.parameters())
 
 
-def _through(after: Iterable[nn.Module], reads: Range) -> Range | None:
-    """Return what a layer must write for the next one to read, or None if it cannot do so itself.
+def _direct_output(after: Iterable[nn.Module], next_input: QuantRange) -> QuantRange | None:
+    """Return the range of uint8 outputs that the next layer can take as they are, or None.
 
     Only dropout, at test a constant factor, may stand between the two.
     """
@@ -230,20 +239,21 @@ def _through(after: Iterable[nn.Module], reads: Range) -> Range | None:
         if not isinstance(member, Dropout):
             return None
         if member.form == "2012":
-            reads = Range(reads.low / (1 - member.rate), reads.high / (1 - member.rate))
-    return reads
+            kept = 1 - member.rate
+            next_input = QuantRange(next_input.low / kept, next_input.high / kept)
+    return next_input
 
 
 @torch.inference_mode()
-def read_ranges(network: AlexNet, pixels: Tensor) -> dict[str, Range]:
-    """Run calibration images in float32 and return the range of what each layer reads.
+def calibrate(network: AlexNet, pixels: Tensor) -> dict[str, QuantRange]:
+    """Run calibration images in float32 and return the range of each layer's input.
 
     Parameters
     ----------
     network : AlexNet
         In evaluation mode.
     pixels : Tensor
-        ``(N, 3, image, image)`` float, normalised as the network expects.
+        ``(N, 3, image_size, image_size)`` float, normalised as the network expects.
 
     Raises
     ------
@@ -252,16 +262,16 @@ def read_ranges(network: AlexNet, pixels: Tensor) -> dict[str, Range]:
     """
     if not len(pixels):
         raise DataError("There is no image to calibrate int8 with.", "Give a few hundred.")
-    ranges: dict[str, Range] = {}
-    for x in pixels.split(PIECE):
+    ranges: dict[str, QuantRange] = {}
+    for x in pixels.split(CALIBRATION_BATCH):
         for name, member in network.named_children():
             if isinstance(member, nn.Conv2d | nn.Linear):
-                ranges[name] = ranges.get(name, Range(0.0, 0.0)).widened(x)
+                ranges[name] = ranges.get(name, QuantRange(0.0, 0.0)).include(x)
             x = member(x)
     return ranges
 
 
-def int8_forward(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> Int8Network:
+def quantize_network(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> Int8Network:
     """Return a trained network in int8, its scales fixed by calibration images.
 
     Parameters
@@ -269,8 +279,8 @@ def int8_forward(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> 
     network : AlexNet
         In evaluation mode, on the processor; it is left as it is.
     pixels : Tensor
-        ``(N, 3, image, image)`` float, normalised as the network expects: a few hundred images
-        of the training data.
+        ``(N, 3, image_size, image_size)`` float, normalised as the network expects: a few hundred
+        images of the training data.
     compiled : bool
         Whether what stands between the layers is compiled, where a compiler works. It takes
         seconds at the first batch of each size.
@@ -287,26 +297,26 @@ def int8_forward(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> 
     DataError
         When there is no image.
     """
-    device = next(network.parameters()).device
-    if device.type != "cpu":
+    device = Device.of(next(network.parameters()))
+    if not device.is_cpu:
         raise ConfigError(
             f"int8 runs on the processor, and the network is on {device}.",
             "Load it with device=torch.device('cpu').",
         )
-    if not devices.has_int8():
+    if not device.has_int8:
         raise ConfigError(
             "This processor has no int8 products (AVX-512 VNNI or AMX).", "Use bf16 or fp32."
         )
-    kind = devices.choose_dtype("auto", device)
-    quantised = Int8Network(network, read_ranges(network, pixels), kind).eval()
-    if compiled and devices.can_compile(device)[0]:
-        for name, member in quantised.named_children():
+    ranges = calibrate(network, pixels)
+    quantized = Int8Network(network, ranges, device.choose_dtype("auto")).eval()
+    if compiled and device.can_compile()[0]:
+        for name, member in quantized.named_children():
             if not isinstance(member, Int8Layer):
-                setattr(quantised, name, _compiled(member))
-    return quantised
+                setattr(quantized, name, _compile_for_any_batch(member))
+    return quantized
 
 
-def _compiled(member: nn.Module) -> Any:
+def _compile_for_any_batch(member: nn.Module) -> Any:
     """Compile once for every size of batch.
 
     By default the compiler counts all that it made of `nn.Sequential` together, and gives up

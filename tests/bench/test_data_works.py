@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.bench import data_works, limits
 from alexnet.bench.rounds import made
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options
 from alexnet.errors import DataError
 from tests.bench.networks import setting
 

@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.claims.runs import learning_curve, measure_log, measures_of_chance
 from alexnet.claims.scales import SMALL
-from alexnet.data.order import Order
+from alexnet.training.randomness import Order
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
 ORDER = Order(images=25, batch_size=10, seed=0)  # two and a half steps an epoch

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError

@@ -5,19 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from alexnet import device as devices
 from alexnet.data.augment import (
-    _gathered,
+    _gather_crops,
+    _sample_boxes,
     augment,
-    crops,
+    crop_and_mirror,
     iter_crops,
     make_normaliser,
     pca_shift,
-    sample_params,
 )
 from alexnet.errors import DataError
 from alexnet.spec import PixelFormat
+from alexnet.training.randomness import sample_params
 
 SIZE = 51
 
@@ -29,60 +31,67 @@ def images(prepared):
 
 
 def test_crops_are_windows_of_the_image_mirrored_or_not(images):
-    draws = sample_params(6, 64, SIZE, torch.Generator().manual_seed(0))
-    out = crops(images, draws, SIZE)
-    assert draws.mirrored.any()
-    assert not draws.mirrored.all()
+    params = sample_params(6, 64, SIZE, torch.Generator().manual_seed(0))
+    out = crop_and_mirror(images, params, SIZE)
+    assert params.mirrored.any()
+    assert not params.mirrored.all()
     for n in range(6):
-        top, left = draws.crop_offsets[n].tolist()
+        top, left = params.crop_offsets[n].tolist()
         window = images[n].numpy()[top : top + SIZE, left : left + SIZE]
-        if draws.mirrored[n]:
+        if params.mirrored[n]:
             window = window[:, ::-1]
         assert np.array_equal(out[n].permute(1, 2, 0).numpy(), window.astype(np.float32))
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_all_crops_in_one_expression_are_the_windows(images):
-    draws = sample_params(6, 64, SIZE, torch.Generator().manual_seed(0))
-    assert torch.equal(_gathered(images, draws, SIZE).float(), crops(images, draws, SIZE))
+    params = sample_params(6, 64, SIZE, torch.Generator().manual_seed(0))
+    assert torch.equal(
+        _gather_crops(images, params, SIZE).float(), crop_and_mirror(images, params, SIZE)
+    )
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "pixels",
     [PixelFormat(), PixelFormat(scale=1 / 255, mean=(0.5, 0.4, 0.3), stdev=(0.2, 0.3, 0.25))],
 )
-def test_compiled_to_one_pass_it_is_the_same_bit_for_bit(prepared, images, pixels, kind):
+def test_compiled_to_one_pass_it_is_the_same_bit_for_bit(prepared, images, pixels, dtype):
     """Also the last type: a float32 rounded here is the one that the first layer would round."""
     if not devices.can_compile(torch.device("cpu"))[0]:
         pytest.skip("torch.compile does not work here")
     normalise = make_normaliser(pixels, prepared.statistics, SIZE)
     compiled = torch.compile(augment, dynamic=False)
     for seed in range(2):
-        draws = sample_params(6, 64, SIZE, torch.Generator().manual_seed(seed))
-        shift = pca_shift(draws.noise, prepared.statistics, 0.1)
-        plain = (normalise(crops(images, draws, SIZE) + shift) / 1.1).to(kind)
-        found = compiled(images, draws, shift, normalise, 1.1, SIZE, kind)
+        params = sample_params(6, 64, SIZE, torch.Generator().manual_seed(seed))
+        shift = pca_shift(params.noise, prepared.statistics, 0.1)
+        plain = (normalise(crop_and_mirror(images, params, SIZE) + shift) / 1.1).to(dtype)
+        found = compiled(images, params, shift, normalise, 1.1, SIZE, dtype)
         assert torch.equal(found, plain)
-        assert torch.equal(augment(images, draws, shift, normalise, 1.1, SIZE, kind), plain)
+        assert torch.equal(augment(images, params, shift, normalise, 1.1, SIZE, dtype), plain)
         assert found.is_contiguous(memory_format=torch.channels_last)
-        bare = compiled(images, draws, None, normalise, 1.1, SIZE, kind)
-        assert torch.equal(bare, normalise(crops(images, draws, SIZE)).to(kind))
-    assert augment(images[:0], draws, None, normalise, 1.0, SIZE, kind).shape == (0, 3, SIZE, SIZE)
+        bare = compiled(images, params, None, normalise, 1.1, SIZE, dtype)
+        assert torch.equal(bare, normalise(crop_and_mirror(images, params, SIZE)).to(dtype))
+    assert augment(images[:0], params, None, normalise, 1.0, SIZE, dtype).shape == (
+        0,
+        3,
+        SIZE,
+        SIZE,
+    )
 
 
 def test_every_place_is_drawn_and_none_outside():
-    draws = sample_params(5000, 64, 60, torch.Generator().manual_seed(1))
-    assert {tuple(corner) for corner in draws.crop_offsets.tolist()} == {
+    params = sample_params(5000, 64, 60, torch.Generator().manual_seed(1))
+    assert {tuple(corner) for corner in params.crop_offsets.tolist()} == {
         (y, x) for y in range(5) for x in range(5)
     }
-    assert draws.mirrored.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert params.mirrored.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_zoomed_crop_of_the_whole_image_is_the_image_scaled(images):
-    draws = sample_params(6, 64, 64, torch.Generator().manual_seed(0), mirror=False, crop_area=1.0)
-    draws = replace(draws, boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(6, 1))
-    out = crops(images, draws, 64)
+    params = sample_params(6, 64, 64, torch.Generator().manual_seed(0), mirror=False, crop_area=1.0)
+    params = replace(params, boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(6, 1))
+    out = crop_and_mirror(images, params, 64)
     torch.testing.assert_close(out, images.permute(0, 3, 1, 2).float(), rtol=0, atol=1e-2)
 
 
@@ -129,11 +138,11 @@ def test_the_mean_images_central_window_is_subtracted_wherever_the_crop_was_take
 def test_other_networks_get_the_pixels_that_they_expect(prepared, images):
     pixels = images.permute(0, 3, 1, 2).float()
     mean, stdev = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    kind = PixelFormat(scale=1 / 255, mean=mean, stdev=stdev)
+    expects = PixelFormat(scale=1 / 255, mean=mean, stdev=stdev)
     expected = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(stdev)[
         :, None, None
     ]
-    got = make_normaliser(kind, prepared.statistics, 64)(pixels)
+    got = make_normaliser(expects, prepared.statistics, 64)(pixels)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     bgr = make_normaliser(PixelFormat(channel_order="BGR"), prepared.statistics, 64)(pixels)
     rgb = make_normaliser(PixelFormat(), prepared.statistics, 64)(pixels)
@@ -196,3 +205,20 @@ def test_nine_views_are_a_grid_without_mirror_images(images):
     assert found == {view.numpy().tobytes() for view in wanted}
     assert len(found) == 9
     assert torch.equal(next(iter_crops(small, 24, 9)), next(iter_crops(small, 24, 1)))
+
+
+def test_a_zoomed_crop_without_the_kernel_repeats_the_border(images):
+    """Crops at the edges, zoomed in: against PyTorch's own border, which not every device has."""
+    half, mirrored = torch.linspace(0.2, 1, 12).reshape(6, 2), torch.arange(6) % 2 == 0
+    boxes = torch.cat([(1 - half) * torch.tensor([1, -1]), half], 1)
+    grid = torch.zeros(6, 2, 3)
+    grid[:, 0, 0] = half[:, 0] * torch.where(mirrored, -1, 1)
+    grid[:, 1, 1], grid[:, :, 2] = half[:, 1], boxes[:, :2]
+    wanted = F.grid_sample(
+        images.permute(0, 3, 1, 2).float(),
+        F.affine_grid(grid, [6, 3, 200, 200], align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
+    found = _sample_boxes(images, boxes, mirrored, 200)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)

@@ -15,15 +15,14 @@ import pytest
 from PIL import Image
 
 from alexnet.data import decode
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.sources import elpv, open_source
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.sources import open_elpv, open_source
 from alexnet.errors import ImageError
 
 
 def photograph() -> Image.Image:
     """Return a real photograph, coloured by its own gradients so that channels differ."""
-    grey = np.asarray(Image.open(io.BytesIO(elpv().splits["train"][0].read())).convert("L"))
+    grey = np.asarray(Image.open(io.BytesIO(open_elpv().splits["train"][0].read())).convert("L"))
     return Image.fromarray(np.stack([grey, np.roll(grey, 5, 0), np.roll(grey, 9, 1)], -1))
 
 

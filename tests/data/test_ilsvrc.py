@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import open_prepared
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
-from alexnet.data.verify import verify
 from alexnet.errors import DataError
 
 # In the order of their ILSVRC ids, which is not that of their wnids; the third has children and
@@ -145,21 +143,22 @@ def test_prepared_verified_trained_and_evaluated(ilsvrc, tmp_path, command):
     result = json.loads(command("evaluate", run, "--json").stdout)
     assert (result["images"], result["classes"]) == (6, ["n01440764", "n02012849"])
     data = open_prepared(tmp_path / "data")
-    labels = [SYNSETS[truth - 1][0] for truth in TRUTH]
-    assert [data.classes[label] for label in data.splits["val"].labels] == labels
+    val = data.splits["val"]
+    wnids = [SYNSETS[truth - 1][0] for truth in TRUTH]
+    assert [data.classes[val.label(i)] for i in range(len(val))] == wnids
 
 
 def test_a_train_tar_that_ends_early_gives_what_it_has_and_says_so(ilsvrc, tmp_path):
     tar = ilsvrc / "ILSVRC2012_img_train.tar"
     whole = open_source(ilsvrc).splits["train"]
-    os.truncate(tar, int(whole.places[20, 1]) + 100)  # within an image of the second class
+    os.truncate(tar, int(whole.slices[20, 1]) + 100)  # within an image of the second class
     source = open_source(ilsvrc)
     assert any("ends early" in note for note in source.notes)
     manifest = prepare(source, tmp_path / "out", Options(size=16))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (lost,) = report["skipped"]
     assert "ends before this image does" in lost["reason"]
-    before = sum(place[1] < whole.places[20, 1] for place in whole.places)
+    before = sum(place[1] < whole.slices[20, 1] for place in whole.slices)
     assert manifest.counts["train"] == before
 
 

@@ -12,62 +12,29 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from alexnet.data import decode
-from alexnet.data.loader import evaluation_batches, train_batches
-from alexnet.data.options import Options
-from alexnet.data.order import Order, Part
-from alexnet.data.prepare import prepare
+from alexnet.data.loader import ALONE, Part, evaluation_batches, train_batches
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
+from alexnet.training.randomness import Order
 from tests.conftest import damaged
 
 
-@given(images=st.integers(1, 50), batch=st.integers(1, 64), seed=st.integers(0, 9))
-@settings(max_examples=50, deadline=None)
-def test_every_epoch_has_every_image_once(images, batch, seed):
-    order = Order(images, batch, seed)
-    row = np.concatenate([order.numbers(step) for step in range(-(-3 * images // batch))])
-    for epoch in range(3):
-        assert sorted(row[epoch * images : (epoch + 1) * images]) == list(range(images))
-
-
-@pytest.mark.parametrize(("last", "sizes"), [("short", [4, 4, 2]), ("drop", [4, 4])])
-def test_the_last_batch_of_an_epoch_is_as_asked(last, sizes):
-    order = Order(10, 4, 7, last)
-    steps = len(sizes)
-    assert order.steps(3) == 3 * steps
-    batches = [order.numbers(step) for step in range(3 * steps)]
-    assert [len(batch) for batch in batches] == sizes * 3
-    for epoch in range(3):
-        seen = np.concatenate(batches[epoch * steps : (epoch + 1) * steps])
-        assert len(set(seen.tolist())) == sum(sizes)
-
-
-def test_an_epoch_without_a_whole_batch_is_refused():
-    with pytest.raises(DataError, match="3 images make no batch of 4"):
-        Order(3, 4, 0, "drop")
-
-
-def test_no_epoch_is_a_shifted_copy_of_another():
-    """By chance one image in 500 is at the same place, whatever the shift."""
-    orders = [Order(500, 500, seed).numbers(epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
-    for one, other in itertools.combinations(orders, 2):
-        for shift in range(-12, 13):
-            assert (np.roll(one, shift) == other).mean() < 0.02
+def ordered_batches(split, order, first_step, part=ALONE):
+    return train_batches(split, order.batches(first_step, part), order.replacements)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_any_number_of_processes_sees_the_same_batches(prepared, ranks):
     """Scenario 5: what a step trains on does not depend on how many share it."""
     split, order = prepared.splits["train"], Order(36, 8, 3)
-    parts = [train_batches(split, order, 2, Part(rank, ranks)) for rank in range(ranks)]
+    parts = [ordered_batches(split, order, 2, Part(rank, ranks)) for rank in range(ranks)]
     for step in range(2, 6):
-        together = [number for part in parts for number in next(part).numbers]
-        assert together == order.numbers(step).tolist()
+        together = [number for part in parts for number in next(part).indices]
+        assert together == order.indices(step).tolist()
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5, 13])
@@ -77,25 +44,25 @@ def test_any_number_of_processes_tests_every_image_once(prepared, ranks):
         number
         for rank in range(ranks)
         for batch in evaluation_batches(split, 2, Part(rank, ranks))
-        for number in batch.numbers
+        for number in batch.indices
     )
     assert seen == Counter(range(12))
 
 
 def test_batches_begin_at_any_step(prepared):
     split, order = prepared.splits["train"], Order(36, 8, 5)
-    whole = list(itertools.islice(train_batches(split, order, 0), 12))
-    tail = list(itertools.islice(train_batches(split, order, 7), 5))
+    whole = list(itertools.islice(ordered_batches(split, order, 0), 12))
+    tail = list(itertools.islice(ordered_batches(split, order, 7), 5))
     for before, after in zip(whole[7:], tail, strict=True):
-        assert before.numbers == after.numbers
+        assert before.indices == after.indices
         assert torch.equal(before.images, after.images)
         assert torch.equal(before.labels, after.labels)
 
 
 def test_a_batch_holds_the_images_of_its_numbers(prepared):
     split = prepared.splits["train"]
-    batch = next(train_batches(split, Order(36, 36, 1), 0))
-    for at, number in enumerate(batch.numbers):
+    batch = next(ordered_batches(split, Order(36, 36, 1), 0))
+    for at, number in enumerate(batch.indices):
         assert np.array_equal(batch.images[at].numpy(), split.pixels(number))
         assert batch.labels[at] == split[number].label
 
@@ -104,7 +71,7 @@ def test_evaluation_takes_each_image_once_in_order(prepared):
     split = prepared.splits["test"]
     batches = list(evaluation_batches(split, 5))
     assert [len(batch.labels) for batch in batches] == [5, 5, 2]
-    assert list(itertools.chain.from_iterable(batch.numbers for batch in batches)) == list(
+    assert list(itertools.chain.from_iterable(batch.indices for batch in batches)) == list(
         range(12)
     )
     assert Counter(torch.cat([b.labels for b in batches]).tolist()) == {0: 6, 1: 6}
@@ -124,11 +91,11 @@ def test_raw_shards_hold_the_same_pixels_without_a_jpeg_between(photographs, tmp
 def test_a_damaged_training_image_is_named_and_replaced_by_the_next(prepared, tmp_path):
     data = damaged(prepared, tmp_path / "data", [3, 4])
     split = data.splits["train"]
-    batch = next(train_batches(split, Order(36, 36, 0), 0))
-    at = {number: place for place, number in enumerate(batch.numbers)}
-    assert sorted({one.number for one in batch.replaced}) == [3, 4]
-    for one in batch.replaced:
-        assert one.image.endswith(f"(row {one.number} of train-00000.arrow)")
+    batch = next(ordered_batches(split, Order(36, 36, 0), 0))
+    at = {number: place for place, number in enumerate(batch.indices)}
+    assert sorted({one.index for one in batch.corrupt}) == [3, 4]
+    for one in batch.corrupt:
+        assert one.name.endswith(f"(row {one.index} of train-00000.arrow)")
         assert "checksum" in one.reason
     for number in (3, 4):
         assert np.array_equal(batch.images[at[number]].numpy(), split.pixels(5))
@@ -154,19 +121,19 @@ def test_a_missing_or_shortened_shard_is_a_sentence(prepared, tmp_path, harm):
         shard.write_bytes(shard.read_bytes()[:-100])
     split = open_prepared(tmp_path / "data").splits["train"]
     with pytest.raises(DataError, match=r"train-00000.arrow' (cannot be read|has .* bytes and sh)"):
-        next(train_batches(split, Order(36, 4, 0), 0))
+        next(ordered_batches(split, Order(36, 4, 0), 0))
 
 
 MILLIONS = """
 import sys, time, resource
-from alexnet.data.order import Order
+from alexnet.training.randomness import Order
 from alexnet.data.shards import open_prepared
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begun = time.perf_counter()
 data = open_prepared(sys.argv[1])
 opened = time.perf_counter() - begun
 order = Order(len(data.splits["train"]), 128, 0)
-order.numbers(0), order.numbers(100_000), order.numbers(10**7)
+order.indices(0), order.indices(100_000), order.indices(10**7)
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(len(data.splits["train"]), opened, memory / 1024)
 """
@@ -200,7 +167,7 @@ def test_an_index_of_14_million_images_is_small_and_opens_at_once(prepared, tmp_
 
 def test_memory_stays_flat_over_many_batches(prepared):
     split, order = prepared.splits["train"], Order(36, 32, 0)
-    batches = train_batches(split, order, 0)
+    batches = ordered_batches(split, order, 0)
     for _ in range(50):
         next(batches)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -216,4 +183,4 @@ def test_whole_images_never_need_the_slow_decoder(prepared, monkeypatch):
         raise AssertionError("Pillow was asked")
 
     monkeypatch.setattr(decode, "open_image", slow)
-    next(train_batches(prepared.splits["train"], Order(36, 36, 0), 0))
+    next(ordered_batches(prepared.splits["train"], Order(36, 36, 0), 0))

@@ -20,14 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alexnet.data.listing import Place, SampleIndex, read_file
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import open_prepared
-from alexnet.data.source import Source
+from alexnet.data.archives import read_file
+from alexnet.data.prepare import Options, prepare
+from alexnet.data.samples import FileSlice, SampleIndex, Source
+from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums
-from alexnet.data.verify import verify
 from alexnet.errors import AlexNetError, DataError
 from alexnet.files import sha256
 
@@ -48,7 +46,7 @@ def test_images_labels_and_names_are_those_of_the_source(prepared, photographs):
     for name, split in prepared.splits.items():
         items = source.splits[name]
         assert [split[i].path for i in range(len(split))] == [item.path for item in items]
-        assert split.labels.tolist() == [item.label for item in items]
+        assert [split.label(i) for i in range(len(split))] == [item.label for item in items]
         assert pixels(split).shape == (len(items), 64, 64, 3)
 
 
@@ -107,7 +105,7 @@ def test_a_second_time_does_nothing(prepared, photographs):
 
 PREPARE = """
 import sys
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
 if __name__ == "__main__":
@@ -186,11 +184,11 @@ def test_two_preparations_share_one_folder(undisturbed, photographs, tmp_path):
     assert contents(tmp_path / "data") == undisturbed
 
 
-def read_or_die(file: str, name: str, offset: int, length: int) -> bytes:
+def read_or_die(piece: FileSlice) -> bytes:
     """Read a file; one of them ends the process, as a fault in a decoder would."""
-    if name.endswith("cell0002.png"):
+    if piece.name.endswith("cell0002.png"):
         os._exit(139)
-    return read_file(file, name, offset, length)
+    return read_file(piece)
 
 
 def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
@@ -200,11 +198,9 @@ def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
     names = [f"cell{number:04}.png" for number in range(8)]
     for name, file in zip(names, files, strict=False):
         shutil.copy(file, tmp_path / name)
-    listing = partial(SampleIndex.of, read_or_die)
-    places = [(Place(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
-    source = Source(
-        "cells", ("a", "b"), {"train": listing(places[:6]), "test": listing(places[6:])}
-    )
+    index = partial(SampleIndex.of, read_or_die)
+    slices = [(FileSlice(name, str(tmp_path)), number % 2) for number, name in enumerate(names)]
+    source = Source("cells", ("a", "b"), {"train": index(slices[:6]), "test": index(slices[6:])})
     manifest = prepare(source, tmp_path / "out", Options(size=32, shard_images=4), workers=2)
     assert manifest.counts == {"train": 5, "test": 2}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -216,7 +212,7 @@ def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
 CLUSTER = """
 import os, signal, sys, threading, time
 from distributed import Client, LocalCluster
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
 if __name__ == "__main__":
@@ -298,7 +294,7 @@ def test_every_flipped_bit_is_found_and_its_image_named(prepared, tmp_path):
     shard = tmp_path / "data" / files[0]
     shard.write_bytes(shard.read_bytes().replace(image, image[:50] + b"\0" * 9 + image[59:]))
     (damage,) = verify(tmp_path / "data")
-    assert f"{prepared.splits['train'][7].path!r} (row 7 of {files[0]})" in damage.what
+    assert f"{prepared.splits['train'][7].path!r} (row 7 of {files[0]})" in damage.reason
 
 
 @pytest.mark.parametrize("harm", ["deleted", "cut short"])
@@ -311,7 +307,7 @@ def test_a_missing_or_shortened_shard_is_found(prepared, tmp_path, harm):
         os.truncate(shard, shard.stat().st_size // 2)
     (damage,) = verify(tmp_path / "data")
     assert damage.file == "test-00000.arrow"
-    assert ("cannot be read" if harm == "deleted" else "should have") in damage.what
+    assert ("cannot be read" if harm == "deleted" else "should have") in damage.reason
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
+from alexnet.data.imagenet import describe_classes, load_synsets
+from alexnet.data.prepare import Options, open_or_prepare, prepare
 from alexnet.data.sources import open_source
-from alexnet.data.wordnet import readable, words
 from alexnet.errors import DataError
 
 
@@ -237,8 +235,8 @@ def test_a_parquet_file_that_is_damaged_inside_loses_its_row_group_and_no_other(
 
 
 def test_readable_names_are_unique_and_the_thousand_are_there():
-    wnids = [wnid for wnid in words() if wnid in ("n02012849", "n03126707", "n03710637")]
-    assert readable(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")
-    assert len(words()) == 21_842
-    assert words()["n01440764"] == "tench, Tinca tinca"
-    assert readable(["dress", "n99999999"]) == ("dress", "n99999999")
+    wnids = [wnid for wnid in load_synsets() if wnid in ("n02012849", "n03126707", "n03710637")]
+    assert describe_classes(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")
+    assert len(load_synsets()) == 21_842
+    assert load_synsets()["n01440764"] == "tench, Tinca tinca"
+    assert describe_classes(["dress", "n99999999"]) == ("dress", "n99999999")

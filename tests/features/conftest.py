@@ -6,20 +6,17 @@ import pytest
 import torch
 
 from alexnet.data.augment import make_normaliser
-from alexnet.data.options import Options
-from alexnet.data.prepare import prepare
-from alexnet.data.shards import PreparedData, open_prepared
-from alexnet.data.sources import open_source
+from alexnet.data.shards import PreparedData
 from alexnet.network import build
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 from alexnet.variants import CIFAR_QUICK, PAPER
 from tests.test_network import narrow
 
 
-def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Model:
+def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Predictor:
     """Return a network of drawn weights with the preprocessing of a data set."""
-    return Model(
+    return Predictor(
         build(spec, seed).eval(),
         data.classes,
         make_normaliser(spec.pixels, data.statistics, spec.image_size),
@@ -31,21 +28,13 @@ def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Model:
 
 
 @pytest.fixture(scope="session")
-def large(photographs, tmp_path_factory) -> PreparedData:
-    """Return the photographs, prepared at 256 pixels."""
-    root = tmp_path_factory.mktemp("large") / "data"
-    prepare(open_source(photographs), root, Options(size=256))
-    return open_prepared(root)
-
-
-@pytest.fixture(scope="session")
-def paper(large) -> Model:
+def paper(large) -> Predictor:
     """Return the paper's network with a sixteenth of its widths, and louder weights."""
     names = [conv.name for conv in PAPER.convs] + [layer.name for layer in PAPER.dense]
     return model_of(narrow(PAPER.with_layers(*names, std=0.1)), large)
 
 
 @pytest.fixture(scope="session")
-def quick(prepared) -> Model:
+def quick(prepared) -> Predictor:
     """Return the quick CIFAR network, for two classes."""
     return model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), num_classes=2), prepared)

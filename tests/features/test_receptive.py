@@ -78,7 +78,7 @@ def test_sizes_are_those_of_the_arithmetic_of_the_paper():
     assert found == [(11, 4), (19, 8), (51, 8), (67, 16)]
     assert [fields[n].size for n in ("conv3", "conv4", "conv5", "pool5")] == [99, 131, 163, 195]
     assert fields["norm1"].size == fields["relu1"].size == fields["conv1"].size
-    assert receptive_field(AS_RUN, "same_map_norm2").size == 51 + 4 * 8
+    assert receptive_field(AS_RUN, "within_channel_lrn2").size == 51 + 4 * 8
     for name in ("fc6", "relu7", "fc8"):
         assert fields[name].box(0, 0) == (0, 0, 227, 227)
     assert receptive_field(CIFAR_LOCAL, "fc10").box(0, 0) == (0, 0, 24, 24)

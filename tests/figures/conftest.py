@@ -1,5 +1,5 @@
 """The same small networks as for the features."""
 
-from tests.features.conftest import large, paper, quick
+from tests.features.conftest import paper, quick
 
-__all__ = ["large", "paper", "quick"]
+__all__ = ["paper", "quick"]

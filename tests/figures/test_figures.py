@@ -15,10 +15,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.options import Options
+from alexnet.api import load
+from alexnet.data.imagenet import load_synsets
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import open_prepared
-from alexnet.data.wordnet import words
 from alexnet.errors import ConfigError, MissingExtraError
 from alexnet.features import activations
 from alexnet.figures import (
@@ -35,7 +35,6 @@ from alexnet.figures.confusion import DARK, worst
 from alexnet.figures.examples import chosen
 from alexnet.figures.filters import GAP, sheet
 from alexnet.figures.style import RIGHT, drawing, folded, save
-from alexnet.predictor import load
 from alexnet.training.run import Run
 from alexnet.variants import CAFFE, CIFAR_QUICK, PAPER, SINGLE
 from tests.features.conftest import model_of
@@ -185,7 +184,7 @@ def table(classes):
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 20, 45, 60])
 def test_every_cell_has_its_number_or_every_row_its_name(classes):
-    names = sorted(words())[700 : 700 + classes]
+    names = sorted(load_synsets())[700 : 700 + classes]
     counts = table(classes)
     figure = confusion(names, counts.tolist(), "a test")
     (axes,) = figure.axes
@@ -203,7 +202,7 @@ def test_every_cell_has_its_number_or_every_row_its_name(classes):
 
 
 def test_a_thousand_classes_show_the_matrix_and_the_most_frequent_mistakes():
-    names, counts = sorted(words())[:1000], table(1000)
+    names, counts = sorted(load_synsets())[:1000], table(1000)
     counts[3, 700], counts[999, 0] = 77, 55
     figure = confusion(names, counts.tolist(), "a test")
     matrix, beside = figure.axes
@@ -279,7 +278,9 @@ def test_the_confusion_is_that_of_the_run_s_test_or_else_is_counted(trained, pho
     assert "ten views" in axes.get_title()
     shutil.copytree(photographs / "train", tmp_path / "train")
     shutil.copytree(photographs / "train", tmp_path / "test")
-    (axes,) = confusion_of(run, model, open_or_prepare(tmp_path, Options(size=model.prepared))).axes
+    (axes,) = confusion_of(
+        run, model, open_or_prepare(tmp_path, Options(size=model.resize_to))
+    ).axes
     assert axes.get_title().startswith("36 held-out images, one view")
 
 

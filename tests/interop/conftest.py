@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from alexnet.data.statistics import Statistics
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import generate_images
 from alexnet.network import build
-from alexnet.predictor import Model, assemble
+from alexnet.predictor import Predictor
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
@@ -74,23 +74,23 @@ def config_of(spec: Spec, side: int) -> RunConfig:
     )
 
 
-def model_of(spec: Spec) -> Model:
+def model_of(spec: Spec) -> Predictor:
     """Return a trained-like network with its preprocessing."""
     side = spec.image_size + MARGIN
     config, measured = config_of(spec, side), statistics(side)
     blank = build(spec, seed=None).state_dict()
-    first = assemble(config, Checkpoint(0, blank, {}), measured, device=CPU)
+    first = config.predictor(Checkpoint(0, blank, {}), measured, device=CPU)
     images = (
-        generated_images(side, 16)[:, : spec.image_size, : spec.image_size]
+        generate_images(side, 16)[:, : spec.image_size, : spec.image_size]
         .permute(0, 3, 1, 2)
         .float()
     )
     weights = lively_weights(spec, first.normalise(images))
-    return assemble(config, Checkpoint(7, weights, {}), measured, device=CPU)
+    return config.predictor(Checkpoint(7, weights, {}), measured, device=CPU)
 
 
 @pytest.fixture(scope="session")
-def models() -> dict[str, Model]:
+def models() -> dict[str, Predictor]:
     """Return a narrow network of every name."""
     return {name: model_of(narrow(name)) for name in NETWORKS}
 
@@ -100,7 +100,7 @@ def run(tmp_path_factory, models):
     """Return the folder of a run with the narrow `caffe`: BGR, and a tested one."""
     folder = tmp_path_factory.mktemp("runs") / "caffe"
     model = models["caffe"]
-    opened = Run.start(folder, config_of(model.spec, model.prepared), statistics(model.prepared))
+    opened = Run.start(folder, config_of(model.spec, model.resize_to), statistics(model.resize_to))
     save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     by_class = [{"name": name, "images": 5, "top1": 0.5} for name in model.classes]
     tested = {"split": "test", "top1": 0.5, "top5": 0.9, "majority": 0.05, "images": 100}

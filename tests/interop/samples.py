@@ -21,9 +21,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from alexnet.interop.companions import read_mean
-from alexnet.interop.imports import Form, import_file, read_file
-from alexnet.interop.onnx_export import graph
+from alexnet.interop.export import build_onnx
+from alexnet.interop.imports import WeightsFormat, import_file, read_file, read_mean
 from alexnet.interop.weights import export_safetensors
 from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow
@@ -73,13 +72,13 @@ def originals() -> dict[str, bytes]:
         "safetensors, torchvision's": safetensors.torch.save(state),
         "safetensors, own": own_safetensors(),
         "onnx, the zoo's": zoo(divisor=16, classes=CLASSES).SerializeToString(),
-        "onnx, own": graph(own, "pixels").SerializeToString(),
+        "onnx, own": build_onnx(own, "pixels").SerializeToString(),
         "cuda-convnet, one tower": checkpoint(one_tower(divisor=16, classes=CLASSES)),
         "cuda-convnet, two towers": checkpoint(two_towers(divisor=16, classes=CLASSES)),
     }
 
 
-FORMS: dict[str, Form] = {
+FORMS: dict[str, WeightsFormat] = {
     "caffemodel": "caffe", "pth": "torchvision", "onnx": "onnx", "cuda-convnet": "cuda-convnet",
 }  # fmt: skip
 BESIDE = ("prototxt", "binaryproto", "npy", "batches.meta")  # given with a good .caffemodel

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from alexnet.errors import RunError
-from alexnet.interop.assembly import network_of
-from alexnet.interop.chain import Activation, Convolution, Drop, FullyConnected, Layer, Pooling
+from alexnet.interop.layer_ir import (
+    Activation,
+    Convolution,
+    Drop,
+    FullyConnected,
+    Layer,
+    Pooling,
+    assemble_network,
+)
 from alexnet.spec import PixelFormat
 from tests.interop.conftest import narrow
 
@@ -39,7 +46,7 @@ def layers_of(name: str) -> list[Layer]:
 )
 def test_an_input_that_the_file_leaves_open_is_the_usual_one(name, image):
     """Several sides would fit: networks that pad their image take 224, others 227."""
-    spec, weights = network_of(layers_of(name), PixelFormat())
+    spec, weights = assemble_network(layers_of(name), PixelFormat())
     assert spec.image_size == image
     assert list(weights)[:2] == ["conv1.weight", "conv1.bias"]
     assert (spec.layers().__next__().size, spec.flat[1]) == (image, 6)
@@ -47,9 +54,9 @@ def test_an_input_that_the_file_leaves_open_is_the_usual_one(name, image):
 
 def test_an_input_that_does_not_fit_is_refused_with_both_numbers():
     with pytest.raises(RunError, match=r"takes 576 numbers; with images of 200 pixels .* 16x5x5"):
-        network_of(layers_of("caffe"), PixelFormat(), 200)
+        assemble_network(layers_of("caffe"), PixelFormat(), 200)
 
 
 def test_what_follows_the_last_layer_is_refused():
     with pytest.raises(RunError, match="'fc8', the last layer, is followed by 'relu'"):
-        network_of([*layers_of("caffe"), Activation("relu")], PixelFormat())
+        assemble_network([*layers_of("caffe"), Activation("relu")], PixelFormat())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.imports import form_of, import_file
-from alexnet.predictor import load
+from alexnet.interop.imports import detect_format, import_file
 from tests.interop.caffe_files import Step, alexnet, blob, caffemodel, field, message, prototxt
 
 cv2 = pytest.importorskip("cv2")
@@ -232,7 +232,7 @@ def test_damaged_files_are_refused_with_a_sentence(sentence, tmp_path):
 def test_the_form_is_seen_from_the_content_alone(tmp_path):
     for form in ("layers", "layer"):
         (tmp_path / "some file").write_bytes(caffemodel(SMALL, form))
-        assert form_of(tmp_path / "some file") == "caffe"
+        assert detect_format(tmp_path / "some file") == "caffe"
     (tmp_path / "text").write_text("No weights are here.")
     with pytest.raises(RunError, match="Say it with --as: caffe, torchvision"):
-        form_of(tmp_path / "text")
+        detect_format(tmp_path / "text")

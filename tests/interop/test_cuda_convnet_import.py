@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.assembly import recognised
-from alexnet.interop.imports import form_of, import_file
-from alexnet.predictor import load
+from alexnet.interop.imports import detect_format, import_file
+from alexnet.interop.layer_ir import recognise
 from alexnet.variants import AS_RUN
 from tests.interop.convnet_files import (
     Options,
@@ -26,7 +26,7 @@ CLASSES = 10
 
 def imported(layers, folder):
     (folder / "90.417").write_bytes(checkpoint(layers))
-    assert form_of(folder / "90.417") == "cuda-convnet"
+    assert detect_format(folder / "90.417") == "cuda-convnet"
     made = import_file(folder / "90.417", folder / "run")
     return made, load(folder / "run", device=CPU).network
 
@@ -53,7 +53,7 @@ def test_two_towers_compute_what_their_settings_say(tmp_path):
         "conv1": ["conv1a", "conv1b"], "norm1": ["rnorm1a", "rnorm1b"],
         "pool1": ["pool1a", "pool1b"], "relu1": ["pool1a_neuron", "pool1b_neuron"],
         "conv2": ["conv2a", "conv2b"], "norm2": ["rnorm2a", "rnorm2b"],
-        "same_map_norm2": ["cnorm2a", "cnorm2b"], "pool2": ["pool2a", "pool2b"],
+        "within_channel_lrn2": ["cnorm2a", "cnorm2b"], "pool2": ["pool2a", "pool2b"],
         "relu3": ["conv3a_neuron", "conv3b_neuron"], "relu4": ["conv4a_neuron", "conv4b_neuron"],
         "conv5": ["conv5a", "conv5b"], "pool5": ["pool3a_neuron", "pool3b_neuron"],
         "drop6": ["dropout1a", "dropout1b"], "fc7": ["fc2048ba", "fc2048bb"],
@@ -69,7 +69,7 @@ def test_the_network_of_2012_is_recognised_as_it_was_run(tmp_path):
     spec = made.run.config.spec
     convs = tuple(replace(conv, out_channels=8 * conv.out_channels) for conv in spec.convs)
     dense = tuple(replace(layer, units=8 * layer.units) for layer in spec.dense)
-    wide = recognised(replace(spec, convs=convs, dense=dense))
+    wide = recognise(replace(spec, convs=convs, dense=dense))
     assert (wide.name, wide.convs, wide.dense) == ("as_run", AS_RUN.convs, AS_RUN.dense)
     assert wide.dropout == AS_RUN.dropout
     assert "two towers" in made.found[0]

@@ -8,13 +8,15 @@ import io
 import os
 import pickle
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alexnet.errors import AlexNetError, RunError
+from alexnet.errors import AlexNetError, MissingExtraError, RunError
+from alexnet.interop import caffe
 from alexnet.interop.imports import import_file
 from alexnet.pickles import load_arrays
 from tests.interop.caffe_files import Step, alexnet, caffemodel, field, prototxt
@@ -164,9 +166,12 @@ def test_a_small_file_takes_little_memory(files, tmp_path):
     small = {
         "npy": npy.getvalue(),
         "cuda-convnet": b"\x80\x02\x8a\x06" + huge + b"\x8e" + huge + b"\0\0.",
+        "cuda-convnet, bytes": b"\x80\x05\x96" + huge + b"\0\0" + b"}.",
+        "cuda-convnet, noted far away": b"\x80\x02}r\xff\xff\xff\x7f.",
         "caffemodel": b"\xa2\x06\xff\xff\xff\xff\x7f" + b"\0" * 100,
         "caffemodel, in short runs": (field(5, 1.0) + field(9, 1)) * 90_000,
         "onnx": b"\x08\x07:\xff\xff\xff\xff\x7f" + b"\0" * 100,
+        "onnx, empty nodes": field(7, field(1, b"") * 2_000_000),
     }
     for kind, data in small.items():
         started = time.perf_counter()
@@ -207,6 +212,18 @@ def test_files_beside_are_named_when_they_are_wrong(files, tmp_path):
         with pytest.raises(RunError, match=f"file.{kind}"):
             imported(kind, b"\x00 nothing", tmp_path, files["caffemodel, newer"])
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [("onnx, the zoo's", "onnx"), ("caffemodel, newer", "google.protobuf")],
+)
+def test_without_the_extra_it_is_named(kind, package, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(caffe, "_schema", caffe._schema.__wrapped__)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'alexnet\[import\]'"):
+        imported(kind, files[kind], tmp_path, files[kind])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path):

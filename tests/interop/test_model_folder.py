@@ -17,10 +17,10 @@ import torch
 from huggingface_hub import ModelCard
 
 import alexnet
+from alexnet.api import load
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop import model_folder
-from alexnet.interop.hub import located
-from alexnet.predictor import load
+from alexnet.interop.model_folder import fetch
 from alexnet.training.run import Run
 from tests.interop.conftest import CPU, config_of, narrow, statistics
 
@@ -85,14 +85,14 @@ def test_the_hub_reads_the_card(folder):
 
 
 def test_names_in_the_card_are_text(tmp_path):
-    from alexnet.interop.card import model_card
+    from alexnet.interop.model_folder import write_card
 
     config = config_of(narrow("single"), 236)
     names = ("<script>alert(1)</script>", "a|b\n# c", *config.classes[2:])
     config = dataclasses.replace(config, classes=names, data='x": [\n---')
     rows = [{"name": name, "images": 1, "top1": None} for name in names]
     test = {"split": "test", "top1": 0, "top5": 0, "majority": 0, "images": 1, "views": 1}
-    text = model_card(config, 1, {**test, "by_class": rows})
+    text = write_card(config, 1, {**test, "by_class": rows})
     assert "<script>" not in text
     assert "\n# c" not in text
     assert ModelCard(text).data.eval_results[0].dataset_name == 'x": [\n---'
@@ -103,7 +103,7 @@ def test_an_untested_run_says_so(tmp_path, models):
 
     model = models["cifar_quick"]
     opened = Run.start(
-        tmp_path / "run", config_of(model.spec, model.prepared), statistics(model.prepared)
+        tmp_path / "run", config_of(model.spec, model.resize_to), statistics(model.resize_to)
     )
     save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     text = (model_folder.write(opened.folder, tmp_path / "out") / "README.md").read_text()
@@ -340,4 +340,4 @@ def test_a_repository_out_of_reach_is_a_sentence(tmp_path):
 @pytest.mark.parametrize("where", ["nowhere", "/no/where", "a/b/c", "./a"])
 def test_what_is_neither_folder_nor_repository_is_a_sentence(where):
     with pytest.raises(RunError, match="There is no folder"):
-        located(where)
+        fetch(where)

@@ -14,9 +14,17 @@ import pytest
 import torch
 
 from alexnet.errors import AlexNetError, MissingExtraError
-from alexnet.interop.deployment import Deployed
-from alexnet.interop.onnx_export import OPSET, export_onnx, graph, runner
-from alexnet.interop.parity import check_images, generated_images, measure, require
+from alexnet.interop.export import (
+    OPSET,
+    Deployed,
+    build_onnx,
+    export_onnx,
+    find_images,
+    generate_images,
+    measure_parity,
+    require_parity,
+    run_onnx,
+)
 from alexnet.spec import LRN
 from alexnet.variants import NETWORKS, with_lrn
 from tests.interop.conftest import model_of, narrow
@@ -26,7 +34,7 @@ from tests.interop.conftest import model_of, narrow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_computes_the_network(models, name, kind, tmp_path):
     model = models[name]
-    images = generated_images(model.prepared, 74)  # in batches of 1, 2, 7 and 64
+    images = generate_images(model.resize_to, 74)  # in batches of 1, 2, 7 and 64
     written = export_onnx(model, tmp_path / "net.onnx", images, "generated images", kind=kind)
     assert written.parity.holds
     assert written.parity.logits > 0  # two programs, not one
@@ -35,11 +43,11 @@ def test_onnx_runtime_computes_the_network(models, name, kind, tmp_path):
 
 def test_the_file_takes_what_a_decoder_gives_and_says_so(models, tmp_path):
     model = models["caffe"]
-    images = generated_images(model.prepared, 3)
+    images = generate_images(model.resize_to, 3)
     export_onnx(model, tmp_path / "net.onnx", images, "generated", kind="images")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     taken = session.get_inputs()[0]
-    side = model.prepared
+    side = model.resize_to
     assert (taken.name, taken.type) == ("images", "tensor(uint8)")
     assert taken.shape == ["batch", side, side, 3]
     _, chances = session.run(None, {"images": images.numpy()})
@@ -55,7 +63,7 @@ def test_pixels_can_be_made_from_the_metadata_alone(models, tmp_path):
     import base64
 
     model = models["caffe"]
-    images = generated_images(model.prepared, 3)
+    images = generate_images(model.resize_to, 3)
     export_onnx(model, tmp_path / "net.onnx", images, "generated")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     told = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
@@ -71,7 +79,7 @@ def test_pixels_can_be_made_from_the_metadata_alone(models, tmp_path):
 
 @pytest.mark.parametrize(("name", "operators"), [("single", 2), ("paper", 4), ("caffe", 2)])
 def test_norms_are_onnx_operators_one_a_tower(models, name, operators):
-    proto = graph(models[name], "pixels")
+    proto = build_onnx(models[name], "pixels")
     onnx.checker.check_model(proto, full_check=True)
     assert (proto.opset_import[0].domain, proto.opset_import[0].version) == ("", OPSET)
     nodes = [node.op_type for node in proto.graph.node]
@@ -82,7 +90,7 @@ def test_norms_are_onnx_operators_one_a_tower(models, name, operators):
 
 def test_an_even_window_is_exported_as_the_convolution_that_it_is(tmp_path):
     model = model_of(with_lrn(narrow("single"), size=4))
-    images = generated_images(model.prepared, 3)
+    images = generate_images(model.resize_to, 3)
     written = export_onnx(model, tmp_path / "net.onnx", images, "generated")
     assert written.parity.holds
 
@@ -112,7 +120,10 @@ def wrong_mean(model):
 
 
 def wrong_crop(model):
-    return replace(model, prepared=model.prepared - 2)
+    """Cut the window one pixel further up and to the left."""
+    return replace(
+        model, normalise=lambda pixels: model.normalise(pixels.roll((1, 1), dims=(2, 3)))
+    )
 
 
 def _with_weights(model, spec):
@@ -131,21 +142,21 @@ def test_a_planted_mistake_is_far_outside_the_limits(models, mistake):
     """The margin of the tolerances: each mistake is 30 times over them at the least."""
     model = models["paper"]
     deployed = Deployed(mistake(model), "images")
-    images = generated_images(model.prepared, 10)
-    found = measure(model, deployed, "images", images, "generated")
+    images = generate_images(model.resize_to, 10)
+    found = measure_parity(model, deployed, "images", images, "generated")
     assert found.logits > 3e-3
     assert found.probabilities > 3e-4
     assert not found.holds
 
 
 def test_a_file_that_is_not_the_network_is_not_kept(models, tmp_path, monkeypatch):
-    from alexnet.interop import onnx_export
+    from alexnet.interop import export
 
     def another(model, kind):
-        return graph(wrong_colours(model), kind)
+        return build_onnx(wrong_colours(model), kind)
 
-    monkeypatch.setattr(onnx_export, "graph", another)
-    images = generated_images(models["single"].prepared, 3)
+    monkeypatch.setattr(export, "build_onnx", another)
+    images = generate_images(models["single"].resize_to, 3)
     with pytest.raises(AlexNetError, match=r"off by .*e-0.*No file was kept"):
         export_onnx(models["single"], tmp_path / "net.onnx", images, "generated", kind="images")
     assert list(tmp_path.iterdir()) == []
@@ -157,17 +168,17 @@ def test_numbers_that_are_none_do_not_pass(models):
         return nothing, nothing
 
     model = models["single"]
-    images = generated_images(model.prepared, 3)
+    images = generate_images(model.resize_to, 3)
     with pytest.raises(AlexNetError, match="is not the network"):
-        require(measure(model, broken, "images", images, "generated"), "ONNX file")
+        require_parity(measure_parity(model, broken, "images", images, "generated"), "ONNX file")
 
 
 def test_the_check_takes_the_runs_own_photographs_where_they_are(models, prepared):
-    model = replace(models["cifar_quick"], prepared=64)
-    images, source = check_images(model, str(prepared.root), 5)
+    model = replace(models["cifar_quick"], resize_to=64)
+    images, source = find_images(model, str(prepared.root), 5)
     assert images.shape == (5, 64, 64, 3)
     assert "held-out" in source
-    assert check_images(model, "/nowhere", 5)[1] == "generated images"
+    assert find_images(model, "/nowhere", 5)[1] == "generated images"
 
 
 def test_without_the_extra_it_is_named(models, tmp_path, monkeypatch):
@@ -179,4 +190,4 @@ def test_without_the_extra_it_is_named(models, tmp_path, monkeypatch):
 def test_a_file_that_onnx_runtime_refuses_is_a_sentence(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"no graph")
     with pytest.raises(AlexNetError, match=r"ONNX Runtime .* refuses"):
-        runner(tmp_path / "net.onnx", "pixels")
+        run_onnx(tmp_path / "net.onnx", "pixels")

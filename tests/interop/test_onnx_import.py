@@ -6,10 +6,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from alexnet.api import load
 from alexnet.errors import ConfigError, RunError
-from alexnet.interop.imports import form_of, import_file
-from alexnet.interop.onnx_export import graph
-from alexnet.predictor import load
+from alexnet.interop.export import build_onnx
+from alexnet.interop.imports import detect_format, import_file
 from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
 
@@ -20,7 +20,7 @@ def compared(model, folder):
     """Import a graph and see that all its blobs, LRN and logits are those of ONNX Runtime."""
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    assert form_of(path) == "onnx"
+    assert detect_format(path) == "onnx"
     made = import_file(path, folder / "run")
     draws = np.random.default_rng(1)
     pixels = draws.uniform(-120, 130, (1, 3, 224, 224)).astype(np.float32)
@@ -68,13 +68,13 @@ def test_the_zoos_caffenet_has_its_pools_before_its_norms(tmp_path):
 )  # fmt: skip
 def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, kind, tmp_path):
     model = models[name]
-    (tmp_path / "net.onnx").write_bytes(graph(model, kind).SerializeToString())
+    (tmp_path / "net.onnx").write_bytes(build_onnx(model, kind).SerializeToString())
     import_file(tmp_path / "net.onnx", tmp_path / "run")
     again = load(tmp_path / "run", device=CPU)
     state, other = model.network.state_dict(), again.network.state_dict()
     assert [*other] == [name.replace("fc64", "fc4").replace("fc10", "fc5") for name in state]
     assert all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
-    assert (again.classes, again.prepared) == (model.classes, model.prepared)
+    assert (again.classes, again.resize_to) == (model.classes, model.resize_to)
     pixels = torch.rand(2, 3, model.spec.image_size, model.spec.image_size) * 255
     torch.testing.assert_close(again.normalise(pixels), model.normalise(pixels), rtol=0, atol=1e-4)
     pixels = model.normalise(pixels)

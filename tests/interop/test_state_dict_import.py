@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.imports import form_of, import_file
+from alexnet.interop.imports import detect_format, import_file
 from alexnet.interop.weights import export_safetensors, export_torchvision
-from alexnet.predictor import load
 from alexnet.variants import NETWORKS
 from tests.interop.test_weights import as_wide_as, by_torchvision
 
@@ -43,7 +43,7 @@ def check(theirs, path, folder) -> None:
 def test_a_pth_computes_what_torchvision_does(theirs, zipped, tmp_path):
     path = tmp_path / "net.pth"
     torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    assert form_of(path) == "torchvision"
+    assert detect_format(path) == "torchvision"
     check(theirs, path, tmp_path)
 
 
@@ -112,7 +112,7 @@ def same_weights(model, again) -> None:
 def test_safetensors_out_and_in_again_are_the_same_bit_for_bit(models, name, tmp_path):
     model, path = models[name], tmp_path / "net.safetensors"
     export_safetensors(model, path)
-    assert form_of(path) == "safetensors"
+    assert detect_format(path) == "safetensors"
     made = import_file(path, tmp_path / "run")
     again = load(made.run.folder, device=CPU)
     assert again.spec.convs == model.spec.convs

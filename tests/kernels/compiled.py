@@ -14,19 +14,19 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from alexnet.kernels import triton_source
-from alexnet.kernels.triton_pool import BLOCK, WARPS
+from alexnet.kernels import triton_kernels
+from alexnet.kernels.triton_lrn_pool import BLOCK, WARPS
 
 TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 
 
 def build(kernel, kind: str, capability: int, window: int) -> dict:
-    """Compile as `triton_pool` calls it; return registers, stack and shared memory, in bytes."""
+    """Compile as `triton_lrn_pool` calls it; return registers, stack and shared memory in bytes."""
     side = (55 - window) // ((window + 1) // 2) + 1
-    fixed = {"height": 55, "width": 55, "out_height": side, "out_width": side, "maps": 96}
+    fixed = {"height": 55, "width": 55, "out_height": side, "out_width": side, "channels": 96}
     fixed |= {"towers": 1, "size": 5, "relu": True, "biased": True, "window": window}
     fixed |= {"stride": (window + 1) // 2, "block": BLOCK}
-    if kernel is triton_source.forward:
+    if kernel is triton_kernels.forward:
         tensors = {"x_at": kind, "bias_at": "fp32", "out_at": kind, "chosen_at": "u8"}
         fixed["keeps"] = window > 1
     else:
@@ -63,7 +63,7 @@ def build(kernel, kind: str, capability: int, window: int) -> dict:
 if __name__ == "__main__":
     found = [
         build(kernel, kind, capability, window)
-        for kernel in (triton_source.forward, triton_source.backward)
+        for kernel in (triton_kernels.forward, triton_kernels.backward)
         for kind in ("bf16", "fp32")
         for capability in (80, 90)
         for window in (1, 3)

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels.normalised_pool import Form
+from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.layers import local_response_norm
 from alexnet.spec import LRN
 
 
 @dataclass(frozen=True)
 class Case:
-    maps: int
+    channels: int
     size: int = 5
     groups: int = 1
     relu: bool = True
@@ -34,27 +34,27 @@ class Case:
     channels_last: bool = True
 
     @property
-    def form(self) -> Form:
-        return Form(self.groups, self.relu, self.size, self.window, self.stride, self.ceil)
+    def config(self) -> KernelConfig:
+        return KernelConfig(self.groups, self.relu, self.size, self.window, self.stride, self.ceil)
 
     def inputs(self) -> tuple[Tensor, Tensor | None]:
         """Return activations, some of them zero, and a bias or none."""
-        draws = torch.Generator().manual_seed(self.maps)
+        draws = torch.Generator().manual_seed(self.channels)
         images, height, width = self.pixels
-        x = torch.randn(images, self.maps, height, width, generator=draws)
+        x = torch.randn(images, self.channels, height, width, generator=draws)
         x = torch.where(x.abs() < 0.1, torch.zeros_like(x), x * 3).to(self.type)
-        bias = torch.randn(self.maps, generator=draws) if self.bias else None
+        bias = torch.randn(self.channels, generator=draws) if self.bias else None
         form = torch.channels_last if self.channels_last else torch.contiguous_format
         return x.contiguous(memory_format=form), bias
 
     def ours(self, device: str = "cpu") -> tuple[Tensor, ...]:
         """Return the output, the gradient of the input, and that of the bias where there is one."""
-        from alexnet.kernels.triton_pool import triton_pool
+        from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
 
         x, bias = self.inputs()
         x = x.to(device).requires_grad_()
         bias = bias if bias is None else bias.to(device).requires_grad_()
-        y, _ = triton_pool(x, bias, self.form, self.scale, self.k, True)
+        y, _ = triton_lrn_pool(x, bias, self.config, self.scale, self.k, True)
         assert y.is_contiguous(memory_format=torch.channels_last)
         y.backward(given(y))
         return (y.detach(), x.grad) if bias is None else (y.detach(), x.grad, bias.grad)
@@ -119,13 +119,13 @@ def main(out: str) -> None:
 
 def one_call() -> None:
     """The operator is what PyTorch asks of one, and its compiler keeps it as one call."""
-    from alexnet.kernels.triton_pool import triton_pool
+    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
 
-    form = Form(2, 1, 5, 3, 2, 0)
+    config = KernelConfig(2, 1, 5, 3, 2, 0)
     x, bias = CASES[3].inputs()
     x.requires_grad_()
-    torch.library.opcheck(triton_pool, (x, bias.requires_grad_(), form, 0.14, 2.0, True))
-    torch.library.opcheck(triton_pool, (x.detach(), None, form, 0.14, 2.0, False))
+    torch.library.opcheck(triton_lrn_pool, (x, bias.requires_grad_(), config, 0.14, 2.0, True))
+    torch.library.opcheck(triton_lrn_pool, (x.detach(), None, config, 0.14, 2.0, False))
     seen = []
 
     def look(graph, inputs):
@@ -133,16 +133,16 @@ def one_call() -> None:
         return graph.forward
 
     def network(x):
-        return triton_pool(x + 1, bias, form, 0.14, 2.0, True)[0] * 2
+        return triton_lrn_pool(x + 1, bias, config, 0.14, 2.0, True)[0] * 2
 
     compiled = torch.compile(network, backend=look, fullgraph=True)
     torch.testing.assert_close(compiled(x), network(x), rtol=0, atol=0)
-    assert sum("triton_pool" in name for name in seen) == 1, seen
+    assert sum("triton_lrn_pool" in name for name in seen) == 1, seen
 
 
 def many_blocks() -> None:
     """A program that has several blocks does them all; without images there is nothing to do."""
-    from alexnet.kernels import triton_pool as kernels
+    from alexnet.kernels import triton_lrn_pool as kernels
 
     case = Case(16, pixels=(1, 20, 20))
     whole = case.ours()
@@ -156,23 +156,25 @@ def many_blocks() -> None:
 
 def no_numbers() -> None:
     """What is no number stays so through the ReLU and the pooling, and in its own pixel."""
-    from alexnet.kernels.triton_pool import triton_pool
+    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
 
     x = torch.ones(1, 8, 1, 2)
     x[0, 3, 0, 1] = float("nan")
-    y, _ = triton_pool(x, None, Form(1, 1, 3, 1, 1, 0), 0.23, 2.0, False)
+    y, _ = triton_lrn_pool(x, None, KernelConfig(1, 1, 3, 1, 1, 0), 0.23, 2.0, False)
     assert y[0, 3, 0, 1].isnan()
     assert y[..., 0].isfinite().all()
-    y, _ = triton_pool(x.repeat(1, 1, 2, 1), None, Form(1, 1, 3, 2, 1, 0), 0.23, 2.0, False)
+    y, _ = triton_lrn_pool(
+        x.repeat(1, 1, 2, 1), None, KernelConfig(1, 1, 3, 2, 1, 0), 0.23, 2.0, False
+    )
     assert y[0, 3].isnan().all()
 
 
 def first_of_equals() -> None:
     """Of equal activations the first is chosen, as PyTorch's pooling does."""
-    from alexnet.kernels.triton_pool import triton_pool
+    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
 
     x = torch.ones(1, 16, 3, 3, requires_grad=True)
-    triton_pool(x, None, Form(1, 1, 5, 3, 2, 0), 0.0, 1.0, True)[0].sum().backward()
+    triton_lrn_pool(x, None, KernelConfig(1, 1, 5, 3, 2, 0), 0.0, 1.0, True)[0].sum().backward()
     assert x.grad[:, :, 0, 0].eq(1).all()
     assert x.grad.sum() == 16
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import window_at, window_of, zoomed
+from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
 
 pytestmark = pytest.mark.skipif(
     bool(unavailable_reason()), reason=unavailable_reason() or "a C++ compiler is there"
@@ -20,7 +20,7 @@ def test_it_is_grid_sample(sides, channels, side):
     centre = (torch.rand(6, 2, generator=draws) * 2 - 1) * (1 - half)
     mirrored = torch.tensor([True, False] * 3)
     half[5], centre[5] = 1.0, 0.0  # the whole image
-    windows = window_of(torch.cat([centre, half], 1), mirrored, *sides, side)
+    windows = box_windows(torch.cat([centre, half], 1), mirrored, *sides, side)
     half[mirrored, 0] *= -1
     boxes = torch.cat([centre, half], 1)
     grid = torch.zeros(6, 2, 3, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_it_is_grid_sample(sides, channels, side):
     wanted = F.grid_sample(
         images.permute(0, 3, 1, 2).double(), places, padding_mode="border", align_corners=False
     )
-    found = zoomed(images, windows, side)
+    found = zoom_crops(images, windows, side)
     assert found.is_contiguous(memory_format=torch.channels_last)
     # Boxes are of float32: 1e-5 of a pixel at most, between pixels up to 255 apart.
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=5e-3)
@@ -37,8 +37,10 @@ def test_it_is_grid_sample(sides, channels, side):
 
 def test_the_whole_image_at_its_own_size_is_the_image():
     images = torch.randint(256, (2, 17, 17, 3), dtype=torch.uint8)
-    whole = window_of(torch.tensor([[0.0, 0, 1, 1]] * 2), torch.tensor([False, False]), 17, 17, 17)
-    assert torch.equal(zoomed(images, whole, 17), images.permute(0, 3, 1, 2).float())
+    whole = box_windows(
+        torch.tensor([[0.0, 0, 1, 1]] * 2), torch.tensor([False, False]), 17, 17, 17
+    )
+    assert torch.equal(zoom_crops(images, whole, 17), images.permute(0, 3, 1, 2).float())
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
@@ -51,7 +53,7 @@ def test_without_zoom_it_is_the_window_coloured_bit_for_bit(kind, channels, divi
     mirrored = torch.tensor([False, True, True, False, True])
     shift = torch.randn(5, channels, 1, 1, generator=draws) * 10
     mean = torch.rand(1, channels, 13, 13, generator=draws) * 255
-    found = zoomed(images, window_at(corners, mirrored, 13), 13, shift, mean, divisor, kind)
+    found = zoom_crops(images, crop_windows(corners, mirrored, 13), 13, shift, mean, divisor, kind)
     for image, one, (top, left), flip, colour in zip(
         images, found, corners.tolist(), mirrored, shift, strict=True
     ):
@@ -63,6 +65,8 @@ def test_without_zoom_it_is_the_window_coloured_bit_for_bit(kind, channels, divi
 
 def test_no_images_are_none():
     assert (
-        zoomed(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 4).double(), 5).shape[0]
+        zoom_crops(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 4).double(), 5).shape[
+            0
+        ]
         == 0
     )

@@ -12,21 +12,22 @@ import torch
 from PIL import Image
 
 from alexnet import device as devices
+from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Model, load
-from alexnet.serve.curves import MAX_LINES, curves
-from alexnet.serve.networks import Networks, Switches
+from alexnet.predictor import Predictor, Switches
+from alexnet.serve.networks import Networks
+from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
 
 
 @pytest.fixture(scope="module")
-def model(trained) -> Model:
+def model(trained) -> Predictor:
     return load(trained)
 
 
@@ -39,7 +40,7 @@ def drawn(uri: str) -> np.ndarray:
 @pytest.mark.parametrize("views", [1, 10])
 def test_predictions_are_those_of_the_library(server, model, photograph, views):
     answer = server.post(f"/v1/predict?top=2&views={views}", photograph).json()
-    expected = model.predict(photograph, top=2, views=views)
+    expected = model.predict(photograph, top=2, crops=views)
     (ranked,) = answer["predictions"]
     assert [row["label"] for row in ranked] == [one.label for one in expected]
     assert [row["probability"] for row in ranked] == pytest.approx(
@@ -65,8 +66,8 @@ def test_crops_are_boxes_of_the_photograph(server, model):
     (crop,) = answer.json()["crops"]
     assert (crop["width"], crop["height"]) == (400, 200)
     assert crop["square"] == [100, 0, 300, 200]
-    share = 200 * model.spec.image_size / model.prepared
-    margin = 200 * ((model.prepared - model.spec.image_size) // 2) / model.prepared
+    share = 200 * model.spec.image_size / model.resize_to
+    margin = 200 * ((model.resize_to - model.spec.image_size) // 2) / model.resize_to
     assert crop["view"] == pytest.approx(
         [100 + margin, margin, 100 + margin + share, margin + share]
     )
@@ -79,7 +80,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
     names = list(server.get("/v1/model").json()["outputs"])
     asked = [names[0], names[-1]]
     answer = server.post(f"/v1/features?layers={','.join(asked)}", photograph).json()
-    expected = activations(model, torch.from_numpy(model.pixels(photograph))[None], asked)
+    expected = activations(model, torch.from_numpy(model.load_pixels(photograph))[None], asked)
     for name in asked:
         found = answer["features"][0][name]
         assert found["shape"] == list(expected[name].shape[1:])
@@ -89,7 +90,7 @@ def test_features_are_those_of_the_library(server, model, photograph):
 
 def test_maps_are_drawn_from_black_at_zero_to_white_at_the_largest(server, model, photograph):
     answer = server.post("/v1/maps?layer=conv1", photograph).json()
-    pixels = torch.from_numpy(model.pixels(photograph))[None]
+    pixels = torch.from_numpy(model.load_pixels(photograph))[None]
     maps = activations(model, pixels, ["conv1"])["conv1"][0].numpy()
     assert (answer["maps"], answer["size"]) == (len(maps), maps.shape[1])
     sheet, side = drawn(answer["image"]), answer["size"]
@@ -160,10 +161,10 @@ def test_neighbours_are_the_nearest_by_brute_force(server, model, trained):
 
 
 def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photograph):
-    pixels = model.pixels(photograph)
+    pixels = model.load_pixels(photograph)
     answer = server.post("/v1/occlusion?label=defective", saved(pixels)).json()
     size, stride = answer["size"], answer["stride"]
-    offset = (model.prepared - model.spec.image_size) // 2
+    offset = (model.resize_to - model.spec.image_size) // 2
     mean = model.normalise.mean.mean((0, 2, 3)).round().byte().numpy()
     for row, column in ((0, 0), (3, 7), (10, 10)):
         covered = pixels.copy()
@@ -188,7 +189,7 @@ def networks() -> Networks:
     network = devices.place_network(build(spec), "cpu").eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Model(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_a_switch_takes_layers_out_of_the_same_network(networks, switches, kind)
     found = torch.stack(networks.probabilities(switches, 1)(images))
     view = images[:, 14:241, 14:241].permute(0, 3, 1, 2).float() - 120
     out = view
-    for layer in networks.network.children():
+    for layer in networks.predictor.network.children():
         out = out if isinstance(layer, kind) else layer(out)
     torch.testing.assert_close(found, out.detach().softmax(1), rtol=1e-4, atol=1e-5)
     as_trained = torch.stack(networks.probabilities(Switches(), 1)(images))
@@ -234,12 +235,12 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
         run.log(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
             run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = curves(run, -1)
-    assert found["best"] == {"step": 700, "val_top1": 0.9}
-    assert (found["step"], found["images_per_second"], found["live"]) == (10_000, 10_000.0, True)
-    assert sum("val_top1" in line for line in found["lines"]) == 100
-    assert len(found["lines"]) <= MAX_LINES + 100
-    new = curves(run, 9_900)["lines"]  # whose validation was written after its loss was fetched
+    found = read_curves(run, -1)
+    assert found.best == {"step": 700, "val_top1": 0.9}
+    assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
+    assert sum("val_top1" in line for line in found.lines) == 100
+    assert len(found.lines) <= MAX_LINES + 100
+    new = read_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
     assert [line["step"] for line in new[:2]] == [9_900, 9_901]
     assert "val_top1" in new[0]
 
@@ -251,7 +252,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_run_curves"]
+    assert found["has_read_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):

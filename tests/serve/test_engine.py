@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from alexnet.serve.admission import Admission, HTTPError, Settings
 from alexnet.serve.engine import Engine
-from alexnet.serve.refusals import Refusal
 
 
 class Waiting:
@@ -32,7 +32,7 @@ def images(*values: float) -> list[Tensor]:
 
 @pytest.fixture
 def engine():
-    engine = Engine(batch_size=4, max_waiting=6)
+    engine = Engine(Admission(Settings(batch_size=4, max_waiting=6)))
     yield engine
     engine.close()
 
@@ -56,7 +56,7 @@ def test_what_has_no_room_is_refused_whole_and_what_waits_is_answered(engine):
     engine.submit(work, images(0.0))
     work.begun.wait(30)
     waiting = engine.submit(work, images(1.0, 2.0, 3.0, 4.0))
-    with pytest.raises(Refusal, match="waiting") as caught:
+    with pytest.raises(HTTPError, match="waiting") as caught:
         engine.submit(work, images(5.0, 6.0, 7.0))
     assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
     waiting += engine.submit(work, images(5.0, 6.0))
@@ -70,13 +70,13 @@ def test_ten_views_cost_as_much_as_ten_images(engine):
     engine.submit(work, images(0.0))
     work.begun.wait(30)
     dear = engine.submit(work, images(1.0, 2.0, 3.0), cost=3)  # 9
-    with pytest.raises(Refusal):
+    with pytest.raises(HTTPError):
         engine.submit(work, images(4.0))
-    assert engine.waiting == 9
+    assert engine.admission.forwards == 9
     work.going.set()
     assert [future.result(30) for future in dear] == [2, 4, 6]
     assert work.batches == [[0.0], [1.0], [2.0], [3.0]]
-    assert engine.waiting == 0
+    assert engine.admission.forwards == 0
 
 
 def test_a_job_that_nobody_waits_for_any_more_is_not_run(engine):
@@ -108,15 +108,16 @@ def test_closing_finishes_what_waits(engine):
     work.going.set()
     engine.close()
     assert [future.result(0) for future in futures] == [0, 2]
-    with pytest.raises(Refusal):
+    with pytest.raises(HTTPError):
         engine.submit(work, images(1.0))
 
 
 COUNTED = """
 import os, torch
+from alexnet.serve.admission import Admission, Settings
 from alexnet.serve.engine import Engine
 torch.set_num_threads(1)
-engine = Engine(1, 1)
+engine = Engine(Admission(Settings(batch_size=1, max_waiting=1)))
 layer = torch.nn.Conv2d(3, 96, 11, stride=4).bfloat16()
 before = len(os.listdir("/proc/self/task"))
 work = lambda images: layer(images).detach()

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from alexnet.errors import AlexNetError, ConfigError, RunError
+from alexnet.serve.admission import Settings
 from alexnet.serve.server import Address, serve
-from alexnet.serve.settings import Settings
 from tests.serve.conftest import Served, httpx, reason, saved
 
 SETTINGS = Settings()
@@ -277,9 +277,9 @@ def test_26_the_server_fetches_no_address(server):
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../gate.py", "/static/%2e%2e/gate.py", "/static/..%2fgate.py", "//etc/passwd",
-        "/static//etc/passwd", "/static/%00", "/static/..\\gate.py", "/v1/../../etc/passwd",
-        "/static/....//gate.py", "/static/" + "a/" * 2000, "/static/%ff%fe", "/static/.",
+        "/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "//etc/passwd",
+        "/static//etc/passwd", "/static/%00", "/static/..\\app.py", "/v1/../../etc/passwd",
+        "/static/....//app.py", "/static/" + "a/" * 2000, "/static/%ff%fe", "/static/.",
     ],
 )  # fmt: skip
 def test_path_tricks_lead_nowhere(server, path):

@@ -14,14 +14,12 @@ import torch
 from alexnet.network import build, freeze
 from alexnet.recipes import PAPER
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import copies
+from alexnet.training.checkpoint import copy_to_host
 from alexnet.training.distributed import join_processes
-from alexnet.training.execution import Execution
-from alexnet.training.feed import filled
+from alexnet.training.input_pipeline import pad
 from alexnet.training.layout import Layout, lay_out
-from alexnet.training.memory import MicroBatch
-from alexnet.training.optimizer import learning_rates_at, make_optimizer, velocity
-from alexnet.training.trainer import LocalBatch, train
+from alexnet.training.optimizer import learning_rates_at, make_optimizer, momentum_buffers
+from alexnet.training.trainer import LocalBatch, MicroBatch, train
 from alexnet.variants import NETWORKS
 
 SIDE = 67  # the smallest image that leaves something for pool5
@@ -45,7 +43,7 @@ def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[Loca
         first, stop = layout.part.range(size)
         room = -(-size // layout.part.ranks) if layout.even else max(1, stop - first)
         mine = pixels[first:stop].to(kind), labels[first:stop]
-        yield LocalBatch(*filled(*mine, room), first, size)
+        yield LocalBatch(*pad(*mine, room), first, size)
 
 
 def main() -> None:
@@ -62,11 +60,10 @@ def main() -> None:
     asked = parser.parse_args()
     kind = getattr(torch, asked.kind)
     torch.set_num_threads(1)
-    with join_processes(60) as ranks:
+    with join_processes(60) as context:
         network = build(narrow(asked.network)).to(kind)
         freeze(network, asked.freeze)
-        execution = Execution(layout=asked.layout)
-        layout = lay_out(network, ranks, execution, compile=asked.compile)
+        layout = lay_out(network, context, asked.layout, compile=asked.compile)
         local = layout.replica.network
         optimizer = make_optimizer(local, RECIPE)
         steps = train(
@@ -77,19 +74,19 @@ def main() -> None:
             lambda number: learning_rates_at(RECIPE, 0.0),
             done=0,
             total=len(asked.sizes),
-            kind=kind,
+            dtype=kind,
             micro=MicroBatch(asked.micro),
         )
         losses = [step.loss for step in steps]
-        found = layout.divided.whole(local.state_dict())
-        carried = layout.divided.whole(velocity(optimizer, local))
-        if ranks.first:
+        found = layout.division.join(local.state_dict())
+        carried = layout.division.join(momentum_buffers(optimizer, local))
+        if context.is_main:
             found |= {f"velocity.{name}": tensor for name, tensor in carried.items()}
             found |= {"losses": torch.tensor(losses, dtype=torch.float64)}
             sent = layout.activations.sent / len(asked.sizes) + layout.gradients
             found |= {"sent": torch.tensor(sent)}
             found |= {"in_data": torch.tensor(layout.in_data)}
-            safetensors.torch.save_file(copies(found), asked.out)
+            safetensors.torch.save_file(copy_to_host(found), asked.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from alexnet.errors import AlexNetError, RunError
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import (
     Checkpoint,
-    Writer,
+    CheckpointWriter,
     clear_leftovers,
     load_newest,
     save_checkpoint,
@@ -87,7 +87,7 @@ def test_any_cut_or_flipped_bit_is_noticed_and_the_one_before_is_used(tmp_path):
         file.write_bytes(data)
         found = load_newest(tmp_path / "bad")
         assert found.step == 1
-        assert "step-00000002 is damaged" in found.passed_over[0]
+        assert "step-00000002 is damaged" in found.skipped[0]
 
 
 def test_when_all_are_broken_it_says_so(tmp_path):
@@ -169,7 +169,7 @@ def test_a_state_that_is_a_bomb_is_refused(tmp_path, text):
         load_newest(tmp_path)
 
 
-POINTS = ("mkdir", "_write", "write_text", "sync", "sha256", "rename", "replace", "rmtree")
+POINTS = ("mkdir", "_write_tensors", "write_text", "fsync", "sha256", "rename", "replace", "rmtree")
 
 
 def killed_at(folder, point):
@@ -205,7 +205,7 @@ def test_killed_at_any_point_of_writing_it_leaves_a_checkpoint_that_loads(tmp_pa
         done = killed_at(folder, point) == 0
         found = load_newest(folder)
         assert found.step in (2, 3)
-        assert not found.passed_over
+        assert not found.skipped
         clear_leftovers(folder)
         assert not list(folder.glob(".*.part"))
         assert save(folder, 4).is_dir()
@@ -231,7 +231,7 @@ def test_a_full_disk_is_a_sentence_and_the_one_before_stays(small_disk):
 
 
 def test_a_writer_writes_beside_and_tells_of_a_failure_later(tmp_path):
-    with Writer(tmp_path / "run") as writer:
+    with CheckpointWriter(tmp_path / "run") as writer:
         writer.save(lambda: Checkpoint(1, dict(WEIGHTS)))
         writer.wait()
         assert load_newest(tmp_path / "run").step == 1
@@ -245,5 +245,5 @@ def test_a_writer_writes_beside_and_tells_of_a_failure_later(tmp_path):
 
 def test_a_failure_is_told_at_the_latest_when_the_writer_ends(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="run"), Writer(tmp_path / "run") as writer:
+    with pytest.raises(OSError, match="run"), CheckpointWriter(tmp_path / "run") as writer:
         writer.save(lambda: Checkpoint(1, dict(WEIGHTS)))

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data.order import Order, Part
+from alexnet.data.loader import Part
 from alexnet.files import sha256
+from alexnet.training.randomness import Order
 from tests.conftest import QUICK
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "20"))
@@ -225,10 +226,10 @@ def test_every_image_of_an_epoch_comes_once_whatever_the_number_of_processes(las
         number
         for step in range(steps)
         for rank in range(2 if step < 6 else 3 if step < 9 else 1)
-        for number in Part(rank, 2 if step < 6 else 3 if step < 9 else 1).of(order.numbers(step))
+        for number in Part(rank, 2 if step < 6 else 3 if step < 9 else 1).of(order.indices(step))
     ]
     assert sorted(seen[:103]) == list(range(103)) or sorted(set(seen)) == list(range(103))
-    assert np.array_equal(seen, np.concatenate([order.numbers(step) for step in range(steps)]))
+    assert np.array_equal(seen, np.concatenate([order.indices(step) for step in range(steps)]))
 
 
 def test_a_run_is_trained_by_one_training_at_a_time(photographs, tmp_path, environment):

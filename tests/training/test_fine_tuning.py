@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alexnet.api import load
 from alexnet.cli import main
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
@@ -23,13 +24,10 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import sha256
 from alexnet.interop.model_folder import write
 from alexnet.network import build, freeze
-from alexnet.predictor import load
 from alexnet.training.distributed import DistributedContext
-from alexnet.training.execution import Execution
 from alexnet.training.fit import fit
-from alexnet.training.pretrained import of_run
-from alexnet.training.run import Run
-from alexnet.training.trainee import restored
+from alexnet.training.run import Pretrained, Run
+from alexnet.training.state import restore
 from alexnet.variants import CIFAR_QUICK, SINGLE
 
 FLAGS = (
@@ -82,7 +80,7 @@ def test_frozen_layers_stay_bit_for_bit_and_the_others_learn(trained, tuned):
 
 
 def test_the_last_layer_of_other_classes_is_that_of_the_seed(trained, tuned):
-    pretrained, config = of_run(Run.open(trained)), Run.open(tuned).config
+    pretrained, config = Pretrained.from_run(Run.open(trained)), Run.open(tuned).config
     one, same, other = (
         pretrained.weights_for(config.spec, config.classes, seed)["fc10.weight"]
         for seed in (0, 0, 1)
@@ -93,7 +91,7 @@ def test_the_last_layer_of_other_classes_is_that_of_the_seed(trained, tuned):
 
 
 def test_the_same_classes_keep_the_last_layer_and_another_order_does_not(trained):
-    pretrained = of_run(Run.open(trained))
+    pretrained = Pretrained.from_run(Run.open(trained))
     spec, classes = pretrained.config.spec, pretrained.config.classes
     kept = pretrained.weights_for(spec, classes, 0)
     assert all(torch.equal(kept[name], tensor) for name, tensor in pretrained.weights.items())
@@ -115,7 +113,7 @@ def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(tr
     assert not np.array_equal(ours.mean_image, data.statistics.mean_image)
     assert np.array_equal(ours.colour_stdevs, data.statistics.colour_stdevs)
     assert not np.array_equal(ours.colour_stdevs, first.colour_stdevs)
-    trainee, _, _ = restored(run, data, DistributedContext(), Execution())
+    trainee, _, _ = restore(run, data, DistributedContext(), "data")
     side = run.config.spec.image_size
     assert np.array_equal(trainee.normalise.mean[0].numpy(), first.mean_image[:, :side, :side])
     assert np.array_equal(trainee.data.statistics.colour_stdevs, data.statistics.colour_stdevs)
@@ -124,7 +122,7 @@ def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(tr
 def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, tmp_path):
     """Of the same classes: whatever the data's own mean, pixels and weights are those of before."""
     first, before = Run.open(trained), load(trained)
-    pretrained = of_run(first)
+    pretrained = Pretrained.from_run(first)
     darker = replace(first.statistics(), mean_image=first.statistics().mean_image / 3)
     run = Run.start(
         tmp_path / "run",

@@ -12,11 +12,8 @@ import torch
 
 from alexnet.errors import ConfigError
 from alexnet.network import build
-from alexnet.training.distributed import DistributedContext
-from alexnet.training.execution import Execution
-from alexnet.training.groups import Group
-from alexnet.training.layout import lay_out, ring
-from alexnet.training.towers import check, division
+from alexnet.training.distributed import DistributedContext, Group
+from alexnet.training.layout import check_divisible, count_gradient_bytes, lay_out, make_division
 from alexnet.variants import NETWORKS, PAPER
 from tests.training.steps import SIDE, narrow
 
@@ -136,14 +133,14 @@ def test_traffic_is_what_the_shapes_say(tmp_path):
 
 
 def test_what_one_process_would_send_is_nothing():
-    assert ring(build(narrow("paper")), (), Group()) == 0
+    assert count_gradient_bytes(build(narrow("paper")), (), Group()) == 0
 
 
 @pytest.mark.parametrize("kind", ["towers", "hybrid"])
 def test_a_network_divided_and_joined_is_itself(kind):
     whole = build(PAPER).state_dict()
-    parts = [division(PAPER, Group(None, rank, 2), kind).local(whole) for rank in (0, 1)]
-    dims = division(PAPER, Group(None, 0, 2), kind).dims
+    parts = [make_division(PAPER, Group(None, rank, 2), kind).take_part(whole) for rank in (0, 1)]
+    dims = make_division(PAPER, Group(None, 0, 2), kind).dims
     for name, tensor in whole.items():
         if name in dims:
             joined = torch.cat([part[name] for part in parts], dims[name])
@@ -164,13 +161,13 @@ def test_a_network_divided_and_joined_is_itself(kind):
 )
 def test_what_cannot_be_divided_is_refused_with_the_reason(network, parts, kind, told):
     with pytest.raises(ConfigError, match=told):
-        check(NETWORKS[network], parts, kind)
+        check_divisible(NETWORKS[network], parts, kind)
 
 
 @pytest.mark.parametrize("kind", ["towers", "hybrid"])
 def test_one_process_has_nobody_to_divide_with(kind):
     with pytest.raises(ConfigError, match=r"this is one.*alexnet launch"):
-        lay_out(build(narrow("paper")), DistributedContext(), Execution(layout=kind), compile=False)
+        lay_out(build(narrow("paper")), DistributedContext(), kind, compile=False)
 
 
 def test_checkpoints_go_from_one_device_to_towers_and_back(photographs, tmp_path, command):

@@ -11,7 +11,7 @@ from alexnet.errors import ConfigError
 from alexnet.recipes import AS_RUN, CAFFE, FAST, PAPER, LayerDecay
 from alexnet.training.optimizer import (
     Rates,
-    count_plateaus,
+    count_reductions,
     learning_rates_at,
     make_optimizer,
     update,
@@ -155,7 +155,7 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     ],
 )
 def test_the_error_has_stalled_when_it_has(errors, stalls):
-    assert count_plateaus(errors, patience=2, most=3) == stalls
+    assert count_reductions(errors, patience=2, max_reductions=3) == stalls
 
 
 def test_the_paper_divides_by_ten_at_each_stall():

@@ -10,9 +10,8 @@ from alexnet.errors import TrainingError
 from alexnet.network import build
 from alexnet.recipes import PAPER
 from alexnet.spec import Dropout
-from alexnet.training.memory import MicroBatch
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
-from alexnet.training.trainer import LocalBatch, Replica, rehearse, train
+from alexnet.training.trainer import LocalBatch, MicroBatch, Replica, probe_batch_size, train
 from alexnet.variants import CIFAR_QUICK
 
 SPEC = replace(CIFAR_QUICK, dropout=Dropout(rate=0.5)).with_layers("conv1", std=0.01)
@@ -38,7 +37,7 @@ def run(done=0, total=12, network=None, wrong_at=None, kind=torch.float32, micro
         lambda step: learning_rates_at(RECIPE, 0.0),
         done=done,
         total=total,
-        kind=kind,
+        dtype=kind,
         micro=MicroBatch(micro),
     )
     return network, steps
@@ -70,7 +69,7 @@ def test_micro_batches_train_as_the_whole_batch_does(micro):
     nets = []
     for size in (None, micro):
         network = build(SPEC).double()
-        shares = (LocalBatch(s.pixels.double(), s.labels, s.first, s.batch) for s in batches())
+        shares = (LocalBatch(s.pixels.double(), s.labels, s.first, s.batch_size) for s in batches())
         optimizer = make_optimizer(network, RECIPE)
         steps = train(
             Replica(network, network),
@@ -80,7 +79,7 @@ def test_micro_batches_train_as_the_whole_batch_does(micro):
             lambda n: learning_rates_at(RECIPE, 0.0),
             done=0,
             total=12,
-            kind=torch.float64,
+            dtype=torch.float64,
             micro=MicroBatch(size),
         )
         nets.append((network.state_dict(), [step.loss for step in steps]))
@@ -112,7 +111,7 @@ def trained(network, forward, micro):
         lambda step: learning_rates_at(RECIPE, 0.0),
         done=0,
         total=6,
-        kind=torch.float32,
+        dtype=torch.float32,
         micro=micro,
     )
     return [step.loss for step in steps]
@@ -124,8 +123,10 @@ def test_when_memory_is_short_the_micro_batch_is_halved_and_the_curve_stays():
     small = Small(other, 3)
     assert trained(other, small, micro) == pytest.approx(trained(one, one, None), rel=1e-5)
     assert small.seen == [8, 4, *[2] * 24]
-    assert micro.news() == "Memory is short: 2 images are taken at once, the batch is the same."
-    assert not micro.news()
+    assert (
+        micro.take_report() == "Memory is short: 2 images are taken at once, the batch is the same."
+    )
+    assert not micro.take_report()
 
 
 @pytest.mark.parametrize(
@@ -163,14 +164,14 @@ def test_the_totals_are_added_between_the_last_forward_and_its_backward_pass():
         return totals
 
     steps = train(
-        Replica(network, forward, added=added),
+        Replica(network, forward, all_reduce_sum=added),
         make_optimizer(network, RECIPE),
         batches(),
         RECIPE,
         lambda step: learning_rates_at(RECIPE, 0.0),
         done=0,
         total=2,
-        kind=torch.float32,
+        dtype=torch.float32,
         micro=MicroBatch(4),
     )
     list(steps)
@@ -183,8 +184,8 @@ def test_a_rehearsal_says_no_word_to_other_processes_and_leaves_no_gradient():
     def added(totals):
         raise AssertionError("the others are not listening")
 
-    replica = Replica(network, network, added=added)
-    rehearse(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
+    replica = Replica(network, network, all_reduce_sum=added)
+    probe_batch_size(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -201,7 +202,7 @@ def test_no_batch_is_drawn_for_a_step_that_is_not_taken():
             lambda step: learning_rates_at(RECIPE, 0.0),
             done=0,
             total=3,
-            kind=torch.float32,
+            dtype=torch.float32,
         )
     )
     assert len(drawn) == 3

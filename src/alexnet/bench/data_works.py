@@ -3,7 +3,6 @@
 Everything runs with freed memory kept in the process, the peers too.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,14 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet.bench.contender import Contender, Setting, Timed, Work
-from alexnet.data.archives import folder_places, is_image
+from alexnet.data.archives import is_image, list_folder, read_file
 from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
-from alexnet.data.listing import SampleIndex, read_file
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.options import Options
-from alexnet.data.shard_work import Task, make_shard, notes_file
-from alexnet.data.shards import Shard, Split
-from alexnet.data.statistics import PixelSums
+from alexnet.data.prepare import Options, ShardTask, make_shard
+from alexnet.data.samples import SampleIndex
+from alexnet.data.shards import ShardInfo, Split
 from alexnet.errors import DataError
 
 LOADED = 8192  # images of a round
@@ -40,15 +37,15 @@ def photographs(setting: Setting) -> SampleIndex:
     """
     if setting.images is None:
         raise DataError("No photographs to measure with were named.", "Add --images FOLDER.")
-    found = [(place, 0) for place in folder_places(setting.images) if is_image(place)]
+    found = [(place, 0) for place in list_folder(setting.images) if is_image(place)]
     if not found:
         raise DataError(f"{str(setting.images)!r} has no images.", "Name a folder of JPEG files.")
     return SampleIndex.of(read_file, found)
 
 
-def taken(listing: SampleIndex, images: int) -> SampleIndex:
-    """Return so many images of a listing, from its start again where it ends."""
-    return listing.take(np.resize(np.arange(len(listing)), images))
+def taken(samples: SampleIndex, images: int) -> SampleIndex:
+    """Return so many of some images, from its start again where it ends."""
+    return samples.take(np.resize(np.arange(len(samples)), images))
 
 
 def prepare_work(setting: Setting) -> Work:
@@ -79,7 +76,7 @@ def _work(setting: Setting, unit: str, makers: Mapping[str, Callable[[Setting], 
 def our_shard(setting: Setting) -> Timed:
     """Return one task of `alexnet prepare`."""
     items = taken(photographs(setting), Options().shard_images)
-    task = Task(setting.scratch / "prepare-00000.arrow", items, Options(), "")
+    task = ShardTask(setting.scratch / "prepare-00000.arrow", items, Options())
     return Timed(lambda: make_shard(task), len(items))
 
 
@@ -150,13 +147,11 @@ def imagefolder(setting: Setting) -> Timed:
 
 def loaded(setting: Setting) -> Split:
     """Return the photographs prepared, `LOADED` of them; the first who asks prepares them."""
-    shard = setting.scratch / "loader-00000.arrow"
-    if notes_file(shard).exists():  # written last
-        notes = json.loads(PixelSums.load(notes_file(shard))[1])
-    else:
-        notes = make_shard(Task(shard, taken(photographs(setting), LOADED), Options(), ""))
-    about = Shard(shard.name, notes["images"], notes["bytes"], notes["sha256"])
-    return Split("loader", setting.scratch, (about,), 256, raw=False)
+    samples = taken(photographs(setting), LOADED)
+    task = ShardTask(setting.scratch / "loader-00000.arrow", samples, Options())
+    made = task.read_metadata()[1] if task.is_done() else make_shard(task)
+    info = ShardInfo(task.shard.name, made["images"], made["bytes"], made["sha256"])
+    return Split("loader", setting.scratch, (info,), 256, raw=False)
 
 
 def _resized(image: Image.Image) -> Image.Image:

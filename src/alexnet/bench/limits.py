@@ -10,8 +10,7 @@ import torch
 from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed, UnsuitableError, require_fast
 from alexnet.data.decode import decode_jpeg
-from alexnet.data.options import Options
-from alexnet.data.shard_work import prepare_image
+from alexnet.data.prepare import Options, prepare_image
 
 JPEGS = 256  # images decoded in a call
 COPIED = 64 << 20  # float32 numbers, 256 MB: more than caches hold, but for the largest

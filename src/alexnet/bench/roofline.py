@@ -24,11 +24,11 @@ from alexnet.bench.limits import matmul_name
 from alexnet.bench.rounds import Heat
 from alexnet.bench.works import fast_forward
 from alexnet.fused import fuse_for_inference
-from alexnet.layers import seed_dropout
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
 from alexnet.training.optimizer import learning_rates_at, make_optimizer, update
+from alexnet.training.randomness import seed_dropout
 
 Pass = Literal["inference", "training", "update"]
 WEIGHT = 4  # bytes: weights, gradients and velocity are float32 in a step

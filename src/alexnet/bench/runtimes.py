@@ -17,10 +17,9 @@ from alexnet.bench.rounds import round_seconds
 from alexnet.data.augment import make_normaliser
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError
-from alexnet.interop.onnx_export import export_onnx
-from alexnet.interop.parity import generated_images
+from alexnet.interop.export import export_onnx, generate_images
 from alexnet.network import build
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 CHECKED = 2  # images on which the exported file is compared with the network
 TYPES = ("FP32", "BF16", "FP16")  # OpenVINO's names of those that need no other network
@@ -35,7 +34,7 @@ def exported(setting: Setting) -> Path:
             np.zeros(3, np.float32),
             np.eye(3, dtype=np.float32),
         )
-        model = Model(
+        model = Predictor(
             build(spec).eval(),
             tuple(map(str, range(spec.num_classes))),
             make_normaliser(spec.pixels, flat, spec.image_size),
@@ -44,7 +43,7 @@ def exported(setting: Setting) -> Path:
             torch.device("cpu"),
             torch.float32,
         )
-        export_onnx(model, path, generated_images(spec.image_size, CHECKED), "generated images")
+        export_onnx(model, path, generate_images(spec.image_size, CHECKED), "generated images")
     return path
 
 

@@ -18,15 +18,16 @@ from alexnet import device as devices
 from alexnet.bench.contender import Contender, Setting, Timed, Work, require_fast
 from alexnet.bench.peers import plain_lrn, plain_network, torchvision_network
 from alexnet.bench.runtimes import onnxruntime_float32, openvino_best
-from alexnet.data.augment import Normaliser, augment, sample_params
+from alexnet.data.augment import Normaliser, augment
 from alexnet.errors import ConfigError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.quantization import int8_forward
+from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.randomness import sample_params
 from alexnet.training.trainer import LocalBatch, Replica, train
 
 PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
@@ -157,7 +158,7 @@ def our_step(setting: Setting) -> Timed:
         lambda number: rates,
         done=0,
         total=1 << 40,
-        kind=setting.kind,
+        dtype=setting.kind,
     )
 
     def step() -> None:
@@ -175,7 +176,7 @@ def share(setting: Setting) -> LocalBatch:
 
 
 def from_bytes(setting: Setting) -> Iterator[LocalBatch]:
-    """Yield what `training.feed` makes of the same random images, cut and coloured every time."""
+    """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = setting.spec, setting.device, setting.batch_size
     prepared = spec.image_size + PREPARED_MARGIN
     shape = (batch, prepared, prepared, spec.in_channels)
@@ -228,7 +229,7 @@ def our_int8(setting: Setting) -> Timed:
     network = build(setting.spec).eval()
     pixels = random_pixels(setting, setting.spec)
     channels_last = pixels.contiguous(memory_format=torch.channels_last)
-    return inference(int8_forward(network, pixels), channels_last, torch.float32)
+    return inference(quantize_network(network, pixels), channels_last, torch.float32)
 
 
 def eager_inference(build: Callable[[Spec], AlexNet], kind: torch.dtype, setting: Setting) -> Timed:

@@ -31,11 +31,9 @@ from alexnet.claims.results import (
 )
 from alexnet.claims.runs import RunTask, execute_task
 from alexnet.claims.scales import Scale
-from alexnet.data.cache import open_or_prepare
-from alexnet.data.listing import SampleIndex
-from alexnet.data.options import Options
+from alexnet.data.prepare import Options, open_or_prepare
+from alexnet.data.samples import SampleIndex, Source
 from alexnet.data.shards import PreparedData
-from alexnet.data.source import Source
 from alexnet.data.workers import LostWorkerError, run_in_processes, run_on_executor
 from alexnet.errors import DataError, RunError
 from alexnet.files import lock, translate_os_error
@@ -354,7 +352,7 @@ def open_images(scale: Scale, where: str | Path, **callbacks: Any) -> PreparedDa
     """Open the images that a scale's claims are run on; a source is prepared into the cache.
 
     A prepared data set is taken whole, whatever the scale's number of images. The callbacks are
-    those of `alexnet.data.cache.open_or_prepare`.
+    those of `alexnet.data.prepare.open_or_prepare`.
 
     Raises
     ------

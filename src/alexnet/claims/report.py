@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from alexnet.claims import plots
 from alexnet.claims.claim import Arm, Check, Claim
 from alexnet.claims.results import (
@@ -134,12 +137,10 @@ def write_report(
     Raises
     ------
     MissingExtraError
-        When Jinja2, matplotlib or SciPy is not installed.
+        When matplotlib or SciPy is not installed.
     """
     if missing := find_missing_library():
         raise missing
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     shown = [judge_claim(one, results) if isinstance(one, Claim) else one for one in claims]
     page, document = folder / "report.html", folder / "report.md"
     for path in (page, document):
@@ -173,7 +174,7 @@ def write_report(
 
 def find_missing_library() -> MissingExtraError | None:
     """Return what is to be said of a library that a report needs and that is not installed."""
-    for name in ("jinja2", "matplotlib", "scipy"):
+    for name in ("matplotlib", "scipy"):
         try:
             importlib.import_module(name)
         except ImportError:
@@ -189,8 +190,6 @@ def escape_markdown(value: object) -> str:
     >>> print(escape_markdown("a|b <i>"))
     a\|b \<i\>
     """
-    from markupsafe import Markup
-
     if isinstance(value, Markup):
         return value
     text = " ".join(str(value).split())
@@ -507,8 +506,6 @@ def _join_distinct(values: Iterable[str]) -> str:
 
 def draw_figures(finding: Finding) -> Iterator[tuple[str, str]]:
     """Yield the claim's pictures as SVG, with their captions; nothing is drawn of nothing."""
-    from markupsafe import Markup
-
     claim, comparison = finding.claim, finding.comparison
     with plots.page_style():
         if comparison.pairs:

@@ -4,15 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from alexnet.claims.claim import TUNING_SEED, Arm, Claim
 from alexnet.claims.verdict import Measurement
-from alexnet.config import OLD_FIELDS, OLD_VALUES, from_json
+from alexnet.config import from_json
 from alexnet.errors import AlexNetError
 from alexnet.files import translate_os_error
+from alexnet.old_names import dict_with_old_names
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 
@@ -97,25 +97,8 @@ def run_key(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
     """
     recipe = replace(recipe, threads=None)  # changes no result
     values = [from_json(type(value), asdict(value)) for value in (spec, recipe)]  # 1 is 1.0
-    what = json.dumps([*map(_with_old_names, values), fingerprint], sort_keys=True)
+    what = json.dumps([*map(dict_with_old_names, values), fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
-
-
-def _with_old_names(value: Any) -> Any:
-    """Return a value of dataclasses as JSON, as the version of 2026-11-26 wrote it."""
-    if isinstance(value, tuple):
-        return [_with_old_names(item) for item in value]
-    if not is_dataclass(value):
-        return value
-    names = {new: old for old, new in OLD_FIELDS.get(type(value).__name__, {}).items()}
-    found = {}
-    for one in fields(value):
-        name, data = names.get(one.name, one.name), _with_old_names(getattr(value, one.name))
-        olds = {new: old for old, new in OLD_VALUES.get(name, {}).items()}
-        if isinstance(data, list):
-            data = [olds.get(item, item) if isinstance(item, str) else item for item in data]
-        found[name] = olds.get(data, data) if isinstance(data, str | bool) else data
-    return found
 
 
 def append_result(path: Path, result: RunResult) -> None:

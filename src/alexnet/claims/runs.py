@@ -9,21 +9,20 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from alexnet.claims.results import CurvePoint, RunResult
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
-from alexnet.predictor import Model, load
+from alexnet.predictor import Predictor
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.events import Progressed, Stopped, Tested
-from alexnet.training.fit import fit, training_order
+from alexnet.training.fit import fit
+from alexnet.training.monitor import Progressed, Stopped, Tested
+from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 
 TARGET = 0.25  # training error at which Figure 1 is read
@@ -77,7 +76,7 @@ def execute_task(task: RunTask) -> RunResult:
         made_with=task.versions,
     )
     run = Run.start(task.folder, config, data.statistics)
-    order = training_order(recipe, len(data.splits["train"]))
+    order = Order.of(recipe, len(data.splits["train"]))
     try:
         tested, failed = _train(run, data, order, task.measures), ""
     except DivergedError as error:
@@ -91,7 +90,7 @@ def execute_task(task: RunTask) -> RunResult:
         measures |= measures_of_chance(1 - max(counts) / sum(counts), task.recipe)
         censored = ("epochs_to_25", "epochs_to_converge")
     elif "gap" in task.measures:
-        train_error = _error_on(data.splits["train"], load(run.folder))
+        train_error = _error_on(data.splits["train"], run.predictor())
         gap = measures["test_error"] - train_error
         measures |= {"final_train_error": train_error, "gap": gap}
     return RunResult(
@@ -153,7 +152,7 @@ def _train_errors(lines: Iterable[dict[str, float]]) -> Iterator[tuple[int, floa
 
 
 def _lines_per_epoch(order: Order, recipe: Recipe) -> int:
-    return max(1, round(order.steps_an_epoch / recipe.log_every))
+    return max(1, round(order.steps_per_epoch / recipe.log_every))
 
 
 def _has_reached_target(recent: deque[float]) -> bool:
@@ -170,7 +169,7 @@ def learning_curve(lines: Iterable[dict[str, float]], order: Order) -> Iterator[
         if "val_top1" in line:
             tests[int(line["epoch"] + 1e-3)] = 1 - line["val_top1"]
         elif line.get("loss") is not None:
-            epoch = int((line["step"] - 1) / order.steps_an_epoch) + 1
+            epoch = int((line["step"] - 1) / order.steps_per_epoch) + 1
             losses[epoch].append(line["loss"])
             errors[epoch].append(1 - line["train_top1"])
     for epoch in sorted(losses):
@@ -193,7 +192,7 @@ def measure_log(
     for step, error in _train_errors(lines):
         recent.append(error)
         if _has_reached_target(recent):
-            found["epochs_to_25"], censored = step / order.steps_an_epoch, ()
+            found["epochs_to_25"], censored = step / order.steps_per_epoch, ()
             break
     tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
     if tests:
@@ -211,9 +210,8 @@ def measures_of_chance(error: float, recipe: Recipe) -> dict[str, float]:
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **several, **epochs}
 
 
-def _error_on(split: Split, model: Model) -> float:
+def _error_on(split: Split, predictor: Predictor) -> float:
     """Return the error on all images of a split, one crop each."""
     batches = evaluation_batches(split, batch_size=64)
-    predict = partial(model.probabilities, crops=1)
-    result = evaluate(predict, batches, model.classes, crops=1, device=model.device)
+    result = evaluate(predictor.probabilities, batches, predictor.classes, crops=1)
     return 1 - result.top1

@@ -80,26 +80,23 @@ def _compared(
 ) -> dict[str, Any]:
     import torch
 
-    from alexnet.interop.deployment import description
-    from alexnet.interop.onnx_export import export_onnx
-    from alexnet.interop.parity import check_images
-    from alexnet.interop.program import export_program
-    from alexnet.predictor import load
+    from alexnet.api import load
+    from alexnet.interop.export import describe, export_onnx, export_program, find_images
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
-    images, source = check_images(model, Run.open(run).config.data, count)
+    images, source = find_images(model, Run.open(run).config.data, count)
     write = export_onnx if to == "onnx" else export_program
     written = write(model, out, images, source, kind=kind)
-    told = description(model, kind)
+    told = describe(model, kind)
     return {**asdict(written), "path": str(out), "input": told["input"], "classes": told["classes"]}
 
 
 def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
     import torch
 
+    from alexnet.api import load
     from alexnet.interop.weights import export_safetensors, export_torchvision
-    from alexnet.predictor import load
 
     model = load(run, device=torch.device("cpu"))
     (export_safetensors if to == "safetensors" else export_torchvision)(model, out)
@@ -107,8 +104,7 @@ def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
 
 
 def _model_folder(run: Path, out: Path, push: str | None, private: bool) -> dict[str, Any]:
-    from alexnet.interop.hub import upload
-    from alexnet.interop.model_folder import write
+    from alexnet.interop.model_folder import upload, write
 
     folder = write(run, out)
     files = sorted(file.name for file in folder.iterdir() if file.is_file())

@@ -132,7 +132,7 @@ def nearest(
     if not files:
         raise ConfigError("No image was named.", "Example: features nearest RUN STORED photo.jpg")
     model = model_of(run, threads)
-    pixels = torch.from_numpy(np.stack([model.pixels(file) for file in files]))
+    pixels = torch.from_numpy(np.stack([model.load_pixels(file) for file in files]))
     distances, indices = nearest_stored(model, opened, pixels, layer, count)
     found = {
         str(file): [

@@ -36,12 +36,12 @@ def figures(
         Processor threads; by default all.
     """
     from alexnet import device as devices
+    from alexnet.api import load
     from alexnet.claims.plots import draw_figure_1
     from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.run_data import data_for
     from alexnet.cli.screen import Screen
     from alexnet.figures import NAMES, draw_all
-    from alexnet.predictor import load
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from alexnet.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from alexnet.training.pretrained import Pretrained
-    from alexnet.training.run import RunConfig
+    from alexnet.training.run import Pretrained, RunConfig
 
 
 def starting_point(
@@ -39,18 +38,17 @@ def starting_point(
 def pretrained(folder: Path) -> "Pretrained":
     """Open a run, or a model folder, to begin with its weights."""
     from alexnet.interop.model_folder import WEIGHTS, read
-    from alexnet.training.pretrained import Pretrained, of_run
-    from alexnet.training.run import Run
+    from alexnet.training.run import Pretrained, Run
 
     if not folder.is_dir():
         raise RunError(
             f"There is no folder {str(folder)!r} to begin from.", "Name a run or a model folder."
         )
     if not (folder / WEIGHTS).is_file():
-        return of_run(Run.open(folder))
+        return Pretrained.from_run(Run.open(folder))
     found = read(folder)
     file = folder / WEIGHTS
-    return Pretrained.of(folder, file, found.config, found.checkpoint, found.statistics)
+    return Pretrained.from_folder(folder, file, found.config, found.checkpoint, found.statistics)
 
 
 def check_same_size(size: int, source: "Pretrained") -> None:

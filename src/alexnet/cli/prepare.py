@@ -62,7 +62,7 @@ def prepare(
     if dir is None:
         raise ConfigError("No folder to make was named.", "Example: alexnet prepare SOURCE DIR")
     from alexnet.cli.screen import Screen
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options
     from alexnet.data.prepare import prepare as prepare_data
     from alexnet.data.shards import REPORT
     from alexnet.data.sources import open_source
@@ -91,21 +91,21 @@ def prepare(
 def verified(root: Path) -> int:
     """Verify a prepared data set, print what is damaged, return the exit status."""
     from alexnet.cli.screen import Screen
-    from alexnet.data.verify import verify
+    from alexnet.data.shards import verify
 
     with Screen() as screen:
         damage = verify(root, screen.verified)
     for one in damage:
-        print(f"{one.file}: {one.what}")
+        print(f"{one.file}: {one.reason}")
     print(f"{root}: {len(damage)} files are damaged." if damage else f"{root}: all is well.")
     return 1 if damage else 0
 
 
 def shortened(classes: tuple[str, ...], most: int = 20) -> str:
     """Return the names of the classes, the first `most` of many."""
-    from alexnet.data.wordnet import readable
+    from alexnet.data.imagenet import describe_classes
 
-    names = readable(classes)
+    names = describe_classes(classes)
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 

@@ -8,10 +8,10 @@ from alexnet.errors import DataError
 
 if TYPE_CHECKING:
     from alexnet.data.shards import PreparedData
-    from alexnet.predictor import Model
+    from alexnet.predictor import Predictor
 
 
-def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
+def data_for(run: Path, model: "Predictor", named: str | None) -> "PreparedData":
     """Open the data that were named, or else the run's own, at the size of the run's images.
 
     Raises
@@ -19,8 +19,7 @@ def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
     DataError
         When none were named and the run was imported: it has none.
     """
-    from alexnet.data.cache import open_or_prepare
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.training.run import Run
 
     config = Run.open(run).config
@@ -32,7 +31,7 @@ def data_for(run: Path, model: "Model", named: str | None) -> "PreparedData":
         )
     return open_or_prepare(
         named or config.data,
-        Options(size=model.prepared),
+        Options(size=model.resize_to),
         seed=config.recipe.seed,
         say=lambda text: print(text, file=sys.stderr),
     )

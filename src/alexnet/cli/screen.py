@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alexnet.claims.grid import GridProgress
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
-    from alexnet.training.events import Event
+    from alexnet.training.monitor import Event
 
 LINE_EVERY = 10.0  # seconds between plain lines
 
@@ -94,7 +94,7 @@ class Screen:
 
     def event(self, event: "Event") -> None:
         """Show what a training did."""
-        from alexnet.training import events
+        from alexnet.training import monitor as events
 
         match event:
             case events.Notice(text=text):
@@ -112,7 +112,7 @@ class Screen:
                 self.say(f"Stopped and saved after step {step:,}; the same command goes on.")
 
     def _progressed(self, event: "Event") -> None:
-        from alexnet.training import events
+        from alexnet.training import monitor as events
 
         assert isinstance(event, events.Progressed)
         number, steps_an_epoch = event.step.number, event.step.number / event.epoch
@@ -147,9 +147,9 @@ class Screen:
 def tested(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
     views = {1: "one view", 9: "nine views", 10: "ten views"}[result.crops]
-    from alexnet.data.wordnet import readable
+    from alexnet.data.imagenet import describe_classes
 
-    names = readable(result.classes)
+    names = describe_classes(result.classes)
     width = max(map(len, names))
     lines = [
         f"{split}, {result.images:,} images, {views}: top-1 {result.top1:.4f}, "

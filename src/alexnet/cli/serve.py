@@ -60,9 +60,9 @@ def serve(
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "Serving a run") from None
 
+    from alexnet.serve.admission import Settings
     from alexnet.serve.server import Address
     from alexnet.serve.server import serve as serve_run
-    from alexnet.serve.settings import Settings
 
     settings = Settings(
         max_bytes=max_bytes,

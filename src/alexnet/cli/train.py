@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alexnet.recipes import Recipe
     from alexnet.spec import Spec
     from alexnet.training.distributed import DistributedContext
-    from alexnet.training.execution import Execution
+    from alexnet.training.fit import Execution
     from alexnet.training.run import Run
 
 
@@ -112,7 +112,7 @@ def train(
     """
     from alexnet.cli.screen import Screen
     from alexnet.training.distributed import join_processes
-    from alexnet.training.execution import AUTO, Execution
+    from alexnet.training.fit import AUTO, Execution
 
     if towers not in (None, 1, 2):
         raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
@@ -144,16 +144,18 @@ def train(
         "freeze": None if freeze is None else layers(freeze),
     }
     asked = {name: value for name, value in flags.items() if value is not None}
-    with join_processes(execution.timeout) as ranks:
-        if ranks.first:
-            with Screen() as screen, told(ranks):
+    with join_processes(execution.timeout) as context:
+        if context.is_main:
+            with Screen() as screen, told(context):
                 run, prepared = opened(
                     data, out, network, recipe, from_, asked, set or [], screen, override=override
                 )
-                ranks.tell("run", [str(run.folder.resolve()), str(prepared.root.resolve())])
+                context.store_object(
+                    "run", [str(run.folder.resolve()), str(prepared.root.resolve())]
+                )
         else:
-            run, prepared = heard(ranks)
-        return follow(run, prepared, ranks, execution)
+            run, prepared = heard(context)
+        return follow(run, prepared, context, execution)
 
 
 def seconds(text: str) -> float:
@@ -171,16 +173,16 @@ def layers(text: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def told(ranks: "DistributedContext") -> Iterator[None]:
+def told(context: "DistributedContext") -> Iterator[None]:
     """Tell the processes that wait for this one when it fails."""
     try:
         yield
     except BaseException as error:
-        ranks.tell("run", str(error) or type(error).__name__)
+        context.store_object("run", str(error) or type(error).__name__)
         raise
 
 
-def heard(ranks: "DistributedContext") -> "tuple[Run, PreparedData]":
+def heard(context: "DistributedContext") -> "tuple[Run, PreparedData]":
     """Open what rank 0 has prepared.
 
     Raises
@@ -192,7 +194,7 @@ def heard(ranks: "DistributedContext") -> "tuple[Run, PreparedData]":
     from alexnet.errors import TrainingError
     from alexnet.training.run import Run
 
-    found = ranks.heard("run")
+    found = context.wait_for_object("run")
     if isinstance(found, str):
         raise TrainingError(f"Rank 0 could not begin: {found}")
     run, prepared = Run.open(found[0]), open_prepared(Path(found[1]))
@@ -220,8 +222,7 @@ def opened(
     from dataclasses import replace
 
     from alexnet.cli.fine_tune import check_same_size, starting_point
-    from alexnet.data.cache import open_or_prepare
-    from alexnet.data.options import Options
+    from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.recipes import recipe_named
     from alexnet.training.run import Run, RunConfig, software_versions
     from alexnet.variants import network_named
@@ -303,34 +304,36 @@ def check_size(size: int, spec: "Spec") -> None:
 
 
 def follow(
-    run: "Run", data: "PreparedData", ranks: "DistributedContext", execution: "Execution"
+    run: "Run", data: "PreparedData", context: "DistributedContext", execution: "Execution"
 ) -> int:
     """Train, showing and logging what happens; return the exit status."""
     from alexnet.cli.screen import Screen
-    from alexnet.training.events import Notice, Stopped
     from alexnet.training.fit import fit
+    from alexnet.training.monitor import Notice, Stopped
 
-    if not ranks.first:
-        for event in fit(run, data, ranks, execution):
+    if not context.is_main:
+        for event in fit(run, data, context, execution):
             if isinstance(event, Notice) and event.own:
-                print(f"rank {ranks.rank}: {event.text}", file=sys.stderr, flush=True)
+                print(f"rank {context.rank}: {event.text}", file=sys.stderr, flush=True)
             if isinstance(event, Stopped):
                 return event.status
         return 0
     with Screen(run.say) as screen:
-        begin(run, data, ranks, screen)
-        for event in fit(run, data, ranks, execution):
+        begin(run, data, context, screen)
+        for event in fit(run, data, context, execution):
             screen.event(event)
             if isinstance(event, Stopped):
                 return event.status
     return 0
 
 
-def begin(run: "Run", data: "PreparedData", ranks: "DistributedContext", screen: "Screen") -> None:
+def begin(
+    run: "Run", data: "PreparedData", context: "DistributedContext", screen: "Screen"
+) -> None:
     """Say what is trained, on what and how."""
     spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
     counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
-    among = f" over {ranks.ranks} processes" if ranks.ranks > 1 else ""
+    among = f" over {context.world_size} processes" if context.world_size > 1 else ""
     screen.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
     screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
     if first:
@@ -340,7 +343,7 @@ def begin(run: "Run", data: "PreparedData", ranks: "DistributedContext", screen:
     screen.say(
         f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
     )
-    screen.say(f"images   {data.splits['train'].decoding()}")
+    screen.say(f"images   {data.splits['train'].describe_decoding()}")
     screen.say(f"run      {run.folder}")
     if data.validation is data.held_out:
         screen.say(

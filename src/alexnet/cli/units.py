@@ -11,7 +11,7 @@ from alexnet.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from alexnet.features import NamedImages
-    from alexnet.predictor import Model
+    from alexnet.predictor import Predictor
     from alexnet.spec import Spec
 
 
@@ -65,7 +65,7 @@ def exciting(
     found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
     for unit, places in ranked.items():
         for rank, place in enumerate(places, 1):
-            box = field.box_in(model.prepared, place.row, place.column)
+            box = field.box_in(model.resize_to, place.row, place.column)
             found[unit].append({**asdict(place), "name": images.path(place.image), "box": [*box]})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
@@ -132,10 +132,10 @@ def receptive_fields(
             )
 
 
-def model_of(run: Path, threads: int | None) -> "Model":
+def model_of(run: Path, threads: int | None) -> "Predictor":
     """Load a run, for a number of processor threads."""
     from alexnet import device as devices
-    from alexnet.predictor import load
+    from alexnet.api import load
 
     devices.keep_freed_memory()
     devices.use_threads(threads)
@@ -143,7 +143,7 @@ def model_of(run: Path, threads: int | None) -> "Model":
 
 
 def images_of(
-    run: Path, model: "Model", data: Sequence[str], split: str
+    run: Path, model: "Predictor", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
     from alexnet.cli.run_data import data_for

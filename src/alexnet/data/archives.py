@@ -1,4 +1,4 @@
-"""What a folder, a tar or a zip holds, listed in place: nothing is ever unpacked.
+"""What a folder, a tar or a zip holds, listed and read in place: nothing is ever unpacked.
 
 Names are kept for messages and labels alone; no file is written under one, so that an absolute
 path or ``..`` in an archive reaches nothing.
@@ -9,53 +9,51 @@ import hashlib
 import math
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from alexnet.data.listing import Place
-from alexnet.errors import DataError
+from alexnet.data.samples import FileSlice
+from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, cache_folder
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
-BLOCK = 512  # bytes of a tar
+MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
+ZIP_HEADER = 30  # bytes before the name of a member
 
 
-def is_image(place: Place) -> bool:
+def is_image(piece: FileSlice) -> bool:
     """Whether a name ends like an image's; hidden files and what lies in hidden folders do not."""
-    path = PurePosixPath(place.name)
+    path = PurePosixPath(piece.name)
     return path.suffix.lower() in IMAGE_SUFFIXES and all(part[0] != "." for part in path.parts)
 
 
-def folder_places(root: Path) -> Iterator[Place]:
+def list_folder(root: Path) -> Iterator[FileSlice]:
     """Yield the files below a folder, sorted; links to folders are not followed."""
     for folder, folders, files in os.walk(root):
         folders.sort()
         inside = os.path.relpath(folder, root)
         for name in sorted(files):
             path = name if inside == "." else f"{inside}{os.sep}{name}"
-            yield Place(path.replace(os.sep, "/"), str(root))
+            yield FileSlice(path.replace(os.sep, "/"), str(root))
 
 
-def tar_places(file: Path, notes: list[str]) -> Iterator[Place]:
+def list_tar(file: Path, notes: list[str]) -> Iterator[FileSlice]:
     """Yield the files in an uncompressed tar, in its order.
 
     What follows the last whole header of a tar that ends early cannot be known: a note is added
     that says so, and the images before it are used.
-
-    Raises
-    ------
-    DataError
-        When it is no uncompressed tar.
     """
     try:
         with tarfile.open(file, "r:") as tar:
-            yield from _members(tar, file, notes, file.name)
+            yield from _list_members(tar, file, notes, file.name)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
             f"{str(file)!r} is no uncompressed tar ({error}).",
@@ -63,25 +61,25 @@ def tar_places(file: Path, notes: list[str]) -> Iterator[Place]:
         ) from None
 
 
-def nested_tar_places(file: Path, notes: list[str]) -> Iterator[tuple[str, Place]]:
+def list_nested_tars(file: Path, notes: list[str]) -> Iterator[tuple[str, FileSlice]]:
     """Yield the files in the tars in a tar, each with the inner tar's name without its ending."""
     with file.open("rb") as stream:
-        for outer in list(tar_places(file, notes)):
+        for outer in list(list_tar(file, notes)):
             if not outer.name.endswith(".tar"):
                 continue
             stream.seek(outer.offset)
             try:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
                     name = f"{outer.name} in {file.name}"
-                    for place in _members(tar, file, notes, name, outer.offset + outer.length):
-                        yield PurePosixPath(outer.name).stem, place
+                    for piece in _list_members(tar, file, notes, name, outer.offset + outer.length):
+                        yield PurePosixPath(outer.name).stem, piece
             except tarfile.TarError as error:
                 notes.append(f"{outer.name} in {file.name} is no tar ({error}): left out.")
 
 
-def _members(
+def _list_members(
     tar: tarfile.TarFile, file: Path, notes: list[str], name: str, end: float = math.inf
-) -> Iterator[Place]:
+) -> Iterator[FileSlice]:
     """Yield the files of an open tar that lie before `end`; note where it stops too soon."""
     found = 0
     whole = False
@@ -91,10 +89,11 @@ def _members(
                 break
             if member.isreg():
                 found += 1
-                yield Place(_tidy(member.name), str(file), member.offset_data, member.size)
+                yield FileSlice(_normalise(member.name), str(file), member.offset_data, member.size)
         else:
             tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-            whole = tar.fileobj.read(BLOCK) == bytes(BLOCK)  # type: ignore[union-attr]
+            closing = tar.fileobj.read(tarfile.BLOCKSIZE)  # type: ignore[union-attr]
+            whole = closing == bytes(tarfile.BLOCKSIZE)
     except (tarfile.ReadError, EOFError):
         pass
     if not whole:
@@ -104,14 +103,8 @@ def _members(
         )
 
 
-def zip_places(file: Path) -> Iterator[Place]:
-    """Yield the files in a zip, in its order; `listing.read_zipped` reads them.
-
-    Raises
-    ------
-    DataError
-        When it is no zip, or ends early.
-    """
+def list_zip(file: Path) -> Iterator[FileSlice]:
+    """Yield the files in a zip, in its order; `read_zip_member` reads them."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -119,30 +112,23 @@ def zip_places(file: Path) -> Iterator[Place]:
         raise DataError(f"{str(file)!r} is no whole zip ({error}).", "Download it again.") from None
     for member in members:
         if not member.is_dir() and not member.flag_bits & 1:  # 1: encrypted
-            yield Place(
-                _tidy(member.filename), str(file), member.header_offset, member.compress_size
-            )
+            name = _normalise(member.filename)
+            yield FileSlice(name, str(file), member.header_offset, member.compress_size)
 
 
-def without_top(places: Iterable[Place]) -> list[Place]:
+def strip_top_folder(slices: Iterable[FileSlice]) -> list[FileSlice]:
     """Drop the folder that everything in an archive lies in, if there is one."""
-    listed = list(places)
-    tops = {place.name.split("/", 1)[0] for place in listed}
-    if len(tops) != 1 or any("/" not in place.name for place in listed):
+    listed = list(slices)
+    tops = {piece.name.split("/", 1)[0] for piece in listed}
+    if len(tops) != 1 or any("/" not in piece.name for piece in listed):
         return listed
-    return [Place(p.name.split("/", 1)[1], p.file, p.offset, p.length) for p in listed]
+    return [replace(piece, name=piece.name.split("/", 1)[1]) for piece in listed]
 
 
-def uncompressed(file: Path) -> Path:
-    """Return a tar without its gzip compression, made once in the cache.
-
-    Raises
-    ------
-    DataError
-        When it is damaged or cut short.
-    """
-    about = file.stat()
-    identity = f"{file.resolve()} {about.st_size} {about.st_mtime_ns}"
+def decompress_tar(file: Path) -> Path:
+    """Return a tar without its gzip compression, made once in the cache."""
+    status = file.stat()
+    identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     target = cache_folder() / f"{file.name.split('.')[0]}-{key}.tar"
     if target.is_file():
@@ -162,6 +148,44 @@ def uncompressed(file: Path) -> Path:
     return target
 
 
-def _tidy(name: str) -> str:
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts)
+def read_file(piece: FileSlice) -> bytes:
+    """Read a file of a folder."""
+    return Path(piece.file, piece.name).read_bytes()
+
+
+def read_slice(piece: FileSlice) -> bytes:
+    """Read a piece of a file, as of an uncompressed member of a tar."""
+    with Path(piece.file).open("rb", buffering=0) as stream:
+        stream.seek(piece.offset)
+        data = stream.read(piece.length)
+    if len(data) < piece.length:
+        raise ImageError(f"The archive {piece.file!r} ends before this image does.")
+    return data
+
+
+def read_zip_member(piece: FileSlice) -> bytes:
+    """Read the member of a zip whose header is at `offset` and which is `length` bytes packed.
+
+    It is found by its offset instead of by `zipfile`, which would read the whole directory of the
+    zip in every worker.
+    """
+    header = read_slice(replace(piece, length=ZIP_HEADER))
+    method, name_length, extra_length = struct.unpack("<8xH16xHH", header)
+    start = piece.offset + ZIP_HEADER + name_length + extra_length
+    data = read_slice(replace(piece, offset=start))
+    if method == zipfile.ZIP_STORED:
+        return data
+    if method != zipfile.ZIP_DEFLATED:
+        raise ImageError(f"It is packed by method {method}, which is not read here.")
+    try:
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = unpacker.decompress(data, MAX_IMAGE_BYTES)
+    except zlib.error as error:
+        raise ImageError(f"It cannot be unpacked ({error}).") from None
+    if unpacker.unconsumed_tail:
+        raise ImageError("It unpacks to more bytes than any image has.")
+    return data
+
+
+def _normalise(name: str) -> str:
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))

@@ -1,7 +1,7 @@
-"""Batches of uint8 images -> what a network sees: crops, mirrors, colour noise, views.
+"""Batches of uint8 images -> what a network sees: crops, mirrors, colour noise, ten crops.
 
-All of it runs on the device that holds the images. What is random is drawn first, as
-`AugmentParams`, and applied after, so that a test can apply it another way.
+All of it runs on the device that holds the images. Nothing is drawn here: `AugmentParams` are the
+random choices, drawn by `training.randomness`, so that a test can apply them another way.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import device as devices
 from alexnet.data.statistics import Statistics
+from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import window_at, window_of, zoomed
+from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
-
-ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +32,20 @@ class AugmentParams:
 
     def of(self, start: int, stop: int) -> Self:
         """Return the choices for some of the images."""
-        boxes = None if self.boxes is None else self.boxes[start:stop]
         return replace(
             self,
             crop_offsets=self.crop_offsets[start:stop],
             mirrored=self.mirrored[start:stop],
             noise=self.noise[start:stop],
-            boxes=boxes,
+            boxes=None if self.boxes is None else self.boxes[start:stop],
         )
 
     def to(self, device: torch.device) -> Self:
-        """Return the choices that `crops` needs on a device; nobody waits for the copies."""
+        """Return the choices with all that `crop_and_mirror` needs on a device."""
+        copy = Device(device).to_device
+        boxes = None if self.boxes is None else copy(self.boxes)
         return replace(
-            self,
-            crop_offsets=devices.to_device(self.crop_offsets, device),
-            mirrored=devices.to_device(self.mirrored, device),
-            boxes=None if self.boxes is None else devices.to_device(self.boxes, device),
+            self, crop_offsets=copy(self.crop_offsets), mirrored=copy(self.mirrored), boxes=boxes
         )
 
 
@@ -61,7 +57,7 @@ class Normaliser:
     scale: float
     stdev: Tensor  # (1, 3, 1, 1)
     bgr: bool
-    divides: bool = True  # whether any `stdev` is not 1; asked of a GPU, it would be waited for
+    divides: bool = True  # whether any `stdev` is not 1: to ask a GPU would wait for it
 
     @property
     def subtracts(self) -> bool:
@@ -104,123 +100,22 @@ def make_normaliser(
         mean = torch.tensor(pixels.mean)[:, None, None] / pixels.scale
     stdev = torch.tensor(pixels.stdev)[None, :, None, None]
     return Normaliser(
-        (mean * pixels.scale)[None].to(device), pixels.scale, stdev.to(device),
-        pixels.channel_order == "BGR", bool((stdev != 1).any()),
-    )  # fmt: skip
-
-
-def sample_params(
-    images: int,
-    prepared: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    mirror: bool = True,
-    centred: bool = False,
-    crop_area: float | None = None,
-) -> AugmentParams:
-    """Draw the random choices for `images` images of `prepared` pixels on a side.
-
-    Parameters
-    ----------
-    images, prepared, size
-        The batch, its images' side, and the side of what the network sees.
-    generator
-        On the processor; the draws are the same whatever device applies them.
-    mirror
-        Whether half of the images are mirrored left to right.
-    centred
-        Whether crops of `size` pixels are all taken from the centre; the other draws are the same.
-    crop_area
-        The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
-        `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
-    """
-    crop_offsets = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
-    if centred:
-        crop_offsets = torch.full_like(crop_offsets, (prepared - size) // 2)
-    mirrored = torch.rand(images, generator=generator) < (0.5 if mirror else 0)
-    noise = torch.randn(images, 3, generator=generator)
-    if crop_area is None:
-        return AugmentParams(crop_offsets, mirrored, noise)
-    share = torch.rand(images, generator=generator) * (1 - crop_area) + crop_area
-    aspect = ASPECT ** (torch.rand(images, generator=generator) * 2 - 1)
-    half = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1).clamp(max=1)
-    centre = (torch.rand(images, 2, generator=generator) * 2 - 1) * (1 - half)
-    return AugmentParams(crop_offsets, mirrored, noise, torch.cat([centre, half], 1))
-
-
-def crops(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
-    """Cut and mirror.
-
-    ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
-    """
-    if _has_page(images):
-        return zoomed(images, _windows(images, draws, size), size)
-    if draws.boxes is not None:
-        return _sampled(images, draws.boxes, draws.mirrored, size)
-    if images.is_cuda or torch.compiler.is_compiling():
-        return _gathered(images, draws, size).float()
-    out = images.new_empty(len(images), size, size, 3)
-    for image, cut, (top, left), mirrored in zip(
-        images, out, draws.crop_offsets.tolist(), draws.mirrored.tolist(), strict=True
-    ):
-        window = image[top : top + size, left : left + size]
-        cut.copy_(window.flip(1) if mirrored else window)
-    return out.permute(0, 3, 1, 2).float()
-
-
-def _gathered(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
-    """Cut and mirror all images in one expression, which a compiler fuses with what follows.
-
-    By itself it is slower on a processor than a copy of each window.
-    """
-    place = torch.arange(size, device=images.device)
-    rows = draws.crop_offsets[:, :1] + place  # (N, size)
-    columns = draws.crop_offsets[:, 1:] + torch.where(
-        draws.mirrored[:, None], size - 1 - place, place
-    )
-    image = torch.arange(len(images), device=images.device)[:, None, None]
-    return images[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _has_page(images: Tensor) -> bool:
-    """Whether a C++ page makes the pixels; PyTorch's compiler makes them of plain expressions."""
-    return (
-        images.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not unavailable_reason()
-    )
-
-
-def _windows(images: Tensor, draws: AugmentParams, size: int) -> Tensor:
-    """Return what the C++ page calls the choices, ``(N, 4)``."""
-    if draws.boxes is None:
-        return window_at(draws.crop_offsets, draws.mirrored, size)
-    return window_of(draws.boxes, draws.mirrored, images.shape[1], images.shape[2], size)
-
-
-def _sampled(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
-    boxes = boxes.to(images.device, copy=True)
-    boxes[:, 2] *= torch.where(mirrored.to(images.device), -1.0, 1.0)
-    grid = torch.zeros(len(images), 2, 3, device=images.device)
-    grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
-    shape = [len(images), 3, size, size]
-    return F.grid_sample(
-        images.permute(0, 3, 1, 2).float(),
-        F.affine_grid(grid, shape, align_corners=False),
-        padding_mode="border",
-        align_corners=False,
+        mean=(mean * pixels.scale)[None].to(device),
+        scale=pixels.scale,
+        stdev=stdev.to(device),
+        bgr=pixels.channel_order == "BGR",
+        divides=bool((stdev != 1).any()),
     )
 
 
 def augment(
     images: Tensor,
-    draws: AugmentParams,
+    params: AugmentParams,
     shift: Tensor | None,
     normalise: Normaliser,
     divisor: float,
     size: int,
-    kind: torch.dtype,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Cut, mirror, colour and normalise: prepared images to what the network sees.
 
@@ -231,7 +126,7 @@ def augment(
     ----------
     images : Tensor
         ``(N, H, W, 3)`` uint8.
-    draws : Draws
+    params : AugmentParams
         On the device of `images`, where that is a GPU.
     shift : Tensor | None
         ``(N, 3, 1, 1)``, of `pca_shift`; ``None`` for images as they are.
@@ -241,7 +136,7 @@ def augment(
         By which coloured images are divided.
     size : int
         Side of what the network sees.
-    kind : torch.dtype
+    dtype : torch.dtype
         Of the result; bfloat16 where the first layer would round its input to that anyway.
 
     Returns
@@ -250,22 +145,84 @@ def augment(
         ``(N, 3, size, size)``, channels-last but for zoomed crops on a GPU.
     """
     if not len(images):
-        return images.new_empty(0, 3, size, size, dtype=kind)
-    if _has_page(images) and normalise.subtracts:
-        windows, last = _windows(images, draws, size), 1.0 if shift is None else divisor
-        return zoomed(images, windows, size, shift, normalise.mean, last, kind)
-    pixels = crops(images, draws, size)
+        return images.new_empty(0, 3, size, size, dtype=dtype)
+    if _has_kernel(images) and normalise.subtracts:
+        windows, last = _windows(images, params, size), 1.0 if shift is None else divisor
+        return zoom_crops(images, windows, size, shift, normalise.mean, last, dtype)
+    pixels = crop_and_mirror(images, params, size)
     if shift is not None:
         pixels = pixels + shift
     pixels = normalise(pixels)
     if shift is not None and divisor != 1:
         pixels = pixels / divisor
-    return pixels.to(kind)
+    return pixels.to(dtype)
 
 
 def augment_fused(normalise: Normaliser, device: torch.device) -> bool:
     """Whether `augment` is one pass over the pixels without PyTorch's compiler."""
-    return device.type == "cpu" and normalise.subtracts and not unavailable_reason()
+    return Device(device).is_cpu and normalise.subtracts and not unavailable_reason()
+
+
+def crop_and_mirror(images: Tensor, params: AugmentParams, size: int) -> Tensor:
+    """Cut and mirror.
+
+    ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` float32 of 0-255, channels-last in memory.
+    """
+    if _has_kernel(images):
+        return zoom_crops(images, _windows(images, params, size), size)
+    if params.boxes is not None:
+        return _sample_boxes(images, params.boxes, params.mirrored, size)
+    if torch.compiler.is_compiling() or not Device.of(images).is_cpu:
+        return _gather_crops(images, params, size).float()
+    crops = []
+    for image, (top, left), mirrored in zip(
+        images, params.crop_offsets.tolist(), params.mirrored.tolist(), strict=True
+    ):
+        crop = image[top : top + size, left : left + size]
+        crops.append(crop.flip(1) if mirrored else crop)
+    return torch.stack(crops).permute(0, 3, 1, 2).float()
+
+
+def _gather_crops(images: Tensor, params: AugmentParams, size: int) -> Tensor:
+    """Cut and mirror all images in one expression, which a compiler fuses with what follows.
+
+    By itself it is slower on a processor than a copy of each window.
+    """
+    place = torch.arange(size, device=images.device)
+    rows = params.crop_offsets[:, :1] + place  # (N, size)
+    flipped = torch.where(params.mirrored[:, None], size - 1 - place, place)
+    columns = params.crop_offsets[:, 1:] + flipped
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _sample_boxes(images: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    """Cut and mirror crops at any zoom by bilinear interpolation; the border is repeated."""
+    boxes = boxes.to(images.device, copy=True)
+    boxes[:, 2] *= torch.where(mirrored.to(images.device), -1.0, 1.0)
+    grid = torch.zeros(len(images), 2, 3, device=images.device)
+    grid[:, 0, 0], grid[:, 1, 1], grid[:, :, 2] = boxes[:, 2], boxes[:, 3], boxes[:, :2]
+    shape = [len(images), 3, size, size]
+    x, y = F.affine_grid(grid, shape, align_corners=False).unbind(-1)
+    # What reaches past the centres of the outermost pixels is moved there: the same as
+    # padding_mode="border", which MPS does not have.
+    right, bottom = 1 - 1 / images.shape[2], 1 - 1 / images.shape[1]
+    inside = torch.stack([x.clamp(-right, right), y.clamp(-bottom, bottom)], -1)
+    return F.grid_sample(images.permute(0, 3, 1, 2).float(), inside, align_corners=False)
+
+
+def _has_kernel(images: Tensor) -> bool:
+    """Whether a C++ kernel cuts the crops; PyTorch's compiler fuses plain expressions instead."""
+    if torch.compiler.is_compiling() or not Device.of(images).is_cpu:
+        return False
+    return not unavailable_reason()
+
+
+def _windows(images: Tensor, params: AugmentParams, size: int) -> Tensor:
+    """Return the crops as the C++ kernel takes them, ``(N, 4)``."""
+    if params.boxes is None:
+        return crop_windows(params.crop_offsets, params.mirrored, size)
+    return box_windows(params.boxes, params.mirrored, images.shape[1], images.shape[2], size)
 
 
 def pca_shift(
@@ -286,33 +243,24 @@ def pca_shift(
 
 
 def iter_crops(images: Tensor, size: int, count: int = 10) -> Iterator[Tensor]:
-    """Yield the views that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
+    """Yield the crops that are tested, each ``(N, 3, size, size)`` float32 of 0-255.
 
     One: the centre. Ten: the centre and the four corners, and the mirror image of each
     (section 4.1). Nine: a grid of three by three places, as the CIFAR-10 networks of 2012 were
-    tested (facts 6).
-
-    Raises
-    ------
-    DataError
-        For another number of views, or images smaller than `size`.
+    tested (facts 6). Another number, or images smaller than `size`, is a DataError.
     """
     for top, left in crop_offsets(images.shape[1], size, count):
-        view = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
-        yield view
+        crop = images[:, top : top + size, left : left + size].permute(0, 3, 1, 2).float()
+        yield crop
         if count == 10:
-            yield view.flip(3)
+            yield crop.flip(3)
 
 
 def crop_offsets(prepared: int, size: int, count: int) -> tuple[tuple[int, int], ...]:
-    """Return the tops and lefts of the windows that one, nine or ten views are cut from.
+    """Return the tops and lefts of the windows that one, nine or ten crops are cut from.
 
-    Of ten there are five, each taken twice, the second time mirrored.
-
-    Raises
-    ------
-    DataError
-        For another number of views, or prepared images smaller than `size`.
+    Of ten there are five, each taken twice, the second time mirrored. Another number, or prepared
+    images smaller than `size`, is a DataError.
     """
     if count not in (1, 9, 10):
         raise DataError(f"{count} views cannot be taken of an image.", "Take 1, 9 or 10.")

@@ -1,15 +1,19 @@
 """Bytes -> uint8 RGB, or an error that says why not."""
 
+import contextlib
 import io
+import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alexnet.errors import ImageError
+from alexnet.errors import ImageError, TooManyPixelsError, UnknownFormatError
 
 try:
     import simplejpeg  # the extra `fast`: libjpeg-turbo without Pillow's overhead
@@ -17,6 +21,7 @@ except ImportError:
     simplejpeg = None
 
 Pixels = NDArray[np.uint8]
+ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: a gibibyte of RGBA at three quarters
 ORIENTATION = 0x0112  # the EXIF tag
@@ -30,6 +35,54 @@ class Decoded:
     image: Image.Image  # mode RGB
     format: str  # of the file, as Pillow names it: JPEG, PNG, ...
     repairs: tuple[str, ...] = ()
+
+
+def to_rgb(image: ImageLike) -> Image.Image:
+    """Return an image in mode RGB, upright; the same pixels in whatever form it is given.
+
+    Parameters
+    ----------
+    image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
+        A file of any format that Pillow reads, its content or an image of any mode, converted as
+        `inspect_image` says; or uint8 or uint16 of ``(H, W)`` or ``(H, W, 1)``, grey, or
+        ``(H, W, 3)`` or ``(H, W, 4)``, RGB or RGBA.
+
+    Raises
+    ------
+    ImageError
+        When it cannot be read or is no image.
+    """
+    if isinstance(image, str | Path):
+        try:
+            return open_image(Path(image).read_bytes())
+        except ImageError as error:
+            raise ImageError(f"{str(image)!r} is not usable: {error}") from None
+        except OSError as error:
+            raise ImageError(f"{str(image)!r} cannot be read ({error.strerror}).") from None
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if isinstance(image, Image.Image):
+        with _translate_pillow_errors():
+            return _as_rgb(image, exif=True, max_pixels=sys.maxsize).image
+    data = image.read() if hasattr(image, "read") else image
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"It is no image but a {type(image).__name__}, or opened as text.")
+    return open_image(bytes(data))
+
+
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
+    """Return an array as a Pillow image; of 16-bit colours the upper 8 bits, as Pillow does."""
+    shape = pixels.shape[:2] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels.shape
+    channels = {2: 1, 3: shape[-1]}.get(len(shape), 0)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if pixels.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4) or not pixels.size:
+        raise ImageError(
+            f"An array of {pixels.dtype} {pixels.shape} is no image.",
+            "Give uint8 or uint16 of (height, width), or with 3 or 4 channels last.",
+        )
+    if pixels.dtype == np.uint16 and channels > 1:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.reshape(shape)))
 
 
 def open_image(
@@ -72,32 +125,38 @@ def inspect_image(
     Raises
     ------
     ImageError
-        When the bytes are no image, are cut short, or announce more pixels than is sane.
+        When the bytes are no image (`UnknownFormatError`), are cut short, or announce more pixels
+        than is sane (`TooManyPixelsError`).
     """
     if not data:
-        raise ImageError("The file is empty.")
+        raise UnknownFormatError("The file is empty.")
     if not (exif and b"Exif\0\0" in data[:65536]):
         pixels = _turbo(data, max_pixels=max_pixels)
         if pixels is not None:
             return Decoded(Image.fromarray(pixels), "JPEG")
+    with _translate_pillow_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
+        return _as_rgb(image, exif, max_pixels)
+
+
+@contextlib.contextmanager
+def _translate_pillow_errors() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and large images; errors remain
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                return _as_rgb(image, exif, max_pixels)
+            yield
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("It is not an image of a known format.") from None
+        raise UnknownFormatError("It is not an image of a known format.") from None
     except Image.DecompressionBombError:
-        raise ImageError("It announces more pixels than any photograph has.") from None
+        raise TooManyPixelsError("It announces more pixels than any photograph has.") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on broken files
         raise ImageError(f"It cannot be decoded ({str(error) or type(error).__name__}).") from None
 
 
 def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     if image.width * image.height > max_pixels:
-        raise ImageError("It announces more pixels than any photograph has.")
+        raise TooManyPixelsError("It announces more pixels than any photograph has.")
     form, mode = image.format or "", image.mode
     repairs = []
     # Frames are not counted: a GIF of 20 MB can have a million, each of which would be looked at.

@@ -18,7 +18,7 @@ TIMEOUT = 30  # seconds without an answer
 BLOCK = 1 << 20
 FOLDER = "ALEXNET_DOWNLOADS"  # the environment variable
 
-Report = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not told)
+DownloadReport = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,6 @@ class Archive:
     file: str  # the name it is kept under
     checksum: str  # md5, as its publisher or its users' tools give it; of a zip's members where
     # the archive is packed anew for everyone who asks
-    licence: str
 
 
 ARCHIVES = {
@@ -37,38 +36,33 @@ ARCHIVES = {
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "cifar-10-binary.tar.gz",
         "md5:c32a1d4ab5d03f1284b67883e8d87530",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "cifar-100-binary.tar.gz",
         "md5:03b5dce01913d631647c71ecec9e9cb8",
-        "no licence is stated; Krizhevsky 2009 asks to be cited",
     ),
     "tiny-imagenet": Archive(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         "tiny-imagenet-200.zip",
         "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        "ImageNet's terms: research",
     ),
     "imagenette": Archive(
         "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz",
         "imagenette2.tgz",
         "md5:fe2fc210e6bb7c5664d602c3cd71e612",
-        "ImageNet's terms: research",
     ),
     "clothing": Archive(
         "https://github.com/alexeygrigorev/clothing-dataset-small/archive/"
         "11961516512414bf9f6c150a832cfd21b54a6b54.zip",
         "clothing-dataset-small.zip",
         "members:93915eef0851633bfcbe5007765d2be58bb395d9210952a84e7106337cd2d1f8",
-        "CC0",
     ),
 }
 
 
-def downloaded(name: str, report: Report = lambda file, done, total: None) -> Path:
-    """Return the archive of a built-in data set, fetched if it is not there yet.
+def find_archive(name: str, report: DownloadReport = lambda file, done, total: None) -> Path:
+    """Return the archive of a built-in data set, downloaded if it is not there yet.
 
     It is looked for in the folder that the environment variable ``ALEXNET_DOWNLOADS`` names, then
     in the cache. A download that was interrupted goes on where it stopped.
@@ -81,8 +75,8 @@ def downloaded(name: str, report: Report = lambda file, done, total: None) -> Pa
     archive = ARCHIVES[name]
     kept = Path(os.environ.get(FOLDER) or cache_folder() / "downloads") / archive.file
     if not kept.is_file():
-        fetch(archive, kept, report)
-    elif not matches(kept, archive.checksum):
+        download(archive, kept, report)
+    elif not has_checksum(kept, archive.checksum):
         raise DataError(
             f"{str(kept)!r} is not the archive of {name}, {archive.checksum}.",
             "Delete it, and it will be downloaded again.",
@@ -90,13 +84,12 @@ def downloaded(name: str, report: Report = lambda file, done, total: None) -> Pa
     return kept
 
 
-def fetch(archive: Archive, target: Path, report: Report = lambda file, done, total: None) -> None:
+def download(
+    archive: Archive, target: Path, report: DownloadReport = lambda file, done, total: None
+) -> None:
     """Download an archive to `target`, going on with what an earlier attempt left.
 
-    Raises
-    ------
-    DataError
-        When it cannot be had, or its checksum is wrong; then nothing stands at `target`.
+    A checksum that is wrong is a DataError, and nothing stands at `target` then.
     """
     part = target.with_name(f"{target.name}.part")
     with translate_os_error(target):
@@ -104,15 +97,15 @@ def fetch(archive: Archive, target: Path, report: Report = lambda file, done, to
         try:
             with part.open("ab") as out:
                 _append(archive, out, report)
-        except (urllib.error.URLError, OSError) as error:
-            if isinstance(error, OSError) and error.errno and error.filename == str(part):
+        except OSError as error:  # URLError is one
+            if error.errno and error.filename == str(part):
                 raise  # of the disk, not of the network
             raise DataError(
                 f"{archive.url} cannot be downloaded ({getattr(error, 'reason', error)}).",
                 f"Run the command again to go on, or get the file elsewhere, put it into a folder "
                 f"as {archive.file}, and name that folder in {FOLDER}.",
             ) from None
-        if not matches(part, archive.checksum):
+        if not has_checksum(part, archive.checksum):
             part.unlink()
             raise DataError(
                 f"What came from {archive.url} is not what was published, {archive.checksum}.",
@@ -122,7 +115,8 @@ def fetch(archive: Archive, target: Path, report: Report = lambda file, done, to
         part.replace(target)
 
 
-def _append(archive: Archive, out: BinaryIO, report: Report) -> None:
+def _append(archive: Archive, out: BinaryIO, report: DownloadReport) -> None:
+    """Append to an open file what it lacks of an archive."""
     done = out.tell()
     request = urllib.request.Request(archive.url, headers={"User-Agent": "alexnet"})
     if done:
@@ -146,19 +140,17 @@ def _append(archive: Archive, out: BinaryIO, report: Report) -> None:
         raise urllib.error.URLError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def matches(path: Path, checksum: str) -> bool:
+def has_checksum(path: Path, checksum: str) -> bool:
     """Whether a file has a checksum, ``md5:…``, or is a zip whose members have, ``members:…``."""
     kind, _, expected = checksum.partition(":")
-    return (md5(path) if kind == "md5" else members_checksum(path)) == expected
-
-
-def md5(path: Path) -> str:
-    """Return a file's md5, which is what the publishers of these data sets give."""
+    if kind == "members":
+        return hash_zip_members(path) == expected
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return digest.hexdigest() == expected
 
 
-def members_checksum(path: Path) -> str:
+def hash_zip_members(path: Path) -> str:
     """Return the sha256 of the names, sizes and CRCs of a zip's files; "" if one is damaged.
 
     The folder that all of them lie in is left out of the names.

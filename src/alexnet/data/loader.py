@@ -6,10 +6,11 @@ interpreter is asked for little: libjpeg-turbo works outside its lock.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,16 +19,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.decode import Pixels
-from alexnet.data.order import Order, Part
+from alexnet.device import Device
 from alexnet.errors import DataError, ImageError
 
-ALONE = Part()  # one process, which takes all
 AHEAD = 3  # batches, at least, that are decoded while the device works
 PIECE = 32  # images that a thread decodes in a row
-TRIES = 1000  # images in a row that may be damaged before their shard is given up
+MAX_REPLACEMENTS = 999  # images in a row that are tried before their shard is given up
 
 
-class Images(Protocol):
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The share of a batch that one of several processes takes."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def of(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return this process's indices: neighbours, at most one more than another has."""
+        return indices[slice(*self.range(len(indices)))]
+
+    def range(self, count: int) -> tuple[int, int]:
+        """Return where this process's part of `count` things starts and where it ends."""
+        return self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks
+
+
+ALONE = Part()  # one process, which takes all
+Replacements = Callable[[int], Iterable[int]]  # of a corrupt image: those to try in its place
+
+
+class ImageSplit(Protocol):
     """Numbered images of one size: a `shards.Split`, or what can be read like one."""
 
     name: str
@@ -41,16 +61,16 @@ class Images(Protocol):
     def label(self, index: int) -> int:
         """Return the class of an image."""
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
-    """A damaged training image, in whose place another one was taken."""
+class CorruptImage:
+    """An image that cannot be decoded, in whose place another one was taken."""
 
-    number: int  # in its split
-    image: str  # its name, shard and place
+    index: int  # in its split
+    name: str  # its path, shard and row
     reason: str
 
 
@@ -60,115 +80,109 @@ class Batch:
 
     images: Tensor  # (N, size, size, 3) uint8 RGB: channels last, as decoded
     labels: Tensor  # (N,) int64
-    numbers: tuple[int, ...]  # of the images in their split
-    replaced: tuple[Replaced, ...] = ()
+    indices: tuple[int, ...]  # of the images in their split
+    corrupt: tuple[CorruptImage, ...] = ()
 
 
 def train_batches(
-    split: Images, order: Order, first_step: int, part: Part = ALONE
+    split: ImageSplit, indices: Iterable[NDArray[np.integer]], replacements: Replacements
 ) -> Iterator[Batch]:
-    """Yield this process's part of the training batches from `first_step` on, without end.
+    """Yield the batch of each array of indices.
 
-    A damaged image is replaced by the next whole one of its split, and named in the batch.
+    A corrupt image is replaced by the first whole one of its `replacements`, and named in the
+    batch.
     """
-    numbers = (part.of(order.numbers(step)) for step in count(first_step))
-    return _loaded(split, numbers, replace=True)
+    return _load(split, indices, replacements)
 
 
 def evaluation_batches(
-    split: Images, batch_size: int, part: Part = ALONE, first: int = 0
+    split: ImageSplit, batch_size: int, part: Part = ALONE, first: int = 0
 ) -> Iterator[Batch]:
     """Yield every image of a split once, in order from `first`; the last batch may be smaller.
 
-    Of several processes each takes its part: together they have every image once.
-
-    Raises
-    ------
-    DataError
-        At a damaged image, which cannot be replaced here.
+    Of several processes each takes its part: together they have every image once. A corrupt image
+    cannot be replaced here: it is a DataError.
     """
     mine = part.of(np.arange(first, len(split)))
     starts = range(0, len(mine), batch_size)
-    return _loaded(split, (mine[at : at + batch_size] for at in starts), replace=False)
+    return _load(split, (mine[at : at + batch_size] for at in starts), lambda index: ())
 
 
-def sample_evenly(split: Images, count: int) -> Tensor:
+def sample_evenly(split: ImageSplit, count: int) -> Tensor:
     """Return up to `count` images, evenly spread over a split: ``(N, size, size, 3)`` uint8.
 
-    A damaged one is replaced by the next whole one.
+    A corrupt one is replaced by the next whole one.
     """
-    numbers = np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)
-    return next(_loaded(split, [numbers], replace=True)).images
+    indices = np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)
+    return next(_load(split, [indices], partial(next_images, count=len(split)))).images
 
 
-def _loaded(
-    split: Images, batches: Iterable[NDArray[np.integer]], *, replace: bool
+def next_images(index: int, count: int) -> Iterator[int]:
+    """Yield the images that follow one of a split of `count`; after the last comes the first."""
+    return ((index + shift) % count for shift in range(1, MAX_REPLACEMENTS + 1))
+
+
+def _load(
+    split: ImageSplit, batches: Iterable[NDArray[np.integer]], replacements: Replacements
 ) -> Iterator[Batch]:
     """Decode batches in threads, ahead of the one that is asked for."""
     workers = os.cpu_count() or 1
+    pinned = Device.best().pins_memory  # so that the host does not wait for the copy to a GPU
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[_Coming] = deque()
+        waiting: deque[Callable[[], Batch]] = deque()
         try:
-            for numbers in batches:
-                waiting.append(_begin(pool, split, numbers, replace))
-                if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(numbers))):
-                    yield waiting.popleft().batch()
+            for indices in batches:
+                waiting.append(_start_batch(pool, split, indices, replacements, pinned))
+                if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(indices))):
+                    yield waiting.popleft()()
             while waiting:
-                yield waiting.popleft().batch()
+                yield waiting.popleft()()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Coming:
-    """A batch that threads are filling."""
-
-    images: Tensor
-    labels: Tensor
-    numbers: NDArray[np.integer]
-    pieces: list[Future[list[Replaced]]]
-
-    def batch(self) -> Batch:
-        replaced = [one for piece in self.pieces for one in piece.result()]
-        return Batch(self.images, self.labels, tuple(self.numbers.tolist()), tuple(replaced))
-
-
-def _begin(
-    pool: ThreadPoolExecutor, split: Images, numbers: NDArray[np.integer], replace: bool
-) -> _Coming:
-    pinned = torch.cuda.is_available()  # so that the copy to the device waits for nobody
-    shape = (len(numbers), split.size, split.size, 3)
+def _start_batch(
+    pool: ThreadPoolExecutor,
+    split: ImageSplit,
+    indices: NDArray[np.integer],
+    replacements: Replacements,
+    pinned: bool,
+) -> Callable[[], Batch]:
+    """Have threads fill a batch; return the function that waits for it."""
+    shape = (len(indices), split.size, split.size, 3)
     images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-    labels = torch.empty(len(numbers), dtype=torch.int64, pin_memory=pinned)
+    labels = torch.empty(len(indices), dtype=torch.int64, pin_memory=pinned)
     pixels, classes = images.numpy(), labels.numpy()  # the same memory
 
-    def fill(start: int) -> list[Replaced]:
-        replaced = []
-        for at in range(start, min(start + PIECE, len(numbers))):
-            classes[at], lost = _filled(split, int(numbers[at]), pixels[at], replace)
-            replaced += lost
-        return replaced
+    def fill(start: int) -> list[CorruptImage]:
+        corrupt = []
+        for at in range(start, min(start + PIECE, len(indices))):
+            classes[at], found = _decode(split, int(indices[at]), pixels[at], replacements)
+            corrupt += found
+        return corrupt
 
-    pieces = [pool.submit(fill, start) for start in range(0, len(numbers), PIECE)]
-    return _Coming(images, labels, numbers, pieces)
+    pieces = [pool.submit(fill, start) for start in range(0, len(indices), PIECE)]
+
+    def finish() -> Batch:
+        corrupt = chain.from_iterable(piece.result() for piece in pieces)
+        return Batch(images, labels, tuple(indices.tolist()), tuple(corrupt))
+
+    return finish
 
 
-def _filled(
-    split: Images, number: int, out: NDArray[np.uint8], replace: bool
-) -> tuple[int, list[Replaced]]:
-    """Decode an image, or the next whole one, into `out`; return its label and what was lost."""
-    lost: list[Replaced] = []
-    for at in range(number, number + TRIES):
-        taken = at % len(split)
+def _decode(
+    split: ImageSplit, index: int, out: Pixels, replacements: Replacements
+) -> tuple[int, list[CorruptImage]]:
+    """Decode an image, or a whole replacement, into `out`; return its label and the corrupt."""
+    corrupt: list[CorruptImage] = []
+    for taken in chain([index], replacements(index)):
         try:
             split.pixels(taken, out)
         except ImageError as error:
-            lost.append(Replaced(taken, split.where(taken), str(error)))
-            if not replace:
-                break
+            corrupt.append(CorruptImage(taken, split.describe(taken), str(error)))
         else:
-            return split.label(taken), lost
+            return split.label(taken), corrupt
     raise DataError(
-        f"Of the {split.name} split, {lost[0].image} is damaged: {lost[0].reason}",
+        f"Of the {split.name} split, {corrupt[0].name} is damaged: {corrupt[0].reason}",
         "Prepare the data again; alexnet prepare --verify names all damage.",
     )

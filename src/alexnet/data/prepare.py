@@ -3,44 +3,81 @@
 The source's order is cut into shards. A shard is one task, written whole or not at all, and its
 bytes are a function of its images: a killed preparation keeps the shards that it has, and any
 number of preparations may work on one folder at once, on one machine or on several that share it.
+A task runs in a process of its own, or on another machine, and answers by the files that it
+writes: the shard and, last, its metadata with the sums of its pixels.
 """
 
+import hashlib
 import json
 import os
 import platform
 import random
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alexnet.data import decode
-from alexnet.data.options import Options
-from alexnet.data.shard_work import (
-    Task,
-    make_shard,
-    make_shard_carefully,
-    notes_file,
-)
+import numpy as np
+from PIL import Image
+
+from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, library, resize_and_crop
+from alexnet.data.downloads import DownloadReport
+from alexnet.data.samples import Sample, SampleIndex, Source
 from alexnet.data.shards import (
+    FORMAT,
     REPORT,
     STATISTICS,
     Manifest,
-    Shard,
+    PreparedData,
+    Record,
+    ShardInfo,
     is_prepared,
     open_prepared,
     write_manifest,
+    write_shard,
 )
-from alexnet.data.source import Source
+from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums, Statistics
-from alexnet.data.workers import run_in_processes, run_on_executor
-from alexnet.errors import DataError
-from alexnet.files import atomic_write, free_bytes, sha256, translate_os_error
+from alexnet.data.workers import ATTEMPTS, process_pool, run_in_processes, run_on_executor
+from alexnet.errors import DataError, ImageError
+from alexnet.files import atomic_write, cache_folder, free_bytes, sha256, translate_os_error
 
 UNFINISHED = "preparing.json"
 AT_ONCE = 256  # shards in work on a cluster
+CHUNK = 64  # images whose pixels are held before they are summed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How images are prepared."""
+
+    size: int = 256  # pixels on a side, after scaling the shorter side and cropping (section 2)
+    quality: int = 95  # of the JPEG, as in cuda-convnet2 (facts 4)
+    raw: bool = False  # keep the pixels themselves, six times the size, nothing to decode
+    exif: bool = True  # turn images upright as their EXIF orientation says
+    shard_images: int = 512  # images in a file: one task, some 17 MB
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 4096:
+            raise DataError(f"The prepared size is {self.size}.", "It must be 8 to 4096 pixels.")
+        if not 1 <= self.quality <= 100:
+            raise DataError(f"The JPEG quality is {self.quality}.", "It must be 1 to 100.")
+        if self.raw and self.shard_images * self.size**2 * 3 >= 1 << 31:
+            raise DataError(
+                f"{self.shard_images} raw images of {self.size} pixels do not fit into a shard.",
+                "Prepare JPEGs, or a smaller size.",
+            )
+
+    @property
+    def typical_bytes(self) -> float:
+        """What an image takes on the disk, as a rule: 36 kB at 256 pixels, quality 95."""
+        return 3.0 * self.size**2 if self.raw else 0.55 * self.size**2 * self.quality / 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +92,59 @@ class Progress:
     seconds_left: float
 
 
+def open_or_prepare(
+    where: str | Path,
+    options: Options = Options(),
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    choose: Callable[[Source], Source] = lambda source: source,
+    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    fetched: DownloadReport = lambda file, done, total: None,
+) -> PreparedData:
+    """Open a prepared data set, or prepare a source into the cache and open that.
+
+    Parameters
+    ----------
+    where : str or Path
+        A prepared data set, or anything `sources.open_source` takes.
+    options : Options
+        For a source.
+    seed : int
+        Of the split that is made of a source which holds nothing out.
+    workers : int
+        Processes that prepare; by default one a processor.
+    choose : callable
+        Returns what of a source is to be prepared; by default everything.
+    say, report, fetched
+        Called with sentences for the user, with the progress, and with that of a download.
+
+    Raises
+    ------
+    DataError
+        When it is no data, or cannot be prepared.
+    """
+    if is_prepared(Path(where)):
+        return open_prepared(where)
+    source = choose(open_source(where, seed, report=fetched))
+    for note in source.notes:
+        say(note)
+    identity = f"{FORMAT} {source.fingerprint()} {source.stamp} {options}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    root = cache_folder() / f"{source.name}-{options.size}-{key}"
+    if not is_prepared(root):
+        say(f"Preparing {source.name} in {root}, once.")
+    manifest = prepare(source, root, options, workers=workers, report=report)
+    if manifest.skipped:
+        say(f"{manifest.skipped:,} images were skipped: {root / REPORT} says why.")
+    return open_prepared(root)
+
+
 def prepare(
     source: Source,
     root: str | Path,
-    options: Options = Options(),  # noqa: B008 -- a frozen value
+    options: Options = Options(),
     *,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -102,78 +188,52 @@ def prepare(
     identity: dict[str, Any] = {
         "options": asdict(options),
         "fingerprint": source.fingerprint(),
-        "encoder": "none" if options.raw else decode.library(),
+        "encoder": "none" if options.raw else library(),
     }
     if is_prepared(root):
-        return _finished(root, identity)
+        return _accept_finished(root, identity)
     alone = _claim(root, identity)
-    tasks = _tasks(source, root, options)
-    _check_space(root, sum(len(t.items) for t in tasks if not is_made(t)) * options.typical_bytes)
+    tasks = _split_into_tasks(source, root, options)
+    left = sum(len(task.samples) for task in tasks if not task.is_done())
+    _check_space(root, left * options.typical_bytes)
     if not alone:  # another preparation may be at work: two random orders seldom meet
         random.shuffle(tasks)
     try:
-        for progress in _made(tasks, workers, executor):
+        for progress in _make_shards(tasks, workers, executor):
             report(progress)
-        return _finish(root, source, identity)
+        return _finish(source, root, options, identity["fingerprint"])
     except FileNotFoundError:
         if not is_prepared(root):
             raise
-        return _finished(root, identity)  # another preparation of this folder was faster
+        return _accept_finished(root, identity)  # another preparation of this folder was faster
 
 
-def is_made(task: Task) -> bool:
-    """Whether a shard is there, whole."""
-    return notes_file(task.shard).is_file()
-
-
-def _made(tasks: list[Task], workers: int | None, executor: Executor | None) -> Iterator[Progress]:
-    """Make the shards that are not there yet; yield the progress after each."""
-    total = sum(len(task.items) for task in tasks)
-    done = sum(len(task.items) for task in tasks if is_made(task))
-    before, begun = done, time.monotonic()
-    skipped = repaired = 0
-    left = (task for task in tasks if not is_made(task))  # asked as each one's turn comes
-    count = sum(not is_made(task) for task in tasks)
-    use = min(workers or os.cpu_count() or 1, count)
-    if executor is not None:
-        results = run_on_executor(executor, make_shard, left, AT_ONCE)
-    elif use > 1:
-        results = run_in_processes(make_shard, left, use, make_shard_carefully)
-    else:
-        results = ((task, make_shard(task)) for task in left)
-    for task, notes in results:
-        done += len(task.items)
-        skipped += len(notes["skipped"])
-        repaired += len(notes["repaired"])
-        speed = (done - before) / (time.monotonic() - begun)
-        yield Progress(done, total, skipped, repaired, speed, (total - done) / speed)
-
-
-def _finished(root: Path, identity: dict[str, Any]) -> Manifest:
+def _accept_finished(root: Path, identity: dict[str, Any]) -> Manifest:
+    """Return the manifest of a finished preparation; one of something else is refused."""
     manifest = open_prepared(root).manifest
     if manifest.fingerprint != identity["fingerprint"] or manifest.options != identity["options"]:
         raise DataError(
             f"{str(root)!r} holds another prepared data set ({manifest.name}).",
             "Delete it or choose another folder.",
         )
-    _clear(root)
+    _remove_leftovers(root)
     return manifest
 
 
-def _clear(root: Path) -> None:
+def _remove_leftovers(root: Path) -> None:
     """Remove what only an unfinished preparation needs."""
     for pattern in ("*.notes.safetensors", ".*.part", UNFINISHED):
         for leftover in root.glob(pattern):
             leftover.unlink(missing_ok=True)
 
 
-def _claim(root: Path, identity: dict[str, object]) -> bool:
+def _claim(root: Path, identity: dict[str, Any]) -> bool:
     """Mark the folder as being prepared from this source; return whether it was not before."""
-    mark = root / UNFINISHED
+    claim = root / UNFINISHED
     with translate_os_error(root):
         root.mkdir(parents=True, exist_ok=True)
-        if mark.is_file():
-            if json.loads(mark.read_text(encoding="utf-8")) == identity:
+        if claim.is_file():
+            if json.loads(claim.read_text(encoding="utf-8")) == identity:
                 return False
             raise DataError(
                 f"{str(root)!r} holds the unfinished preparation of something else, with other "
@@ -182,9 +242,14 @@ def _claim(root: Path, identity: dict[str, object]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with atomic_write(mark, _mark()) as temporary:
+    with atomic_write(claim, _temporary_suffix()) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
     return True
+
+
+def _temporary_suffix() -> str:
+    """Return a suffix of temporary files that no other preparation of the folder has."""
+    return f".{platform.node()}-{os.getpid()}"
 
 
 def _check_space(root: Path, needed: float) -> None:
@@ -196,52 +261,178 @@ def _check_space(root: Path, needed: float) -> None:
         )
 
 
-def _tasks(source: Source, root: Path, options: Options) -> list[Task]:
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """Which images become which shard."""
+
+    shard: Path
+    samples: SampleIndex
+    options: Options
+    suffix: str = ""  # of temporary files
+
+    @property
+    def metadata(self) -> Path:
+        """The file of what the shard holds, what it had to leave out, and its sums."""
+        return self.shard.with_suffix(".notes.safetensors")
+
+    def is_done(self) -> bool:
+        """Whether the shard is there, whole: its metadata is written last."""
+        return self.metadata.is_file()
+
+    def read_metadata(self) -> tuple[PixelSums, dict[str, Any]]:
+        """Return the sums of a shard that is done, and what `make_shard` returned."""
+        sums, text = PixelSums.load(self.metadata)
+        return sums, json.loads(text)
+
+
+def _split_into_tasks(source: Source, root: Path, options: Options) -> list[ShardTask]:
     return [
-        Task(
+        ShardTask(
             root / f"{split}-{start // options.shard_images:05}.arrow",
-            items[start : start + options.shard_images],
+            samples.take(np.arange(len(samples))[start : start + options.shard_images]),
             options,
-            _mark(),
+            _temporary_suffix(),
         )
-        for split, items in sorted(source.splits.items())
-        for start in range(0, len(items), options.shard_images)
+        for split, samples in sorted(source.splits.items())
+        for start in range(0, len(samples), options.shard_images)
     ]
 
 
-def _mark() -> str:
-    return f".{platform.node()}-{os.getpid()}"
+def _make_shards(
+    tasks: list[ShardTask], workers: int | None, executor: Executor | None
+) -> Iterator[Progress]:
+    """Make the shards that are not there yet; yield the progress after each."""
+    total = sum(len(task.samples) for task in tasks)
+    missing = [task for task in tasks if not task.is_done()]
+    done = before = total - sum(len(task.samples) for task in missing)
+    begun = time.monotonic()
+    skipped = repaired = 0
+    left = (task for task in missing if not task.is_done())  # asked as each one's turn comes
+    use = min(workers or os.cpu_count() or 1, len(missing))
+    if executor is not None:
+        results = run_on_executor(executor, make_shard, left, AT_ONCE)
+    elif use > 1:
+        results = run_in_processes(make_shard, left, use, make_shard_carefully)
+    else:
+        results = ((task, make_shard(task)) for task in left)
+    for task, metadata in results:
+        done += len(task.samples)
+        skipped += len(metadata["skipped"])
+        repaired += len(metadata["repaired"])
+        speed = (done - before) / (time.monotonic() - begun)
+        yield Progress(done, total, skipped, repaired, speed, (total - done) / speed)
 
 
-def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
-    """Add up what the shards' notes say, write report, statistics and manifest, clear the notes."""
-    options = Options(**identity["options"])
-    tasks = _tasks(source, root, options)
-    shards: dict[str, list[Shard]] = {split: [] for split in source.splits}
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as it will be kept."""
+
+    encoded: bytes
+    pixels: Pixels  # (size, size, 3), before encoding
+    repairs: tuple[str, ...]
+
+
+def prepare_image(sample: Sample, options: Options) -> PreparedImage | str:
+    """Prepare one image, or return why it cannot be."""
+    try:
+        found = inspect_image(sample.read(), exif=options.exif)
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"It cannot be read ({error.strerror})."
+    repairs = found.repairs
+    suffix = PurePosixPath(sample.path).suffix.lower()
+    if Image.registered_extensions().get(suffix, found.format) != found.format:
+        repairs = (f"{found.format} under the name of a {suffix}", *repairs)
+    pixels = np.asarray(resize_and_crop(found.image, options.size))
+    encoded = pixels.tobytes() if options.raw else encode_jpeg(pixels, options.quality)
+    return PreparedImage(encoded, pixels, repairs)
+
+
+def make_shard(
+    task: ShardTask,
+    prepare: Callable[[Sample, Options], PreparedImage | str] = prepare_image,
+) -> dict[str, Any]:
+    """Write a shard and its metadata; return the metadata."""
+    records, sums = [], PixelSums.empty(task.options.size)
+    skipped: list[tuple[str, str]] = []
+    repaired: list[tuple[str, str]] = []
+    samples = iter(task.samples)
+    while chunk := list(islice(samples, CHUNK)):
+        pixels = []
+        for sample in chunk:
+            name = sample.path.encode("utf-8", "backslashreplace").decode()
+            result = prepare(sample, task.options)
+            if isinstance(result, str):
+                skipped.append((name, result))
+                continue
+            if result.repairs:
+                repaired.append((name, "; ".join(result.repairs)))
+            pixels.append(result.pixels)
+            records.append(Record(result.encoded, sample.label, name, zlib.crc32(result.encoded)))
+        sums += PixelSums.of(pixels, task.options.size)
+    write_shard(task.shard, records, task.suffix)
+    metadata = {
+        "images": len(records),
+        "labels": Counter(record.label for record in records),
+        "skipped": skipped,
+        "repaired": repaired,
+        "bytes": task.shard.stat().st_size,
+        "sha256": sha256(task.shard),
+    }
+    sums.save(task.metadata, json.dumps(metadata), task.suffix)
+    return metadata
+
+
+def make_shard_carefully(task: ShardTask) -> dict[str, Any]:
+    """Write a shard whose images have killed their worker: each is decoded in a process apart.
+
+    One that kills that process `ATTEMPTS` times in a row is left out.
+    """
+    pools = [process_pool(1)]
+
+    def prepare_apart(sample: Sample, options: Options) -> PreparedImage | str:
+        for _ in range(ATTEMPTS):
+            try:
+                return pools[-1].submit(prepare_image, sample, options).result()
+            except BrokenProcessPool:
+                pools.append(process_pool(1))
+        return "It ends the process that decodes it."
+
+    try:
+        return make_shard(task, prepare_apart)
+    finally:
+        for pool in pools:
+            pool.shutdown()
+
+
+def _finish(source: Source, root: Path, options: Options, fingerprint: str) -> Manifest:
+    """Add up the shards' metadata, write report, statistics and manifest, clear the metadata."""
+    shards: dict[str, list[ShardInfo]] = {split: [] for split in source.splits}
     counts = {split: [0] * len(source.classes) for split in source.splits}
     found: dict[str, list[dict[str, str]]] = {"skipped": [], "repaired": []}
     sums = PixelSums.empty(options.size)
-    for task in tasks:
+    suffix = _temporary_suffix()
+    for task in _split_into_tasks(source, root, options):
         split = task.shard.name.split("-")[0]
-        of_shard, text = PixelSums.load(notes_file(task.shard))
-        notes = json.loads(text)
+        shard_sums, metadata = task.read_metadata()
         shards[split].append(
-            Shard(task.shard.name, notes["images"], notes["bytes"], notes["sha256"])
+            ShardInfo(task.shard.name, metadata["images"], metadata["bytes"], metadata["sha256"])
         )
-        for label, images in notes["labels"].items():
+        for label, images in metadata["labels"].items():
             counts[split][int(label)] += images
         for kind, listed in found.items():
-            listed += [{"split": split, "image": i, "reason": why} for i, why in notes[kind]]
+            listed += [{"split": split, "image": i, "reason": why} for i, why in metadata[kind]]
         if split == "train":
-            sums += of_shard
+            sums += shard_sums
     for label, images in enumerate(counts["train"]):
         if not images:
             raise DataError(
                 f"Class {source.classes[label]!r} has no training image that can be decoded.",
                 "Add some, or remove the class.",
             )
-    Statistics.from_sums(sums).save(root / STATISTICS, _mark())
-    with atomic_write(root / REPORT, _mark()) as temporary:
+    Statistics.from_sums(sums).save(root / STATISTICS, suffix)
+    with atomic_write(root / REPORT, suffix) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     manifest = Manifest(
         name=source.name,
@@ -249,13 +440,13 @@ def _finish(root: Path, source: Source, identity: dict[str, Any]) -> Manifest:
         counts={split: sum(images) for split, images in counts.items()},
         class_counts={split: tuple(images) for split, images in counts.items()},
         size=options.size,
-        options=identity["options"],
-        fingerprint=identity["fingerprint"],
+        options=asdict(options),
+        fingerprint=fingerprint,
         skipped=len(found["skipped"]),
         repaired=len(found["repaired"]),
         shards={split: tuple(listed) for split, listed in shards.items()},
         checksums={name: sha256(root / name) for name in (STATISTICS, REPORT)},
     )
-    write_manifest(root, manifest, _mark())
-    _clear(root)
+    write_manifest(root, manifest, suffix)
+    _remove_leftovers(root)
     return manifest

@@ -1,15 +1,16 @@
-"""The prepared data set on disk: Arrow files of small images, memory-mapped."""
+"""The prepared data set on disk: Arrow files of small images, memory-mapped, and their manifest."""
 
 import hashlib
 import json
+import os
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet.data.decode import Pixels, decode_jpeg, library
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write
+from alexnet.files import atomic_write, sha256
 
 FORMAT = 2
 MANIFEST = "dataset.json"
@@ -40,7 +41,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class ShardInfo:
     """What the manifest knows of a shard."""
 
     file: str
@@ -62,7 +63,7 @@ class Manifest:
     fingerprint: str  # of the source's names and labels
     skipped: int  # images left out: report.json says which, and why
     repaired: int  # images that needed more than decoding: report.json says which
-    shards: dict[str, tuple[Shard, ...]]  # by split
+    shards: dict[str, tuple[ShardInfo, ...]]  # by split
     checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
     format: int = FORMAT
 
@@ -72,114 +73,17 @@ class Manifest:
         return bool(self.options.get("raw"))
 
 
-def write_shard(path: Path, records: Iterable[Record], mark: str = "") -> None:
-    """Write records to an Arrow IPC file, whole or not at all; `mark` as for `atomic_write`."""
+def write_shard(path: Path, records: Iterable[Record], suffix: str = "") -> None:
+    """Write records to an Arrow IPC file, whole or not at all; `suffix` as for `atomic_write`."""
     rows = [(r.image, r.label, r.path, r.crc32) for r in records]
     columns = list(zip(*rows, strict=True)) or [() for _ in SCHEMA]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with atomic_write(path, mark) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
+    with atomic_write(path, suffix) as temporary, pa.ipc.new_file(str(temporary), SCHEMA) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
 
 
-class Split:
-    """The images of one split, by number; no shard is opened before one of its images is asked for.
-
-    What it costs does not grow with the images: a shard's entry is some numbers.
-    """
-
-    def __init__(
-        self, name: str, root: Path, shards: tuple[Shard, ...], size: int, raw: bool
-    ) -> None:
-        self.name = name
-        self.size = size
-        self.raw = raw
-        self._root = root
-        self._about = shards
-        self._ends = list(accumulate(shard.images for shard in shards))
-        self._opened: dict[int, OpenedShard] = {}
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int) -> Record:
-        """Return an image's record; nothing of it is checked."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"The {self.name} split has no image {index}.")
-        number, row = self._place(index)
-        shard = self._shard(number)
-        path = shard.paths[row].as_py()
-        return Record(bytes(shard.image(row)), int(shard.labels[row]), path, int(shard.crcs[row]))
-
-    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
-        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
-
-        Raises
-        ------
-        ImageError
-            When it is not what was written, or cannot be decoded.
-        """
-        number, row = self._place(index)
-        shard = self._shard(number)
-        image = shard.image(row)
-        if zlib.crc32(image) != shard.crcs[row]:
-            raise ImageError("Its checksum is not that of what was written.")
-        if not self.raw:
-            return decode_jpeg(image, out)
-        pixels = np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3)
-        if out is None:
-            return pixels
-        out[:] = pixels
-        return out
-
-    def label(self, index: int) -> int:
-        """Return the class of an image."""
-        number, row = self._place(index)
-        return int(self._shard(number).labels[row])
-
-    def path(self, index: int) -> str:
-        """Return the name of an image in its source."""
-        number, row = self._place(index)
-        return str(self._shard(number).paths[row].as_py())
-
-    @property
-    def identity(self) -> str:
-        """What tells these images from all others: a checksum of their shards' checksums."""
-        sums = "".join(shard.sha256 for shard in self._about)
-        return hashlib.sha256(sums.encode()).hexdigest()
-
-    def decoding(self) -> str:
-        """Say how images become pixels: by which decoder, or not at all."""
-        if self.raw:
-            return f"raw {self.size}x{self.size} pixels, nothing to decode"
-        return f"{self.size}x{self.size} JPEG, decoded by {library()} in threads"
-
-    def where(self, index: int) -> str:
-        """Name an image for a message: its own name, its shard and its place in it."""
-        number, row = self._place(index)
-        try:
-            name = repr(self[index].path)
-        except (pa.ArrowInvalid, UnicodeDecodeError):  # the damage may be in the name
-            name = "an image"
-        return f"{name} (row {row} of {self._about[number].file})"
-
-    @cached_property
-    def labels(self) -> NDArray[np.int32]:
-        """All labels in order, ``(N,)``: reads every shard."""
-        found = [self._shard(number).labels for number in range(len(self._about))]
-        return np.concatenate(found or [np.zeros(0, np.int32)])
-
-    def _place(self, index: int) -> tuple[int, int]:
-        number = bisect_right(self._ends, index)
-        return number, index - (self._ends[number - 1] if number else 0)
-
-    def _shard(self, number: int) -> "OpenedShard":
-        if number not in self._opened:
-            self._opened[number] = open_shard(self._root, self._about[number])
-        return self._opened[number]
-
-
 @dataclass(frozen=True, slots=True)
-class OpenedShard:
+class Shard:
     """The columns of a shard, in the mapped file: nothing is copied."""
 
     images: memoryview  # all of them, one behind the other
@@ -193,37 +97,125 @@ class OpenedShard:
         return self.images[self.ends[row] : self.ends[row + 1]]
 
 
-def open_shard(root: Path, about: Shard) -> OpenedShard:
-    """Map a shard into memory.
-
-    Raises
-    ------
-    DataError
-        When it is missing, or not as long as it was written.
-    """
-    path = root / about.file
+def open_shard(root: Path, info: ShardInfo) -> Shard:
+    """Map a shard into memory; one that is not as long as it was written is refused."""
+    path = root / info.file
     fix = "Prepare the data again, into a new folder."
     try:
         size = path.stat().st_size
-        if size != about.bytes:
+        if size != info.bytes:
             raise DataError(
-                f"{str(path)!r} has {size:,} bytes and should have {about.bytes:,}.", fix
+                f"{str(path)!r} has {size:,} bytes and should have {info.bytes:,}.", fix
             )
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         batch.validate(full=True)  # a damaged offset would read outside the file
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error}).", fix) from None
-    if batch.schema != SCHEMA or batch.num_rows != about.images:
-        raise DataError(f"{str(path)!r} does not hold {about.images:,} images.", fix)
+    if batch.schema != SCHEMA or batch.num_rows != info.images:
+        raise DataError(f"{str(path)!r} does not hold {info.images:,} images.", fix)
     images, labels, paths, crcs = batch.columns
     _, ends, data = images.buffers()
-    return OpenedShard(
+    return Shard(
         memoryview(data or b"").cast("B"),
         np.frombuffer(ends, np.int32),
         np.asarray(labels),
         paths,
         np.asarray(crcs),
     )
+
+
+class Split:
+    """The images of one split, by number; no shard is opened before one of its images is asked for.
+
+    What it costs does not grow with the images: a shard's entry is some numbers.
+    """
+
+    def __init__(
+        self, name: str, root: Path, shards: tuple[ShardInfo, ...], size: int, raw: bool
+    ) -> None:
+        self.name = name
+        self.size = size
+        self.raw = raw
+        self._root = root
+        self._shards = shards
+        self._ends = list(accumulate(shard.images for shard in shards))
+        self._opened: dict[int, Shard] = {}
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Record:
+        """Return an image's record; nothing of it is checked."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"The {self.name} split has no image {index}.")
+        shard, row = self._find(index)
+        path = shard.paths[row].as_py()
+        return Record(bytes(shard.image(row)), int(shard.labels[row]), path, int(shard.crcs[row]))
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
+
+        Raises
+        ------
+        ImageError
+            When it is not what was written, or cannot be decoded.
+        """
+        shard, row = self._find(index)
+        image = shard.image(row)
+        if zlib.crc32(image) != shard.crcs[row]:
+            raise ImageError("Its checksum is not that of what was written.")
+        if not self.raw:
+            return decode_jpeg(image, out)
+        pixels = np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3)
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        shard, row = self._find(index)
+        return int(shard.labels[row])
+
+    def path(self, index: int) -> str:
+        """Return the name of an image in its source."""
+        shard, row = self._find(index)
+        return str(shard.paths[row].as_py())
+
+    def describe(self, index: int) -> str:
+        """Name an image for a message: its own name, its shard and its place in it."""
+        number, row = self._locate(index)
+        try:
+            name = repr(self.path(index))
+        except (pa.ArrowInvalid, UnicodeDecodeError):  # the damage may be in the name
+            name = "an image"
+        return f"{name} (row {row} of {self._shards[number].file})"
+
+    @property
+    def identity(self) -> str:
+        """What tells these images from all others: a checksum of their shards' checksums."""
+        sums = "".join(shard.sha256 for shard in self._shards)
+        return hashlib.sha256(sums.encode()).hexdigest()
+
+    def describe_decoding(self) -> str:
+        """Say how images become pixels: by which decoder, or not at all."""
+        if self.raw:
+            return f"raw {self.size}x{self.size} pixels, nothing to decode"
+        return f"{self.size}x{self.size} JPEG, decoded by {library()} in threads"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Return the number of an image's shard and its row there."""
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
+
+    def _find(self, index: int) -> tuple[Shard, int]:
+        number, row = self._locate(index)
+        return self._open(number), row
+
+    def _open(self, number: int) -> Shard:
+        if number not in self._opened:
+            self._opened[number] = open_shard(self._root, self._shards[number])
+        return self._opened[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +248,9 @@ def is_prepared(root: Path) -> bool:
     return (root / MANIFEST).is_file()
 
 
-def write_manifest(root: Path, manifest: Manifest, mark: str = "") -> None:
+def write_manifest(root: Path, manifest: Manifest, suffix: str = "") -> None:
     """Write ``dataset.json``, the last file of a preparation."""
-    with atomic_write(root / MANIFEST, mark) as temporary:
+    with atomic_write(root / MANIFEST, suffix) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
 
 
@@ -287,13 +279,7 @@ def open_prepared(root: str | Path) -> PreparedData:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read ``dataset.json``.
-
-    Raises
-    ------
-    DataError
-        When there is none, it is damaged, or of another format.
-    """
+    """Read ``dataset.json``; one that is damaged or of another format is refused."""
     path = root / MANIFEST
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -304,7 +290,12 @@ def read_manifest(root: Path) -> Manifest:
                 if fields["format"] > FORMAT
                 else "Prepare the data again, into a new folder.",
             )
-        return _manifest(fields)
+        fields["classes"] = tuple(fields["classes"])
+        fields["shards"] = {
+            split: tuple(ShardInfo(**shard) for shard in listed)
+            for split, listed in fields["shards"].items()
+        }
+        return Manifest(**fields)
     except FileNotFoundError:
         raise DataError(
             f"{str(root)!r} is no prepared data set.",
@@ -316,10 +307,62 @@ def read_manifest(root: Path) -> Manifest:
         ) from None
 
 
-def _manifest(fields: Mapping[str, Any]) -> Manifest:
-    shards = {
-        split: tuple(Shard(**shard) for shard in listed)
-        for split, listed in fields["shards"].items()
-    }
-    changed = {"classes": tuple(fields["classes"]), "shards": shards}
-    return Manifest(**{**fields, **changed})
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """What is wrong with a file of a prepared data set."""
+
+    file: str
+    reason: str  # a sentence; names the images that are known to be hit
+
+
+def verify(
+    root: str | Path, report: Callable[[int, int], None] = lambda done, total: None
+) -> list[DamagedFile]:
+    """Check every checksum of a prepared data set and decode every image.
+
+    Parameters
+    ----------
+    root : str or Path
+        Its folder; a DataError when it is no prepared data set, or its manifest cannot be read.
+    report : callable
+        Called with the images checked so far, and their number.
+    """
+    root = Path(root)
+    manifest = read_manifest(root)
+    found = [
+        DamagedFile(name, "Its checksum is not that of what was written.")
+        for name, checksum in manifest.checksums.items()
+        if not (root / name).is_file() or sha256(root / name) != checksum
+    ]
+    shards = [(split, shard) for split, listed in manifest.shards.items() for shard in listed]
+    done, total = 0, sum(shard.images for _, shard in shards)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = pool.map(partial(_check_shard, root, manifest), shards)
+        for (_, shard), reason in zip(shards, reasons, strict=True):
+            done += shard.images
+            found += [DamagedFile(shard.file, reason)] if reason else []
+            report(done, total)
+    return found
+
+
+def _check_shard(root: Path, manifest: Manifest, shard: tuple[str, ShardInfo]) -> str:
+    """Return what is wrong with a shard, or nothing."""
+    name, info = shard
+    split = Split(name, root, (info,), manifest.size, manifest.raw)
+    wrong = []
+    try:
+        for row in range(info.images):
+            try:
+                split.pixels(row)
+            except (ImageError, UnicodeDecodeError):
+                wrong.append(split.describe(row))
+    except DataError as error:
+        return error.what
+    except Exception as error:  # Arrow raises many types on a damaged file
+        return f"It cannot be read ({type(error).__name__})."
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return f"Damaged: {', '.join(wrong[:3])}{more}."
+    if sha256(root / info.file) != info.sha256:
+        return "Its checksum is not that of what was written, though every image is whole."
+    return ""

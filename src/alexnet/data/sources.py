@@ -3,28 +3,40 @@
 A source lists its images without decoding any.
 """
 
+import importlib.resources
+import importlib.util
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from alexnet.data import archives, cifar, downloads, ilsvrc, layouts, parquet
-from alexnet.data.listing import Place, SampleIndex, read_file, read_slice, read_zipped
-from alexnet.data.source import SPLITS, Source, split_named
+from alexnet.data import imagenet, layouts
+from alexnet.data.archives import (
+    decompress_tar,
+    list_folder,
+    list_tar,
+    list_zip,
+    read_file,
+    read_slice,
+    read_zip_member,
+    strip_top_folder,
+)
+from alexnet.data.downloads import ARCHIVES, DownloadReport, find_archive
+from alexnet.data.samples import SPLITS, FileSlice, Reader, SampleIndex, Source, find_split
 from alexnet.errors import DataError, MissingExtraError, did_you_mean
 
-TEST_SHARE = 0.25  # of a source without a held-out split; elpv's publication held out as much
-BUILT_IN = ("elpv", *downloads.ARCHIVES)
+HELD_OUT = 0.25  # of a source without a held-out split; elpv's publication held out as much
+BUILT_IN = ("elpv", *ARCHIVES)
 
 
 def open_source(
     where: str | Path,
     seed: int = 0,
     *,
-    class_order: Literal["wnid", "devkit"] = "wnid",
-    report: downloads.Report = lambda file, done, total: None,
+    class_order: imagenet.ClassOrder = "wnid",
+    report: DownloadReport = lambda file, done, total: None,
 ) -> Source:
     """Find the labelled images behind a path or a built-in name.
 
@@ -50,7 +62,7 @@ def open_source(
     """
     path = Path(where)
     if str(where) in BUILT_IN and not path.is_dir():
-        source = _built_in(str(where), report)
+        source = _open_built_in(str(where), report)
     elif path.is_dir():
         source = _open_folder(path, class_order)
     elif path.is_file():
@@ -69,34 +81,35 @@ def open_source(
         )
     if "train" not in source.splits:
         raise DataError(f"{where} has no training images.", "Name one of its folders 'train'.")
-    if len(source.splits) == 1:
-        source = _hold_out(source, seed)
-    return source
+    return source if len(source.splits) > 1 else _hold_out(source, seed)
 
 
-def _built_in(name: str, report: downloads.Report) -> Source:
+def _open_built_in(name: str, report: DownloadReport) -> Source:
     if name == "elpv":
-        return elpv()
-    found = _open_file(downloads.downloaded(name, report), "wnid")
-    return replace(found, name=name)
+        return open_elpv()
+    return replace(_open_file(find_archive(name, report), "wnid"), name=name)
 
 
-def _open_folder(root: Path, order: ilsvrc.Order) -> Source:
+def _open_folder(root: Path, order: imagenet.ClassOrder) -> Source:
     try:
-        if ilsvrc.ilsvrc_files(root):
-            return ilsvrc.ilsvrc(root, order)
+        if imagenet.find_ilsvrc_files(root):
+            return imagenet.list_ilsvrc(root, order)
         if order != "wnid":
             raise DataError(f"{str(root)!r} has no devkit to take the order of classes from.")
-        if parquet.parquet_files(root):
-            return parquet.parquet_folder(root)
-        if any(split_named(tar.stem) for tar in root.glob("*.tar")):
-            return _webdataset(sorted(root.glob("*.tar")))
-        name, places = root.resolve().name, list(archives.folder_places(root))
+        if layouts.find_parquet_files(root):
+            return layouts.list_parquet(root)
+        tars = sorted(root.glob("*.tar"))
+        if any(find_split(tar.stem) for tar in tars):
+            notes: list[str] = []
+            listed = {tar: list(list_tar(tar, notes)) for tar in tars}
+            return _add_notes(notes, layouts.list_webdataset(root.resolve().name, listed))
+        slices = list(list_folder(root))
     except PermissionError as error:
         raise DataError(f"{error.filename} cannot be read.", "Check its permissions.") from None
-    if cifar.is_cifar(places):
-        return cifar.cifar(name, places, read_file)
-    found = layouts.recognised(name, places, read_file)
+    name = root.resolve().name
+    if layouts.is_cifar(slices):
+        return layouts.list_cifar(name, slices, read_file)
+    found = _recognise(name, slices, read_file)
     train = root / "train" if (root / "train").is_dir() else root
     folders = {path.name for path in train.iterdir() if path.is_dir() and path.name[0] != "."}
     if empty := sorted(folders - {*found.classes, *SPLITS, "ILSVRC"}):
@@ -105,72 +118,68 @@ def _open_folder(root: Path, order: ilsvrc.Order) -> Source:
     return found
 
 
-def _open_file(file: Path, order: ilsvrc.Order) -> Source:
-    if ilsvrc.IMAGES.fullmatch(file.name):
+def _open_file(file: Path, order: imagenet.ClassOrder) -> Source:
+    if imagenet.ILSVRC_TAR.fullmatch(file.name):
         return _open_folder(file.parent, order)
     name = file.name.split(".")[0]
     if file.suffix == ".zip":
-        places = archives.without_top(archives.zip_places(file))
-        return layouts.recognised(name, places, read_zipped)
+        return _recognise(name, strip_top_folder(list_zip(file)), read_zip_member)
     if file.suffix not in (".tar", ".tgz", ".gz"):
         raise DataError(
             f"{str(file)!r} is neither a folder nor a tar, tar.gz or zip of images.",
             "Name the folder that it lies in.",
         )
     notes: list[str] = []
-    tar = file if file.suffix == ".tar" else archives.uncompressed(file)
-    places = list(archives.tar_places(tar, notes))
-    if any(place.name.endswith(".cls") for place in places):
-        source = layouts.webdataset(name, [(file, places)], read_slice)
-    elif cifar.is_cifar(places):
-        source = cifar.cifar(name, places, read_slice)
-    else:
-        source = layouts.recognised(name, archives.without_top(places), read_slice)
-    return replace(source, name=name, notes=(*notes, *source.notes))
+    tar = file if file.suffix == ".tar" else decompress_tar(file)
+    slices = list(list_tar(tar, notes))
+    if any(piece.name.endswith(".cls") for piece in slices):
+        return _add_notes(notes, layouts.list_webdataset(name, {file: slices}))
+    if layouts.is_cifar(slices):
+        return _add_notes(notes, layouts.list_cifar(name, slices, read_slice))
+    return _add_notes(notes, _recognise(name, strip_top_folder(slices), read_slice))
 
 
-def _webdataset(tars: list[Path]) -> Source:
-    notes: list[str] = []
-    listed = [(tar, list(archives.tar_places(tar, notes))) for tar in tars]
-    name = tars[0].resolve().parent.name
-    found = layouts.webdataset(name, listed, read_slice)
-    return replace(found, notes=(*notes, *found.notes))
+def _recognise(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+    """Find out which layout the files of a folder or archive are in, and list it."""
+    names = {piece.name for piece in slices}
+    if imagenet.TINY_VALIDATION in names:
+        return imagenet.list_tiny_imagenet(name, slices, reader)
+    if imagenet.KAGGLE_VALIDATION in names:
+        return imagenet.list_kaggle(name, slices, reader)
+    return layouts.list_class_folders(name, slices, reader)
 
 
-def elpv() -> Source:
+def _add_notes(notes: Sequence[str], source: Source) -> Source:
+    """Put notes of the archives before those of a source."""
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def open_elpv() -> Source:
     """List the photographs of solar cells that the package elpv-dataset carries.
 
     2,624 grey images of 300x300; a cell is ``defective`` where the experts' defect probability
     is over 0.5, else ``functional``. The data's licence is CC BY-NC-SA 4.0.
-
-    Raises
-    ------
-    MissingExtraError
-        When the package is not installed.
     """
-    import importlib.resources
-    import importlib.util
-
     if importlib.util.find_spec("elpv_dataset") is None:
         raise MissingExtraError("elpv-dataset", "demo", "The built-in data 'elpv'")
     root = Path(str(importlib.resources.files("elpv_dataset"))) / "data"
     labelled = []
     for line in (root / "labels.csv").read_text().splitlines():
         path, probability, _cell = line.split()
-        labelled.append((Place(path, str(root)), int(float(probability) > 0.5)))
+        labelled.append((FileSlice(path, str(root)), int(float(probability) > 0.5)))
     train = SampleIndex.of(read_file, labelled)
     return Source("elpv", ("functional", "defective"), {"train": train})
 
 
 def _hold_out(source: Source, seed: int) -> Source:
-    """Move a share of every class to a test split; the same images for a seed, always."""
+    """Move a quarter of every class to a test split; the same images for a seed, always."""
     everything = source.splits["train"]
     test = np.zeros(len(everything), bool)
     for label in range(len(source.classes)):
-        numbers = np.flatnonzero(everything.labels == label)
-        held = min(len(numbers) - 1, max(1, round(TEST_SHARE * len(numbers))))
-        chosen = random.Random(f"{seed}/{label}").sample(range(len(numbers)), k=max(0, held))
-        test[numbers[chosen]] = True
+        indices = np.flatnonzero(everything.labels == label)
+        held = min(len(indices) - 1, max(1, round(HELD_OUT * len(indices))))
+        chosen = random.Random(f"{seed}/{label}").sample(range(len(indices)), k=max(0, held))
+        test[indices[chosen]] = True
     splits = {
         "train": everything.take(np.flatnonzero(~test)),
         "test": everything.take(np.flatnonzero(test)),

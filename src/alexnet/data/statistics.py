@@ -5,7 +5,7 @@ of restarts, give the same bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -36,12 +36,12 @@ class PixelSums:
         """Return the sums of some images, at most 4,096, each ``(size, size, 3)`` uint8 RGB."""
         # Whole numbers: float32 holds them exactly up to 2**24, below which stay the sum of 4,096
         # pixels and a row of 258 squares.
-        kind = np.float32 if size <= 258 else np.float64
-        total, products = np.zeros((3, size, size), kind), np.zeros((3, 3), np.int64)
+        dtype = np.float32 if size <= 258 else np.float64
+        total, products = np.zeros((3, size, size), dtype), np.zeros((3, 3), np.int64)
         for image in images:
-            planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=kind)
+            planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=dtype)
             total += planes
-            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+            for i, j in zip(*np.triu_indices(3), strict=True):
                 products[i, j] += int(np.vecdot(planes[i], planes[j]).sum(dtype=np.float64))
         lower = np.tril_indices(3, -1)
         products[lower] = products.T[lower]
@@ -52,20 +52,19 @@ class PixelSums:
             self.images + other.images, self.total + other.total, self.products + other.products
         )
 
-    def save(self, path: Path, notes: str, mark: str = "") -> None:
-        """Write the sums and a text to a file; `mark` as for `atomic_write`."""
-        arrays = {"total": self.total, "products": self.products}
-        content = save({"images": np.array(self.images), **arrays}, {"notes": notes})
-        with atomic_write(path, mark) as temporary:
-            temporary.write_bytes(content)
+    def save(self, path: Path, metadata: str, suffix: str = "") -> None:
+        """Write the sums and a text, whole or not at all; `suffix` as for `atomic_write`."""
+        arrays = {"images": np.array(self.images), "total": self.total, "products": self.products}
+        with atomic_write(path, suffix) as temporary:
+            temporary.write_bytes(save(arrays, {"notes": metadata}))
 
     @classmethod
     def load(cls, path: Path) -> tuple[Self, str]:
         """Read what `save` wrote: the sums, and the text."""
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in ("images", "total", "products")}
-            notes = file.metadata()["notes"]
-        return cls(int(arrays["images"]), arrays["total"], arrays["products"]), notes
+            metadata = file.metadata()["notes"]
+        return cls(int(arrays["images"]), arrays["total"], arrays["products"]), metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +99,14 @@ class Statistics:
             (axes * np.sign(strongest)).astype(np.float32),
         )
 
-    def save(self, path: Path, mark: str = "") -> None:
-        """Write ``statistics.safetensors``, whole or not at all; `mark` as for `atomic_write`."""
-        arrays = {
-            "mean_image": self.mean_image,
-            "colour_stdevs": self.colour_stdevs,
-            "colour_eigenvectors": self.colour_eigenvectors,
-        }
-        with atomic_write(path, mark) as temporary:
-            temporary.write_bytes(save(arrays))
+    def save(self, path: Path, suffix: str = "") -> None:
+        """Write ``statistics.safetensors``, whole or not at all; `suffix` as for `atomic_write`."""
+        with atomic_write(path, suffix) as temporary:
+            temporary.write_bytes(save({f.name: getattr(self, f.name) for f in fields(self)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        DataError
-            When the file is missing or is something else.
-        """
+        """Read what `save` wrote; a DataError when the file is missing or is something else."""
         try:
             arrays = load_file(path)
             return cls(arrays["mean_image"], arrays["colour_stdevs"], arrays["colour_eigenvectors"])

@@ -50,10 +50,9 @@ def run_in_processes(
         in_work: dict[Future[Result], Task] = {}
         with process_pool(workers) as pool:
             try:
-                while _fill(pool, work, again, left, in_work, ahead * workers):
-                    for future in wait(in_work, return_when=FIRST_COMPLETED).done:
-                        result = future.result()
-                        yield in_work.pop(future), result
+                for future in _run(pool, work, again, left, in_work, ahead * workers):
+                    result = future.result()
+                    yield in_work.pop(future), result
                 return
             except BrokenProcessPool:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -71,53 +70,52 @@ def run_on_executor(
     """Do tasks on any executor, such as a cluster's; yield each with its result.
 
     A task that fails by anything but an error of ours, as when its worker is lost, is tried
-    `ATTEMPTS` times.
-
-    Raises
-    ------
-    LostWorkerError
-        When that was not enough.
+    `ATTEMPTS` times; a LostWorkerError says that this was not enough.
     """
-    left = iter(tasks)
     again: deque[Task] = deque()
     losses: Counter[int] = Counter()
     in_work: dict[Future[Result], Task] = {}
-    while _fill(executor, work, again, left, in_work, at_once):
-        for future in wait(in_work, return_when=FIRST_COMPLETED).done:
-            task = in_work.pop(future)
-            try:
-                result = future.result()
-            except AlexNetError:
-                raise
-            except Exception as error:
-                losses[id(task)] += 1
-                if losses[id(task)] == ATTEMPTS:
-                    raise LostWorkerError(
-                        f"The cluster lost the same work {ATTEMPTS} times ({error}).",
-                        "Look at its workers' logs; the same command goes on.",
-                    ) from error
-                again.append(task)
-            else:
-                yield task, result
+    for future in _run(executor, work, again, iter(tasks), in_work, at_once):
+        task = in_work.pop(future)
+        try:
+            result = future.result()
+        except AlexNetError:
+            raise
+        except Exception as error:
+            losses[id(task)] += 1
+            if losses[id(task)] == ATTEMPTS:
+                raise LostWorkerError(
+                    f"The cluster lost the same work {ATTEMPTS} times ({error}).",
+                    "Look at its workers' logs; the same command goes on.",
+                ) from error
+            again.append(task)
+        else:
+            yield task, result
 
 
-def _fill(
+def _run(
     executor: Executor,
     work: Callable[[Task], Result],
-    again: "deque[Task]",
+    again: deque[Task],
     left: Iterator[Task],
-    in_work: "dict[Future[Result], Task]",
+    in_work: dict[Future[Result], Task],
     at_once: int,
-) -> bool:
-    """Have `at_once` tasks in work, or as many as are left; return whether there are any."""
-    while len(in_work) < at_once:
-        task = again.popleft() if again else next(left, None)
-        if task is None:
-            break
-        again.appendleft(task)  # until it is taken: a pool may be found broken here as well
-        in_work[executor.submit(work, task)] = task
-        again.popleft()
-    return bool(in_work)
+) -> Iterator[Future[Result]]:
+    """Keep `at_once` tasks in work, or as many as are left; yield the future of each that ends.
+
+    The caller takes the future out of `in_work`; what it appends to `again` is done first.
+    """
+    while True:
+        while len(in_work) < at_once:
+            task = again.popleft() if again else next(left, None)
+            if task is None:
+                break
+            again.appendleft(task)  # until it is taken: a pool may be found broken here as well
+            in_work[executor.submit(work, task)] = task
+            again.popleft()
+        if not in_work:
+            return
+        yield from wait(in_work, return_when=FIRST_COMPLETED).done
 
 
 def _follow_parent() -> None:

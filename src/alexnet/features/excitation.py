@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.loader import Images, evaluation_batches
+from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.errors import ConfigError
 from alexnet.features.outputs import activations, chosen
 from alexnet.features.receptive import receptive_field
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 BATCH = 64  # images
 
@@ -28,15 +28,15 @@ class TopActivation:
 
 
 def top_activating(
-    model: Model, split: Images, layer: str, units: Iterable[int], count: int = 9
+    model: Predictor, split: ImageSplit, layer: str, units: Iterable[int], count: int = 9
 ) -> dict[int, tuple[TopActivation, ...]]:
     """Find the images of a split that excite each unit most, in one pass for all units.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained run.
-    split : Images
+    split : ImageSplit
         Such as ``data.splits["train"]``.
     layer : str
         A name of `layer_names`.
@@ -67,7 +67,7 @@ def top_activating(
         maps = activations(model, batch.images, [layer])[layer][:, wanted]
         width = maps.shape[-1] if maps.dim() > 2 else 1
         values, places = _first_strongest(maps.flatten(2) if maps.dim() > 2 else maps[..., None])
-        numbers = torch.tensor(batch.numbers).expand_as(places)
+        numbers = torch.tensor(batch.indices).expand_as(places)
         best = torch.cat([best, values], 1)
         at = torch.cat([at, torch.stack([numbers, places], -1)], 1)
         best, order = best.sort(dim=1, descending=True, stable=True)
@@ -89,7 +89,7 @@ def _first_strongest(maps: Tensor) -> tuple[Tensor, Tensor]:
     return values[..., 0].T, places.T
 
 
-def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
+def _check(model: Predictor, layer: str, units: Sequence[int], count: int) -> None:
     maps = chosen(model.spec, [layer])[layer][0]
     if not units:
         raise ConfigError("No unit was named.", f"{layer} has the units 0 to {maps - 1}.")
@@ -100,7 +100,9 @@ def _check(model: Model, layer: str, units: Sequence[int], count: int) -> None:
         raise ConfigError(f"The number of images is {count}.", "It must be at least 1.")
 
 
-def patch(model: Model, split: Images, layer: str, excitation: TopActivation) -> NDArray[np.uint8]:
+def patch(
+    model: Predictor, split: ImageSplit, layer: str, excitation: TopActivation
+) -> NDArray[np.uint8]:
     """Cut out of an image what the excited unit saw of it: ``(height, width, 3)`` uint8 RGB."""
     field = receptive_field(model.spec, layer)
     left, top, right, bottom = field.box_in(split.size, excitation.row, excitation.column)

@@ -33,7 +33,8 @@ from alexnet.features.stored import (
 )
 from alexnet.features.writers import ArrayFiles, ParquetFiles
 from alexnet.files import atomic_write, free_bytes, translate_os_error
-from alexnet.predictor import Model
+from alexnet.old_names import repr_with_old_names
+from alexnet.predictor import Predictor
 
 BATCH = 64  # images; rows of a product may round by the batch they are in, so it never changes
 PART = 64 << 20  # bytes of a Parquet file, uncompressed, about
@@ -43,7 +44,7 @@ Report = Callable[[int, int], None]
 
 
 def describe(
-    model: Model,
+    model: Predictor,
     split: NamedImages,
     layers: Iterable[str],
     *,
@@ -78,7 +79,7 @@ def describe(
 
 
 def extract(
-    model: Model,
+    model: Predictor,
     split: NamedImages,
     layers: Iterable[str],
     out: str | Path,
@@ -96,7 +97,7 @@ def extract(
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained run.
     split : NamedImages
         Such as ``data.splits["train"]``, or `Photographs`.
@@ -157,7 +158,7 @@ def extract(
 
 
 def _values(
-    model: Model, split: NamedImages, about: Description, done: int
+    model: Predictor, split: NamedImages, about: Description, done: int
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield what is to be stored of one batch after another."""
     for batch in evaluation_batches(split, BATCH, first=done):
@@ -173,10 +174,10 @@ def pooled(values: Tensor, how: Pooling) -> NDArray[np.float32]:
     return (maps.mean(2) if how == "mean" else maps.amax(2)).numpy()
 
 
-def identity(model: Model) -> str:
+def identity(model: Predictor) -> str:
     """Return a checksum of all that turns an image into activations: weights and preprocessing."""
-    digest = hashlib.sha256(repr(model.spec).encode())
-    digest.update(repr((model.prepared, model.normalise.scale, model.normalise.bgr)).encode())
+    digest = hashlib.sha256(repr_with_old_names(model.spec).encode())
+    digest.update(repr((model.resize_to, model.normalise.scale, model.normalise.bgr)).encode())
     tensors = {"mean": model.normalise.mean, "stdev": model.normalise.stdev}
     for name, tensor in (tensors | model.network.state_dict()).items():
         digest.update(name.encode())

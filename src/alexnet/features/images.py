@@ -9,15 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.loader import Images
+from alexnet.data.loader import ImageSplit
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 Pixels = NDArray[np.uint8]
 
 
-class NamedImages(Images, Protocol):
+class NamedImages(ImageSplit, Protocol):
     """Images that have names, and are told from all others; a `Split` is one."""
 
     def path(self, index: int) -> str:
@@ -33,9 +33,9 @@ class Photographs:
 
     name = "photographs"
 
-    def __init__(self, model: Model, files: Sequence[Path]) -> None:
+    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
         self._model, self._files = model, files
-        self.size = model.prepared
+        self.size = model.resize_to
 
     def __len__(self) -> int:
         return len(self._files)
@@ -49,7 +49,7 @@ class Photographs:
             When it cannot be read or is no image.
         """
         try:
-            pixels = self._model.pixels(self._files[index])
+            pixels = self._model.load_pixels(self._files[index])
         except ImageError as error:
             raise DataError(error.what, error.fix or "Leave it out.") from None
         if out is None:
@@ -65,7 +65,7 @@ class Photographs:
         """Return the file as it was named."""
         return str(self._files[index])
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message."""
         return repr(self.path(index))
 
@@ -106,10 +106,10 @@ class Joined:
         split, at = self._at(index)
         return f"{split.name}/{split.path(at)}"
 
-    def where(self, index: int) -> str:
+    def describe(self, index: int) -> str:
         """Name an image for a message."""
         split, at = self._at(index)
-        return split.where(at)
+        return split.describe(at)
 
     @property
     def identity(self) -> str:

@@ -5,18 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import iter_crops
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.network import AlexNet
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 
 Shape = tuple[int, ...]
-PLUMBING = (
-    "asymmetric_padding",
-    "drop",
-    "flatten",
-)  # they move or scale numbers that have a name already
+PLUMBING = ("pad", "drop", "flatten")  # they move or scale numbers that have a name already
 
 
 def layer_shapes(spec: Spec) -> dict[str, Shape]:
@@ -75,16 +70,15 @@ def chosen(spec: Spec, layers: Iterable[str]) -> dict[str, Shape]:
     return {name: shape for name, shape in shapes.items() if name in wanted}
 
 
-@torch.inference_mode()
-def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+def activations(model: Predictor, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return what the named layers put out for the centre view of images.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         A trained run (`prediction.load`).
     images : Tensor
-        ``(N, prepared, prepared, 3)`` uint8 RGB (`Model.pixels` makes one of any picture).
+        ``(N, prepared, prepared, 3)`` uint8 RGB (`Predictor.load_pixels` makes one of any picture).
     layers : iterable of str
         Names of `layer_names`.
 
@@ -99,8 +93,4 @@ def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str
     ConfigError
         When a name is unknown.
     """
-    names = chosen(model.spec, layers)
-    view = next(iter_crops(images.to(model.device), model.spec.image_size, 1))
-    pixels = model.normalise(view).contiguous(memory_format=torch.channels_last)
-    found = model.network.activations(pixels, names)
-    return {name: found[name].float().cpu().contiguous() for name in names}
+    return model.in_float32.activations(images, chosen(model.spec, layers))

@@ -9,17 +9,17 @@ from alexnet.features.extraction import identity, pooled
 from alexnet.features.neighbours import Neighbours
 from alexnet.features.outputs import activations
 from alexnet.features.stored import Stored
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 
 def find_nearest(
-    model: Model, stored: Stored, images: Tensor, layer: str, count: int = 6
+    model: Predictor, stored: Stored, images: Tensor, layer: str, count: int = 6
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the stored images nearest to some others by Euclidean distance in a layer.
 
     Parameters
     ----------
-    model : Model
+    model : Predictor
         The network that made the stored features.
     stored : Stored
         Features with that layer.

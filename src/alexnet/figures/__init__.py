@@ -17,7 +17,7 @@ from alexnet.figures.examples import neighbours, predictions, stored_training
 from alexnet.figures.filters import filters
 from alexnet.figures.style import Form, drawing, save
 from alexnet.files import translate_os_error
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 from alexnet.training.run import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Report = Callable[[int, int], None]
 
 def draw_all(
     run: Run,
-    model: Model,
+    model: Predictor,
     data: PreparedData,
     *,
     names: Iterable[str] = NAMES,
@@ -85,7 +85,7 @@ def draw_all(
         yield from paths
 
 
-def confusion_of(run: Run, model: Model, data: PreparedData) -> "Figure":
+def confusion_of(run: Run, model: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     path = run.folder / "test.json"
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:

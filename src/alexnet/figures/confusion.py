@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.wordnet import readable
+from alexnet.data.imagenet import describe_classes
 from alexnet.figures.style import INK, new_figure
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
         What was tested.
     """
     table = np.array(counts, dtype=np.int64)
-    names = [short(name) for name in readable(classes)]
+    names = [short(name) for name in describe_classes(classes)]
     shares = table / np.maximum(1, table.sum(1, keepdims=True))
     if len(names) > NAMED:
         return _large(names, table, shares, title)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
-from alexnet.data.wordnet import readable
 from alexnet.errors import DataError
 from alexnet.features import (
     Description,
@@ -29,7 +29,7 @@ from alexnet.figures.style import (
     new_figure,
     picture,
 )
-from alexnet.predictor import Model, Prediction
+from alexnet.predictor import Prediction, Predictor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,12 +44,12 @@ def chosen(split: Split, count: int, seed: int) -> list[int]:
     return [int(n) for n in np.random.default_rng(seed).permutation(len(split))[:count]]
 
 
-def predictions(model: Model, data: PreparedData, seed: int = 0) -> "Figure":
+def predictions(model: Predictor, data: PreparedData, seed: int = 0) -> "Figure":
     """Draw eight held-out images with their five most probable classes (Figure 4, left).
 
     Two rows of four; the true class is above the image, and red among the bars.
     """
-    split, names = data.held_out, readable(data.classes)
+    split, names = data.held_out, describe_classes(data.classes)
     figure = new_figure(9, 8.2)
     grid = figure.subplots(4, 4, height_ratios=(3, 1.7, 3, 1.7))
     places = [(grid[row, column], grid[row + 1, column]) for row in (0, 2) for column in range(4)]
@@ -86,7 +86,7 @@ def _bars(axes: "Axes", ranked: list[Prediction], right: str) -> None:
 
 def stored_training(
     run: Path,
-    model: Model,
+    model: Predictor,
     data: PreparedData,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Stored:
@@ -110,7 +110,7 @@ def _found(folder: Path) -> Description | None:
         return None
 
 
-def neighbours(model: Model, data: PreparedData, stored: Stored, seed: int = 0) -> "Figure":
+def neighbours(model: Predictor, data: PreparedData, stored: Stored, seed: int = 0) -> "Figure":
     """Draw held-out images, each with the training images nearest to it (Figure 4, right).
 
     Parameters
@@ -122,7 +122,7 @@ def neighbours(model: Model, data: PreparedData, stored: Stored, seed: int = 0) 
     seed
         Of the choice of images.
     """
-    split, train, names = data.held_out, data.splits["train"], readable(data.classes)
+    split, train, names = data.held_out, data.splits["train"], describe_classes(data.classes)
     numbers = chosen(split, QUERIES, seed)
     queries = torch.from_numpy(np.stack([split.pixels(number) for number in numbers]))
     (layer,) = stored.layers

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.predictor import Model
+from alexnet.predictor import Predictor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ GAP = 3  # white pixels between the towers
 WIDTH = 9.0  # inches, about
 
 
-def filters(model: Model) -> "Figure":
+def filters(model: Predictor) -> "Figure":
     """Draw conv1's filters, every pixel of a filter a whole number of dots."""
     from matplotlib.figure import Figure
 
@@ -29,7 +29,7 @@ def filters(model: Model) -> "Figure":
     return figure
 
 
-def sheet(model: Model) -> NDArray[np.float32]:
+def sheet(model: Predictor) -> NDArray[np.float32]:
     """Return the filters of conv1 as one picture, ``(height, width, 3)`` of 0 to 1, RGB.
 
     Sixteen a row with a black border of one pixel, one scale for all from the smallest weight to

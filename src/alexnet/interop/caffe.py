@@ -5,40 +5,89 @@ Caffe's networks see BGR of 0-255 less a mean; so does the imported one, its fir
 are in the file.
 """
 
-import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet import spec
-from alexnet.errors import RunError
-from alexnet.interop.assembly import network_of
-from alexnet.interop.caffe_schema import BLOB, NET, TYPES, WORDS
-from alexnet.interop.chain import (
+from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop.bounds import (
     LARGEST_IMAGE,
+    LARGEST_MEAN,
+    LARGEST_TEXT,
+    check_message,
+    check_shape,
+    read_bytes,
+)
+from alexnet.interop.layer_ir import (
     Activation,
     Convolution,
     Drop,
     FullyConnected,
+    ImportedNetwork,
     Layer,
+    MeanColour,
     Normalisation,
     Pooling,
-    gather,
+    assemble_network,
+    gather_layers,
+    make_norm,
+    round_float32,
 )
-from alexnet.interop.imported import Imported, MeanColour, file_bytes
-from alexnet.interop.protobuf import FormatError, Message, decode, numbers, one, parse_text
-from alexnet.spec import PixelFormat
+from alexnet.spec import Dropout, PixelFormat
 
-SOURCES = {"Data", "ImageData", "WindowData", "MemoryData", "HDF5Data", "DummyData", "Input"}
-PASSED_OVER = SOURCES | {"Split", "Silence", "Flatten", "Accuracy", "Softmax", "SoftmaxWithLoss"}
-TRAIN = 0  # of a rule's phase
+Message = Any  # of `google.protobuf`, its class made of caffe.proto
+SOURCES = {"data", "imagedata", "windowdata", "memorydata", "hdf5data", "dummydata", "input"}
+PASSED_OVER = SOURCES | {
+    *("split", "silence", "flatten", "accuracy", "softmax", "softmaxwithloss", "softmaxloss"),
+}
 # The mean of Caffe's own imagenet_mean.binaryproto over its pixels, BGR: what Caffe's examples
 # subtract where they have no mean file.
 IMAGENET_MEAN = (104.00698793, 116.66876762, 122.67891434)
+
+_FIELD = re.compile(r"(optional|repeated) (\w+) (\w+) = (\d+)(?: \[default = (\S+)\])?;")
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    """Return the classes of the messages in caffe.proto."""
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ModuleNotFoundError:
+        raise MissingExtraError("protobuf", "import", "Reading Caffe's files") from None
+    text = resources.files("alexnet.interop").joinpath("caffe.proto").read_text()
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for kind, name, body in re.findall(r"(message|enum) (\w+) \{(.*?)\}", text, re.DOTALL):
+        made = (file.enum_type if kind == "enum" else file.message_type).add(name=name)
+        if kind == "enum":
+            for word, number in re.findall(r"(\w+) = (\d+);", body):
+                made.value.add(name=word, number=int(number))
+            continue
+        for label, type_, word, number, default in _FIELD.findall(body):
+            field = made.field.add(name=word, number=int(number), default_value=default or None)
+            field.label = kinds.Label.Value(f"LABEL_{label.upper()}")
+            if type_.islower():
+                field.type = kinds.Type.Value(f"TYPE_{type_.upper()}")
+            else:
+                field.type_name = f".caffe.{type_}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    names = (message.name for message in file.message_type)
+    found = {name: pool.FindMessageTypeByName(f"caffe.{name}") for name in names}
+    return {name: message_factory.GetMessageClass(one) for name, one in found.items()}
+
+
+def _parse(data: bytes, name: str) -> Message:
+    kind = _schema()[name]
+    check_message(data, kind.DESCRIPTOR)
+    return kind.FromString(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +95,35 @@ class Net:
     """A network as a ``.caffemodel`` or a ``.prototxt`` has it."""
 
     name: str
-    layers: tuple[Message, ...]  # of the newest form
+    layers: tuple[Message, ...]
     image: int | None  # side of its input, if it says so
-    transform: Message
+    transform: dict[str, Any]  # what happens to an image before
+
+    @property
+    def blobs(self) -> dict[bytes, Any]:
+        """The arrays of weights, by the name of their layer."""
+        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
 
 
-def read_caffemodel(path: Path, prototxt: Path | None = None) -> Imported:
+def read_caffemodel(path: Path, prototxt: Path | None = None) -> ImportedNetwork:
     """Read a network and its weights.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.caffemodel``.
-    prototxt : Path, optional
-        A description of the layers that takes the place of the one in the file; the weights go
-        to it by the layers' names, as in Caffe.
-
-    Raises
-    ------
-    RunError
-        When a file is damaged, or its network is none of AlexNet's family.
+    A `prototxt` describes the layers in place of the file itself; the weights go to it by the
+    layers' names, as in Caffe.
     """
-    data = file_bytes(path)
-    net = _net(decode(data, NET))
+    data = read_bytes(path)
+    net = _read_net(_parse(data, "NetParameter"))
+    blobs = net.blobs
     if prototxt is not None:
-        net = _described(net, read_prototxt(prototxt))
-    scale = float(one(net.transform, "scale", 1.0))
+        described = read_prototxt(prototxt)
+        transform = described.transform or net.transform
+        net = replace(described, name=described.name or net.name, transform=transform)
     colour, said = _mean_colour(net)
-    pixels = PixelFormat(channel_order="BGR", scale=scale)
-    network, weights = network_of(gather(_layers(net), 2 * len(data)), pixels, net.image)
+    pixels = PixelFormat(channel_order="BGR", scale=float(net.transform.get("scale", 1.0)))
+    layers = gather_layers(_read_layers(net, blobs), 2 * len(data))
+    network, weights = assemble_network(layers, pixels, net.image)
     where = "says the file" if net.image else "the side that its first fully-connected layer fits"
-    return Imported(
+    return ImportedNetwork(
         spec=network,
         weights=weights,
         mean=MeanColour(colour, said),
@@ -88,237 +135,216 @@ def read_caffemodel(path: Path, prototxt: Path | None = None) -> Imported:
 
 
 def read_prototxt(path: Path) -> Net:
-    """Read a network's description in text.
+    """Read a network's description in text."""
+    message = _schema()["NetParameter"]()
+    from google.protobuf import text_format
 
-    Raises
-    ------
-    RunError
-        When it is no such text.
-    """
-    text = file_bytes(path, most=1 << 20).decode("utf-8", "replace")
+    text = read_bytes(path, LARGEST_TEXT).decode("utf-8", "replace")
     try:
-        return _net(parse_text(text, NET, WORDS))
-    except FormatError as error:
+        return _read_net(text_format.Parse(text, message, allow_unknown_field=True))
+    except text_format.ParseError as error:
         raise RunError(f"The description {str(path)!r} cannot be read: {error}.") from None
 
 
 def read_binaryproto(path: Path) -> NDArray[np.float32]:
-    """Read a mean image, ``(3, H, W)`` in the order of the file: BGR, 0-255.
-
-    Raises
-    ------
-    RunError
-        When it is none.
-    """
-    blob = decode(file_bytes(path, most=1 << 28), BLOB)
-    values = _blob(blob, path.name)
+    """Read a mean image, ``(3, H, W)`` in the order of the file: BGR, 0-255."""
+    values = _read_blob(_parse(read_bytes(path, LARGEST_MEAN), "BlobProto"), path.name)
     mean = values.reshape(values.shape[-3:]) if values.ndim > 3 else values
     if mean.ndim != 3:
         raise RunError(f"It is an array of {values.shape}.", "Expected (1, 3, side, side).")
     return mean
 
 
-def _net(message: Message) -> Net:
-    layers = list(message.get("layer", []))
-    for layer in message.get("layers", []):
-        if "layer" in layer:
-            raise RunError(
-                "It is written in Caffe's first form, with layers in layers.",
-                "Caffe's upgrade_net_proto_binary makes a newer one of it.",
-            )
-        kind = one(layer, "type", 0)
-        layers.append(layer | {"type": [TYPES.get(kind, f"number {kind}")]})
+def _read_net(message: Message) -> Net:
+    if any(layer.HasField("layer") for layer in message.layers):
+        raise RunError(
+            "It is written in Caffe's first form, with layers in layers.",
+            "Caffe's upgrade_net_proto_binary makes a newer one of it.",
+        )
+    layers = (*message.layer, *message.layers)
     if not layers:
         raise RunError("It has no layers.", "Name a .caffemodel.")
-    shape = [one(shape, "dim", 0) for shape in message.get("input_shape", [])]
-    shape = shape or list(message.get("input_dim", []))[3:4]
-    transform: Message = {}
+    shapes = [*message.input_shape[:1]]
+    transform: dict[str, Any] = {}
     for layer in layers:
-        if one(layer, "type") in SOURCES:
-            for inner in one(layer, "input_param", {}).get("shape", []):
-                shape = [one(inner, "dim", 0)]
+        if _kind(layer)[1] in SOURCES:
+            shapes = [*layer.input_param.shape[-1:]] if "input_param" in _told(layer) else shapes
             # the older form kept in data_param what is now in transform_param
-            transform = one(layer, "data_param", {}) | one(layer, "transform_param", {}) | transform
-    crop = one(transform, "crop_size", 0)
-    image = int(shape[0] if shape else crop)
+            transform = _told(layer.data_param) | _told(layer.transform_param) | transform
+    sides = [*shapes[0].dim[-1:]] if shapes else message.input_dim[3:4]
+    image = int(sides[0] if sides else transform.get("crop_size", 0))
     if not 0 <= image <= LARGEST_IMAGE:
         raise RunError(f"Its images are said to be of {image} pixels.")
-    return Net(str(one(message, "name", "")), tuple(layers), image or None, transform)
+    return Net(_text(message.name), layers, image or None, transform)
 
 
-def _described(net: Net, description: Net) -> Net:
-    """Give the layers of a description the weights of a file, by name."""
-    blobs = {one(layer, "name"): layer["blobs"] for layer in net.layers if layer.get("blobs")}
-    layers = tuple(
-        layer | {"blobs": blobs.get(one(layer, "name"), [])} for layer in description.layers
-    )
-    return replace(
-        description,
-        name=description.name or net.name,
-        layers=layers,
-        transform=description.transform or net.transform,
-    )
+def _told(message: Message) -> dict[str, Any]:
+    """Return the fields that a message has."""
+    return {field.name: value for field, value in message.ListFields()}
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _kind(layer: Message) -> tuple[str, str]:
+    """Return a layer's type as the file has it, and as both forms have it: ``innerproduct``."""
+    if isinstance(layer.type, bytes):
+        name = _text(layer.type)
+    else:
+        name = (
+            type(layer)
+            .DESCRIPTOR.fields_by_name["type"]
+            .enum_type.values_by_number[layer.type]
+            .name
+        )
+    return name, name.replace("_", "").lower()
 
 
 def _mean_colour(net: Net) -> tuple[tuple[float, ...], str]:
     """Return the mean that is subtracted where no mean file is given, BGR."""
-    told = numbers(net.transform, "mean_value").tolist()[:3]
+    told = [float(value) for value in net.transform.get("mean_value", [])][:3]
     if len(told) in (1, 3):
         return tuple(told * (3 // len(told))), "mean colour of the file"
-    file = Path(str(one(net.transform, "mean_file", ""))).name
+    file = Path(_text(net.transform.get("mean_file", b""))).name
     asked = f"; the file asks for {file!r}, give it with --mean" if file else ""
     return IMAGENET_MEAN, f"mean colour of ImageNet, as no mean file was given{asked}"
 
 
-def _layers(net: Net) -> Iterator[Layer]:
+def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[Layer]:
     """Yield the layers on the way from the data to the logits, seeing that it is one way."""
-    current: str | None = None
+    current: bytes | None = None
     for layer in net.layers:
-        kind, name = str(one(layer, "type", "")), str(one(layer, "name", ""))
-        if any(one(rule, "phase") == TRAIN for rule in layer.get("include", [])):
+        (said, kind), name = _kind(layer), _text(layer.name)
+        if any(rule.HasField("phase") and rule.phase == 0 for rule in layer.include):  # TRAIN
             continue
+        bottom, top = [*layer.bottom, None][0], [*layer.top, None][0]
         if kind in PASSED_OVER:
-            if kind in ("Split", "Flatten") and one(layer, "bottom") == current:
-                current = layer.get("top", [current])[0]
+            if kind in ("split", "flatten") and bottom == current:
+                current = top or current
             continue
         if kind not in _READERS:
+            expected = ", ".join(_READERS)
+            raise RunError(f"The layer {name!r} is of type {said!r}.", f"Expected only {expected}.")
+        # Caffe itself puts copies in where a blob has two readers
+        copied = (
+            current is not None
+            and bottom
+            and bottom.startswith(current + b"_")
+            and b"_split_" in bottom
+        )
+        if current is not None and bottom != current and not copied:
             raise RunError(
-                f"The layer {name!r} is of type {kind!r}.",
-                f"Expected only {', '.join(_READERS)}.",
-            )
-        bottom, top = one(layer, "bottom"), one(layer, "top")
-        if current is not None and bottom != current and not _alike(bottom, current):
-            raise RunError(
-                f"The layer {name!r} takes {bottom!r}, the one before makes {current!r}.",
+                f"The layer {name!r} takes {_text(bottom or b'')!r}, the one before makes "
+                f"{_text(current)!r}.",
                 "AlexNet's layers stand in one row.",
             )
         current = top
-        yield _READERS[kind](layer, name)
+        arrays = [_read_blob(blob, name) for blob in blobs.get(layer.name, [])]
+        yield _READERS[kind](layer, name, arrays)
 
 
-def _alike(name: object, current: str) -> bool:
-    """Whether a blob is a copy of another that Caffe itself put in for a second reader."""
-    return str(name).startswith(f"{current}_") and "_split_" in str(name)
-
-
-def _convolution(layer: Message, name: str) -> Convolution:
-    settings = one(layer, "convolution_param", {})
-    weight, bias = _weights(layer, name)
-    kernel = _side(settings, "kernel_size", "kernel", name, 0)
+def _convolution(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -> Convolution:
+    settings = layer.convolution_param
+    weight, bias = _weights(name, arrays)
+    kernel = _side(settings, "kernel_size", "kernel", name)
     stride, pad = _side(settings, "stride", "stride", name, 1), _side(settings, "pad", "pad", name)
-    if one(settings, "dilation", 1) != 1:
-        raise RunError(f"{name!r} has a dilation of {one(settings, 'dilation')}.", "Expected 1.")
-    maps, groups = one(settings, "num_output", 0), one(settings, "group", 1)
-    if weight.ndim != 4 or weight.shape[0] != maps or weight.shape[2:] != (kernel, kernel):
+    if dilations := {*settings.dilation} - {1}:
+        raise RunError(f"{name!r} has a dilation of {max(dilations)}.", "Expected 1.")
+    channels = settings.num_output
+    if weight.ndim != 4 or weight.shape[0] != channels or weight.shape[2:] != (kernel, kernel):
         raise RunError(
-            f"{name!r} has weights of {weight.shape}; its settings say {maps} maps of "
+            f"{name!r} has weights of {weight.shape}; its settings say {channels} maps of "
             f"{kernel}x{kernel}."
         )
-    return Convolution(name, weight, bias, stride, (pad, pad), groups)
+    return Convolution(name, weight, bias, stride, (pad, pad), settings.group)
 
 
-def _inner_product(layer: Message, name: str) -> FullyConnected:
-    settings = one(layer, "inner_product_param", {})
-    if one(settings, "axis", 1) != 1 or one(settings, "transpose", 0):
+def _inner_product(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -> FullyConnected:
+    settings = layer.inner_product_param
+    if settings.axis != 1 or settings.transpose:
         raise RunError(
             f"{name!r} multiplies along another axis, or transposed.", "Expected axis 1."
         )
-    weight, bias = _weights(layer, name)
-    weight = weight.reshape(weight.shape[-2:]) if weight.ndim == 4 else weight
-    if weight.ndim != 2 or weight.shape[0] != one(settings, "num_output", 0):
-        units = one(settings, "num_output", 0)
+    arrays = [one.reshape(one.shape[-2:]) if one.ndim == 4 else one for one in arrays]
+    weight, bias = _weights(name, arrays)
+    if weight.ndim != 2 or weight.shape[0] != settings.num_output:
+        units = settings.num_output
         raise RunError(f"{name!r} has weights of {weight.shape}; its settings say {units} units.")
     return FullyConnected(name, weight, bias)
 
 
-def _pooling(layer: Message, name: str) -> Pooling:
-    settings = one(layer, "pooling_param", {})
+def _pooling(layer: Message, name: str, arrays: object) -> Pooling:
+    settings = layer.pooling_param
     kinds: dict[int, Literal["max", "average"]] = {0: "max", 1: "average"}
-    kind = kinds.get(one(settings, "pool", 0))
-    window = _side(settings, "kernel_size", "kernel", name, 0)
+    kind = kinds.get(settings.pool)
+    window = _side(settings, "kernel_size", "kernel", name)
     stride = _side(settings, "stride", "stride", name, 1)
     pad = _side(settings, "pad", "pad", name)
-    if kind is None or pad or one(settings, "global_pooling", 0) or min(window, stride) < 1:
+    if kind is None or pad or settings.global_pooling or min(window, stride) < 1:
         raise RunError(
             f"The pool {name!r} is global, random, padded or of no size.",
             "Expected windows inside the map, their maximum or average.",
         )
-    return Pooling(name, window, stride, kind, ceil=not one(settings, "round_mode", 0))
+    return Pooling(name, window, stride, kind, ceil_mode=not settings.round_mode)
 
 
-def _lrn(layer: Message, name: str) -> Normalisation:
-    settings = one(layer, "lrn_param", {})
-    size = one(settings, "local_size", 5)
-    alpha = plain(one(settings, "alpha", 1.0))
-    beta, k = plain(one(settings, "beta", 0.75)), plain(one(settings, "k", 1.0))
-    if not 1 <= size <= 1000 or size % 2 == 0 or not all(map(math.isfinite, (alpha, beta, k))):
-        raise RunError(f"The norm {name!r} has a window of {size}.", "Expected an odd one.")
-    if one(settings, "norm_region", 0) == 1:
-        # Caffe adds 1, whatever k is, within a map
-        return Normalisation(name, spec.WithinChannelLRN(size=size, alpha=alpha, beta=beta))
-    return Normalisation(name, spec.LRN(size=size, alpha=alpha, beta=beta, k=k))
+def _lrn(layer: Message, name: str, arrays: object) -> Normalisation:
+    settings = layer.lrn_param
+    alpha, beta, k = map(round_float32, (settings.alpha, settings.beta, settings.k))
+    within = settings.norm_region == 1
+    # Caffe adds 1, whatever k is, within a channel
+    return make_norm(
+        name, settings.local_size, alpha, beta, 1.0 if within else k, within_channel=within
+    )
 
 
-def _relu(layer: Message, name: str) -> Activation:
-    if one(one(layer, "relu_param", {}), "negative_slope", 0.0):
+def _relu(layer: Message, name: str, arrays: object) -> Activation:
+    if layer.relu_param.negative_slope:
         raise RunError(f"{name!r} is a leaky ReLU.", "Expected a slope of 0 below 0.")
     return Activation(name)
 
 
-def _dropout(layer: Message, name: str) -> Drop:
-    rate = plain(one(one(layer, "dropout_param", {}), "dropout_ratio", 0.5))
-    return Drop(name, spec.Dropout(rate=rate, form="inverted"))
+def _dropout(layer: Message, name: str, arrays: object) -> Drop:
+    rate = round_float32(layer.dropout_param.dropout_ratio)
+    return Drop(name, Dropout(rate=rate, form="inverted"))
 
 
-_READERS: dict[str, Callable[[Message, str], Layer]] = {
-    "Convolution": _convolution,
-    "ReLU": _relu,
-    "TanH": lambda layer, name: Activation(name, "tanh"),
-    "LRN": _lrn,
-    "Pooling": _pooling,
-    "InnerProduct": _inner_product,
-    "Dropout": _dropout,
+_READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], Layer]] = {
+    "convolution": _convolution,
+    "relu": _relu,
+    "tanh": lambda layer, name, arrays: Activation(name, "tanh"),
+    "lrn": _lrn,
+    "pooling": _pooling,
+    "innerproduct": _inner_product,
+    "dropout": _dropout,
 }
 
 
-def _weights(layer: Message, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    blobs = layer.get("blobs", [])
-    if not 1 <= len(blobs) <= 2:
-        raise RunError(f"{name!r} has {len(blobs)} arrays of weights.", "Expected weights, biases.")
-    weight = _blob(blobs[0], name)
-    if len(blobs) == 1:
-        return weight, np.zeros(one(_settings(layer), "num_output", 0) % (1 << 24), np.float32)
-    return weight, _blob(blobs[1], name).reshape(-1)
-
-
-def _settings(layer: Message) -> Message:
-    found: Message = one(layer, "convolution_param") or one(layer, "inner_product_param", {})
-    return found
-
-
-def _blob(blob: Message, name: str) -> NDArray[np.float32]:
-    """Return an array in its shape, which must be that of the numbers that are there."""
-    values = numbers(blob, "data" if blob.get("data") else "double_data")
-    shape = [int(one(blob, side, 0)) for side in ("num", "channels", "height", "width")]
-    if "shape" in blob:
-        shape = list(one(blob, "shape").get("dim", []))
-    if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) != values.size:
+def _weights(name: str, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a layer's weights and biases, which are zeros where it has none."""
+    if not 1 <= len(arrays) <= 2:
         raise RunError(
-            f"{name!r} has {values.size:,} numbers; its shape {tuple(shape)[:8]} wants "
-            f"{math.prod(shape):,}."
+            f"{name!r} has {len(arrays)} arrays of weights.", "Expected weights, biases."
         )
+    weight, *bias = arrays
+    return weight, bias[0].reshape(-1) if bias else np.zeros(weight.shape[:1], np.float32)
+
+
+def _read_blob(blob: Message, name: str) -> NDArray[np.float32]:
+    """Return an array in its shape, which must be that of the numbers that are there."""
+    values = np.array(blob.data or blob.double_data, np.float32)
+    shape = [blob.num, blob.channels, blob.height, blob.width]
+    shape = [*blob.shape.dim] if blob.HasField("shape") else shape
+    check_shape(name, shape, values.size)
     return values.reshape(shape)
 
 
 def _side(settings: Message, name: str, short: str, layer: str, default: int = 0) -> int:
     """Return a size that is the same both ways, however Caffe wrote it down."""
-    both = settings.get(f"{short}_h", []) + settings.get(f"{short}_w", [])
-    found = set(both or settings.get(name, []) or [default])
+    told = _told(settings)
+    both = [told[f"{short}_{axis}"] for axis in "hw" if f"{short}_{axis}" in told]
+    found = {*np.ravel(both or told.get(name, default)).tolist()}
     if len(found) != 1 or not 0 <= (size := found.pop()) <= LARGEST_IMAGE:
         raise RunError(f"{layer!r} has a {name} that differs by direction, or has no sense.")
     return int(size)
-
-
-def plain(value: Any) -> float:
-    """Return the number that a person wrote, of the float32 that it became: 1e-4, 0.75."""
-    return float(f"{float(value):.7g}")

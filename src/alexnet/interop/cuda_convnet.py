@@ -9,7 +9,6 @@ half first and the other's second (facts 9).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import RunError
-from alexnet.interop.assembly import network_of
-from alexnet.interop.caffe import plain
-from alexnet.interop.chain import (
-    LARGEST_IMAGE,
+from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
+from alexnet.interop.layer_ir import (
     Activation,
-    Array,
     Convolution,
     Drop,
     FullyConnected,
+    ImportedNetwork,
     Layer,
-    Normalisation,
+    MeanColour,
     Pooling,
+    assemble_network,
+    make_norm,
+    round_float32,
 )
-from alexnet.interop.imported import Imported, MeanColour, file_bytes
-from alexnet.pickles import NUMPY, Reader, Record
-from alexnet.spec import LRN, Dropout, PixelFormat, WithinChannelLRN
+from alexnet.pickles import ArrayUnpickler, Record
+from alexnet.spec import Dropout, PixelFormat
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
 PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
@@ -42,26 +41,21 @@ MOST_STEPS = 100
 Settings = Mapping[str, Any]
 
 
-def read_checkpoint(path: Path) -> Imported:
-    """Read a network and its weights.
-
-    Raises
-    ------
-    DataError
-        When the pickle is damaged, or asks for what no checkpoint needs.
-    RunError
-        When it is no checkpoint, or its network none of AlexNet's family.
-    """
-    data = file_bytes(path)
-    content = _plain_keys(Reader(data, _NAMES, PROGRAMS).load())
-    state = _plain_keys(content.get("model_state"))
-    named = _named_layers(state.get("layers"))
-    _check_sizes(named, 2 * len(data))
-    layers, image = _followed(named, _images(named))
-    network, weights = network_of(_usual_order(layers), PixelFormat(), image)
+def read_checkpoint(path: Path) -> ImportedNetwork:
+    """Read a network and its weights."""
+    data = read_bytes(path)
+    content = decode_keys(ArrayUnpickler(data, _NAMES, PROGRAMS).load())
+    state = decode_keys(content.get("model_state"))
+    named = _name_layers(state.get("layers"))
+    kept = (layer.get("weights") for layer in named.values())
+    arrays = (part for parts in kept if isinstance(parts, list) for part in parts)
+    if sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > 2 * len(data):
+        raise RunError("Its layers have more numbers than the file.")
+    layers, image = _follow(named, _find_images(named))
+    network, weights = assemble_network(_pool_last(layers), PixelFormat(), image)
     towers = "two towers" if network.towers == 2 else "one tower"
     epoch = _simple(state.get("epoch"))
-    return Imported(
+    return ImportedNetwork(
         spec=network,
         weights=weights,
         found=(f"cuda-convnet checkpoint, {len(named)} layers, {towers}, epoch {epoch}",),
@@ -70,13 +64,12 @@ def read_checkpoint(path: Path) -> Imported:
 
 
 _NAMES: Mapping[str, Callable[..., Any]] = {
-    **NUMPY,
-    "copy_reg._reconstructor": lambda kind, *more: Record(str(getattr(kind, "text", ""))),
-    "__builtin__.object": lambda: Record("object"),
+    "copy_reg._reconstructor": lambda *arguments: Record(),
+    "__builtin__.object": Record,
 }
 
 
-def _plain_keys(content: Any) -> dict[str, Any]:
+def decode_keys(content: Any) -> dict[str, Any]:
     """Return a dictionary with text as keys, and text for texts of Python 2."""
     if not isinstance(content, dict):
         raise RunError("It is no checkpoint of cuda-convnet.", "Its first layer is a dictionary.")
@@ -87,7 +80,7 @@ def _text(value: Any) -> Any:
     return value.decode("latin-1") if isinstance(value, bytes) and len(value) < 4096 else value
 
 
-def _named_layers(content: Any) -> dict[str, Settings]:
+def _name_layers(content: Any) -> dict[str, Settings]:
     """Return the layers by name: cuda-convnet2 keeps a dictionary, the first program a list."""
     if isinstance(content, dict):
         return {str(_text(name)): _settings(layer) for name, layer in content.items()}
@@ -109,7 +102,7 @@ def _settings(content: Any) -> dict[str, Any]:
     Others are left out: a layer refers to the whole layers below it, and a value that contains
     the same one twice, and that the same one twice, has no end when it is printed or compared.
     """
-    found = {name: _simple(value, inside=2) for name, value in _plain_keys(content).items()}
+    found = {name: _simple(value, inside=2) for name, value in decode_keys(content).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -127,7 +120,7 @@ def _simple(value: Any, inside: int = 0) -> Any:
     return None
 
 
-def _images(named: Mapping[str, Settings]) -> str:
+def _find_images(named: Mapping[str, Settings]) -> str:
     """Return the name of the layer of data that a convolution sees."""
     data = [name for name, layer in named.items() if layer.get("type") == "data"]
     seen = {
@@ -142,20 +135,12 @@ def _images(named: Mapping[str, Settings]) -> str:
     return found[0]
 
 
-def _check_sizes(named: Mapping[str, Settings], most: int) -> None:
-    """See that arrays are not named more often than the file would hold them."""
-    kept = (layer.get("weights") for layer in named.values())
-    arrays = (part for parts in kept if isinstance(parts, list) for part in parts)
-    if sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > most:
-        raise RunError("Its layers have more numbers than the file.")
-
-
 def _inputs(layer: Settings) -> list[str]:
     found = layer.get("inputs", [])
     return [str(_text(name)) for name in (found if isinstance(found, list | tuple) else [])]
 
 
-def _followed(named: Mapping[str, Settings], data: str) -> tuple[list[Layer], int]:
+def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[Layer], int]:
     """Follow one tower, or two side by side, from the data to the softmax."""
     layers: list[Layer] = []
     image = 0
@@ -235,7 +220,7 @@ def _convolution(names: Sequence[str], twins: Sequence[Settings], current: Seque
     )
 
 
-def _filters(layer: Settings, current: Sequence[str]) -> Array:
+def _filters(layer: Settings, current: Sequence[str]) -> NDArray[np.float32]:
     """Return one tower's filters ``(filters, channels, side, side)``, its inputs in order."""
     parts = {}
     for place, (name, weight) in enumerate(zip(_inputs(layer), _weights(layer), strict=True)):
@@ -281,7 +266,7 @@ def _weights(layer: Settings) -> list[NDArray[Any]]:
     return [np.asarray(part, np.float32) for part in found]
 
 
-def _bias(layer: Settings) -> Array:
+def _bias(layer: Settings) -> NDArray[np.float32]:
     found = layer.get("biases")
     if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
         raise RunError(f"{layer.get('name')!r} has no biases.")
@@ -300,17 +285,14 @@ def _alike(twins: Sequence[Settings], names: Sequence[str]) -> Settings:
 def _norm(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
     """Read a normalisation; the file has its scale divided by the window already (facts 2)."""
     layer = _alike(twins, ("size", "scale", "pow", "minDiv", "blocked"))
-    size, across = _whole(layer, "size"), layer["type"] == "cmrnorm"
-    numbers = [float(layer.get(name, default)) for name, default in
-               (("scale", math.nan), ("pow", math.nan), ("minDiv", 1.0))]  # fmt: skip
-    if not 1 <= size <= 1000 or size % 2 == 0 or layer.get("blocked"):
-        raise RunError(f"The norm {names[0]!r} has a window of {size}.", "Expected an odd one.")
-    if not all(map(math.isfinite, numbers)):
-        raise RunError(f"The norm {names[0]!r} has no scale or power.")
-    scale, beta, k = numbers
-    alpha = plain(scale * (size if across else size**2))
-    kind = LRN if across else WithinChannelLRN
-    return Normalisation("+".join(names), kind(size=size, alpha=alpha, beta=beta, k=k), len(twins))
+    size, within = _whole(layer, "size"), layer["type"] == "rnorm"
+    defaults = (("scale", math.nan), ("pow", math.nan), ("minDiv", 1.0))
+    scale, beta, k = (float(layer.get(name, default)) for name, default in defaults)
+    if layer.get("blocked"):
+        raise RunError(f"The norm {names[0]!r} is blocked.", "Expected a window that moves.")
+    alpha = round_float32(scale * (size**2 if within else size))
+    name = "+".join(names)
+    return make_norm(name, size, alpha, beta, k, within_channel=within, parts=len(twins))
 
 
 def _pool(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
@@ -325,12 +307,12 @@ def _pool(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str
     window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
     if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
         raise RunError(f"The pool {names[0]!r} has a window of {window} at stride {stride}.")
-    return Pooling("+".join(names), window, stride, kind, ceil=True)
+    return Pooling("+".join(names), window, stride, kind, ceil_mode=True)
 
 
 def _neuron(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
-    kind = _plain_keys(_alike(twins, ("neuron",)).get("neuron"))
-    settings = _plain_keys(kind.get("params") or {})
+    kind = decode_keys(_alike(twins, ("neuron",)).get("neuron"))
+    settings = decode_keys(kind.get("params") or {})
     if kind.get("type") == "relu":
         return Activation("+".join(names))
     if kind.get("type") == "tanh" and set(settings.values()) == {1.0}:
@@ -343,7 +325,7 @@ def _neuron(names: Sequence[str], twins: Sequence[Settings], current: Sequence[s
 def _dropout(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
     """Read dropout, whose outputs are multiplied by what is kept at test (section 4.2)."""
     layer = _alike(twins, ("keep",))
-    return Drop("+".join(names), Dropout(rate=plain(1 - float(layer.get("keep", 0.5)))))
+    return Drop("+".join(names), Dropout(rate=round_float32(1 - float(layer.get("keep", 0.5)))))
 
 
 _Join = Callable[[Sequence[str], Sequence[Settings], Sequence[str]], Layer]
@@ -353,12 +335,12 @@ _READERS: Mapping[str, _Join] = {
 }  # fmt: skip
 
 
-def _usual_order(layers: Sequence[Layer]) -> list[Layer]:
+def _pool_last(layers: Sequence[Layer]) -> list[Layer]:
     """Put a ReLU before a max pool where nothing else follows the convolution: they commute."""
-    usual = list(layers)
-    for place in range(len(usual) - 2):
-        conv, pool, relu = usual[place : place + 3]
+    ordered = list(layers)
+    for place in range(len(ordered) - 2):
+        conv, pool, relu = ordered[place : place + 3]
         alone = isinstance(conv, Convolution) and isinstance(relu, Activation)
         if alone and isinstance(pool, Pooling) and pool.kind == "max":
-            usual[place + 1 : place + 3] = [replace(relu), replace(pool)]
-    return usual
+            ordered[place + 1 : place + 3] = [relu, pool]
+    return ordered

@@ -1,29 +1,55 @@
 """A file of weights from anywhere -> a run's folder that every command takes."""
 
+import contextlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.imagenet import WNID
+from alexnet.data.statistics import Statistics
 from alexnet.errors import RunError
-from alexnet.interop import hub, model_folder
-from alexnet.interop.caffe import IMAGENET_MEAN, read_caffemodel
-from alexnet.interop.companions import read_classes, read_mean
+from alexnet.files import sha256
+from alexnet.interop import model_folder
+from alexnet.interop.bounds import (
+    LARGEST_LIST,
+    LARGEST_MEAN,
+    LARGEST_SIDE,
+    LENGTH,
+    FormatError,
+    explain_damage,
+    next_field,
+    read_bytes,
+    read_npy,
+)
+from alexnet.interop.caffe import IMAGENET_MEAN, read_binaryproto, read_caffemodel
 from alexnet.interop.cuda_convnet import read_checkpoint
-from alexnet.interop.imported import Imported, MeanColour, identity, refused, start_run
+from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
+from alexnet.interop.model_folder import IMPORTED
 from alexnet.interop.onnx_import import read_onnx
-from alexnet.interop.protobuf import LENGTH, FormatError, top_fields
-from alexnet.interop.state_dicts import (
+from alexnet.interop.weights import (
     is_safetensors,
     is_torch,
     read_own_safetensors,
     read_state_dict,
 )
-from alexnet.training.run import Run
+from alexnet.pickles import load_arrays
+from alexnet.recipes import FAST
+from alexnet.spec import Spec
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.run import Run, RunConfig, software_versions
 from alexnet.variants import network_named
 
-Form = Literal["caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"]
-FORMS: tuple[Form, ...] = get_args(Form)
+WeightsFormat = Literal[
+    "caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"
+]
+FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)
 PEEKED = 4096  # bytes of a file that tell what it is
+USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
+NPY, PICKLED = b"\x93NUMPY", b"\x80"  # how NumPy's files begin, and pickles of protocol 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +57,7 @@ class Import:
     """A run made of a foreign file, and what that was found to be."""
 
     run: Run
-    form: Form
+    form: WeightsFormat
     found: tuple[str, ...]  # in words
 
 
@@ -39,7 +65,7 @@ def import_file(
     source: str | Path,
     out: str | Path,
     *,
-    form: Form | None = None,
+    form: WeightsFormat | None = None,
     classes: Path | None = None,
     mean: Path | None = None,
     prototxt: Path | None = None,
@@ -54,7 +80,7 @@ def import_file(
     out : str or Path
         The run's folder.
     form : str, optional
-        One of `FORMS`; by default what the file is seen to be.
+        One of `FORMATS`; by default what the file is seen to be.
     classes : Path, optional
         A text with one class a line, in the order of the outputs.
     mean : Path, optional
@@ -70,63 +96,61 @@ def import_file(
     RunError
         When a file is damaged or holds another network, with what was expected.
     MissingExtraError
-        For a repository, without the extra ``hub``.
+        For a repository, without the extra ``hub``; for Caffe and ONNX, without ``import``.
     """
-    out = Path(out)
+    out, path = Path(out), Path(source)
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
-    form = form or form_of(Path(source))
+    form = form or detect_format(path)
     if prototxt is not None and form != "caffe":
         raise RunError(f"A file of {form} has no .prototxt.", "Leave --prototxt out.")
     if form == "huggingface":
         if classes or mean or pixels:
             raise RunError("A model folder has all of its own.", "Leave the other options out.")
-        run = model_folder.to_run(hub.located(source), out)
+        run = model_folder.to_run(source, out)
         return Import(run, form, ("model folder of alexnet",))
-    path = Path(source)
-    imported = replace(read_file(path, form, prototxt), notes=identity(path))
+    imported = read_file(path, form, prototxt)
     if pixels is not None:
         imported = with_pixels(imported, pixels)
-    names = read_classes(classes, imported.spec.num_classes) if classes else None
-    given = read_mean(mean) if mean else None
-    run = start_run(imported, out, str(source), form, classes=names, mean=given)
+    names = read_classes(classes, imported.spec.num_classes) if classes else imported.classes
+    image = read_mean(mean) if mean else imported.mean_image
     found = imported.found
-    if imported.mean and imported.mean_image is None and given is None:
-        found = (*found, imported.mean.origin)
-    return Import(run, form, found)
+    if image is None and imported.mean is not None:
+        image, found = np.array(imported.mean.values, np.float32), (*found, imported.mean.origin)
+    spec, statistics = with_mean(imported.spec, image, imported.resize_to)
+    config = RunConfig(
+        spec=spec,
+        recipe=replace(FAST, precision="fp32"),
+        classes=names or tuple(f"class {number}" for number in range(spec.num_classes)),
+        data=IMPORTED,
+        data_fingerprint="",
+        data_size=statistics.mean_image.shape[-1],
+        made_with={
+            **software_versions(),
+            IMPORTED: f"{form}: {path.name}",
+            "imported_sha256": sha256(path),
+        },
+    )
+    save_checkpoint(out / "checkpoints", Checkpoint(0, imported.weights))
+    return Import(Run.start(out, config, statistics), form, found)
 
 
-def read_file(path: Path, form: Form, prototxt: Path | None = None) -> Imported:
-    """Read the network of a file, and make nothing of it yet.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged or holds another network, with what was expected.
-    """
+def read_file(path: Path, form: WeightsFormat, prototxt: Path | None = None) -> ImportedNetwork:
+    """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
-    with refused(path):
+    with explain_damage(path):
         if form == "caffe":
             return read_caffemodel(path, prototxt)
-        if form == "torchvision":
-            return read_state_dict(path)
-        if form == "safetensors":
-            return read_own_safetensors(path)
-        if form == "onnx":
-            return read_onnx(path)
-        return read_checkpoint(path)
+        readers = {"torchvision": read_state_dict, "safetensors": read_own_safetensors,
+                   "onnx": read_onnx, "cuda-convnet": read_checkpoint}  # fmt: skip
+        return readers[form](path)
 
 
-def with_pixels(imported: Imported, name: str) -> Imported:
+def with_pixels(imported: ImportedNetwork, name: str) -> ImportedNetwork:
     """Return a network that takes the pixels of a named one, where its file does not say.
 
     A mean image is the file's own, or the mean colour of ImageNet.
-
-    Raises
-    ------
-    ConfigError
-        When no network has the name.
     """
     pixels = network_named(name).pixels
     mean = imported.mean
@@ -140,18 +164,49 @@ def with_pixels(imported: Imported, name: str) -> Imported:
     return replace(imported, spec=replace(imported.spec, pixels=pixels), mean=mean)
 
 
-def form_of(path: Path) -> Form:
-    """Return what a file is, where its content leaves no doubt.
+def with_mean(
+    spec: Spec, mean: NDArray[np.float32] | None, resize_to: int | None = None
+) -> tuple[Spec, Statistics]:
+    """Return the spec that subtracts a mean, and the statistics that a run keeps of it.
 
-    Raises
-    ------
-    RunError
-        When it may be several things, or none that is known.
+    A mean image as large as the network's input is the window that it sees; the prepared images
+    around it are larger. Nothing is known of the training set's colours: their axes are nought.
     """
-    choices = ", ".join(FORMS)
+    seen, pixels = spec.image_size, spec.pixels
+    side = USUAL_SIDE if 192 < seen <= USUAL_SIDE - 16 else seen + seen // 8
+    side = resize_to if resize_to and seen <= resize_to <= LARGEST_SIDE else side
+    if mean is None:
+        colour = np.array(pixels.mean if isinstance(pixels.mean, tuple) else (0, 0, 0), np.float32)
+        return spec, _make_statistics((colour / pixels.scale)[:, None, None], side)
+    rgb = np.ascontiguousarray(mean[::-1] if pixels.channel_order == "BGR" else mean)
+    if rgb.ndim == 1:
+        red, green, blue = (float(value) * pixels.scale for value in rgb)
+        coloured = replace(spec, pixels=replace(pixels, mean=(red, green, blue)))
+        return coloured, _make_statistics(rgb[:, None, None], side)
+    given = rgb.shape[-1]
+    if given < seen:
+        raise RunError(
+            f"The mean image has {given} pixels on a side and the network takes {seen}.",
+            "Give the mean of the whole images, or a mean colour.",
+        )
+    if given < side and given == seen:
+        wide = _make_statistics(rgb.mean((1, 2), keepdims=True), side).mean_image
+        at = (side - given) // 2
+        wide[:, at : at + given, at : at + given] = rgb
+        rgb, given = wide, side
+    return replace(spec, pixels=replace(pixels, mean="image")), _make_statistics(rgb, given)
+
+
+def _make_statistics(mean: NDArray[Any], side: int) -> Statistics:
+    image = np.array(np.broadcast_to(mean, (3, side, side)), np.float32)
+    return Statistics(image, np.zeros(3, np.float32), np.eye(3, dtype=np.float32))
+
+
+def detect_format(path: Path) -> WeightsFormat:
+    """Return what a file is, where its content leaves no doubt."""
     if path.is_dir():
         return "huggingface"
-    with refused(path), path.open("rb") as file:
+    with explain_damage(path), path.open("rb") as file:
         start = file.read(PEEKED)
         held = is_safetensors(path)
     if is_torch(start, path):
@@ -160,26 +215,89 @@ def form_of(path: Path) -> Form:
         return "safetensors" if b'"spec"' in start else "torchvision"
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
         return "cuda-convnet"
-    found = _protobuf(start)
+    found = _detect_protobuf(start)
     if found is None:
+        choices = ", ".join(FORMATS)
         raise RunError(f"What {str(path)!r} is cannot be seen.", f"Say it with --as: {choices}.")
     return found
 
 
-def _protobuf(start: bytes) -> Form | None:
+def _detect_protobuf(start: bytes) -> WeightsFormat | None:
     """Tell Caffe from ONNX by the numbers of the first fields, as far as they are whole."""
-    fields = []
-    try:
-        for number, wire in top_fields(start):
-            fields.append((number, wire))
-    except FormatError:
-        pass
-    if not fields:
-        return None
-    known: dict[Form, set[tuple[int, int]]] = {
+    known: dict[WeightsFormat, set[tuple[int, int]]] = {
         "onnx": {(1, 0), (2, LENGTH), (3, LENGTH), (4, LENGTH), (5, 0), (6, LENGTH), (7, LENGTH),
                  (8, LENGTH), (14, LENGTH)},
         "caffe": {(1, LENGTH), (2, LENGTH), (3, LENGTH), (4, 0), (8, LENGTH), (100, LENGTH)},
     }  # fmt: skip
-    fitting = [form for form, told in known.items() if set(fields) <= told]
+    fields: set[tuple[int, int]] = set()
+    at = 0
+    with contextlib.suppress(FormatError):
+        while at < len(start):
+            number, wire, _, at = next_field(start, at, len(start))
+            fields.add((number, wire))
+    fitting = [form for form, told in known.items() if fields and fields <= told]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def read_classes(path: Path, count: int) -> tuple[str, ...]:
+    """Read names of classes, one a line in the order of the outputs.
+
+    A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
+    ``batches.meta`` of cuda-convnet has names, too.
+    """
+    with explain_damage(path):
+        data = read_bytes(path, LARGEST_LIST)
+        if data.startswith(PICKLED):
+            lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
+        else:
+            lines = [line.strip() for line in data.decode("utf-8").splitlines() if line.strip()]
+        firsts = [line.split()[0] for line in lines]
+        names = tuple(a if WNID.fullmatch(a) else b for a, b in zip(firsts, lines, strict=True))
+        if len(names) != count:
+            raise RunError(
+                f"It names {len(names)} classes and the network has {count}.",
+                "One a line is right.",
+            )
+        if len(set(names)) < count:
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RunError(f"It names {twice!r} twice.")
+    return names
+
+
+def _read_meta(data: bytes) -> dict[str, Any]:
+    """Read cuda-convnet's pickle of what it knows of its data."""
+    content = load_arrays(data)
+    if not isinstance(content, dict):
+        raise RunError("It is no batches.meta of cuda-convnet.")
+    return {_decode(key): value for key, value in content.items()}
+
+
+def _decode(value: Any) -> str:
+    if not isinstance(value, str | bytes):
+        raise RunError("It has names that are no text.", "Expected cuda-convnet's batches.meta.")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def read_mean(path: Path) -> NDArray[np.float32]:
+    """Read a mean image ``(3, side, side)`` or colour ``(3,)``.
+
+    From Caffe's ``.binaryproto``, NumPy's ``.npy`` or cuda-convnet's ``batches.meta``.
+    """
+    with explain_damage(path):
+        with path.open("rb") as file:
+            start = file.read(len(NPY))
+        if start == NPY:
+            mean = read_npy(path)
+        elif start.startswith(PICKLED):
+            flat = _read_meta(read_bytes(path, LARGEST_MEAN)).get("data_mean")
+            if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
+                raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
+            mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)
+        else:
+            mean = read_binaryproto(path)
+        square = mean.ndim == 3 and mean.shape[1] == mean.shape[2]
+        if mean.shape[:1] != (3,) or not (mean.ndim == 1 or square):
+            raise RunError(f"It is an array of {mean.shape}.", "Expected (3, side, side) or (3,).")
+        if not np.isfinite(mean).all():
+            raise RunError("It has numbers that are not finite.")
+    return mean

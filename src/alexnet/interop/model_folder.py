@@ -6,27 +6,29 @@ What is read here comes from strangers. It is JSON and safetensors, never a pick
 and checksums are compared with what the configuration says before anything is built.
 """
 
+import html
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
-from alexnet.errors import AlexNetError, RunError
+from alexnet.errors import MissingExtraError, RunError
 from alexnet.files import atomic_write, sha256, translate_os_error
-from alexnet.interop import hub
-from alexnet.interop.card import IMPORTED, model_card
-from alexnet.interop.deployment import preprocessing
-from alexnet.interop.weights import read_safetensors, write_safetensors
-from alexnet.network import AlexNet
-from alexnet.predictor import Model, assemble
+from alexnet.interop.bounds import LARGEST_LIST, explain_damage
+from alexnet.interop.export import describe_preprocessing
+from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
+from alexnet.predictor import Predictor
+from alexnet.recipes import RECIPES
 from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.run import Run, RunConfig
 from alexnet.version import __version__
@@ -35,8 +37,10 @@ CONFIG, WEIGHTS, STATISTICS, CARD = (
     "config.json", "model.safetensors", "statistics.safetensors", "README.md",
 )  # fmt: skip
 FORMAT = 1
-LARGEST_CONFIG = 64 << 20  # bytes; a hundred thousand classes take 15 MB
-MOST_LAYERS = 100
+AGAIN = "Export or download the model folder again."
+IMPORTED = "imported"  # what a run's record calls the file that its weights came from
+SHOWN_CLASSES = 50  # in the card; the configuration has them all
+FETCHED = ["*.json", "*.safetensors", "*.md"]  # of a repository: nothing that could run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,6 @@ def write(run: str | Path, folder: str | Path) -> Path:
     """Write a trained run as a model folder; the configuration last, with the others' checksums.
 
     Local paths, the command and the machine stay at home: names, versions and the commit go along.
-
-    Raises
-    ------
-    RunError
-        When the folder is no run, or has no checkpoint that can be loaded.
     """
     opened, folder = Run.open(run), Path(folder)
     checkpoint, statistics = opened.weights(), opened.statistics()
@@ -69,13 +68,12 @@ def write(run: str | Path, folder: str | Path) -> Path:
         initial_weights=first and replace(first, path=Path(first.path).name),
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
-    model = assemble(config, checkpoint, statistics, device=torch.device("cpu"))
-    test = _tested(opened.folder / "test.json")
+    model = config.predictor(checkpoint, statistics, device=torch.device("cpu"))
+    test = _read_test(opened.folder / "test.json")
     with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / WEIGHTS, checkpoint.weights, {"format": "pt"})
     statistics.save(folder / STATISTICS)
-    _write_text(folder / CARD, model_card(config, checkpoint.step, test))
     content = {
         "model_type": "alexnet",
         "architectures": ["AlexNet"],
@@ -83,43 +81,101 @@ def write(run: str | Path, folder: str | Path) -> Path:
         "alexnet_version": __version__,
         "id2label": {str(label): name for label, name in enumerate(config.classes)},
         "step": checkpoint.step,
-        "preprocessing": preprocessing(model),
+        "preprocessing": describe_preprocessing(model),
         "run": asdict(config),
         "test": test,
         "checksums": {name: sha256(folder / name) for name in (WEIGHTS, STATISTICS)},
     }
-    _write_text(folder / CONFIG, json.dumps(content, indent=1) + "\n")
+    card = write_card(config, checkpoint.step, test)
+    for name, text in ((CARD, card), (CONFIG, json.dumps(content, indent=1) + "\n")):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return folder
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _tested(path: Path) -> dict[str, Any] | None:
+def _read_test(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise RunError(f"{str(path)!r} cannot be read: {error}") from None
-    return dict(found)
+
+
+def write_card(config: RunConfig, step: int, test: Mapping[str, Any] | None) -> str:
+    """Return the model card, ``README.md``: data, recipe, metrics, limits, how to use.
+
+    `step` is how many updates its weights have seen, `test` the run's ``test.json``.
+    """
+    front_matter: dict[str, Any] = {
+        "library_name": "alexnet",
+        "pipeline_tag": "image-classification",
+        "tags": ["alexnet", "image-classification", "pytorch", "safetensors"],
+    }
+    if test:
+        metric = {
+            "type": "accuracy",
+            "value": test["top1"],
+            "name": f"top-1, {test['views']} views",
+        }
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": config.data, "type": config.data, "split": test["split"]},
+            "metrics": [metric],
+        }
+        index = {"name": f"AlexNet {config.spec.name}", "results": [result]}
+        front_matter["model-index"] = [index]
+    recipe, named = config.recipe, RECIPES.get(config.recipe.name)
+    names = [field.name for field in fields(recipe)] if named else []
+    changed = [name for name in names if getattr(recipe, name) != getattr(named, name)]
+    environment = jinja2.Environment(
+        trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "json": json.dumps,  # which is YAML, and quotes what needs it
+        "plain": _escape,
+        "share": lambda value: "–" if value is None else f"{value:.3f}",
+        "thousands": "{:,}".format,
+    }
+    text = resources.files("alexnet.interop").joinpath("card.md.jinja").read_text("utf-8")
+    return environment.from_string(text).render(
+        front_matter=front_matter,
+        config=config,
+        spec=config.spec,
+        recipe=recipe,
+        origin=config.made_with.get(IMPORTED),
+        changed=[f"`{name}` {getattr(recipe, name)}" for name in changed],
+        versions=[f"{_escape(k)} {_escape(v)}" for k, v in config.made_with.items() if v],
+        step=step,
+        test=test,
+        shown=SHOWN_CLASSES,
+    )
+
+
+def _escape(text: object) -> str:
+    """Return text that is neither Markdown nor HTML, on one line."""
+    escaped = html.escape(" ".join(str(text).split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)
 
 
 def read(folder: str | Path) -> ModelFolder:
-    """Read a model folder that nobody vouches for.
-
-    Raises
-    ------
-    RunError
-        When a file is missing or damaged, or is not what the configuration says.
-    """
+    """Read a model folder that nobody vouches for."""
     folder = Path(folder)
-    content = _read_config(folder / CONFIG)
-    with _refused(folder / CONFIG):
+    path = folder / CONFIG
+    with explain_damage(path, AGAIN):
+        if path.stat().st_size > LARGEST_LIST:
+            raise RunError(f"it is larger than {LARGEST_LIST >> 20} MB.")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if not isinstance(content, dict) or content.get("model_type") != "alexnet":
+            raise RunError("its model_type is not 'alexnet'.")
+        if content.get("format") != FORMAT:
+            raise RunError(f"its format is {content.get('format')!r}; {FORMAT} is known here.")
         config = from_json(RunConfig, content["run"])
-        shapes = _shapes(config)
+        side = config.data_size
+        if side < config.spec.image_size:
+            raise RunError("its images are smaller than its network's input.")
+        shapes = find_shapes(config.spec)
         labels = {str(label): name for label, name in enumerate(config.classes)}
         if content["id2label"] != labels or len(labels) != config.spec.num_classes:
             raise RunError("id2label, the run's classes and the network's do not agree.")
@@ -127,9 +183,12 @@ def read(folder: str | Path) -> ModelFolder:
         if step < 0:
             raise RunError(f"its step is {step}.")
         checksums = from_json(dict[str, str], content.get("checksums", {}))
+        if unknown := sorted(checksums.keys() - {WEIGHTS, STATISTICS}):
+            raise RunError(f"it has a checksum of {unknown[0]!r}, which is unknown.")
     for name, wanted in checksums.items():
-        _check_sum(folder, name, wanted)
-    side = config.data_size
+        with explain_damage(folder / name, AGAIN):
+            if sha256(folder / name) != wanted:
+                raise RunError(f"its checksum is not the one in {CONFIG}.")
     weights = read_safetensors(folder / WEIGHTS, shapes)
     measured = read_safetensors(
         folder / STATISTICS,
@@ -138,27 +197,8 @@ def read(folder: str | Path) -> ModelFolder:
     statistics = Statistics(**{name: tensor.numpy() for name, tensor in measured.items()})
     test = content.get("test")
     return ModelFolder(
-        config,
-        Checkpoint(step, weights),
-        statistics,
-        test if isinstance(test, dict) else None,
+        config, Checkpoint(step, weights), statistics, test if isinstance(test, dict) else None
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    with _refused(path):
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise RunError(f"it is larger than {LARGEST_CONFIG >> 20} MB.")
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        if not isinstance(content, dict) or content.get("model_type") != "alexnet":
-            raise RunError("its model_type is not 'alexnet'.")
-        if content.get("format") != FORMAT:
-            raise RunError(f"its format is {content.get('format')!r}; {FORMAT} is known here.")
-        spec = content["run"]["spec"]
-        if len(spec["convs"]) + len(spec["dense"]) > MOST_LAYERS:
-            raise RunError(f"its network has more than {MOST_LAYERS} layers.")
-    return content
 
 
 def _finite(text: str) -> float:
@@ -168,41 +208,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _shapes(config: RunConfig) -> dict[str, tuple[int, ...]]:
-    """Return the tensors that the network of a configuration has; none of them takes memory."""
-    if config.data_size < config.spec.image_size:
-        raise RunError("its images are smaller than its network's input.")
-    with torch.device("meta"):
-        network = AlexNet(config.spec)
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def _check_sum(folder: Path, name: str, wanted: str) -> None:
-    path = folder / name
-    if name not in (WEIGHTS, STATISTICS):
-        raise RunError(f"{str(folder / CONFIG)!r} has a checksum of {name!r}, which is unknown.")
-    with _refused(path):
-        if sha256(path) != wanted:
-            raise RunError(f"its checksum is not the one in {CONFIG}.")
-
-
-@contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    """Turn whatever a stranger's file raises while it is understood into a sentence."""
-    again = "Export or download the model folder again."
-    try:
-        yield
-    except FileNotFoundError:
-        raise RunError(f"There is no file {str(path)!r}.", again) from None
-    except KeyError as error:
-        raise RunError(f"{str(path)!r} has no {error}.", again) from None
-    except RecursionError:
-        raise RunError(f"{str(path)!r} is nested too deeply.", again) from None
-    except (AlexNetError, ArithmeticError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be used: {str(error)[:300]}", again) from None
-
-
-def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
+def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
     """Load a model folder, or a repository of the Hugging Face hub of that form.
 
     Parameters
@@ -219,22 +225,16 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Model:
     RunError
         When it is neither, cannot be fetched, or is not what its configuration says.
     """
-    found = read(hub.located(where, revision))
-    return assemble(found.config, found.checkpoint, found.statistics)
+    found = read(fetch(where, revision))
+    return found.config.predictor(found.checkpoint, found.statistics)
 
 
 def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:
-    """Make a run's folder of a model folder, for every command that takes a run.
-
-    Raises
-    ------
-    RunError
-        As `from_pretrained`, and when `out` is already a run.
-    """
+    """Make a run's folder of a model folder, for every command that takes a run."""
     out = Path(out)
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
-    found = read(hub.located(where, revision))
+    found = read(fetch(where, revision))
     save_checkpoint(out / "checkpoints", found.checkpoint)
     run = Run.start(out, found.config, found.statistics)
     if found.test:
@@ -242,17 +242,50 @@ def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -
     return run
 
 
-def push_to_hub(run: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Send a trained run to the Hugging Face hub as a model folder; return its address.
+def fetch(where: str | Path, revision: str | None = None) -> Path:
+    """Return a model folder on this disk: itself, or the hub's, fetched once and kept."""
+    if Path(where).is_dir():
+        return Path(where)
+    if str(where).count("/") != 1 or str(where).startswith((".", "/", "~")):
+        raise RunError(
+            f"There is no folder {str(where)!r}.", "Name a model folder, or a repository user/name."
+        )
+    with _hub_client(str(where)) as client:
+        found = client.snapshot_download(str(where), revision=revision, allow_patterns=FETCHED)
+        return Path(found)
+
+
+def upload(folder: Path, repo_id: str, *, private: bool = False) -> str:
+    """Make the repository where there is none, send a folder to it, return its address.
 
     The account is the one that ``hf auth login`` or the variable ``HF_TOKEN`` set.
-
-    Raises
-    ------
-    MissingExtraError
-        Without the extra ``hub``.
-    RunError
-        When the folder is no run, or the hub refuses.
     """
+    with _hub_client(repo_id) as client:
+        api = client.HfApi()
+        address = str(api.create_repo(repo_id, private=private, exist_ok=True))
+        message = "Upload with alexnet"
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+    return address
+
+
+def push_to_hub(run: str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Send a trained run to the Hugging Face hub as a model folder; return its address."""
     with tempfile.TemporaryDirectory() as temporary:
-        return hub.upload(write(run, temporary), repo_id, private=private)
+        return upload(write(run, temporary), repo_id, private=private)
+
+
+@contextmanager
+def _hub_client(repo_id: str) -> Iterator[Any]:
+    """Give the hub's client, and turn what it raises, which has many bases, into a sentence."""
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError:
+        raise MissingExtraError("huggingface_hub", "hub", "The Hugging Face hub") from None
+    try:
+        yield huggingface_hub
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        raise RunError(
+            f"The repository {repo_id!r} cannot be reached ({reason}).",
+            "See that its name is right, that you may use it (hf auth login), and the network.",
+        ) from error

@@ -15,126 +15,213 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.errors import RunError
-from alexnet.interop.assembly import network_of
-from alexnet.interop.caffe import IMAGENET_MEAN, plain
-from alexnet.interop.chain import (
-    LARGEST_IMAGE,
+from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop.bounds import LARGEST_IMAGE, check_message, check_shape, read_bytes
+from alexnet.interop.caffe import IMAGENET_MEAN
+from alexnet.interop.layer_ir import (
     Activation,
     Convolution,
     Drop,
     FullyConnected,
+    ImportedNetwork,
     Layer,
+    MeanColour,
     Normalisation,
     Pooling,
-    gather,
+    assemble_network,
+    gather_layers,
+    make_norm,
+    round_float32,
 )
-from alexnet.interop.imported import Imported, MeanColour, file_bytes
-from alexnet.interop.onnx_graph import MODEL, Graph, Node, opened
-from alexnet.interop.protobuf import decode, one
-from alexnet.spec import LRN, Dropout, PixelFormat, WithinChannelLRN
+from alexnet.spec import Dropout, PixelFormat
 from alexnet.variants import CAFFE, TORCHVISION
 
+Node = Any  # `onnx.NodeProto`
 BEFORE = ("Slice", "Transpose", "Cast", "Mul", "Sub", "Div")  # preprocessing inside of an export
 MOST_OPERATORS = 1000  # on the way from the pixels to the logits
 FLATTENING = ("Flatten", "Reshape", "Squeeze")
 OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", "MatMul")
+ITEMS = {1: 4, 7: 8, 10: 2, 11: 8}  # bytes of a number, by the types that weights and sizes have
 
 
-def read_onnx(path: Path) -> Imported:
-    """Read a network and its weights.
-
-    Raises
-    ------
-    RunError
-        When the file is damaged, or its graph is no network of AlexNet's family.
-    """
-    data = file_bytes(path)
-    model = decode(data, MODEL)
-    graph, image, first = opened(model)
-    told = {one(entry, "key"): one(entry, "value", "") for entry in model.get("metadata_props", [])}
+def read_onnx(path: Path) -> ImportedNetwork:
+    """Read a network and its weights."""
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnx", "import", "Reading ONNX") from None
+    data = read_bytes(path)
+    check_message(data, onnx.ModelProto.DESCRIPTOR)
+    model = onnx.ModelProto.FromString(data)
+    told = {entry.key: entry.value for entry in model.metadata_props}
     about = json.loads(told["preprocessing"]) if "preprocessing" in told else None
-    layers, mean = _followed(graph, first, 2 * len(data), own=about is not None)
-    network, weights = network_of(layers, PixelFormat(), image or (about and int(about["crop"])))
-    producer = one(model, "producer_name", "") or "an unnamed program"
-    found = (f"ONNX graph {one(one(model, 'graph'), 'name', '')!r} of {producer}",)
+    graph = Graph(model.graph)
+    layers, mean = _follow(graph, 2 * len(data), own=about is not None)
+    image = graph.image or (about and int(about["crop"]))
+    network, weights = assemble_network(layers, PixelFormat(), image)
+    producer = model.producer_name or "an unnamed program"
+    found = (f"ONNX graph {model.graph.name!r} of {producer}",)
     if about is not None:
         classes = tuple(map(str, json.loads(told.get("classes", "[]"))))
-        return _own(Imported(network, weights, found, classes=classes), about, mean)
-    convs = TORCHVISION.convs
-    torchvision = [replace(c, out_channels=0) for c in network.convs] == [
-        replace(c, out_channels=0) for c in convs
-    ]
-    like = TORCHVISION if torchvision else CAFFE
+        return _read_own(ImportedNetwork(network, weights, found, classes=classes), about, mean)
+    torchvision, ours = (
+        [replace(conv, out_channels=0) for conv in spec.convs] for spec in (TORCHVISION, network)
+    )
+    like = TORCHVISION if ours == torchvision else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
-    pixels = like.pixels
-    colour = None if torchvision else MeanColour(IMAGENET_MEAN, "mean colour of ImageNet")
-    return Imported(replace(network, pixels=pixels), weights, (*found, said), mean=colour)
+    colour = MeanColour(IMAGENET_MEAN, "mean colour of ImageNet") if like is CAFFE else None
+    network = replace(network, pixels=like.pixels)
+    return ImportedNetwork(network, weights, (*found, said), mean=colour)
 
 
-def _followed(
-    graph: Graph, current: str, most: int, *, own: bool
+class Graph:
+    """A graph to be followed: who takes what, and the arrays that are in the file."""
+
+    def __init__(self, content: Any) -> None:
+        if not content.node:
+            raise RunError("It has no graph.")
+        self.tensors = {tensor.name: tensor for tensor in content.initializer}
+        self.takers: dict[str, list[Node]] = {}
+        for number, node in enumerate(content.node):
+            node.name = node.name or f"number {number}"
+            if node.domain not in ("", "ai.onnx"):
+                raise RunError(f"{node.op_type} {node.name!r} is an operator of {node.domain!r}.")
+            constant = setting(node, "value") if node.op_type == "Constant" else None
+            if constant is not None and node.output:
+                self.tensors[node.output[0]] = constant
+                continue
+            for name in {*node.input}:
+                self.takers.setdefault(name, []).append(node)
+        inputs = [one for one in content.input if one.name not in self.tensors]
+        inputs = [one for one in inputs if one.name in self.takers]
+        if len(inputs) != 1:
+            names = [one.name for one in inputs]
+            raise RunError(f"Its graph has the inputs {names}.", "Expected one, for the pixels.")
+        sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim]
+        square = len(sides) == 4 and sides[1] == 3 and sides[2] == sides[3]
+        self.image = sides[2] if square and 0 < sides[2] <= LARGEST_IMAGE else None
+        self.first = inputs[0].name
+
+    def array(self, node: Node, place: int) -> NDArray[Any]:
+        """Return the array that a node takes in one place, whose numbers must be in the file."""
+        from onnx import numpy_helper
+
+        name = node.input[place] if place < len(node.input) else ""
+        if name not in self.tensors:
+            raise RunError(
+                f"{node.op_type} {node.name!r} takes {name!r}, which is no array in the file.",
+                "Expected weights as initializers.",
+            )
+        tensor = self.tensors[name]
+        if tensor.data_location or tensor.external_data:  # the library would open that file
+            raise RunError(f"{name!r} lies in another file.", "Write the model as one file.")
+        if tensor.data_type not in ITEMS:
+            raise RunError(f"{name!r} is an array of type {tensor.data_type}.", "Expected float32.")
+        count = len(tensor.raw_data) // ITEMS[tensor.data_type]
+        lists = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.int32_data)
+        check_shape(name, tensor.dims, count or max(map(len, lists)))
+        return numpy_helper.to_array(tensor)
+
+    def other(self, node: Node, current: str) -> NDArray[Any]:
+        """Return the array that a node of two inputs takes besides `current`."""
+        return self.array(node, 1 if node.input[0] == current else 0)
+
+    def only_taker(self, name: str, kind: str) -> Node:
+        """Return the one node that takes a value, which must be of a kind."""
+        takers = self.takers.get(name, [])
+        if len(takers) != 1 or takers[0].op_type != kind or not takers[0].output:
+            found = ", ".join(node.op_type for node in takers) or "nothing"
+            raise RunError(f"{name!r} is taken by {found}.", f"Expected {kind}.")
+        return takers[0]
+
+
+def setting(node: Node, name: str, default: Any = None) -> Any:
+    """Return one of a node's settings; a real one as a person wrote it."""
+    from onnx import helper
+
+    for attribute in node.attribute:
+        if attribute.name == name:
+            value = helper.get_attribute_value(attribute)
+            return round_float32(value) if isinstance(value, float) else value
+    return default
+
+
+def _follow(
+    graph: Graph, most: int, *, own: bool
 ) -> tuple[list[Layer], NDArray[np.float32] | None]:
     """Follow a graph from its input to the logits; return its layers, and a mean before them."""
+    current = graph.first
     layers: list[Layer] = []
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
     for _ in range(MOST_OPERATORS):
         takers = graph.takers.get(current, [])
-        if not takers or takers[0].kind == "Softmax":
+        if not takers or takers[0].op_type == "Softmax":
             return layers, mean
-        node = takers[0]
-        if own and not layers and node.kind in BEFORE:
-            if node.kind == "Sub":
+        node, kind = takers[0], takers[0].op_type
+        if own and not layers and kind in BEFORE:
+            if kind == "Sub":
                 mean = graph.array(node, 1).astype(np.float32)
-            current = node.outputs[0]
-        elif node.kind == "Add" and layers and isinstance(layers[-1], FullyConnected):
-            bias = _floats(_other(graph, node, current)).reshape(-1)
-            layers[-1], current = replace(layers[-1], bias=bias), node.outputs[0]
-        elif node.kind in FLATTENING:
-            flat, current = True, node.outputs[0]
+            current = node.output[0]
+        elif kind == "Add" and layers and isinstance(layers[-1], FullyConnected):
+            bias = graph.other(node, current).astype(np.float32).reshape(-1)
+            layers[-1], current = replace(layers[-1], bias=bias), node.output[0]
+        elif kind in FLATTENING:
+            flat, current = True, node.output[0]
         else:
-            if (flat and node.kind in OF_MAPS) or (not flat and node.kind in OF_ROWS):
+            if (flat and kind in OF_MAPS) or (not flat and kind in OF_ROWS):
                 where = "after" if flat else "before"
-                raise RunError(f"{node.kind} {node.name!r} comes {where} the maps are flattened.")
-            layer, current = _layer(graph, takers, current)
-            layers = gather([*layers, layer], most) if layer else layers
+                raise RunError(f"{kind} {node.name!r} comes {where} the maps are flattened.")
+            layer, current = _read_layer(graph, takers, current)
+            layers = gather_layers([*layers, layer], most) if layer else layers
     raise RunError(f"Its graph has more than {MOST_OPERATORS} operators in a row.")
 
 
-def _layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Layer | None, str]:
+def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Layer | None, str]:
     """Read the next layer, of one operator or of several; return the name of what it makes."""
     node = takers[0]
     if len(takers) > 1:
-        return _same_map_norm(graph, takers, current)
-    if node.kind == "Identity":
-        return None, node.outputs[0]
-    if node.kind == "Split":
+        return _within_channel_norm(graph, takers, current)
+    if node.op_type == "Identity":
+        return None, node.output[0]
+    if node.op_type == "Split":
         return _halves(graph, node)
-    if node.kind == "Mul":
-        return _factor(graph, node, current), node.outputs[0]
-    if node.kind not in _READERS:
+    if node.op_type == "Mul":  # by a number below 1: dropout as in 2012, at test (section 4.2)
+        kept = _single(graph.other(node, current), node)
+        if not 0 < kept < 1:
+            raise RunError(f"Mul {node.name!r} multiplies by {kept}.", "Expected dropout's share.")
+        dropout = Dropout(rate=round_float32(1 - kept), form="2012")
+        return Drop(node.name, dropout), node.output[0]
+    if node.op_type not in _READERS:
         raise RunError(
-            f"Its graph has a {node.kind}, {node.name!r}.",
+            f"Its graph has a {node.op_type}, {node.name!r}.",
             f"Expected only {', '.join(_READERS)}.",
         )
-    return _READERS[node.kind](graph, node), node.outputs[0]
+    return _READERS[node.op_type](graph, node), node.output[0]
 
 
 def _conv(graph: Graph, node: Node) -> Convolution:
-    weight = _floats(graph.array(node, 1))
-    kernel = node.sizes("kernel_shape", weight.shape[2:])
-    stride = _same(node, "strides", (1, 1))
-    if tuple(kernel) != weight.shape[2:] or set(node.sizes("dilations", (1, 1))) != {1}:
+    weight = graph.array(node, 1).astype(np.float32, copy=False)
+    kernel = tuple(setting(node, "kernel_shape", weight.shape[2:]))
+    stride = _square(node, "strides", (1, 1))
+    if kernel != weight.shape[2:] or {*setting(node, "dilations", (1, 1))} != {1}:
         raise RunError(f"Conv {node.name!r} of {weight.shape} has a kernel of {kernel}, or holes.")
-    bias = _floats(graph.array(node, 2)) if len(node.inputs) > 2 else _nought(weight)
-    return Convolution(node.name, weight, bias, stride, _pads(node), node.whole("group", 1))
+    bias = _bias(graph, node, weight)
+    return Convolution(
+        node.name, weight, bias, stride, _padding(node), int(setting(node, "group", 1))
+    )
 
 
-def _pads(node: Node) -> tuple[int, int]:
+def _bias(graph: Graph, node: Node, weight: NDArray[Any]) -> NDArray[np.float32]:
+    if len(node.input) > 2:
+        return graph.array(node, 2).astype(np.float32).reshape(-1)
+    return np.zeros(weight.shape[0], np.float32)
+
+
+def _padding(node: Node) -> tuple[int, int]:
     """Return the padding before and after, the same in both directions."""
-    pads = node.sizes("pads", (0, 0, 0, 0))
-    auto = str(one(node.settings.get("auto_pad", {}), "s", "NOTSET"))
+    pads = tuple(map(int, setting(node, "pads", (0, 0, 0, 0))))
+    auto = setting(node, "auto_pad", b"NOTSET").decode("utf-8", "replace")
     if (
         auto not in ("NOTSET", "VALID")
         or len(pads) != 4
@@ -143,60 +230,58 @@ def _pads(node: Node) -> tuple[int, int]:
         or not 0 <= min(pads) <= max(pads) <= LARGEST_IMAGE
     ):
         raise RunError(
-            f"{node.kind} {node.name!r} is padded by {pads}, {auto}.",
+            f"{node.op_type} {node.name!r} is padded by {pads}, {auto}.",
             "Expected the same above and left, and the same below and right.",
         )
     return pads[0], pads[2]
 
 
-def _same(node: Node, name: str, default: tuple[int, int]) -> int:
-    found = node.sizes(name, default)
+def _square(node: Node, name: str, default: tuple[int, int]) -> int:
+    found = tuple(map(int, setting(node, name, default)))
     if len(found) != 2 or found[0] != found[1] or not 1 <= found[0] <= LARGEST_IMAGE:
-        raise RunError(f"{node.kind} {node.name!r} has {name} of {found}.", "Expected two alike.")
+        raise RunError(
+            f"{node.op_type} {node.name!r} has {name} of {found}.", "Expected two alike."
+        )
     return found[0]
 
 
 def _pool(graph: Graph, node: Node) -> Pooling:
     kinds: dict[str, Literal["max", "average"]] = {"MaxPool": "max", "AveragePool": "average"}
-    window, stride = _same(node, "kernel_shape", (0, 0)), _same(node, "strides", (1, 1))
-    before, after = _pads(node)
-    counted = node.whole("count_include_pad") and (before or after)
-    if before or counted or set(node.sizes("dilations", (1, 1))) != {1}:
+    window, stride = _square(node, "kernel_shape", (0, 0)), _square(node, "strides", (1, 1))
+    before, after = _padding(node)
+    counted = setting(node, "count_include_pad", 0) and (before or after)
+    if before or counted or {*setting(node, "dilations", (1, 1))} != {1}:
         raise RunError(
-            f"{node.kind} {node.name!r} is padded by {before} before the map, or has holes.",
+            f"{node.op_type} {node.name!r} is padded by {before} before the map, or has holes.",
             "Expected windows that begin inside the map.",
         )
-    ceil = bool(node.whole("ceil_mode"))
-    return Pooling(node.name, window, stride, kinds[node.kind], ceil=ceil, after=after)
+    ceil = bool(setting(node, "ceil_mode", 0))
+    return Pooling(node.name, window, stride, kinds[node.op_type], ceil, after)
 
 
 def _lrn(graph: Graph, node: Node) -> Normalisation:
-    size = node.whole("size", 5)
-    constants = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
-    if not 1 <= size <= 1000 or size % 2 == 0 or not all(map(math.isfinite, constants)):
-        raise RunError(f"LRN {node.name!r} has a window of {size}.", "Expected an odd one.")
-    alpha, beta, k = constants
-    return Normalisation(node.name, LRN(size=size, alpha=alpha, beta=beta, k=k))
+    constants = (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    alpha, beta, k = (float(setting(node, name, default)) for name, default in constants)
+    return make_norm(node.name, int(setting(node, "size", 0)), alpha, beta, k)
 
 
 def _gemm(graph: Graph, node: Node) -> FullyConnected:
-    weight = _floats(graph.array(node, 1))
-    factors = {node.number("alpha", 1.0), node.number("beta", 1.0)}
-    if weight.ndim != 2 or node.whole("transA") or factors != {1.0}:
+    weight = graph.array(node, 1).astype(np.float32, copy=False)
+    factors = {setting(node, "alpha", 1.0), setting(node, "beta", 1.0)}
+    if weight.ndim != 2 or setting(node, "transA", 0) or factors != {1.0}:
         raise RunError(f"Gemm {node.name!r} of {weight.shape} is no fully-connected layer.")
-    weight = weight if node.whole("transB") else weight.T
-    bias = _floats(graph.array(node, 2)) if len(node.inputs) > 2 else _nought(weight)
-    return FullyConnected(node.name, weight, bias.reshape(-1))
+    weight = weight if setting(node, "transB", 0) else weight.T
+    return FullyConnected(node.name, weight, _bias(graph, node, weight))
 
 
 def _matmul(graph: Graph, node: Node) -> FullyConnected:
-    weight = _floats(graph.array(node, 1)).T
-    return FullyConnected(node.name, weight, _nought(weight))
+    weight = graph.array(node, 1).astype(np.float32, copy=False).T
+    return FullyConnected(node.name, weight, np.zeros(weight.shape[0], np.float32))
 
 
 def _dropout(graph: Graph, node: Node) -> Drop:
-    rate = node.number("ratio", 0.5)
-    if len(node.inputs) > 1 and node.inputs[1]:
+    rate = float(setting(node, "ratio", 0.5))
+    if len(node.input) > 1 and node.input[1]:
         rate = _single(graph.array(node, 1), node)
     return Drop(node.name, Dropout(rate=rate, form="inverted"))
 
@@ -214,89 +299,61 @@ _READERS: dict[str, Callable[[Graph, Node], Layer]] = {
 }
 
 
-def _factor(graph: Graph, node: Node, current: str) -> Drop:
-    """Read a multiplication by a number below 1: dropout as in 2012, at test (section 4.2)."""
-    kept = _single(_other(graph, node, current), node)
-    if not 0 < kept < 1:
-        raise RunError(f"Mul {node.name!r} multiplies by {kept}.", "Expected dropout's share.")
-    return Drop(node.name, Dropout(rate=plain(1 - kept), form="2012"))
-
-
 def _halves(graph: Graph, node: Node) -> tuple[Normalisation | None, str]:
     """Read a normalisation of each half of the maps: split, normalised twice, joined."""
-    if len(node.outputs) > 2 or node.whole("axis") != 1:
-        raise RunError(f"{node.kind} {node.name!r} is not around a norm of two halves.")
-    if len(node.outputs) == 1:
-        return None, node.outputs[0]
-    norms = [_only(graph, name, "LRN") for name in node.outputs]
-    joined = {_only(graph, norm.outputs[0], "Concat").outputs[0] for norm in norms}
-    order = _only(graph, norms[0].outputs[0], "Concat").inputs
-    read = [_lrn(graph, norm) for norm in norms]
-    sizes = graph.array(node, 1).tolist() if len(node.inputs) > 1 else node.sizes("split", (1, 1))
-    in_order = order == tuple(norm.outputs[0] for norm in norms)
-    if len(joined) != 1 or not in_order or read[0].norm != read[1].norm or len(set(sizes)) != 1:
+    if len(node.output) > 2 or setting(node, "axis", 0) != 1:
+        raise RunError(f"{node.op_type} {node.name!r} is not around a norm of two halves.")
+    if len(node.output) == 1:
+        return None, node.output[0]
+    norms = [graph.only_taker(name, "LRN") for name in node.output]
+    joins = [graph.only_taker(norm.output[0], "Concat") for norm in norms]
+    read = [replace(_lrn(graph, norm), name="") for norm in norms]
+    sizes = graph.array(node, 1).tolist() if len(node.input) > 1 else setting(node, "split", [1, 1])
+    in_order = [*joins[0].input] == [norm.output[0] for norm in norms]
+    if joins[0] != joins[1] or not in_order or read[0] != read[1] or len({*sizes}) != 1:
         raise RunError(f"Split {node.name!r} is not around one norm of two equal halves.")
-    return replace(read[0], parts=2), joined.pop()
+    return replace(read[0], name=norms[0].name, parts=2), joins[0].output[0]
 
 
-def _same_map_norm(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Normalisation, str]:
+def _within_channel_norm(
+    graph: Graph, takers: Sequence[Node], current: str
+) -> tuple[Normalisation, str]:
     """Read ``x * (k + alpha * mean of squares) ** -beta``, written out in operators."""
-    by_kind = {node.kind: node for node in takers}
+    by_kind = {node.op_type: node for node in takers}
     if len(takers) != 2 or by_kind.keys() != {"Pow", "Mul"}:
-        kinds = ", ".join(node.kind for node in takers)
+        kinds = ", ".join(node.op_type for node in takers)
         raise RunError(f"{current!r} is taken by {kinds}.", "AlexNet's layers stand in one row.")
     square = by_kind["Pow"]
-    pool = _only(graph, square.outputs[0], "AveragePool")
-    scaled = _only(graph, pool.outputs[0], "Mul")
-    shifted = _only(graph, scaled.outputs[0], "Add")
-    power = _only(graph, shifted.outputs[0], "Pow")
-    product = _only(graph, power.outputs[0], "Mul")
-    size = _same(pool, "kernel_shape", (0, 0))
-    exponents = _single(graph.array(square, 1), square), _single(graph.array(power, 1), power)
-    alpha = _single(_other(graph, scaled, pool.outputs[0]), scaled)
-    k = _single(_other(graph, shifted, scaled.outputs[0]), shifted)
-    around = (size // 2, size // 2)
+    pool = graph.only_taker(square.output[0], "AveragePool")
+    scaled = graph.only_taker(pool.output[0], "Mul")
+    shifted = graph.only_taker(scaled.output[0], "Add")
+    power = graph.only_taker(shifted.output[0], "Pow")
+    product = graph.only_taker(power.output[0], "Mul")
+    size = _square(pool, "kernel_shape", (0, 0))
     if (
         product != by_kind["Mul"]
-        or exponents[0] != 2
-        or _same(pool, "strides", (1, 1)) != 1
-        or _pads(pool) != around
-        or not pool.whole("count_include_pad")
+        or _single(graph.array(square, 1), square) != 2
+        or _square(pool, "strides", (1, 1)) != 1
+        or _padding(pool) != (size // 2, size // 2)
+        or not setting(pool, "count_include_pad", 0)
     ):
         raise RunError(f"{square.name!r} begins something that is no norm within a map.")
-    norm = WithinChannelLRN(size=size, alpha=alpha, beta=-exponents[1], k=k)
-    return Normalisation(square.name, norm), product.outputs[0]
-
-
-def _only(graph: Graph, name: str, kind: str) -> Node:
-    """Return the one node that takes a value, which must be of a kind."""
-    takers = graph.takers.get(name, [])
-    if len(takers) != 1 or takers[0].kind != kind or not takers[0].outputs:
-        found = ", ".join(node.kind for node in takers) or "nothing"
-        raise RunError(f"{name!r} is taken by {found}.", f"Expected {kind}.")
-    return takers[0]
-
-
-def _other(graph: Graph, node: Node, current: str) -> NDArray[Any]:
-    """Return the array that a node of two inputs takes besides `current`."""
-    return graph.array(node, 1 if node.inputs[0] == current else 0)
+    alpha = _single(graph.other(scaled, pool.output[0]), scaled)
+    beta = -_single(graph.array(power, 1), power)
+    k = _single(graph.other(shifted, scaled.output[0]), shifted)
+    norm = make_norm(square.name, size, alpha, beta, k, within_channel=True)
+    return norm, product.output[0]
 
 
 def _single(values: NDArray[Any], node: Node) -> float:
-    if values.size != 1 or not math.isfinite(number := plain(values.reshape(-1)[0])):
-        raise RunError(f"{node.kind} {node.name!r} takes {values.size} numbers; expected one.")
+    if values.size != 1 or not math.isfinite(number := round_float32(values.reshape(-1)[0])):
+        raise RunError(f"{node.op_type} {node.name!r} takes {values.size} numbers; expected one.")
     return number
 
 
-def _nought(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.zeros(weight.shape[0], np.float32)
-
-
-def _floats(values: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32)
-
-
-def _own(imported: Imported, about: Mapping[str, Any], inside: NDArray[Any] | None) -> Imported:
+def _read_own(
+    imported: ImportedNetwork, about: Mapping[str, Any], inside: NDArray[Any] | None
+) -> ImportedNetwork:
     """Add what this project's export says about itself: preprocessing, mean image, classes."""
     classes = imported.classes or ()
     scale, channels = float(about["scale"]), about["channels"]
@@ -312,7 +369,7 @@ def _own(imported: Imported, about: Mapping[str, Any], inside: NDArray[Any] | No
         imported,
         spec=replace(imported.spec, pixels=pixels),
         mean=MeanColour(colour[::-1] if backwards else colour, "mean colour of the file"),
-        prepared=int(about.get("prepared", 0)),
+        resize_to=int(about.get("prepared", 0)),
         mean_image=image[::-1] if image is not None and backwards else image,
         classes=classes if len(classes) == imported.spec.num_classes else None,
     )

@@ -1,6 +1,6 @@
-"""C++ pages compiled on the machine that runs them, for that machine.
+"""C++ kernels compiled on the machine that runs them, for that machine.
 
-``torch.compile`` needs a C++ compiler too, so where steps are compiled these are at hand. A page is
+``torch.compile`` needs a C++ compiler too, so where steps are compiled these can be. A kernel is
 compiled once for each layer and type, in about a second, and kept in the user's cache.
 """
 
@@ -16,26 +16,28 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from alexnet.files import cache_folder
 
-STORED = {torch.bfloat16: "bfloat16", torch.float32: "float", torch.float64: "double"}
+CPP_DTYPES = {torch.bfloat16: "bfloat16", torch.float32: "float", torch.float64: "double"}
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     # What no result depends on, and vector code waits for.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 )
 WIDE_VECTORS = "-mprefer-vector-width=512"  # x86 compilers use half of the register else
-COMPILING = 120  # seconds, at most
+COMPILE_SECONDS = 120  # at most
+PROBE = {"stored": "float", "channels": 2, "relu": 1, "norm": 0, "window": 1, "stride": 1}
 
 
 @cache
 def unavailable_reason() -> str:
-    """Return why pages cannot be compiled and run here, or nothing where they can."""
+    """Return why kernels cannot be compiled and run here, or nothing where they can."""
     if sys.byteorder != "little":
         return "pairs of bfloat16 are read as little-endian words"
     try:
-        compiled(Path(__file__).with_name("normalised_pool.cpp"), **TRIAL)
+        compile_kernel(Path(__file__).with_name("lrn_pool.cpp"), **PROBE)
     except subprocess.CalledProcessError as error:
         return (error.stderr.strip().splitlines() or [str(error)])[0][:120]
     except (OSError, subprocess.SubprocessError) as error:
@@ -43,12 +45,9 @@ def unavailable_reason() -> str:
     return ""
 
 
-TRIAL = {"stored": "float", "maps": 2, "rectify": 1, "norm": 0, "window": 1, "stride": 1}
-
-
 @cache
-def compiled(source: Path, **constants: str | int) -> ctypes.CDLL:
-    """Return a page as a library, its constants defined in capitals; compiled at first use.
+def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
+    """Return a kernel as a library, its constants defined in capitals; compiled at first use.
 
     Raises
     ------
@@ -63,7 +62,7 @@ def compiled(source: Path, **constants: str | int) -> ctypes.CDLL:
     flags = [*FLAGS, *(f"-D{name.upper()}={value}" for name, value in constants.items())]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append(WIDE_VECTORS)
-    key = "\0".join([source.read_text(encoding="utf-8"), *flags, _about(compiler)])
+    key = "\0".join([source.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
     path = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +74,24 @@ def compiled(source: Path, **constants: str | int) -> ctypes.CDLL:
 
 
 @cache
-def _about(compiler: str) -> str:
-    """Return what a library depends on besides its page: the compiler, and what it may use."""
+def _describe_compiler(compiler: str) -> str:
+    """Return what a library depends on besides its source: the compiler, and what it may use."""
     macros = [compiler, "-march=native", "-E", "-dM", "-x", "c++", os.devnull]
     return _run([compiler, "--version"]) + _run(macros)
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILING)
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
+    )
     return done.stdout
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return a tensor in the layout that the kernels read, copied where it has another."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def address(x: Tensor) -> ctypes.c_void_p:
+    """Return where a tensor's numbers begin, for a kernel to read or write."""
+    return ctypes.c_void_p(x.data_ptr())

@@ -1,5 +1,5 @@
 // Squares of pixels laid side by side as channels, so that a convolution with a stride becomes a
-// dense one. kernels/space_to_depth.py compiles this page.
+// dense one. kernels/space_to_depth.py compiles this kernel.
 //
 // An image is channels-last. Of each square the rows follow each other, each with its pixels and
 // their channels as they lie in the image; so a row of a square is one contiguous copy.
@@ -15,7 +15,7 @@
 using Size = std::int64_t;
 using bfloat16 = std::uint16_t;  // the upper half of a float
 
-struct Shape {
+struct SpaceToDepthArguments {
     Size images, height, width;
     Size padding;                 // zeros before the first row and column
     Size out_height, out_width;   // in squares; past the image are zeros
@@ -39,7 +39,7 @@ template <class T> inline void put(T x, bfloat16& to) {  // to the nearest, ties
 
 }  // namespace
 
-extern "C" void run(const GIVEN* input, WANTED* output, const Shape& shape) {
+extern "C" void run(const GIVEN* input, WANTED* output, const SpaceToDepthArguments& shape) {
     const Size line = shape.width * CHANNELS;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(shape.threads)
     for (Size image = 0; image < shape.images; ++image)

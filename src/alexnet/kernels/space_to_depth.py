@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels.native import STORED, compiled
+from alexnet.kernels.native import CPP_DTYPES, address, channels_last, compile_kernel
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
-class Shape(ctypes.Structure):
-    """`Shape` of ``space_to_depth.cpp``, field by field."""
+class SpaceToDepthArguments(ctypes.Structure):
+    """`SpaceToDepthArguments` of ``space_to_depth.cpp``, field by field."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -26,7 +26,7 @@ class Shape(ctypes.Structure):
 
 
 @torch.library.custom_op("alexnet::space_to_depth", mutates_args=(), device_types="cpu")
-def space_to_depth(x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype) -> Tensor:
+def space_to_depth(x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype) -> Tensor:
     """Lay squares of pixels side by side as channels, in another type if wanted; no gradient.
 
     Parameters
@@ -39,7 +39,7 @@ def space_to_depth(x: Tensor, side: int, padding: int, squares: int, kind: torch
         Zeros before the first row and column.
     squares : int
         How many to take on each side of an image; past its edge are zeros.
-    kind : torch.dtype
+    dtype : torch.dtype
         Of the result: one of the same three.
 
     Returns
@@ -48,43 +48,55 @@ def space_to_depth(x: Tensor, side: int, padding: int, squares: int, kind: torch
         ``(N, side * side * C, squares, squares)``, channels-last; channels by row, column and
         channel of the pixel.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
-    out = _room(x, side, squares, kind)
+    x = channels_last(x)
+    out = _empty_output(x, side, squares, dtype)
     if x.numel():
         images, channels, height, width = x.shape
-        library = compiled(
-            SOURCE, given=STORED[x.dtype], wanted=STORED[kind], channels=channels, side=side
+        library = compile_kernel(
+            SOURCE,
+            given=CPP_DTYPES[x.dtype],
+            wanted=CPP_DTYPES[dtype],
+            channels=channels,
+            side=side,
         )
-        sizes = (images, height, width, padding, squares, squares, torch.get_num_threads())
-        pointer = ctypes.c_void_p
-        library.run(pointer(x.data_ptr()), pointer(out.data_ptr()), ctypes.byref(Shape(*sizes)))
+        arguments = SpaceToDepthArguments(
+            images, height, width, padding, squares, squares, torch.get_num_threads()
+        )
+        library.run(address(x), address(out), ctypes.byref(arguments))
     return out
 
 
 @space_to_depth.register_fake
-def _(x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype) -> Tensor:
-    return _room(x, side, squares, kind)
+def _(x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype) -> Tensor:
+    return _empty_output(x, side, squares, dtype)
 
 
-def _room(x: Tensor, side: int, squares: int, kind: torch.dtype) -> Tensor:
+def _empty_output(x: Tensor, side: int, squares: int, dtype: torch.dtype) -> Tensor:
     images, channels = x.shape[:2]
     return torch.empty(
         (images, side * side * channels, squares, squares),
-        dtype=kind,
+        dtype=dtype,
         device=x.device,
         memory_format=torch.channels_last,
     )
 
 
 def plain_space_to_depth(
-    x: Tensor, side: int, padding: int, squares: int, kind: torch.dtype
+    x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype
 ) -> Tensor:
     """Do what `space_to_depth` does, on any device, by operations that a compiler fuses."""
     past = squares * side - padding - x.shape[2]  # below 0 where the last rows are not seen
-    padded = F.pad(x.to(kind), (padding, past, padding, past))
+    padded = F.pad(x.to(dtype), (padding, past, padding, past))
     apart = padded.unflatten(3, (squares, side)).unflatten(2, (squares, side))
-    dense = apart.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
-    return dense.contiguous(memory_format=torch.channels_last)
+    return channels_last(apart.permute(0, 3, 5, 1, 2, 4).flatten(1, 3))
+
+
+def convert_to_squares(
+    x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype
+) -> Tensor:
+    """Do so by the kernel on a processor, by operations that a compiler fuses elsewhere."""
+    convert = space_to_depth if x.device.type == "cpu" else plain_space_to_depth
+    return convert(x, side, padding, squares, dtype)
 
 
 def dense_filters(weight: Tensor, side: int) -> Tensor:
@@ -93,10 +105,11 @@ def dense_filters(weight: Tensor, side: int) -> Tensor:
     ``(M, C, K, K)`` to ``(M, side * side * C, K', K')``, where `K'` squares cover `K` pixels; the
     filters are zero past their edge.
     """
-    maps, channels, kernel, _ = weight.shape
-    missing = -kernel % side
-    squares = (kernel + missing) // side
+    out_channels, channels, kernel_size, _ = weight.shape
+    missing = -kernel_size % side
+    squares = (kernel_size + missing) // side
     padded = F.pad(weight, (0, missing, 0, missing))
-    apart = padded.reshape(maps, channels, squares, side, squares, side)
-    dense = apart.permute(0, 3, 5, 1, 2, 4).reshape(maps, -1, squares, squares)
-    return dense.contiguous(memory_format=torch.channels_last)
+    apart = padded.reshape(out_channels, channels, squares, side, squares, side)
+    return channels_last(
+        apart.permute(0, 3, 5, 1, 2, 4).reshape(out_channels, -1, squares, squares)
+    )

@@ -1,5 +1,5 @@
 // Windows of images at any zoom, coloured and less the mean, in one pass. kernels/zoom.py compiles
-// this page.
+// this kernel.
 //
 // Two rows of bytes are blended into one of floats, then its pixels two by two: each row of the
 // result reads two of the image once, and is converted and stored while it is in the cache.
@@ -7,7 +7,7 @@
 // Defined on the compiler's command line:
 //   WANTED    bfloat16, float or double: the type of the result
 //   CHANNELS  of the images
-//   DIVIDES   1 where the result is divided by `Shape::divisor`
+//   DIVIDES   1 where the result is divided by `ZoomArguments::divisor`
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@
 using Size = std::int64_t;
 using bfloat16 = std::uint16_t;  // the upper half of a float
 
-struct Shape {
+struct ZoomArguments {
     Size images, height, width;
     Size side;  // of the result
     Size threads;
@@ -61,7 +61,7 @@ inline void put(float x, bfloat16& to) {  // to the nearest, ties to even; no pi
 // from one to the next (x, y). shifts: a number a channel of each image. mean: (side, side, CHANNELS).
 extern "C" void run(
     const std::uint8_t* input, const double* windows, const float* shifts, const float* mean,
-    WANTED* output, const Shape& shape) {
+    WANTED* output, const ZoomArguments& shape) {
     const Size line = shape.width * CHANNELS, numbers = shape.side * CHANNELS;
 #pragma omp parallel num_threads(shape.threads)
     {

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.kernels.native import STORED, compiled
+from alexnet.kernels.native import CPP_DTYPES, address, compile_kernel
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
-class Shape(ctypes.Structure):
-    """`Shape` of ``zoom.cpp``, field by field."""
+class ZoomArguments(ctypes.Structure):
+    """`ZoomArguments` of ``zoom.cpp``, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "side", "threads")),
@@ -20,8 +20,8 @@ class Shape(ctypes.Structure):
     )
 
 
-def window_at(corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
-    """Return the windows of `zoomed` that are `side` pixels of the image, no zoom.
+def crop_windows(corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
+    """Return the windows of `zoom_crops` that are `side` pixels of the image, no zoom.
 
     ``(N, 2)`` int64, top and left, and ``(N,)`` bool to ``(N, 4)`` float64.
     """
@@ -30,8 +30,8 @@ def window_at(corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
     return torch.stack([left, corners[:, 0], step, torch.ones_like(step)], 1)
 
 
-def window_of(boxes: Tensor, mirrored: Tensor, height: int, width: int, side: int) -> Tensor:
-    """Return the windows of `zoomed` that are boxes of the image.
+def box_windows(boxes: Tensor, mirrored: Tensor, height: int, width: int, side: int) -> Tensor:
+    """Return the windows of `zoom_crops` that are boxes of the image.
 
     ``(N, 4)``, centre x and y, half width and half height, the image being -1 to 1, and ``(N,)``
     bool to ``(N, 4)`` float64. Where a box ends, its outermost pixels end: corners are not aligned.
@@ -44,14 +44,14 @@ def window_of(boxes: Tensor, mirrored: Tensor, height: int, width: int, side: in
     return torch.cat([first, step], 1)
 
 
-def zoomed(
+def zoom_crops(
     images: Tensor,
     windows: Tensor,
     side: int,
     shift: Tensor | None = None,
     mean: Tensor | None = None,
     divisor: float = 1.0,
-    kind: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Cut a window out of each image by bilinear interpolation, and colour it, on the processor.
 
@@ -62,9 +62,9 @@ def zoomed(
     images : Tensor
         ``(N, H, W, C)`` uint8.
     windows : Tensor
-        ``(N, 4)`` float64, of `window_at` or `window_of`: where in the image the first pixel of
-        the result lies, x and y in pixels, and the steps from each to the next, which are negative
-        where it is mirrored.
+        ``(N, 4)`` float64, of `crop_windows` or `box_windows`: where in the image the first pixel
+        of the result lies, x and y in pixels, and the steps from each to the next, which are
+        negative where it is mirrored.
     side : int
         Of the result, in pixels.
     shift : Tensor, optional
@@ -74,7 +74,7 @@ def zoomed(
         channels-last.
     divisor : float
         By which all is divided at last.
-    kind : torch.dtype
+    dtype : torch.dtype
         Of the result: float32, float64 or bfloat16; all is computed in float32.
 
     Returns
@@ -92,9 +92,10 @@ def zoomed(
     mean = torch.zeros(1, channels, 1, 1) if mean is None else mean
     laid = mean.expand(1, channels, side, side).permute(0, 2, 3, 1)
     given = [one.contiguous() for one in (images, windows, shift, laid)]
-    out = torch.empty((count, channels, side, side), memory_format=torch.channels_last, dtype=kind)
-    page = compiled(SOURCE, wanted=STORED[kind], channels=channels, divides=int(divisor != 1))
-    shape = Shape(count, height, width, side, torch.get_num_threads(), divisor)
-    pointers = [ctypes.c_void_p(one.data_ptr()) for one in (*given, out)]
-    page.run(*pointers, ctypes.byref(shape))
+    out = torch.empty((count, channels, side, side), memory_format=torch.channels_last, dtype=dtype)
+    kernel = compile_kernel(
+        SOURCE, wanted=CPP_DTYPES[dtype], channels=channels, divides=int(divisor != 1)
+    )
+    arguments = ZoomArguments(count, height, width, side, torch.get_num_threads(), divisor)
+    kernel.run(*map(address, (*given, out)), ctypes.byref(arguments))
     return out

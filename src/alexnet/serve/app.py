@@ -1,24 +1,55 @@
-"""The application: routes behind the gate, with one form for every error."""
+"""The application: the routes of the API, the page, and its description, behind admission."""
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import jinja2
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
 
 from alexnet.errors import AlexNetError
-from alexnet.serve.gate import App, Gate
-from alexnet.serve.reference import add_reference
-from alexnet.serve.refusals import Refusal, error_body, refused
-from alexnet.serve.routes_about import about_routes, add_page
-from alexnet.serve.routes_look import look_routes
-from alexnet.serve.routes_predict import predict_routes
+from alexnet.serve.admission import AdmissionMiddleware, App, HTTPError
+from alexnet.serve.routes import router
 from alexnet.serve.service import Service
 from alexnet.version import __version__
+
+PAGE = Path(__file__).parent / "page"
+REFERENCE = jinja2.Environment(autoescape=True).from_string("""\
+<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{{ info.title }} {{ info.version }}: API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<body>
+<h1>{{ info.title }} {{ info.version }}</h1>
+<p>{{ info.description }} For programs: <a href="/openapi.json">openapi.json</a>.</p>
+{% for path, methods in paths.items() %}{% for method, route in methods.items() %}
+<section>
+<h2><code>{{ method | upper }} {{ path }}</code></h2>
+<p>{{ route.description }}</p>
+{% if route.parameters %}
+<table>
+<thead><tr><th>query</th><th>values</th><th></th></tr></thead>
+<tbody>
+{% for one in route.parameters %}
+<tr><td><code>{{ one.name }}</code></td><td>{{ values(one.schema) }}</td>
+<td>{{ one.description }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+{% endif %}
+<pre>curl {% if route.requestBody %}--data-binary @photograph.jpg {% endif -%}
+http://localhost:8000{{ path }}</pre>
+</section>
+{% endfor %}{% endfor %}
+</body>
+</html>
+""")
 
 
 def make_app(service: Service) -> App:
@@ -37,54 +68,50 @@ def make_app(service: Service) -> App:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for routes in (predict_routes, look_routes, about_routes):
-        app.include_router(routes(service))
-    add_reference(app)
-    add_page(app)
-    for error, handler in HANDLERS.items():
-        app.add_exception_handler(error, handler)
-    return Gate(app, service.settings, service.measures)
+    app.state.service = service
+    app.include_router(router)
+    _add_pages(app)
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        return service.admission.explain(request, error).to_response()
+
+    async def answer_nobody(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # the client went away
+
+    for kind in (AlexNetError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(ClientDisconnect, answer_nobody)
+    return AdmissionMiddleware(app, service.admission, service.metrics.count_request)
 
 
-async def _refusal(request: Request, error: Any) -> Response:
-    return refused(error)
+def _add_pages(app: FastAPI) -> None:
+    """Serve the page and its files, and the description of the API without a script."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        index = PAGE / "index.html"
+        if not index.is_file():
+            raise HTTPError(404, "This installation has no page.", "The API is described at /docs.")
+        return FileResponse(index)
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> HTMLResponse:
+        return HTMLResponse(REFERENCE.render(app.openapi(), values=_describe_values))
+
+    if PAGE.is_dir():
+        app.mount("/static", StaticFiles(directory=PAGE))
 
 
-async def _known(request: Request, error: Any) -> Response:
-    return refused(Refusal(422, error.what, error.fix))
-
-
-async def _http(request: Request, error: Any) -> Response:
-    reasons = {
-        404: f"There is nothing at {request.url.path!r}.",
-        405: f"{request.method} is not done at {request.url.path!r}.",
-    }
-    what = reasons.get(error.status_code, f"The request was refused: {error.detail}.")
-    body = error_body(what, "The API is described at /docs.")
-    return JSONResponse(body, error.status_code, headers=error.headers)
-
-
-async def _invalid(request: Request, error: Any) -> Response:
-    first = error.errors()[0]
-    where = first["loc"][-1] if first["loc"] else "request"
-    what = f"The setting {where!r} cannot be used: {first['msg']}."
-    return JSONResponse(error_body(what, "The API is described at /docs."), 422)
-
-
-async def _failed(request: Request, error: Any) -> Response:
-    what = "The server failed at this request, and has written down why."
-    return JSONResponse(error_body(what, "Tell who runs it."), 500)
-
-
-async def _gone(request: Request, error: Any) -> Response:
-    return Response(status_code=499)  # nobody reads it
-
-
-HANDLERS: dict[Any, Any] = {
-    Refusal: _refusal,
-    AlexNetError: _known,
-    HTTPException: _http,
-    RequestValidationError: _invalid,
-    ClientDisconnect: _gone,
-    Exception: _failed,
-}
+def _describe_values(schema: dict[str, Any]) -> str:
+    """Return what values a setting takes, in words."""
+    if "enum" in schema:
+        words = " or ".join(map(str, schema["enum"]))
+    elif "anyOf" in schema:
+        words = " or ".join(str(option.get("type")) for option in schema["anyOf"])
+    else:
+        words = str(schema.get("type", "anything"))
+        if "minimum" in schema:
+            words += f" from {schema['minimum']}"
+        if "maximum" in schema:
+            words += f" to {schema['maximum']}"
+    return words + (f"; by default {schema['default']}" if schema.get("default") else "")

@@ -15,17 +15,13 @@ from uvicorn.supervisors import Multiprocess
 
 from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.predictor import load
+from alexnet.serve.admission import Admission, App, Settings
 from alexnet.serve.app import make_app
-from alexnet.serve.gate import App
-from alexnet.serve.service import make_service
-from alexnet.serve.settings import Settings
-from alexnet.serve.wire import Wire
+from alexnet.serve.protocol import HTTPProtocol
+from alexnet.serve.service import Service
 from alexnet.training.run import Run
 
-SWITCH = (
-    0.001  # seconds that a thread keeps Python while another waits, not 0.005: refusals are soon
-)
+SWITCH_INTERVAL = 0.001  # seconds that a thread keeps Python while another waits, not 0.005
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +32,7 @@ class Address:
     port: int = 8000
     workers: int = 1
     threads: int | None = None  # of each worker; by default its share of the processors
-    data: str | None = None  # training images to look at; by default the run's own
+    data: str | None = None  # training images to search; by default the run's own
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -46,9 +42,9 @@ class Address:
 
 
 def serve(
-    folder: Path, settings: Settings, address: Address, say: Callable[[str], None] = print
+    folder: Path, settings: Settings, address: Address, report: Callable[[str], None] = print
 ) -> int:
-    """Serve a run until a signal stops it.
+    """Serve a run until a signal stops it; return the exit status, 128 and the signal's number.
 
     Parameters
     ----------
@@ -58,13 +54,8 @@ def serve(
         The limits.
     address : Address
         Where to listen.
-    say : callable
+    report : callable
         Told where the server is to be found.
-
-    Returns
-    -------
-    int
-        The exit status: 128 and the number of the signal.
 
     Raises
     ------
@@ -74,13 +65,14 @@ def serve(
     run = Run.open(folder)
     if address.workers > 1:
         run.weights()  # before processes are started that would fail on it, again and again
-    listening = bound(address.host, address.port)
-    allow_many_files()
+    listening = _bind(address.host, address.port)
+    _allow_many_files()
+    admission = Admission(settings)  # each worker has a copy, which its app and protocol share
     config = uvicorn.Config(
-        partial(loaded_app, folder, settings, address),
+        partial(load_app, folder, admission, address),
         factory=True,
         workers=address.workers,
-        http=partial(Wire, settings, {}),  # type: ignore[arg-type]
+        http=partial(HTTPProtocol, admission),  # type: ignore[arg-type]
         ws="none",
         server_header=False,
         proxy_headers=False,  # nothing here asks who the client is
@@ -91,79 +83,70 @@ def serve(
         timeout_worker_healthcheck=20,  # a worker that loads PyTorch may be silent for some
     )
     host = f"[{address.host}]" if ":" in address.host else address.host
-    where = f"http://{host}:{listening.getsockname()[1]}"
-    say(f"Serving {folder} at {where} in a moment; Ctrl-C stops it.")
-    stopped: list[int] = []
+    port = listening.getsockname()[1]
+    report(f"Serving {folder} at http://{host}:{port} in a moment; Ctrl-C stops it.")
+    stopped_by: list[int] = []
     if address.workers > 1:
-        Workers(config, [listening], stopped).run()
+        _Workers(config, [listening], stopped_by).run()
     else:
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what stopped it again
-            signal.signal(number, lambda number, frame: stopped.append(number))
+            signal.signal(number, lambda number, frame: stopped_by.append(number))
         uvicorn.Server(config).run(sockets=[listening])
-    return 128 + stopped[0] if stopped else 1
+    return 128 + stopped_by[0] if stopped_by else 1
 
 
-def loaded_app(folder: Path, settings: Settings, address: Address) -> App:
+def load_app(folder: Path, admission: Admission, address: Address) -> App:
     """Load a run and return its application; called in each worker."""
+    threads = address.threads
+    if threads is None and address.workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // address.workers)
     devices.keep_freed_memory()
-    devices.use_threads(threads_each(address))
-    sys.setswitchinterval(SWITCH)
-    return make_app(make_service(Run.open(folder), load(folder), settings, address.data))
+    devices.use_threads(threads)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    run = Run.open(folder)
+    return make_app(Service(run, run.predictor(), admission, address.data))
 
 
-def threads_each(address: Address) -> int | None:
-    """Return the threads of a worker: as asked, or an equal share where there are several."""
-    if address.threads is None and address.workers > 1:
-        return max(1, (os.cpu_count() or 1) // address.workers)
-    return address.threads
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """Take an address without listening yet: nobody is to connect before the run is loaded.
-
-    Raises
-    ------
-    AlexNetError
-        When it is taken, or none of this machine's.
-    """
+def _bind(host: str, port: int) -> socket.socket:
+    """Take an address without listening yet: nobody is to connect before the run is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named, or asyncio would not turn Nagle's algorithm off: answers of more than
     # one write would wait 40 ms for the client's acknowledgement.
-    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((host, port))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except OSError as error:
-        taken.close()
+        bound.close()
         raise AlexNetError(
             f"{host}:{port} cannot be listened at ({error.strerror}).",
             "Choose another --port, or another --host.",
         ) from None
-    return taken
+    return bound
 
 
-def allow_many_files() -> None:
+def _allow_many_files() -> None:
     """Let the process open as many connections as the system lets it ask for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-class Workers(Multiprocess):
+class _Workers(Multiprocess):
     """uvicorn's supervisor, which starts a worker again that dies, noting what stopped it."""
 
     def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], stopped: list[int]
+        self, config: uvicorn.Config, sockets: list[socket.socket], stopped_by: list[int]
     ) -> None:
         super().__init__(config, sockets)
-        self._stopped = stopped
+        self._stopped_by = stopped_by
 
     def handle_int(self) -> None:
         """Stop as Ctrl-C asks."""
-        self._stopped.append(signal.SIGINT)
+        self._stopped_by.append(signal.SIGINT)
         super().handle_int()
 
     def handle_term(self) -> None:
         """Stop as SIGTERM asks."""
-        self._stopped.append(signal.SIGTERM)
+        self._stopped_by.append(signal.SIGTERM)
         super().handle_term()

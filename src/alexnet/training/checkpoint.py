@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there, and the newest of them that is good.
 
 A checkpoint is a folder ``step-00001234`` with ``weights.safetensors`` (any reader opens it),
-``velocity.safetensors`` (the optimiser's, by the weights' names), ``state.json`` (rates, errors
-and losses so far) and ``checksums.json``. None of it can run anything when it is read. The state
-of random generators is not in it: whatever is random is a function of the seed and the step.
+``velocity.safetensors`` (the optimiser's momentum buffers, by the weights' names), ``state.json``
+(rates, errors and losses so far) and ``checksums.json``. None of it can run anything when it is
+read. The state of random generators is not in it (`training.randomness`).
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import safetensors.torch
@@ -26,9 +25,9 @@ from torch import Tensor
 from alexnet.errors import RunError
 from alexnet.files import fsync, sha256, translate_os_error
 
-WEIGHTS, VELOCITY = "weights.safetensors", "velocity.safetensors"
+WEIGHTS, MOMENTUM = "weights.safetensors", "velocity.safetensors"
 STATE, CHECKSUMS = "state.json", "checksums.json"
-MOST_STATE = 16 << 20  # bytes of state.json or checksums.json that are read
+MAX_STATE = 16 << 20  # bytes of state.json or checksums.json that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,9 @@ class Checkpoint:
 
     step: int
     weights: dict[str, Tensor]
-    velocity: dict[str, Tensor] = field(default_factory=dict)
+    momentum_buffers: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)  # numbers, texts, lists: what JSON holds
-    passed_over: tuple[str, ...] = ()  # newer ones that were broken, with the reason
+    skipped: tuple[str, ...] = ()  # newer ones that were broken, with the reason
 
 
 def save_checkpoint(
@@ -55,17 +54,17 @@ def save_checkpoint(
     AlexNetError
         When the disk is full or cannot be written to; older checkpoints are untouched.
     """
-    final = folder / f"step-{checkpoint.step:08}"
+    final = _folder_of(folder, checkpoint.step)
     part = folder / f".{final.name}.part"
     with translate_os_error(final):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir()
-            for name, tensors in (WEIGHTS, checkpoint.weights), (VELOCITY, checkpoint.velocity):
-                _write(part / name, tensors)
+            _write_tensors(part / WEIGHTS, checkpoint.weights)
+            _write_tensors(part / MOMENTUM, checkpoint.momentum_buffers)
             (part / STATE).write_text(json.dumps(checkpoint.state))
-            sums = {name: sha256(part / name) for name in (WEIGHTS, VELOCITY, STATE)}
+            sums = {name: sha256(part / name) for name in (WEIGHTS, MOMENTUM, STATE)}
             (part / CHECKSUMS).write_text(json.dumps(sums))
             for file in part.iterdir():
                 fsync(file)
@@ -77,16 +76,22 @@ def save_checkpoint(
             shutil.rmtree(part, ignore_errors=True)
             raise
         fsync(folder)
-    _point(folder / "latest", final.name)
-    if best is not None and (folder / f"step-{best:08}").is_dir():
-        _point(folder / "best", f"step-{best:08}")
-    for old in checkpoint_folders(folder)[:-keep]:
-        if best is None or old.name != f"step-{best:08}":
+    _link(folder / "latest", final)
+    kept = checkpoint_folders(folder)[-keep:]
+    if best is not None and (at_best := _folder_of(folder, best)).is_dir():
+        _link(folder / "best", at_best)
+        kept.append(at_best)
+    for old in checkpoint_folders(folder):
+        if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _folder_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08}"
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     dense = {key: value.detach().contiguous() for key, value in tensors.items()}
     try:
         safetensors.torch.save_file(dense, path)
@@ -97,12 +102,12 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise
 
 
-def _point(link: Path, target: str) -> None:
+def _link(link: Path, target: Path) -> None:
     """Make a symbolic link, for people; loading goes by the folders' names."""
     with contextlib.suppress(OSError):  # not every file system has links
         temporary = link.with_name(f".{link.name}.part")
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
+        temporary.symlink_to(target.name)
         temporary.replace(link)
 
 
@@ -135,7 +140,7 @@ def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
         except Exception as error:  # whatever a damaged file makes its reader raise
             broken.append(f"{path.name} is damaged ({error})")
             continue
-        return Checkpoint(found.step, found.weights, found.velocity, found.state, tuple(broken))
+        return replace(found, skipped=tuple(broken))
     if broken:
         raise RunError(
             f"No checkpoint in {str(folder)!r} can be loaded: {'; '.join(broken)}.",
@@ -146,22 +151,22 @@ def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
 
 def load_checkpoint(path: Path, *, with_state: bool = True) -> Checkpoint:
     """Load one checkpoint, verified. What damage raises depends on the damage."""
-    sums = _json(path / CHECKSUMS)
-    for name in (WEIGHTS, VELOCITY, STATE) if with_state else (WEIGHTS,):
+    sums = _read_json(path / CHECKSUMS)
+    for name in (WEIGHTS, MOMENTUM, STATE) if with_state else (WEIGHTS,):
         if sha256(path / name) != sums[name]:
             raise ValueError(f"the checksum of {name} is wrong")
     weights = safetensors.torch.load_file(path / WEIGHTS)
     step = int(path.name.removeprefix("step-"))
     if not with_state:
         return Checkpoint(step, weights)
-    velocity = safetensors.torch.load_file(path / VELOCITY)
-    return Checkpoint(step, weights, velocity, _json(path / STATE))
+    buffers = safetensors.torch.load_file(path / MOMENTUM)
+    return Checkpoint(step, weights, buffers, _read_json(path / STATE))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        text = file.read(MOST_STATE + 1)
-    if len(text) > MOST_STATE:
+        text = file.read(MAX_STATE + 1)
+    if len(text) > MAX_STATE:
         raise ValueError(f"{path.name} is too large")
     content = json.loads(text)
     if not isinstance(content, dict):
@@ -169,8 +174,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-class Writer:
-    """Writes checkpoints beside the training, which waits only for the copy.
+class CheckpointWriter:
+    """Writes checkpoints in a thread beside the training, which waits only for the copy.
 
     One is written at a time: the next one waits for it. A failure is raised by the call after it,
     at the latest by the end of the ``with`` block.
@@ -184,12 +189,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         self._thread.shutdown(wait=True)
         if error is None:
             self.wait()
@@ -206,20 +206,19 @@ class Writer:
             writing.result()
 
     def save(
-        self, copied: Callable[[], Checkpoint], *, keep: int = 2, best: int | None = None
+        self, copy: Callable[[], Checkpoint], *, keep: int = 2, best: int | None = None
     ) -> None:
-        """Copy the training as `copied` does it, and have the copy written.
+        """Copy the training by `copy`, and have the copy written.
 
         The copy is made after the one before was written: there is never memory for two.
         """
         self.wait()
-        checkpoint = copied()
         self._writing = self._thread.submit(
-            save_checkpoint, self._folder, checkpoint, keep=keep, best=best
+            save_checkpoint, self._folder, copy(), keep=keep, best=best
         )
 
 
-def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors into the processor's memory, dense and in the order of their dimensions."""
     return {
         name: torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())

@@ -1,6 +1,6 @@
 """One training from a prepared data set to a tested network: when to log, validate, save, stop.
 
-`fit` is a generator of what happens, so that a screen, a test or a notebook can watch it without
+`fit` is a generator of what happens, so that a console, a test or a notebook can watch it without
 the loop knowing them.
 """
 
@@ -9,51 +9,93 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
-from alexnet.data.order import Order
 from alexnet.data.shards import PreparedData
-from alexnet.errors import DivergedError
+from alexnet.errors import ConfigError, DivergedError
 from alexnet.evaluation import summary
-from alexnet.recipes import Recipe
-from alexnet.training.board import Board
-from alexnet.training.checkpoint import Writer, clear_leftovers
+from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
-from alexnet.training.events import Event, Notice, Progressed, Stopped, Tested, Validated
-from alexnet.training.execution import AUTO, Execution
-from alexnet.training.feed import shares
-from alexnet.training.memory import MicroBatch
-from alexnet.training.optimizer import Rates, count_plateaus, learning_rates_at
+from alexnet.training.input_pipeline import local_batches
+from alexnet.training.layout import LayoutName
+from alexnet.training.monitor import (
+    CorruptionTracker,
+    DataTimer,
+    Event,
+    Notice,
+    Progressed,
+    Stopped,
+    Stopwatch,
+    TensorBoard,
+    Tested,
+    Validated,
+    Watchdog,
+    check_loss,
+)
+from alexnet.training.optimizer import Rates, count_reductions, learning_rates_at
+from alexnet.training.randomness import Order
 from alexnet.training.run import Run
-from alexnet.training.trainee import TrainState, restored
-from alexnet.training.trainer import LocalBatch, Step, rehearse, train
-from alexnet.training.watch import Damage, Stopwatch, Waits, judged
-from alexnet.training.watchdog import Watchdog, watched
+from alexnet.training.state import TrainState, restore
+from alexnet.training.trainer import LocalBatch, MicroBatch, Step, probe_batch_size, train
+
+AUTO = -1  # of `Execution.micro_batch`: find the largest that fits before the first step
+WAIT_STEPS = 200  # after which too much waiting for images is remarked on
+MAX_WAITING = 0.1  # share of the time
+TRAFFIC_STEPS = 20  # after which it is reported what the processes send each other
+MAX_REFUSED = 10  # losses in a row that may be refused
+STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
+STUCK = (
+    "The loss is still that of guessing. What has helped: biases of 1 in conv2, conv4, conv5, fc6 "
+    "and fc7; standard deviations of 0.03 in conv3 to conv5; pixels of 0-255 less the mean; "
+    "another rate (--set lr=...)."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """How a training is carried out; nothing of it is kept in the run.
+
+    Results differ by the rounding of sums alone, whatever is chosen here.
+
+    Raises
+    ------
+    ConfigError
+        When a value cannot work.
+    """
+
+    layout: LayoutName = "data"  # how several processes share the work: by images; by towers, as
+    # the two GPUs of 2012 did; convolutions by images and fully-connected layers by units ("one
+    # weird trick")
+    micro_batch: int | None = None  # images a process takes at once, gradients being added up to
+    # the recipe's batch; None: its whole share; `AUTO`
+    max_time: float | None = None  # seconds after which the training saves and stops
+    timeout: float = 600.0  # seconds without progress after which processes give each other up
+
+    def __post_init__(self) -> None:
+        size = self.micro_batch
+        if size is not None and size != AUTO and size < 1:
+            raise ConfigError(f"A micro-batch of {size} images is none.", "Give 1 or more.")
+        if self.max_time is not None and self.max_time <= 0:
+            raise ConfigError(f"A time of {self.max_time:g} s is none.", "Give one above 0.")
+        if self.timeout < 1:
+            raise ConfigError(f"A timeout of {self.timeout:g} s is too short.", "Give 1 s or more.")
+
 
 ALONE, PLAIN = DistributedContext(), Execution()
-WAIT_STEPS = 200  # after which too much waiting for images is remarked on
-TOO_LONG = 0.1  # share of the time
-TRAFFIC_STEPS = 20  # after which what the processes send each other is told
-MOST_REFUSED = 10  # losses in a row that may be refused
-STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
 
 
 def fit(
-    run: Run, data: PreparedData, ranks: DistributedContext = ALONE, execution: Execution = PLAIN
+    run: Run,
+    data: PreparedData,
+    context: DistributedContext = ALONE,
+    execution: Execution = PLAIN,
 ) -> Iterator[Event]:
     """Train a run from its newest checkpoint, or from its initial weights, to its end.
 
-    Parameters
-    ----------
-    run
-        Its folder must be the same for every process; rank 0 alone writes there.
-    data
-        What it trains on.
-    ranks
-        This process among those of the training.
-    execution
-        How they share the work, and when they stop.
+    The run's folder must be the same for every process; rank 0 alone writes there.
 
     Yields
     ------
@@ -68,225 +110,207 @@ def fit(
         When the run has checkpoints and none of them is good, or another process trains it.
     """
     with contextlib.ExitStack() as stack:
-        if ranks.first:
-            stack.enter_context(run.locked())
+        if context.is_main:
+            stack.enter_context(run.lock())
             clear_leftovers(run.checkpoints)
-        watchdog = stack.enter_context(watched(ranks, execution.timeout, run.folder))
-        with asked_to_stop(execution.max_time) as asked:
-            trainee, start, complaint = restored(run, data, ranks, execution)
-            yield from (Notice(f"{text}; an older one is used.") for text in start.passed_over)
+        watchdog = Watchdog(context, execution.timeout, run.folder)
+        stack.enter_context(watchdog.watch())
+        with catch_signals(execution.max_time) as stop_signal:
+            state, start, complaint = restore(run, data, context, execution.layout)
+            yield from (Notice(f"{text}; an older one is used.") for text in start.skipped)
             if complaint:
                 yield Notice(complaint)
-            order = training_order(run.config.recipe, len(data.splits["train"]))
-            total = _total(run.config.recipe, order)
+            recipe = run.config.recipe
+            order = Order.of(recipe, len(data.splits["train"]))
+            planned = order.steps(recipe.epochs)
+            total = min(planned, recipe.max_steps or planned)
             if start.step:
                 yield Notice(f"Going on after step {start.step:,} of {total:,}.")
-            if ranks.first:
+            if context.is_main:
                 run.forget_after(start.step)
             if start.step < total:
-                steps = _train(trainee, order, start.step, total, execution, asked, watchdog)
-                if stopped := (yield from steps):
+                training = _Training(state, order, execution, watchdog, start.step, total)
+                if stopped := (yield from training.take_steps(stop_signal)):
                     yield stopped
                     return
         split = data.held_out  # everything is saved: a signal may end the test at once
-        result = trainee.test(split, run.config.recipe.test_crops, watchdog.progressed)
-        if ranks.first:
+        result = state.test(split, recipe.test_crops, watchdog.progressed)
+        if context.is_main:
             run.write_json("test.json", {"split": split.name, **summary(result)})
         yield Tested(split.name, result)
 
 
-def _total(recipe: Recipe, order: Order) -> int:
-    planned = order.steps(recipe.epochs)
-    return min(planned, recipe.max_steps or planned)
+class _Training:
+    """The steps of a training, and what is done between them."""
 
+    def __init__(
+        self,
+        state: TrainState,
+        order: Order,
+        execution: Execution,
+        watchdog: Watchdog,
+        done: int,
+        total: int,
+    ) -> None:
+        self.state, self.order, self.execution, self.watchdog = state, order, execution, watchdog
+        self.done, self.total = done, total
+        self.run, self.recipe, self.context = state.run, state.run.config.recipe, state.context
+        self.corruption = CorruptionTracker(self.recipe.max_corrupt * order.images)
+        self.timer = DataTimer()
+        self.micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
+        self.board: TensorBoard | None = None  # of the process that writes
 
-def training_order(recipe: Recipe, images: int) -> Order:
-    """Return the order in which a recipe takes the training images."""
-    return Order(images, recipe.batch_size, recipe.seed, recipe.last_batch)
-
-
-def _train(
-    trainee: TrainState,
-    order: Order,
-    done: int,
-    total: int,
-    execution: Execution,
-    asked: Callable[[], int],
-    watchdog: Watchdog,
-) -> Generator[Event, None, Stopped | None]:
-    """Take the steps; return why they stopped early, if they did."""
-    run, recipe, ranks = trainee.run, trainee.run.config.recipe, trainee.ranks
-    damage, waits = Damage(recipe.max_corrupt * order.images), Waits()
-    feed = shares(trainee, order, done, damage, waits)
-    micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
-    feed = _rehearsed(trainee, feed, micro, execution)
-    planned = order.steps(recipe.epochs)
-    steps = train(
-        trainee.layout.replica,
-        trainee.optimizer,
-        feed,
-        recipe,
-        partial(_rates, recipe, planned, trainee.history.errors),
-        done=done,
-        total=total,
-        kind=trainee.kind,
-        judge=partial(judged, trainee.history, recipe.spike),
-        micro=micro,
-    )
-    clock = Stopwatch()
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(Writer(run.checkpoints))
-        board = stack.enter_context(Board(run.folder, done)) if ranks.first else None
-        trainee.layout.activations.sent = 0.0
-        for step in steps:
-            watchdog.progressed()
-            writer.check()
-            epoch = step.number / order.steps_an_epoch
-            speed = clock.lap(recipe.batch_size)
-            yield from damage.news()
-            yield from _remarks(trainee, step.number - done, waits, micro)
-            if step.refused:
-                yield _refused(trainee, order, step)
-            yield Progressed(step, total, epoch, recipe.batch_size, speed)
-            if board and (step.number % recipe.log_every == 0 or step.number == total):
-                _log(run, board, step, epoch, speed)
-            before = (step.number - 1) / order.steps_an_epoch
-            best = False
-            if epoch // recipe.validate_every > before // recipe.validate_every:
-                validated = _validated(trainee, board, step.number, epoch, watchdog)
-                best = trainee.history.best == step.number
-                yield validated
-                clock.restart()
-            stop = ranks.most(asked())
-            last = step.number == total
-            if stop or best or last or step.number % recipe.checkpoint_every == 0:
-                trainee.save(step.number, writer)
-                clock.restart()
-            if stop and not last:
-                writer.wait()
-                return Stopped(step.number, stop)
-        writer.wait()
-    return None
-
-
-def _rehearsed(
-    trainee: TrainState, feed: Iterator[LocalBatch], micro: MicroBatch, execution: Execution
-) -> Iterator[LocalBatch]:
-    """See how many images fit before the first step, where it cannot be taken twice."""
-    ranks, replica = trainee.ranks, trainee.layout.replica
-    micro.fixed = ranks.ranks > 1
-    if execution.layout != "data" or not (ranks.ranks > 1 or execution.micro_batch == AUTO):
-        yield from feed
-        return
-    first = next(feed)
-    micro.fixed = False
-    rehearse(replica, first, micro, trainee.run.config.recipe, trainee.kind)
-    if ranks.most(int(micro.size is not None)):
-        micro.size = -ranks.most(-micro.of(len(first.labels)))
-    micro.fixed = ranks.ranks > 1
-    yield first
-    yield from feed
-
-
-def _remarks(trainee: TrainState, taken: int, waits: Waits, micro: MicroBatch) -> Iterator[Notice]:
-    """Yield what is worth a remark after so many steps."""
-    if news := micro.news():
-        yield Notice(news)
-    if taken == TRAFFIC_STEPS and trainee.ranks.ranks > 1:
-        layout = trainee.layout
-        sent = layout.activations.sent / taken + layout.gradients
-        yield Notice(
-            f"Each of {trainee.ranks.ranks} processes sends {sent / 1e6:,.1f} MB a step; "
-            f"with data parallelism it is {layout.in_data / 1e6:,.1f} MB."
+    def take_steps(self, stop_signal: Callable[[], int]) -> Generator[Event, None, Stopped | None]:
+        """Take the steps; return why they stopped early, if they did."""
+        state, recipe, order = self.state, self.recipe, self.order
+        batches = local_batches(state, order, self.done, self.corruption, self.timer)
+        steps = train(
+            state.layout.replica,
+            state.optimizer,
+            self._probe_memory(batches),
+            recipe,
+            self._rates,
+            done=self.done,
+            total=self.total,
+            dtype=state.dtype,
+            check_loss=partial(check_loss, state.history, recipe.spike),
+            micro=self.micro,
         )
-    if taken == WAIT_STEPS and waits.share() > TOO_LONG:
-        yield Notice(
-            f"The network waits for images {waits.share():.0%} of the time. Data prepared "
-            "with --raw needs no decoding."
+        clock = Stopwatch()
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(CheckpointWriter(self.run.checkpoints))
+            if self.context.is_main:
+                self.board = TensorBoard(self.run.folder, self.done)
+                stack.callback(self.board.close)
+            state.layout.activations.sent = 0.0
+            for step in steps:
+                self.watchdog.progressed()
+                writer.check()
+                epoch = step.number / order.steps_per_epoch
+                speed = clock.lap(recipe.batch_size)
+                last = step.number == self.total
+                yield from self.corruption.report()
+                yield from self._remarks(step.number - self.done)
+                if step.refused:
+                    yield self._refuse(step)
+                yield Progressed(step, self.total, epoch, recipe.batch_size, speed)
+                if step.number % recipe.log_every == 0 or last:
+                    self._log(step, epoch, speed)
+                before = (step.number - 1) / order.steps_per_epoch
+                best = False
+                if epoch // recipe.validate_every > before // recipe.validate_every:
+                    validated = self._validate(step.number, epoch)
+                    best = state.history.best == step.number
+                    yield validated
+                    clock.restart()
+                stop = self.context.all_reduce_max(stop_signal())
+                if stop or best or last or step.number % recipe.checkpoint_every == 0:
+                    state.save(step.number, writer)
+                    clock.restart()
+                if stop and not last:
+                    writer.wait()
+                    return Stopped(step.number, stop)
+            writer.wait()
+        return None
+
+    def _rates(self, step: int) -> Rates:
+        recipe = self.recipe
+        reductions = count_reductions(
+            self.state.history.errors, recipe.patience, recipe.max_reductions
         )
-    losses = trainee.history.losses
-    if taken == STUCK_STEPS and _stuck(losses, len(trainee.data.classes)):
-        yield Notice(STUCK)
+        progress = (step - 1) / self.order.steps(recipe.epochs)
+        return learning_rates_at(recipe, progress, reductions)
 
+    def _probe_memory(self, batches: Iterator[LocalBatch]) -> Iterator[LocalBatch]:
+        """See how many images fit before the first step, where it cannot be taken twice."""
+        context, micro, layout = self.context, self.micro, self.state.layout
+        several = context.world_size > 1
+        if self.execution.layout == "data" and (several or self.execution.micro_batch == AUTO):
+            first = next(batches)
+            probe_batch_size(layout.replica, first, micro, self.recipe, self.state.dtype)
+            if context.all_reduce_max(int(micro.size is not None)):
+                micro.size = -context.all_reduce_max(-micro.of(len(first.labels)))
+            batches = chain([first], batches)
+        micro.fixed = several
+        yield from batches
 
-def _refused(trainee: TrainState, order: Order, step: Step) -> Notice:
-    """Write down the images of a batch whose loss was refused; go on, or end.
+    def _remarks(self, taken: int) -> Iterator[Notice]:
+        """Yield what is worth a remark after so many steps."""
+        if report := self.micro.take_report():
+            yield Notice(report)
+        if taken == TRAFFIC_STEPS and self.context.world_size > 1:
+            layout = self.state.layout
+            sent = layout.activations.sent / taken + layout.gradients
+            yield Notice(
+                f"Each of {self.context.world_size} processes sends {sent / 1e6:,.1f} MB a step; "
+                f"with data parallelism it is {layout.in_data / 1e6:,.1f} MB."
+            )
+        if taken == WAIT_STEPS and (waiting := self.timer.waiting()) > MAX_WAITING:
+            yield Notice(
+                f"The network waits for images {waiting:.0%} of the time. Data prepared "
+                "with --raw needs no decoding."
+            )
+        if taken == STUCK_STEPS:
+            losses, guessing = self.state.history.losses, math.log(len(self.state.data.classes))
+            if sum(losses) / len(losses) > 0.99 * guessing:
+                yield Notice(STUCK)
 
-    Raises
-    ------
-    DivergedError
-        When the recipe says so, or too many in a row were refused.
-    """
-    run, recipe, history = trainee.run, trainee.run.config.recipe, trainee.history
-    history.refused += 1
-    if trainee.ranks.first:
-        split = trainee.data.splits["train"]
-        images = [split.where(int(number)) for number in order.numbers(step.number - 1)]
-        run.write_json(
-            f"refused-{step.number:08}.json", {"loss": repr(step.loss), "images": images}
+    def _refuse(self, step: Step) -> Notice:
+        """Write down the images of a batch whose loss was refused; go on, or end.
+
+        Raises
+        ------
+        DivergedError
+            When the recipe says so, or too many in a row were refused.
+        """
+        history = self.state.history
+        history.refused += 1
+        name = f"refused-{step.number:08}.json"
+        if self.context.is_main:
+            split = self.state.data.splits["train"]
+            images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
+            self.run.write_json(name, {"loss": repr(step.loss), "images": images})
+        what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
+        if self.recipe.on_nan == "stop" or history.refused >= MAX_REFUSED:
+            raise DivergedError(
+                f"{what}; the images of its batch are named in {str(self.run.folder / name)!r}.",
+                "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
+                "less the mean, and weights too large at the start, do this as well. "
+                "--set on_nan=skip leaves such a batch out.",
+            )
+        return Notice(f"{what}; this batch is left out, its images are named beside the metrics.")
+
+    def _log(self, step: Step, epoch: float, speed: float) -> None:
+        if not self.board:
+            return
+        loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
+        self.run.log(
+            step=step.number,
+            epoch=round(epoch, 4),
+            loss=loss,
+            train_top1=step.correct / step.images,
+            lr=step.lr,
+            images_per_second=round(speed, 1),
         )
-    what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
-    if recipe.on_nan == "stop" or history.refused >= MOST_REFUSED:
-        raise DivergedError(
-            f"{what}; the images of its batch are named in "
-            f"{str(run.folder / f'refused-{step.number:08}.json')!r}.",
-            "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
-            "less the mean, and weights too large at the start, do this as well. "
-            "--set on_nan=skip leaves such a batch out.",
-        )
-    return Notice(f"{what}; this batch is left out, its images are named beside the metrics.")
+        if loss is not None:
+            self.board.add(step.number, loss=loss, lr=step.lr, images_per_second=speed)
 
-
-STUCK = (
-    "The loss is still that of guessing. What has helped: biases of 1 in conv2, conv4, conv5, fc6 "
-    "and fc7; standard deviations of 0.03 in conv3 to conv5; pixels of 0-255 less the mean; "
-    "another rate (--set lr=...)."
-)
-
-
-def _stuck(losses: Sequence[float], classes: int) -> bool:
-    """Whether the mean loss is within a hundredth of that of equal probabilities."""
-    return sum(losses) / len(losses) > 0.99 * math.log(classes)
-
-
-def _log(run: Run, board: Board, step: Step, epoch: float, speed: float) -> None:
-    loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
-    run.log(
-        step=step.number,
-        epoch=round(epoch, 4),
-        loss=loss,
-        train_top1=step.correct / step.images,
-        lr=step.lr,
-        images_per_second=round(speed, 1),
-    )
-    if loss is not None:
-        board.add(step.number, loss=loss, lr=step.lr, images_per_second=speed)
-
-
-def _validated(
-    trainee: TrainState, board: Board | None, step: int, epoch: float, watchdog: Watchdog
-) -> Validated:
-    split, history = trainee.data.validation, trainee.history
-    result = trainee.test(split, 1, watchdog.progressed)
-    error = 1 - result.top1
-    if error < min(history.errors, default=math.inf):
-        history.best = step
-    history.errors.append(error)
-    if board:
-        trainee.run.log(
-            step=step, epoch=round(epoch, 4), val_top1=result.top1, val_top5=result.top5
-        )
-        board.add(step, val_top1=result.top1, val_top5=result.top5)
-    return Validated(step, epoch, split.name, result, 1 - min(history.errors))
-
-
-def _rates(recipe: Recipe, planned: int, errors: Sequence[float], step: int) -> Rates:
-    plateaus = count_plateaus(errors, recipe.patience, recipe.max_reductions)
-    return learning_rates_at(recipe, (step - 1) / planned, plateaus)
+    def _validate(self, step: int, epoch: float) -> Validated:
+        split, history = self.state.data.validation, self.state.history
+        result = self.state.test(split, 1, self.watchdog.progressed)
+        error = 1 - result.top1
+        if error < min(history.errors, default=math.inf):
+            history.best = step
+        history.errors.append(error)
+        if self.board:
+            scores = {"val_top1": result.top1, "val_top5": result.top5}
+            self.run.log(step=step, epoch=round(epoch, 4), **scores)
+            self.board.add(step, **scores)
+        return Validated(step, epoch, split.name, result, 1 - min(history.errors))
 
 
 @contextlib.contextmanager
-def asked_to_stop(max_time: float | None = None) -> Iterator[Callable[[], int]]:
+def catch_signals(max_time: float | None = None) -> Iterator[Callable[[], int]]:
     """Give a function that returns the SIGINT, SIGTERM or SIGUSR1 received in the block, or 0.
 
     Also SIGUSR1 when `max_time` seconds have passed. The first signal lets the step end and be
@@ -298,17 +322,17 @@ def asked_to_stop(max_time: float | None = None) -> Iterator[Callable[[], int]]:
         received[0] = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def asked() -> int:
+    def stop_signal() -> int:
         late = max_time is not None and time.monotonic() - begun > max_time
         return received[0] or (int(signal.SIGUSR1) if late else 0)
 
     if threading.current_thread() is not threading.main_thread():  # no signals there
-        yield asked
+        yield stop_signal
         return
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.signal(number, remember) for number in handled]
     try:
-        yield asked
+        yield stop_signal
     finally:
         for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)

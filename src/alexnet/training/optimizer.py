@@ -1,10 +1,10 @@
 """The paper's update rule (section 5) and the schedules of its learning rate.
 
 ``v <- momentum * v - decay * rate * w - rate * gradient``, then ``w <- w + v``: the rate is inside
-the velocity, so after a drop the old velocity still moves the weights at its old scale. PyTorch
-keeps ``v / -rate`` instead and would rescale it at once. The two are the same rule when PyTorch's
-momentum is multiplied by ``old rate / new rate`` in the step where the rate changes, which costs
-nothing and keeps its fused kernel.
+the paper's velocity v, so after a reduction the old velocity still moves the weights at its old
+scale. PyTorch keeps ``v / -rate`` instead, its ``momentum_buffer``, and would rescale it at once.
+The two are the same rule when PyTorch's momentum is multiplied by ``old rate / new rate`` in the
+step where the rate changes, which costs nothing and keeps its fused kernel.
 """
 
 import math
@@ -41,9 +41,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer, kind = name.rsplit(".", 2)[-2:]
-        group = "biases" if kind == "bias" else "weights"
-        decay = 0.0 if kind == "bias" else own.get(layer, recipe.weight_decay)
+        layer, role = name.rsplit(".", 2)[-2:]
+        group = "biases" if role == "bias" else "weights"
+        decay = 0.0 if role == "bias" else own.get(layer, recipe.weight_decay)
         key = (f"conv1_{group}" if layer == "conv1" else group), decay
         groups.setdefault(key, []).append(parameter)
     return torch.optim.SGD(
@@ -57,38 +57,6 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def velocity(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor]:
-    """Return the optimiser's velocity by the names of the parameters; none before an update."""
-    states = {
-        name: optimizer.state.get(parameter, {}) for name, parameter in network.named_parameters()
-    }
-    found = {name: state.get("momentum_buffer") for name, state in states.items()}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-def set_velocity(
-    optimizer: torch.optim.SGD, network: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
-    """Give an optimiser the velocity that `velocity` returned; what had none begins at rest."""
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            carried = torch.zeros_like(parameter)
-            if name in tensors:
-                carried.copy_(tensors[name])
-            optimizer.state[parameter]["momentum_buffer"] = carried
-
-
-def group_rates(optimizer: torch.optim.SGD) -> dict[str, float]:
-    """Return the rate at which each group was last updated: that inside its velocity."""
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
-
-
-def set_group_rates(optimizer: torch.optim.SGD, rates: Mapping[str, float]) -> None:
-    """Give an optimiser the rates that `group_rates` returned."""
-    for group in optimizer.param_groups:
-        group["lr"] = rates[group["name"]]
-
-
 def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:
     """Apply the gradients that `backward` left, at the given rates, and clear them.
 
@@ -100,26 +68,50 @@ def update(optimizer: torch.optim.SGD, rates: Rates, recipe: Recipe) -> None:
             for parameter in group["params"]:
                 parameter.grad = None
             continue
-        carried = group["lr"] / rate if recipe.lr_inside_velocity else 1.0
-        group["momentum"] = recipe.momentum * carried
+        rescale = group["lr"] / rate if recipe.lr_inside_velocity else 1.0
+        group["momentum"] = recipe.momentum * rescale
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def learning_rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rates:
-    """Return the rates at a point of the run.
+def momentum_buffers(optimizer: torch.optim.SGD, network: nn.Module) -> dict[str, Tensor]:
+    """Return the momentum buffers by the names of the parameters; none before an update."""
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in network.named_parameters()
+        if "momentum_buffer" in optimizer.state.get(parameter, {})
+    }
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Its schedule.
-    progress : float
-        Fraction of the run, 0 to 1.
-    plateaus : int
-        How often the validation error has stalled (`count_plateaus`); for the plateau schedule.
+
+def last_rates(optimizer: torch.optim.SGD) -> dict[str, float]:
+    """Return the rate at which each group was last updated: that inside its velocity."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def resume(
+    optimizer: torch.optim.SGD,
+    network: nn.Module,
+    buffers: Mapping[str, Tensor],
+    rates: Mapping[str, float],
+) -> None:
+    """Give an optimiser what these two returned; a parameter without a buffer begins at rest."""
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            buffer = torch.zeros_like(parameter)
+            if name in buffers:
+                buffer.copy_(buffers[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["name"]]
+
+
+def learning_rates_at(recipe: Recipe, progress: float, reductions: int = 0) -> Rates:
+    """Return the rates at a fraction of the run, 0 to 1.
+
+    `reductions` is how often the plateau schedule has divided the rate by 10 (`count_reductions`).
     """
-    factor = _factor(recipe, progress, plateaus)
+    factor = _schedule(recipe, progress, reductions)
     weights = recipe.lr * factor
     biases = recipe.lr * recipe.bias_lr * (factor if recipe.bias_lr_drops else 1.0)
     conv1_weights, conv1_biases = weights, biases
@@ -130,27 +122,28 @@ def learning_rates_at(recipe: Recipe, progress: float, plateaus: int = 0) -> Rat
     return Rates(weights, biases, conv1_weights, conv1_biases)
 
 
-def _factor(recipe: Recipe, progress: float, plateaus: int) -> float:
+def _schedule(recipe: Recipe, progress: float, reductions: int) -> float:
+    """Return the rate as a fraction of the highest one."""
     if recipe.schedule == "plateau":
-        return float(0.1**plateaus)
+        return float(0.1**reductions)
     if recipe.schedule == "milestones":
-        return float(0.1 ** sum(progress >= drop for drop in recipe.milestones))
+        return float(0.1 ** sum(progress >= milestone for milestone in recipe.milestones))
     if progress < recipe.warmup:
         return max(progress / recipe.warmup, 0.04)  # a first step of 0 would be no step
     falling = (progress - recipe.warmup) / (1 - recipe.warmup)
     return max((1 + math.cos(math.pi * falling)) / 2, 1e-6)
 
 
-def count_plateaus(errors: Sequence[float], patience: int, most: int) -> int:
-    """Return how often a validation error has stalled, a function of its history alone.
+def count_reductions(errors: Sequence[float], patience: int, max_reductions: int) -> int:
+    """Return how often the plateau schedule has reduced the rate, by the validation errors so far.
 
-    It has stalled when `patience` validations in a row were no better than the best before them;
-    after a drop the count starts again. More than `most` stalls are not counted.
+    It does when `patience` validations in a row were no better than the best before them, and
+    then counts anew; more than `max_reductions` are not made.
     """
-    best, since, stalls = math.inf, 0, 0
+    best, since, reductions = math.inf, 0, 0
     for error in errors:
         since = 0 if error < best else since + 1
         best = min(best, error)
-        if since == patience and stalls < most:
-            stalls, since = stalls + 1, 0
-    return stalls
+        if since == patience and reductions < max_reductions:
+            reductions, since = reductions + 1, 0
+    return reductions

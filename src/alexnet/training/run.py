@@ -1,21 +1,20 @@
-"""A run's folder: what it was asked to do, what it has done, and the going on where it stopped.
+"""A run's folder: what it was asked to do, what it has done, and how another run begins with it.
 
 RUN/  config.json  metrics.jsonl  statistics.safetensors  events.out.tfevents...
       checkpoints/step-00001234/  console.log  test.json
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -23,10 +22,13 @@ from torch import Tensor
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import ConfigError, RunError
-from alexnet.files import atomic_write, translate_os_error
+from alexnet.files import atomic_write, lock, sha256, translate_os_error
+from alexnet.network import build
+from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 from alexnet.training.checkpoint import (
+    WEIGHTS,
     Checkpoint,
     checkpoint_folders,
     load_newest,
@@ -67,6 +69,25 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.spec.num_classes < 1:
             raise ConfigError("A run's network needs a class.", "Give it 1 or more.")
+
+    def predictor(
+        self,
+        checkpoint: Checkpoint,
+        statistics: Statistics,
+        *,
+        device: torch.device | None = None,
+        precision: Literal["auto", "fp32", "bf16"] | None = None,
+    ) -> Predictor:
+        """Return a predictor with the weights of a checkpoint."""
+        return assemble(
+            self.spec,
+            checkpoint.weights,
+            statistics,
+            self.classes,
+            step=checkpoint.step,
+            precision=precision or self.recipe.precision,
+            device=device,
+        )
 
 
 class Run:
@@ -117,10 +138,8 @@ class Run:
 
         Parameters
         ----------
-        folder
-            Made where it is not there.
-        config
-            What the run is asked to do.
+        folder, config
+            Where, and what the run is asked to do.
         statistics
             What is subtracted from its images, and their colours' axes.
         weights
@@ -163,26 +182,13 @@ class Run:
             save_checkpoint(folder / "checkpoints", Checkpoint(0, weights))
         return cls(folder, config)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other trainings out of the folder within the block.
-
-        Raises
-        ------
-        RunError
-            When another process is training the run.
-        """
-        with translate_os_error(self.folder), (self.folder / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"The run {str(self.folder)!r} is being trained by another process.",
-                    "Wait for it, or choose another --out.",
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-            yield
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other trainings out of the folder within the block; `RunError` where one is in."""
+        refusal = RunError(
+            f"The run {str(self.folder)!r} is being trained by another process.",
+            "Wait for it, or choose another --out.",
+        )
+        return lock(self.folder / ".lock", refusal)
 
     def statistics(self) -> Statistics:
         """Return the statistics of the run's training data."""
@@ -193,13 +199,7 @@ class Run:
         return load_newest(self.checkpoints, with_state=with_state)
 
     def weights(self) -> Checkpoint:
-        """Load the run's newest good weights.
-
-        Raises
-        ------
-        RunError
-            When the run has no checkpoint, or none that can be loaded.
-        """
+        """Load the run's newest good weights; `RunError` where it has none."""
         found = self.newest(with_state=False)
         if found is None:
             raise RunError(
@@ -207,6 +207,29 @@ class Run:
                 f"Train it with: alexnet train --out {self.folder}",
             )
         return found
+
+    def predictor(
+        self,
+        *,
+        device: torch.device | None = None,
+        precision: Literal["auto", "fp32", "bf16"] | None = None,
+    ) -> Predictor:
+        """Load the run's newest good weights for prediction.
+
+        Parameters
+        ----------
+        device : torch.device, optional
+            Where the network is to run; by default the GPU where there is one.
+        precision : {"auto", "fp32", "bf16"}, optional
+            Of the matrix products; by default the recipe's.
+
+        Raises
+        ------
+        RunError
+            When the run has no checkpoint, or none that can be loaded.
+        """
+        weights, statistics = self.weights(), self.statistics()
+        return self.config.predictor(weights, statistics, device=device, precision=precision)
 
     def log(self, **numbers: float | None) -> None:
         """Add a line to ``metrics.jsonl``."""
@@ -217,22 +240,16 @@ class Run:
         self._append("console.log", text)
 
     def _append(self, name: str, line: str) -> None:
-        with (
-            translate_os_error(self.folder / name),
-            (self.folder / name).open("a", encoding="utf-8") as log,
-        ):
+        path = self.folder / name
+        with translate_os_error(path), path.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        found = []
-        for line in lines:
-            try:
+        path, found = self.folder / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-            except ValueError:
-                continue
         return found
 
     def forget_after(self, step: int) -> None:
@@ -271,3 +288,64 @@ def _commit() -> str:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """A trained network, and what it was trained on."""
+
+    config: RunConfig
+    weights: dict[str, Tensor]
+    statistics: Statistics
+    origin: InitialWeights
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, file: Path, config: RunConfig, found: Checkpoint, statistics: Statistics
+    ) -> Self:
+        """Return what lies in a folder, whose weights are in a file."""
+        origin = InitialWeights(path=str(folder.resolve()), sha256=sha256(file))
+        return cls(config, found.weights, statistics, origin)
+
+    @classmethod
+    def from_run(cls, run: Run) -> Self:
+        """Return the newest good weights of a run, and what belongs to them; `RunError` if none."""
+        found = run.weights()
+        file = run.checkpoints / f"step-{found.step:08}" / WEIGHTS
+        return cls.from_folder(run.folder, file, run.config, found, run.statistics())
+
+    def same_classes(self, classes: tuple[str, ...]) -> bool:
+        """Whether the last layer can stay: the same names in the same order."""
+        return classes == self.config.classes
+
+    def weights_for(self, spec: Spec, classes: tuple[str, ...], seed: int) -> dict[str, Tensor]:
+        """Return the weights for a network, whose number of classes may be another.
+
+        Where the classes are not those it was trained on, in the same order, the last layer is
+        drawn anew from the seed, all of it.
+
+        Raises
+        ------
+        ConfigError
+            When the weights are of another network.
+        """
+        network = build(replace(spec, num_classes=self.config.spec.num_classes), None)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            wrong = str(error).splitlines()[-1].strip()
+            raise ConfigError(
+                f"The weights in {self.origin.path!r} are of another network ({wrong})",
+                "Leave out the --set network... that changes the size of a layer.",
+            ) from error
+        if not self.same_classes(classes):
+            network.reset_classifier(len(classes), seed=seed)
+        return dict(network.state_dict())
+
+    def statistics_for(self, data: Statistics) -> Statistics:
+        """Return what a training on other data needs: the network's mean image, the data's colours.
+
+        The first layer has learned from pixels less that mean, and its biases know no other. The
+        colour noise imitates the light on the images that are shown, so its axes are theirs.
+        """
+        return replace(data, mean_image=self.statistics.mean_image)

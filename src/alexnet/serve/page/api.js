@@ -1,10 +1,10 @@
 /** Asking the server: its answers as values, its refusals as sentences. */
 
-const PATIENCE = 300; // seconds that a busy server is asked again, as often as it says
+const MAX_WAIT = 300; // seconds that a busy server is asked again, as often as it says
 const TOKEN = "alexnet-token"; // where the browser keeps it until the tab is closed
 
 /** What the server, or the way to it, says against a request. */
-export class Refusal extends Error {
+export class HTTPError extends Error {
   constructor(reason, fix = "", status = 0) {
     super([reason, fix].filter(Boolean).join(" "));
     this.status = status;
@@ -18,48 +18,38 @@ export class Refusal extends Error {
  * Addresses are relative, so the page also works behind a proxy that puts it in a folder. A server
  * that is busy (503) is asked again after the time that it names.
  *
- * @throws {Refusal} when the server refuses or cannot be reached
+ * @throws {HTTPError} when the server refuses or cannot be reached
  * @throws {DOMException} AbortError, when `signal` is aborted
  */
-export async function ask(path, { query = {}, photograph, signal } = {}) {
+export async function request(path, { query = {}, photograph, signal } = {}) {
   const address = `v1/${path}?${new URLSearchParams(query)}`;
   const token = sessionStorage.getItem(TOKEN);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const options = { signal, headers };
-  if (photograph) {
-    headers["Content-Type"] = "application/octet-stream"; // the server trusts the bytes alone
-    Object.assign(options, { method: "POST", body: photograph });
-  }
+  if (photograph) headers["Content-Type"] = "application/octet-stream"; // the bytes alone count
+  const options = { signal, headers, method: photograph ? "POST" : "GET", body: photograph };
   for (let waited = 0; ; ) {
-    const response = await answered(address, options);
-    if (response.ok) return isJson(response) ? response.json() : response.blob();
+    const response = await fetch(address, options).catch((error) => {
+      if (error.name === "AbortError") throw error;
+      throw new HTTPError("The server cannot be reached.", "See whether alexnet serve is running.");
+    });
+    const isJSON = response.headers.get("Content-Type") === "application/json";
+    if (response.ok) return isJSON ? response.json() : response.blob();
     const seconds = Number(response.headers.get("Retry-After")) || 1;
     waited += seconds;
-    if (response.status !== 503 || waited > PATIENCE) throw await refusal(response);
+    if (response.status !== 503 || waited > MAX_WAIT) throw await readError(response);
     await pause(seconds, signal);
   }
 }
 
-const isJson = (response) => response.headers.get("Content-Type") === "application/json";
-
 /** Keep the token of a server that asks for one. */
 export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);
 
-async function answered(address, options) {
-  try {
-    return await fetch(address, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refusal("The server cannot be reached.", "See whether alexnet serve is running.");
-  }
-}
-
-async function refusal(response) {
+async function readError(response) {
   try {
     const { error } = await response.json();
-    return new Refusal(error.reason, error.fix, response.status);
+    return new HTTPError(error.reason, error.fix, response.status);
   } catch {
-    return new Refusal(`The server answered ${response.status} ${response.statusText}.`);
+    return new HTTPError(`The server answered ${response.status} ${response.statusText}.`);
   }
 }
 

@@ -1,14 +1,13 @@
 /** Which part of the photograph decides: probabilities as a grey square covers each part. */
 
-import { ask } from "./api.js";
-import { byId, html, svg } from "./dom.js";
+import { request } from "./api.js";
+import { byId, html, latestOnly, showBlob, svg } from "./dom.js";
 import { outline } from "./photograph.js";
-import { percent } from "./words.js";
-import { worker } from "./work.js";
+import { percent } from "./text.js";
 
 export function start(session) {
   const select = byId("decides-class");
-  const run = worker(byId("decides"), byId("decides-note"));
+  const run = latestOnly(byId("decides"), byId("decides-note"));
   const update = () =>
     run((signal) => show(session, select.value, signal), "Covering the photograph, part by part …");
 
@@ -34,10 +33,9 @@ function offerClasses(session, select) {
 
 async function show({ photograph }, label, signal) {
   if (!photograph) return "The map appears here when there is a photograph.";
-  const found = await ask("occlusion", { query: label ? { label } : {}, photograph, signal });
+  const found = await request("occlusion", { query: label ? { label } : {}, photograph, signal });
   const picture = byId("decides-picture");
-  URL.revokeObjectURL(picture.src);
-  picture.src = URL.createObjectURL(photograph);
+  showBlob(picture, photograph);
   await picture.decode();
   byId("decides-figure").hidden = false;
   drawGrid(byId("decides-grid"), found, [picture.naturalWidth, picture.naturalHeight]);

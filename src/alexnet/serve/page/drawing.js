@@ -8,6 +8,7 @@
  */
 
 import { svg } from "./dom.js";
+import { convBehind } from "./text.js";
 
 const WIDTH = 760;
 const WIDER = 5 / 3; // the input's column is wider than the others by this
@@ -123,30 +124,19 @@ function solid({ faces }) {
 const points = (corners) => corners.map((corner) => corner.map((n) => n.toFixed(1))).join(" ");
 
 /** Return the lines from each layer to the next, and the filters' windows that they start from. */
-function joins({ layers, spec, towers }, columns, scale) {
-  return layers.slice(1).flatMap((row, index) => {
+function joins(model, columns, scale) {
+  return model.layers.slice(1).flatMap((row, index) => {
     const [from, to] = [columns[index], columns[index + 1]];
-    const window = windowOf(row, layers[index], spec);
+    const conv = convBehind(row, model);
+    const window = (row.kind === "pool" ? conv.pool : conv)?.kernel_size; // none: it sees all
     return to.flatMap((target, tower) => {
-      const own = from.length === to.length && ownOnly(row, spec, towers);
+      const own = from.length === to.length &&
+        (model.towers === 1 || row.kind === "pool" || conv?.grouped);
       const sources = own ? [from[tower]] : from;
       return sources.flatMap((source) =>
         window ? sight(source, target, window * scale.pixel) : fan(source, target));
     });
   });
-}
-
-/** Side of the window through which a layer sees the one before; 0 where it sees all of it. */
-function windowOf(row, before, spec) {
-  if (row.kind === "conv") return spec.convs.find((conv) => conv.name === row.name).kernel_size;
-  if (row.kind === "pool") return spec.convs.find((conv) => conv.name === before.name).pool.kernel_size;
-  return 0;
-}
-
-/** Whether a layer sees the maps of its own tower alone. */
-function ownOnly(row, spec, towers) {
-  if (towers === 1 || row.kind === "pool") return true;
-  return row.kind === "conv" && spec.convs.find((one) => one.name === row.name).grouped;
 }
 
 /** A window on the face of one box, and the lines from it to where its result lies in the next. */

@@ -1,16 +1,21 @@
-/** The chosen layer: what it does, its arithmetic, and its maps of the photograph. */
+/**
+ * The chosen layer: what it does, its arithmetic and its maps of the photograph; and of a chosen
+ * unit its map, the filter that made it, and what excites it most.
+ */
 
-import { byId, describe, html, radio } from "./dom.js";
-import { ask } from "./api.js";
-import { sheet, tile, whole } from "./sheets.js";
-import { unitPane } from "./unit.js";
-import { count, sentence, sideArithmetic } from "./words.js";
-import { worker } from "./work.js";
+import { request } from "./api.js";
+import { byId, describe, html, latestOnly, radio } from "./dom.js";
+import { drawSheet, drawSpaced, drawSprite, loadSprites } from "./sprites.js";
+import { convBehind, count, layerSentence, sideArithmetic } from "./text.js";
 
 export function start(session) {
-  const panel = byId("layer");
-  const run = worker(panel, byId("layer-note"));
-  const showUnit = unitPane(session);
+  const run = latestOnly(byId("layer"), byId("layer-note"));
+  const runUnit = latestOnly(byId("unit"), byId("unit-note"));
+  const showUnit = (number) => {
+    byId("unit").hidden = false;
+    byId("unit-title").textContent = unitTitle(session, number);
+    runUnit((signal) => fillUnit(session, number, signal), "Looking for what excites it …");
+  };
   const update = () =>
     run((signal) => showMaps(session, showUnit, signal), "Asking for the maps …");
 
@@ -21,23 +26,18 @@ export function start(session) {
   });
   session.addEventListener("photograph", update);
   byId("outputs").addEventListener("change", update);
-  byId("units").addEventListener("change", (event) => {
-    showUnit(chosenOutput(), Number(event.target.value));
-  });
+  byId("units").addEventListener("change", (event) => showUnit(Number(event.target.value)));
 }
 
 function describeLayer({ model, layer }) {
-  const { layers, spec } = model;
-  const before = layers[layers.indexOf(layer) - 1];
-  const arithmetic = layer.arithmetic.replaceAll("x", "×");
-  byId("layer-title").textContent = layer.name;
-  byId("layer-words").textContent = sentence(layer, before, spec);
+  const { name, kind, channels, size, parameters, macs } = layer;
+  byId("layer-title").textContent = name;
+  byId("layer-words").textContent = layerSentence(layer, model);
   const facts = [
-    [layer.kind === "dense" ? "Units" : "Size",
-      layer.kind === "dense" ? count(layer.channels) : `${layer.channels} × ${layer.size} × ${layer.size}`],
-    ["Side", before && sideArithmetic(layer, before, spec)],
-    ["Parameters", layer.parameters && `${arithmetic} = ${count(layer.parameters)}`],
-    ["Multiplications", layer.macs && count(layer.macs)],
+    kind === "dense" ? ["Units", count(channels)] : ["Size", `${channels} × ${size} × ${size}`],
+    ["Side", sideArithmetic(layer, model)],
+    ["Parameters", parameters && `${layer.arithmetic.replaceAll("x", "×")} = ${count(parameters)}`],
+    ["Multiplications", macs && count(macs)],
   ];
   describe(byId("layer-facts"), facts.filter(([, value]) => value));
 }
@@ -45,7 +45,7 @@ function describeLayer({ model, layer }) {
 /** A convolution can be looked at before its activation, after it, after the norm. */
 function offerOutputs(session) {
   const names = session.outputs(session.layer);
-  const shown = names.length ? session.shownOutput(session.layer) : "";
+  const shown = session.shownOutput(session.layer);
   const place = byId("outputs");
   const buttons = names.map((name) => radio("output", name, [name], { checked: name === shown }));
   place.replaceChildren(place.firstElementChild, ...buttons);
@@ -63,50 +63,110 @@ async function showMaps(session, showUnit, signal) {
   if (!output) return "The network's own frame on the photograph is its input.";
   if (!session.photograph) return "Its maps appear here when there is a photograph.";
   const maps = await session.maps(output);
-  const filters = await firstFilters(session, signal);
+  const filters = await loadFirstFilters(session, signal);
   signal.throwIfAborted();
-  if (layer.kind === "dense") units.append(...unitPicker(maps, (unit) => showUnit(output, unit)));
-  else units.append(...Array.from({ length: layer.channels }, (_, n) => mapButton(n, maps, filters)));
-  return layer.kind === "dense"
-    ? "Each square is a unit, the brighter the stronger. Choose one by its number."
-    : "White is strong, black is nothing. Choose a map to see what made it.";
+  if (layer.kind === "dense") {
+    units.append(...unitPicker(maps, showUnit));
+    return "Each square is a unit, the brighter the stronger. Choose one by its number.";
+  }
+  units.append(...Array.from({ length: layer.channels }, (_, n) => mapButton(n, maps, filters)));
+  return "White is strong, black is nothing. Choose a map to see what made it.";
 }
 
 /** The filters that see pixels can be shown as pixels, beside their maps; later ones cannot. */
-async function firstFilters({ model, layer }, signal) {
+async function loadFirstFilters({ model, layer }, signal) {
   const [first] = model.spec.convs;
-  if (layer.name !== first.name || !first.shared) return null;
-  return sheet(await ask("filters", { query: { layer: first.name }, signal }));
+  if (layer.name !== first.name || first.locally_connected) return null;
+  return loadSprites(await request("filters", { query: { layer: first.name }, signal }));
 }
 
 function mapButton(number, maps, filters) {
-  const children = [tile(maps, number)];
+  const children = [drawSprite(maps, number)];
   if (filters) {
-    const filter = tile(filters, number);
-    filter.className = "filter";
-    children.push(filter);
+    children.push(drawSprite(filters, number));
+    children[1].className = "filter";
   }
   const silent = maps.largest[number] <= 0 ? ", silent" : "";
   return radio("unit", number, children, { label: `map ${number + 1}${silent}` });
 }
 
 /** Thousands of units have no button each: a picture of all of them, and a field for a number. */
-function unitPicker(maps, show) {
+function unitPicker(maps, showUnit) {
   const field = html("input", { type: "number", min: 1, max: maps.maps, value: 1 });
-  const picture = whole(maps);
+  const picture = drawSheet(maps);
   picture.className = "all-units";
   picture.setAttribute("aria-hidden", "true");
   picture.addEventListener("click", ({ offsetX, offsetY }) => {
-    const [x, y] = [offsetX / picture.clientWidth, offsetY / picture.clientHeight];
-    const rows = Math.ceil(maps.maps / maps.columns);
-    const unit = Math.floor(y * rows) * maps.columns + Math.floor(x * maps.columns);
+    const column = Math.floor((offsetX / picture.clientWidth) * maps.columns);
+    const row = Math.floor((offsetY / picture.clientHeight) * Math.ceil(maps.maps / maps.columns));
+    const unit = row * maps.columns + column;
     if (unit >= maps.maps) return;
     field.value = unit + 1;
-    show(unit);
+    showUnit(unit);
   });
   field.addEventListener("change", (event) => {
     event.stopPropagation();
-    if (field.reportValidity()) show(field.value - 1);
+    if (field.reportValidity()) showUnit(field.value - 1);
   });
   return [html("label", { class: "number" }, "Unit ", field), picture];
+}
+
+function unitTitle({ model, layer }, number) {
+  if (layer === model.layers.at(-1)) return `${layer.name}: ${model.classes.names[number]}`;
+  const kind = layer.kind === "dense" ? "unit" : "map";
+  return `${layer.name}, ${kind} ${number + 1} of ${count(layer.channels)}`;
+}
+
+async function fillUnit(session, number, signal) {
+  const { model, layer } = session;
+  const output = chosenOutput();
+  const figures = byId("unit-figures");
+  figures.replaceChildren();
+  const append = (element) => {
+    signal.throwIfAborted();
+    figures.append(element);
+  };
+  const maps = await session.maps(output);
+  if (layer.kind !== "dense") append(figure(drawSprite(maps, number), mapCaption(maps, number)));
+  const conv = convBehind(layer, model);
+  if (conv && !conv.locally_connected) append(await filterFigure(model, conv, number, signal));
+  if (!model.has_training_images) {
+    return "This server has no training images, from which to say what excites it most.";
+  }
+  const query = { layer: output, unit: number };
+  const { patches, images } = await request("exciting", { query, signal });
+  append(patchFigure(patches.filter(({ activation }) => activation > 0)));
+  return `Out of ${count(images)} training images.`;
+}
+
+function mapCaption({ largest, means }, number) {
+  if (largest[number] <= 0) return "Its map: silent for this photograph.";
+  const [strongest, mean] = [largest[number].toPrecision(3), means[number].toPrecision(3)];
+  return `Its map of your photograph: strongest ${strongest}, mean ${mean}.`;
+}
+
+async function filterFigure({ spec }, conv, number, signal) {
+  const query = { layer: conv.name, unit: number };
+  const filter = await loadSprites(await request("filters", { query, signal }));
+  const size = `${conv.kernel_size}×${conv.kernel_size}`;
+  if (conv === spec.convs[0]) {
+    return figure(drawSprite(filter, number), `Its filter, ${size} pixels of three colours.`);
+  }
+  const words = `Its filter: ${size} weights for each of ${filter.filters} maps before it.`;
+  return figure(drawSpaced(filter, filter.filters), `${words} Grey is nought.`, "wide");
+}
+
+function patchFigure(patches) {
+  const pictures = patches.map((patch) => html("img", { src: patch.image, alt: patch.class }));
+  return html("figure", { class: "patches wide" }, html("div", {}, ...pictures),
+    html("figcaption", {}, patches.length
+      ? "The parts of training images that excite it most."
+      : "No training image excites it."));
+}
+
+function figure(canvas, words, kind) {
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", words);
+  const caption = html("figcaption", { "aria-hidden": "true" }, words);
+  return html("figure", { class: kind }, canvas, caption);
 }

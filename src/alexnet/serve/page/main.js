@@ -1,15 +1,13 @@
 /** The page: asks what the network is, then starts each part; a panel is shown by its address. */
 
-import { ask, keepToken } from "./api.js";
-import { byId } from "./dom.js";
+import { keepToken, request } from "./api.js";
+import { byId, showNote } from "./dom.js";
 import { Session } from "./session.js";
-import { count } from "./words.js";
-import { say } from "./work.js";
+import { count } from "./text.js";
 import * as decides from "./decides.js";
-import * as filters from "./filters.js";
 import * as layer from "./layer.js";
-import * as neighbours from "./neighbours.js";
 import * as network from "./network.js";
+import * as panels from "./panels.js";
 import * as photograph from "./photograph.js";
 import * as predictions from "./predictions.js";
 import * as switches from "./switches.js";
@@ -18,18 +16,17 @@ import * as sliding from "./window.js";
 
 // In the order in which they hear of a new photograph: the answer before what explains it.
 const PARTS = [
-  photograph, predictions, layer, network, decides, neighbours, filters, switches, sliding,
-  training,
+  photograph, predictions, layer, network, decides, panels, switches, sliding, training,
 ];
 
 async function main() {
   const about = byId("about");
   let model;
   try {
-    model = await ask("model");
+    model = await request("model");
   } catch (error) {
-    say(about, error.message, true);
-    if (error.status === 401) askToken();
+    showNote(about, error.message, true);
+    if (error.status === 401) askForToken();
     return;
   }
   about.textContent =
@@ -42,7 +39,7 @@ async function main() {
 }
 
 /** A server that was started with a token asks for it once a visit. */
-function askToken() {
+function askForToken() {
   const form = byId("token");
   form.hidden = false;
   form.addEventListener("submit", (event) => {
@@ -53,7 +50,7 @@ function askToken() {
 }
 
 /** Show the panel that the address names, the network's by default, and hide the others. */
-function showPanel(session, moveFocus) {
+function showPanel(session, movesFocus) {
   const panels = [...document.querySelectorAll(".panel")];
   const name = location.hash.slice(1);
   const chosen = panels.find((panel) => panel.id === name) ?? panels[0];
@@ -64,12 +61,9 @@ function showPanel(session, moveFocus) {
     link.setAttribute("aria-current", "page");
     link.parentElement.scrollLeft = link.offsetLeft - 40; // on a phone not all of them fit
   }
-  session.show(chosen.id);
-  if (moveFocus && name === chosen.id) goTo(chosen.querySelector("h2"));
-}
-
-/** Move the focus to a heading, and the page where the heading is not in sight. */
-function goTo(heading) {
+  session.setPanel(chosen.id);
+  if (!movesFocus || name !== chosen.id) return;
+  const heading = chosen.querySelector("h2");
   heading.focus({ preventScroll: true });
   const { top } = heading.getBoundingClientRect();
   if (top < 0 || top > window.innerHeight / 2) heading.scrollIntoView();

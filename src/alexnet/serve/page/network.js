@@ -2,14 +2,12 @@
 
 import { clearFaces, draw, drawFaces } from "./drawing.js";
 import { byId, html, radio } from "./dom.js";
-import { tile, whole } from "./sheets.js";
-import { count, roughly } from "./words.js";
+import { drawSheet, drawSprite } from "./sprites.js";
+import { count, roughly } from "./text.js";
 
 export function start(session) {
   const { model } = session;
   byId("network-lead").textContent = lead(model);
-  byId("scale").textContent =
-    "Drawn to scale: height is pixels on a side, thickness is the number of maps, bars are units.";
   draw(byId("drawing"), model, (row) => choose(row.name));
   const list = byId("layers");
   list.style.setProperty("--columns", model.layers.length);
@@ -20,24 +18,22 @@ export function start(session) {
   choose(model.layers[1].name);
 }
 
-function lead({ spec, layers, towers }) {
+function lead({ spec, layers, towers, parameters, macs }) {
   const weighted = layers.filter((row) => row.parameters);
-  const total = (key) => layers.reduce((sum, row) => sum + row[key], 0);
   const halves = towers === 2 ? " in two towers" : "";
   return (
-    `${weighted.length} layers with weights${halves}, ${count(total("parameters"))} parameters, ` +
-    `${roughly(total("macs"))} multiplications for a photograph of ${spec.image_size}×${spec.image_size}.`
+    `${weighted.length} layers with weights${halves}, ${count(parameters)} parameters, ` +
+    `${roughly(macs)} multiplications for a photograph of ${spec.image_size}×${spec.image_size}.`
   );
 }
 
-function layerButton(row) {
-  const size = row.kind === "dense" ? count(row.channels) : `${row.channels} × ${row.size}²`;
-  const words = row.kind === "dense"
-    ? `${row.name}, ${count(row.channels)} units`
-    : `${row.name}, ${row.channels} maps of ${row.size} by ${row.size}`;
-  const thumb = html("canvas", { class: "thumb", width: 1, height: 1, "data-layer": row.name });
-  const children = [thumb, html("b", {}, row.name), html("small", {}, size)];
-  return radio("layer", row.name, children, { label: words });
+function layerButton({ name, kind, channels, size }) {
+  const isDense = kind === "dense";
+  const label = isDense
+    ? `${name}, ${count(channels)} units` : `${name}, ${channels} maps of ${size} by ${size}`;
+  const thumb = html("canvas", { class: "thumb", width: 1, height: 1, "data-layer": name });
+  const shape = html("small", {}, isDense ? count(channels) : `${channels} × ${size}²`);
+  return radio("layer", name, [thumb, html("b", {}, name), shape], { label });
 }
 
 function choose(name) {
@@ -51,7 +47,7 @@ function select(session, name) {
   byId("drawing").querySelectorAll(".box").forEach((box, place) => {
     box.classList.toggle("chosen", place === index);
   });
-  session.choose(name);
+  session.setLayer(name);
 }
 
 /** Fetch the layers' maps one after the other, so that the photograph is seen to pass. */
@@ -78,9 +74,9 @@ async function pass(session) {
 
 /** Draw the map with the strongest activation; of a fully-connected layer, all its units. */
 function drawStrongest(thumb, maps) {
-  if (maps.size === 1) whole(maps, thumb);
-  else tile(maps, maps.largest.indexOf(Math.max(...maps.largest)), thumb);
-  arrived(thumb);
+  if (maps.size === 1) drawSheet(maps, thumb);
+  else drawSprite(maps, maps.largest.indexOf(Math.max(...maps.largest)), thumb);
+  showArrived(thumb);
 }
 
 /** The input's own picture is the view that the network saw. */
@@ -99,11 +95,11 @@ async function drawInput(session) {
   [thumb.width, thumb.height] = [side, side];
   const pen = thumb.getContext("2d");
   pen.drawImage(picture, left, top, right - left, bottom - top, 0, 0, side, side);
-  arrived(thumb);
+  showArrived(thumb);
 }
 
 /** What a layer made of the photograph is shown on its button and in the drawing. */
-function arrived(thumb) {
+function showArrived(thumb) {
   thumb.classList.add("there");
   const index = [...byId("layers").querySelectorAll(".thumb")].indexOf(thumb);
   drawFaces(byId("drawing"), index, thumb.toDataURL());

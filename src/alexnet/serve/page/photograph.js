@@ -1,8 +1,7 @@
 /** The photograph: dropped, pasted, chosen, taken or an example; and what the network sees of it. */
 
-import { ask } from "./api.js";
-import { byId, svg } from "./dom.js";
-import { say } from "./work.js";
+import { request } from "./api.js";
+import { byId, showBlob, showNote, svg } from "./dom.js";
 
 export function start(session) {
   for (const input of [byId("choose"), byId("take")]) {
@@ -30,8 +29,8 @@ function offer(session, file) {
   const { max_bytes: most } = session.model.limits;
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
   const tooLarge = `${file.name} has ${megabytes(file.size)}; the server takes ${megabytes(most)}.`;
-  if (file.size > most) say(byId("crop-note"), tooLarge, true);
-  else session.take(file);
+  if (file.size > most) showNote(byId("crop-note"), tooLarge, true);
+  else session.setPhotograph(file);
 }
 
 /** The whole page takes drops: an aim that is missed must not replace the page by the file. */
@@ -59,9 +58,9 @@ function offerExample(session) {
   button.addEventListener("click", async () => {
     const number = Math.floor(Math.random() * 1e6); // the server takes any
     try {
-      session.take(await ask("example", { query: { number } }));
+      session.setPhotograph(await request("example", { query: { number } }));
     } catch (error) {
-      say(byId("crop-note"), error.message, true);
+      showNote(byId("crop-note"), error.message, true);
     }
   });
 }
@@ -69,16 +68,15 @@ function offerExample(session) {
 function show(photograph) {
   const picture = byId("picture");
   const name = photograph.name || "your photograph";
-  URL.revokeObjectURL(picture.src);
   byId("crop").replaceChildren();
-  say(byId("crop-note"), name);
+  showNote(byId("crop-note"), name);
   byId("invitation").hidden = true;
   byId("shown").hidden = false;
   picture.alt = `The photograph: ${name}`;
   picture.onerror = () => {
-    say(byId("crop-note"), `${name}: this browser cannot show such a file.`);
+    showNote(byId("crop-note"), `${name}: this browser cannot show such a file.`);
   };
-  picture.src = URL.createObjectURL(photograph);
+  showBlob(picture, photograph);
 }
 
 /**
@@ -96,7 +94,7 @@ function drawCrop({ width, height, square, views }) {
     ...views.map((box) => svg("path", { class: "view", d: outline(box) })),
   );
   const side = Math.round(first[2] - first[0]);
-  say(byId("crop-note"), views.length === 1
+  showNote(byId("crop-note"), views.length === 1
     ? `The network sees ${side}×${side} pixels: the inner frame.`
     : "The network sees five frames and their mirror images.");
 }
@@ -104,9 +102,5 @@ function drawCrop({ width, height, square, views }) {
 /** The path around a box. */
 export const outline = ([left, top, right, bottom]) => `M${left} ${top}H${right}V${bottom}H${left}Z`;
 
-const union = (boxes) => [
-  Math.min(...boxes.map((box) => box[0])),
-  Math.min(...boxes.map((box) => box[1])),
-  Math.max(...boxes.map((box) => box[2])),
-  Math.max(...boxes.map((box) => box[3])),
-];
+const union = (boxes) => [Math.min, Math.min, Math.max, Math.max].map((most, side) =>
+  most(...boxes.map((box) => box[side])));

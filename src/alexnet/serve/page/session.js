@@ -1,13 +1,13 @@
 /** What the parts of the page share: the model, the photograph, and what is being looked at. */
 
-import { ask } from "./api.js";
-import { brightened, sheet } from "./sheets.js";
+import { request } from "./api.js";
+import { brighten, loadSprites } from "./sprites.js";
 
 /**
  * Tells of changes by events: `photograph`, `answer` (the crop is known), `layer`, `panel`.
  */
 export class Session extends EventTarget {
-  #maps = new Map(); // output -> the promise of its sheet, of this photograph
+  #maps = new Map(); // output -> the promise of its sprites, of this photograph
 
   /** @param model what `GET v1/model` answered */
   constructor(model) {
@@ -20,40 +20,40 @@ export class Session extends EventTarget {
   }
 
   /** Take a new photograph; every part that shows something of it hears of it. */
-  take(photograph) {
-    this.photograph = photograph;
+  setPhotograph(photograph) {
     this.answer = null;
     this.#maps.clear();
-    this.dispatchEvent(new Event("photograph"));
+    this.#set("photograph", photograph);
   }
 
   /** Take note of what the network answered. */
-  answered(answer) {
-    this.answer = answer;
-    this.dispatchEvent(new Event("answer"));
+  setAnswer(answer) {
+    this.#set("answer", answer);
   }
 
   /** Choose a layer by its name. */
-  choose(name) {
-    this.layer = this.model.layers.find((row) => row.name === name);
-    this.dispatchEvent(new Event("layer"));
+  setLayer(name) {
+    this.#set("layer", this.model.layers.find((row) => row.name === name));
   }
 
   /** Say which panel is shown now. */
-  show(panel) {
-    this.panel = panel;
-    this.dispatchEvent(new Event("panel"));
+  setPanel(panel) {
+    this.#set("panel", panel);
   }
 
-  /** The outputs between a layer and the next: conv1, relu1, norm1. */
+  #set(name, value) {
+    this[name] = value;
+    this.dispatchEvent(new Event(name));
+  }
+
+  /** The outputs between a layer and the next: conv1, relu1, norm1; none of the input. */
   outputs(row) {
     const { layers, outputs } = this.model;
     const names = layers.map((layer) => layer.name);
     const first = outputs.indexOf(row.name);
-    const rest = outputs.slice(first + 1);
-    const end = rest.findIndex((name) => names.includes(name));
-    const all = [row.name, ...(end < 0 ? rest : rest.slice(0, end))];
-    return first < 0 ? [] : all.filter((name) => !/^(flatten|pad|drop)/.test(name));
+    if (first < 0) return [];
+    const end = outputs.findIndex((name, at) => at > first && names.includes(name));
+    return outputs.slice(first, end < 0 ? undefined : end);
   }
 
   /** The output by which a layer is shown first: after its activation, where it has one. */
@@ -65,8 +65,8 @@ export class Session extends EventTarget {
   /** The maps of an output for this photograph, fetched once. */
   maps(output) {
     if (!this.#maps.has(output)) {
-      const asked = ask("maps", { query: { layer: output }, photograph: this.photograph });
-      const maps = asked.then(sheet).then(brightened);
+      const asked = request("maps", { query: { layer: output }, photograph: this.photograph });
+      const maps = asked.then(loadSprites).then(brighten);
       maps.catch(() => this.#maps.delete(output)); // to be asked again
       this.#maps.set(output, maps);
     }
@@ -74,27 +74,17 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Call `update` when `panel` is seen, and again when it is seen with another photograph: a panel
-   * that nobody looks at asks the server for nothing.
+   * Call `update` when `panel` is seen, and again when it is seen with another subject, by default
+   * another photograph: a panel that nobody looks at asks the server for nothing.
    */
-  whenSeen(panel, update) {
+  whenSeen(panel, update, subject = () => this.photograph) {
     let last;
     const look = () => {
-      if (this.panel !== panel || last === this.photograph) return;
-      last = this.photograph;
+      if (this.panel !== panel || last === subject()) return;
+      last = subject();
       update();
     };
     this.addEventListener("panel", look);
     this.addEventListener("photograph", look);
-  }
-
-  /** Call `update` once, when `panel` is first seen. */
-  whenFirstSeen(panel, update) {
-    const look = () => {
-      if (this.panel !== panel) return;
-      this.removeEventListener("panel", look);
-      update();
-    };
-    this.addEventListener("panel", look);
   }
 }

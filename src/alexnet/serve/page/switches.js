@@ -1,9 +1,8 @@
 /** What if: the trained network with one thing changed, its answers before and after. */
 
-import { ask } from "./api.js";
-import { drawBars, drawEmpty, spoken } from "./bars.js";
-import { byId, html } from "./dom.js";
-import { worker } from "./work.js";
+import { request } from "./api.js";
+import { byId, html, latestOnly } from "./dom.js";
+import { drawBars, drawEmptyBars, speak } from "./predictions.js";
 
 const MOST = 1000; // classes asked for, so that each has a before and an after
 
@@ -35,12 +34,12 @@ const SWITCHES = [
 
 export function start(session) {
   const list = byId("switch-bars");
-  const run = worker(list, byId("switch-spoken"));
+  const run = latestOnly(list, byId("switch-spoken"));
   const update = () => run((signal) => show(session, list, signal));
   byId("switch-list").append(...SWITCHES.map((one) => control(one, session.model.spec)));
   byId("switch-list").addEventListener("change", update);
   session.whenSeen("switches", () => {
-    drawEmpty(list, Math.min(5, session.model.classes.count));
+    drawEmptyBars(list, session.model);
     update();
   });
 }
@@ -59,9 +58,9 @@ async function show({ photograph, model }, list, signal) {
   const on = [...byId("switch-list").querySelectorAll(":checked")];
   const query = { top: Math.min(MOST, model.classes.count) };
   const changed = { ...query, ...Object.fromEntries(on.map((box) => [box.name, box.value])) };
-  const answers = [await ask("predict", { query, photograph, signal })];
-  if (on.length) answers.push(await ask("predict", { query: changed, photograph, signal }));
+  const answers = [await request("predict", { query, photograph, signal })];
+  if (on.length) answers.push(await request("predict", { query: changed, photograph, signal }));
   const [before, after] = answers.map((answer) => answer.predictions[0]);
   drawBars(list, (after ?? before).slice(0, 5), after && before);
-  return after ? `Changed: ${spoken(after.slice(0, 1))}` : "As trained, from one view.";
+  return after ? `Changed: ${speak(after.slice(0, 1))}` : "As trained, from one view.";
 }

@@ -57,9 +57,9 @@ const positions = ({ image, before, after }) =>
 
 /** What the network of this server does. */
 function here({ name, spec }) {
-  const [{ kernel_size: kernel, stride, padding, asymmetric_padding: overhang }] = spec.convs;
+  const [{ kernel_size: kernel, stride, padding, asymmetric_padding: after }] = spec.convs;
   const more = padding ? `, ${padding} zeros on each side`
-    : overhang ? `, ${overhang} zeros past the right and bottom edge` : "";
+    : after ? `, ${after} zeros past the right and bottom edge` : "";
   return (
     `The network on this page, “${name}”, takes ${spec.image_size} pixels${more}, and its first ` +
     `windows are ${kernel}×${kernel}, ${stride} apart.`

@@ -1,0 +1,174 @@
+"""Files from strangers: limits, and the checks before a library or NumPy takes memory for one.
+
+Nothing of a file is run, and no size in it is believed before it is compared with the file's.
+Pickles have their own reader, `alexnet.pickles`.
+"""
+
+import math
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.errors import AlexNetError, MissingExtraError, RunError
+
+LARGEST_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
+LARGEST_MEAN = 1 << 28  # bytes of a mean image's file
+LARGEST_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors
+LARGEST_TEXT = 1 << 20  # bytes of a .prototxt
+LARGEST_IMAGE = 1024  # pixels on a side of what a network sees, of its windows and strides
+LARGEST_SIDE = 4096  # pixels on a side of a mean or of prepared images
+MOST_LAYERS = 100  # with weights
+MOST_FIELDS = 200_000  # of a protobuf message, those inside of others included
+MOST_DEPTH = 12  # of protobuf messages in each other
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
+WIDTHS = {FIXED64: 8, FIXED32: 4}  # bytes
+
+
+class FormatError(ValueError):
+    """Bytes that are not the message they should be."""
+
+
+@contextmanager
+def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
+    """Turn whatever a stranger's file raises while it is understood into a sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunError(f"There is no file {str(path)!r}.", fix) from None
+    except OSError as error:
+        raise RunError(f"{str(path)!r} cannot be read ({error.strerror or error}).", fix) from None
+    except MissingExtraError:
+        raise
+    except AlexNetError as error:
+        what = f"{str(path)!r} cannot be imported: {error.what[:1000]}"
+        raise RunError(what, error.fix or fix) from None
+    except RecursionError:
+        raise RunError(f"{str(path)!r} is nested too deeply.", fix) from None
+    except MemoryError:
+        raise RunError(f"{str(path)!r} asks for more memory than there is.", fix) from None
+    except Exception as error:  # zipfile, safetensors and PyTorch have some of no common base
+        said = f"{type(error).__name__}: {str(error)[:200]}"
+        raise RunError(
+            f"{str(path)!r} is damaged or of another format ({said}).",
+            fix or "Download it again, or say what it is with --as.",
+        ) from None
+
+
+def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Read a file whole, unless it is larger than any of its kind."""
+    size = path.stat().st_size
+    if size > most:
+        raise RunError(f"It has {size:,} bytes.", f"At most {most:,} are read.")
+    return path.read_bytes()
+
+
+def check_shape(name: str, shape: Sequence[int], count: int) -> None:
+    """See that an array's declared shape is that of the `count` numbers that are there."""
+    wanted = math.prod(shape[:8])
+    if len(shape) > 8 or min(shape, default=0) < 0 or wanted != count:
+        raise RunError(
+            f"{name!r} has {count:,} numbers in the file; its shape {tuple(shape[:8])} wants "
+            f"{wanted:,}."
+        )
+
+
+def check_message(data: bytes, descriptor: Any) -> None:
+    """See that a protobuf message is whole and has no more fields than any file of weights.
+
+    The library makes an object of every message inside of a message, some forty times the bytes
+    that an empty one takes. `descriptor` is the message's type of `google.protobuf`; what that
+    does not name is passed over.
+    """
+    _count_fields(data, 0, len(data), descriptor, MOST_FIELDS, MOST_DEPTH)
+
+
+def _count_fields(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int) -> int:
+    """Walk the fields between two places; return how many of `left` are left."""
+    if depth < 0:
+        raise FormatError("it is nested too deeply")
+    while at < end:
+        key_at, (number, wire, start, stop) = at, next_field(data, at, end)
+        left, at = left - 1, stop
+        field = descriptor.fields_by_number.get(number)
+        if field is not None and wire == LENGTH and field.message_type is not None:
+            left = _count_fields(data, start, stop, field.message_type, left, depth - 1)
+        elif field is not None and wire == LENGTH and field.cpp_type in _WHOLE_NUMBERS:
+            left -= stop - start  # packed, each of a byte or more
+        elif field is not None and wire in WIDTHS and field.is_repeated:
+            # numbers one by one, each behind the same key: the whole run at once
+            key = re.escape(data[key_at:start])
+            pattern = re.compile(b"(?:%b.{%d})++" % (key, WIDTHS[wire]), re.DOTALL)
+            run = pattern.match(data, stop, end)
+            at = run.end() if run else stop
+        if left < 0:
+            raise FormatError(f"it has more than {MOST_FIELDS:,} fields")
+    return left
+
+
+_WHOLE_NUMBERS = frozenset((1, 2, 3, 4, 7, 8))  # C++ types of `FieldDescriptor`, bool and enum too
+
+
+def next_field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
+    """Return number and wire type of the field at a place, and where its value begins and ends."""
+    key, start = _varint(data, at, end)
+    number, wire = key >> 3, key & 7
+    if not number:
+        raise FormatError(f"there is no field at byte {at:,}")
+    if wire == VARINT:
+        return number, wire, start, _varint(data, start, end)[1]
+    if wire == LENGTH:
+        size, start = _varint(data, start, end)
+    elif wire in WIDTHS:
+        size = WIDTHS[wire]
+    else:
+        raise FormatError(f"byte {at:,} begins no field that is known")
+    if size > end - start:
+        raise FormatError(f"a field wants {size:,} bytes where {end - start:,} are left")
+    return number, wire, start, start + size
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return a whole number of up to 64 bits, 7 to a byte, and where it ends."""
+    value = 0
+    for place in range(10):
+        if at + place >= end:
+            raise FormatError("it is cut short")
+        byte = data[at + place]
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, at + place + 1
+    raise FormatError(f"the number at byte {at:,} does not end")
+
+
+def read_npy(path: Path) -> NDArray[np.float32]:
+    """Read an array of a size that was looked at first; never an object."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        readers = (np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0)
+        shape, _, kind = readers[version != (1, 0)](file)
+    if kind.hasobject or kind.kind not in "fiu" or math.prod(shape) > 3 * LARGEST_SIDE**2:
+        raise RunError(f"It is an array of {shape}, {kind}.", "Expected numbers, (3, side, side).")
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.array(values.reshape(-1) if values.ndim == 2 else values, np.float32)
+
+
+def read_inner_pickle(data: bytes) -> bytes:
+    """Return the pickle of PyTorch's archive, whose parts must be as large as they lie there."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise RunError("Its parts are compressed, as PyTorch never writes them.")
+        if sum(part.file_size for part in parts) > len(data):
+            raise RunError("Its parts are declared larger than the file.")
+        found = [part for part in parts if part.filename.endswith("/data.pkl")]
+        if len(found) != 1 or found[0].file_size > LARGEST_LIST:
+            raise RunError("It has no pickle of a state dict, or a very large one.")
+        return archive.read(found[0])

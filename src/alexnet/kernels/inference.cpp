@@ -1,0 +1,140 @@
+// The parts of inference in float32 on a processor that PyTorch has not, or is slow at.
+//
+// `spread` and `gather` are the two ends of a Winograd convolution (Lavin and Gray, 2016):
+// overlapping tiles of an image are transformed and laid out so that one matrix product for each
+// of the TILE * TILE places in a tile is the convolution; of the products the other end makes
+// OUTPUTS * OUTPUTS pixels a tile. `multiply` is a fully-connected layer over few images: what
+// takes time there is reading the weights, which is done once for all of them.
+//
+// Defined on the compiler's command line:
+//   TILE     side of a tile of the input: OUTPUTS plus the side of the filters, less 1
+//   OUTPUTS  side of a tile of the output
+
+#include <algorithm>
+#include <cstdint>
+
+using Size = std::int64_t;
+
+#ifdef __AVX512F__
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+struct Shape {
+    Size images, height, width, channels;  // of the image that is read or written, channels-last
+    Size groups, padding, down, across;    // tiles in a column and in a row of an image
+    Size threads;
+};
+
+namespace {
+
+inline const Vector& at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
+inline Vector& at(float* p) { return *reinterpret_cast<Vector*>(p); }
+
+// out = matrix * in * matrix^T, the matrix being (SIDE, TILE).
+template <int SIDE>
+inline void transform(const float* matrix, const Vector (&in)[TILE][TILE],
+                      Vector (&out)[SIDE][SIDE]) {
+    Vector half[SIDE][TILE];
+    for (int i = 0; i < SIDE; ++i)
+        for (int j = 0; j < TILE; ++j) {
+            half[i][j] = Vector{};
+            for (int k = 0; k < TILE; ++k) half[i][j] += matrix[i * TILE + k] * in[k][j];
+        }
+    for (int i = 0; i < SIDE; ++i)
+        for (int j = 0; j < SIDE; ++j) {
+            out[i][j] = Vector{};
+            for (int k = 0; k < TILE; ++k) out[i][j] += matrix[j * TILE + k] * half[i][k];
+        }
+}
+
+// Calls work(image, row, column, tile) for every tile.
+template <class Work> inline void each_tile(const Shape& s, Work work) {
+#pragma omp parallel for collapse(3) schedule(static) num_threads(s.threads)
+    for (Size image = 0; image < s.images; ++image)
+        for (Size row = 0; row < s.down; ++row)
+            for (Size column = 0; column < s.across; ++column)
+                work(image, row, column, (image * s.down + row) * s.across + column);
+}
+
+// Where a channel of a tile lies among (TILE * TILE, groups, tiles, channels of a group).
+inline Size place(const Shape& s, Size tile, Size channel) {
+    const Size width = s.channels / s.groups, tiles = s.images * s.down * s.across;
+    return (channel / width * tiles + tile) * width + channel % width;
+}
+
+inline Size step(const Shape& s) { return s.images * s.down * s.across * s.channels; }
+
+constexpr int UNITS = 4, ROWS = 3;  // whose sums fit in the registers
+
+// Dot products of `M` rows of x with `UNITS` rows of weights.
+template <int M>
+inline void dot(const float* x, const float* weights, float* out, Size inputs, Size units) {
+    Vector sums[UNITS][M] = {};
+    for (Size k = 0; k < inputs; k += LANES)
+        for (int unit = 0; unit < UNITS; ++unit) {
+            const Vector weight = at(weights + unit * inputs + k);
+            for (int m = 0; m < M; ++m) sums[unit][m] += weight * at(x + m * inputs + k);
+        }
+    for (int unit = 0; unit < UNITS; ++unit)
+        for (int m = 0; m < M; ++m)
+            for (int lane = 0; lane < LANES; ++lane) out[m * units + unit] += sums[unit][m][lane];
+}
+
+}  // namespace
+
+// (N, H, W, C) to (TILE * TILE, groups, tiles, C / groups); C / groups fills whole vectors.
+extern "C" void spread(const float* image, const float* matrix, float* out, const Shape& s) {
+    each_tile(s, [&](Size n, Size row, Size column, Size tile) {
+        const Size top = row * OUTPUTS - s.padding, left = column * OUTPUTS - s.padding;
+        for (Size channel = 0; channel < s.channels; channel += LANES) {
+            Vector pixels[TILE][TILE], made[TILE][TILE];
+            for (Size i = 0; i < TILE; ++i)
+                for (Size j = 0; j < TILE; ++j) {
+                    const Size y = top + i, x = left + j;
+                    const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
+                    const Size pixel = (n * s.height + y) * s.width + x;
+                    pixels[i][j] = inside ? at(image + pixel * s.channels + channel) : Vector{};
+                }
+            transform<TILE>(matrix, pixels, made);
+            float* const to = out + place(s, tile, channel);
+            for (Size i = 0; i < TILE * TILE; ++i) at(to + i * step(s)) = made[i / TILE][i % TILE];
+        }
+    });
+}
+
+// (TILE * TILE, groups, tiles, C / groups) to (N, H, W, C), and the bias added.
+extern "C" void gather(const float* products, const float* matrix, const float* bias, float* out,
+                       const Shape& s) {
+    each_tile(s, [&](Size n, Size row, Size column, Size tile) {
+        const Size top = row * OUTPUTS, left = column * OUTPUTS;
+        for (Size channel = 0; channel < s.channels; channel += LANES) {
+            Vector product[TILE][TILE], made[OUTPUTS][OUTPUTS];
+            const float* const from = products + place(s, tile, channel);
+            for (Size i = 0; i < TILE * TILE; ++i) product[i / TILE][i % TILE] = at(from + i * step(s));
+            transform<OUTPUTS>(matrix, product, made);
+            for (Size i = 0; i < OUTPUTS && top + i < s.height; ++i)
+                for (Size j = 0; j < OUTPUTS && left + j < s.width; ++j) {
+                    const Size pixel = (n * s.height + top + i) * s.width + left + j;
+                    at(out + pixel * s.channels + channel) = made[i][j] + at(bias + channel);
+                }
+        }
+    });
+}
+
+// out (rows, units), filled with the bias, += x (rows, inputs) * weights^T (units, inputs).
+// `inputs` is a multiple of LANES, `units` of UNITS.
+extern "C" void multiply(const float* x, const float* weights, float* out, Size rows, Size inputs,
+                         Size units, Size threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (Size unit = 0; unit < units; unit += UNITS) {
+        const float* const from = weights + unit * inputs;
+        Size row = 0;
+        for (; row + ROWS <= rows; row += ROWS)
+            dot<ROWS>(x + row * inputs, from, out + row * units + unit, inputs, units);
+        for (; row < rows; ++row)
+            dot<1>(x + row * inputs, from, out + row * units + unit, inputs, units);
+    }
+}

@@ -1,0 +1,202 @@
+"""A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+
+import torch
+
+from alexnet.data.augment import Normaliser, make_normaliser
+from alexnet.data.loader import Batch, evaluation_batches
+from alexnet.data.shards import PreparedData, Split
+from alexnet.device import Device, is_out_of_memory, keep_freed_memory, use_threads
+from alexnet.errors import DivergedError, RunError, TrainingError
+from alexnet.evaluation import Evaluation, evaluate
+from alexnet.network import AlexNet, build, freeze
+from alexnet.predictor import Predictor
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.distributed import DistributedContext
+from alexnet.training.layout import Layout, LayoutName, lay_out
+from alexnet.training.optimizer import (
+    last_rates,
+    make_optimizer,
+    momentum_buffers,
+    resume,
+)
+from alexnet.training.run import Run
+
+EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
+MAX_LOSSES = 200  # that are remembered; their median is what is usual
+
+
+@dataclass(slots=True)
+class History:
+    """What a training remembers of its past; with weights and momentum, all of its state."""
+
+    errors: list[float] = field(default_factory=list)  # of every validation: the plateau
+    # schedule is a function of them
+    losses: list[float] = field(default_factory=list)  # of the last steps
+    refused: int = 0  # steps in a row that were not made
+    best: int | None = None  # step of the validation with the lowest error
+
+    def add_loss(self, loss: float) -> None:
+        """Remember a loss that is as it should be."""
+        self.losses = [*self.losses[-MAX_LOSSES + 1 :], loss]
+        self.refused = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """A network in training, and what it needs to be saved and tested."""
+
+    run: Run
+    data: PreparedData
+    context: DistributedContext
+    network: AlexNet  # whole; where the processes divide it, only to be tested
+    layout: Layout
+    optimizer: torch.optim.SGD
+    normalise: Normaliser
+    device: Device
+    dtype: torch.dtype  # of the matrix products
+    history: History
+
+    def save(self, step: int, writer: CheckpointWriter) -> None:
+        """Have a checkpoint of this moment written; every process must ask for it at once.
+
+        Raises
+        ------
+        DivergedError
+            When the weights are no numbers any more.
+        """
+        local = self.layout.replica.network
+        weights = self.layout.division.join(local.state_dict())
+        buffers = self.layout.division.join(momentum_buffers(self.optimizer, local))
+        if not self.context.is_main:
+            return
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise DivergedError(
+                f"The weights are no numbers after step {step}, so it is not saved.",
+                "Train again into another --out at a lower rate (--lr).",
+            )
+        state = {"rates": last_rates(self.optimizer), **asdict(self.history)}
+        writer.save(
+            lambda: Checkpoint(step, copy_to_host(weights), copy_to_host(buffers), state),
+            best=self.history.best,
+        )
+
+    def test(
+        self, split: Split, crops: int, progressed: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """Test the network as it is now; each process tests its part of the images.
+
+        `progressed` is called after every batch.
+        """
+        local = self.layout.replica.network
+        if local is not self.network:
+            self.network.load_state_dict(self.layout.division.join(local.state_dict()))
+        self.network.eval()
+        predictor = Predictor(
+            self.network,
+            self.data.classes,
+            self.normalise,
+            self.data.manifest.size,
+            0,
+            self.device.torch,
+            self.dtype,
+            cuda_graphs=False,  # other threads use the GPU meanwhile
+        )
+        predict = partial(predictor.probabilities, crops=crops)
+        size = EVALUATION_BATCH
+        while True:
+            batches = _each(evaluation_batches(split, size, self.context.part), progressed)
+            try:
+                result = evaluate(predict, batches, self.data.classes, crops=crops)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                size //= 2
+        self.network.train()
+        return result.added(self.context.all_reduce_sum)
+
+
+def restore(
+    run: Run, data: PreparedData, context: DistributedContext, layout_name: LayoutName
+) -> tuple[TrainState, Checkpoint, str]:
+    """Return the network as the newest checkpoint has it, or with its initial weights.
+
+    With it come the checkpoint, of step 0 where there is none, and why steps are slower than they
+    could be, or nothing. The mean image is the run's, not the data's: one that begins with another
+    run's weights has the mean of the images that these were trained on.
+
+    Raises
+    ------
+    RunError
+        When the run has checkpoints and none of them is good, or one of another network, or has
+        lost the weights that it is to begin with.
+    ConfigError
+        When the recipe freezes a layer that is not there, or all of them.
+    """
+    spec, recipe = run.config.spec, run.config.recipe
+    data = replace(data, statistics=run.statistics())
+    keep_freed_memory()
+    use_threads(recipe.threads)
+    start = run.newest() or Checkpoint(0, {})
+    _check_same_step(start.step, context)
+    network = build(spec, seed=None if start.weights else recipe.seed)
+    if start.weights:
+        try:
+            network.load_state_dict(start.weights)
+        except RuntimeError as error:
+            wrong = str(error).splitlines()[-1].strip()
+            raise RunError(
+                f"The checkpoint in {str(run.checkpoints)!r} is of another network ({wrong})",
+                "Choose another --out.",
+            ) from error
+    elif run.config.initial_weights:
+        raise RunError(
+            f"The run {str(run.folder)!r} has lost the weights that it is to begin with.",
+            "Give --from again.",
+        )
+    freeze(network, recipe.freeze)
+    device = context.device
+    network = device.place_network(network)
+    compiles, complaint = device.can_compile() if recipe.compile else (False, "")
+    layout = lay_out(network, context, layout_name, compile=compiles)
+    optimizer = make_optimizer(layout.replica.network, recipe)
+    history = History()
+    if start.state:
+        remembered = dict(start.state)
+        buffers = layout.division.take_part(start.momentum_buffers)
+        resume(optimizer, layout.replica.network, buffers, remembered.pop("rates"))
+        history = History(**remembered)
+    normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, device.torch)
+    mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
+    state = TrainState(
+        run,
+        data,
+        context,
+        network,
+        layout,
+        optimizer,
+        replace(normalise, mean=mean),
+        device,
+        device.choose_dtype(recipe.precision),
+        history,
+    )
+    return state, start, complaint
+
+
+def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        then()
+
+
+def _check_same_step(step: int, context: DistributedContext) -> None:
+    newest = context.all_reduce_max(step)
+    if context.all_reduce_max(int(newest != step)):
+        raise TrainingError(
+            f"The processes do not see the same checkpoints: step {step} here, {newest} elsewhere.",
+            "The run's folder (--out) must lie where all machines of the training see it.",
+        )

@@ -1,0 +1,104 @@
+"""Layers of inference in float32 are the plain ones in float64, to float32's rounding."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.fused import fuse_for_inference
+from alexnet.kernels.inference import (
+    FewRowsLinear,
+    WinogradConv2d,
+    faster_layer,
+    winograd_matrices,
+)
+from alexnet.kernels.native import unavailable_reason
+from alexnet.network import build
+from alexnet.variants import SINGLE
+
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason="no C++ compiler")
+
+
+def exact(layer, x):
+    with torch.no_grad():
+        return deepcopy(layer).double()(x.double())
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_matrices_are_a_convolutions(side):
+    a, g, b = winograd_matrices(side)
+    draws = np.random.default_rng(0)
+    inputs, filters = draws.normal(size=a.shape[1]), draws.normal(size=side)
+    found = a @ ((g @ filters) * (b @ inputs))
+    np.testing.assert_allclose(found, np.correlate(inputs, filters, "valid"), rtol=1e-10)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("side", [3, 5])
+@pytest.mark.parametrize("images", [1, 2, 7])
+def test_convolutions_at_every_edge(images, side, padding, groups):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 64, side, padding=padding, groups=groups)
+    fast = faster_layer(plain)
+    assert isinstance(fast, WinogradConv2d)
+    assert fast.weight is plain.weight
+    for height, width in ((13, 13), (8, 11), (5, 6)):
+        x = torch.randn(images, 32, height, width)  # channels first: laid out anew
+        with torch.inference_mode():
+            found = fast(x)
+        wanted = exact(plain, x)
+        assert found.shape == wanted.shape
+        assert found.is_contiguous(memory_format=torch.channels_last) or images == 1
+        assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 10, 64, 65])
+def test_fully_connected_layers_over_any_number_of_images(rows):
+    torch.manual_seed(0)
+    plain = nn.Linear(96, 20)
+    fast = faster_layer(plain)
+    assert isinstance(fast, FewRowsLinear)
+    x = torch.randn(rows, 96)
+    with torch.inference_mode():
+        found = fast(x)
+    torch.testing.assert_close(found.double(), exact(plain, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(32, 32, 3, stride=2), nn.Conv2d(32, 32, 11), nn.Conv2d(32, 32, 3, dilation=2),
+        nn.Conv2d(24, 32, 3), nn.Conv2d(32, 40, 3), nn.Conv2d(32, 32, 3, groups=4),
+        nn.Conv2d(32, 32, 3, padding=(0, 1)), nn.Conv2d(32, 32, 3, bias=False),
+        nn.Conv2d(32, 32, 3, padding_mode="reflect"), nn.Linear(95, 20), nn.Linear(96, 19),
+        nn.Linear(96, 20, bias=False), nn.ReLU(),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_layers_are_left_as_they_are(layer):
+    assert faster_layer(layer) is layer
+
+
+def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
+    network = build(SINGLE, seed=1).eval()
+    x = torch.randn(2, 3, 227, 227) * 60
+    fast = fuse_for_inference(network, torch.float32)
+    assert sum(isinstance(layer, WinogradConv2d) for layer in fast) == 4
+    with torch.inference_mode():
+        mine, plain = fast(x), network(x)
+    wanted = exact(network, x)
+    scale = wanted.abs().max()
+    assert (mine - wanted).abs().max() < 2 * (plain - wanted).abs().max() + 1e-6 * scale
+
+
+def test_it_is_one_operator_to_the_compiler():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 8)).eval()
+    fast = nn.Sequential(*map(faster_layer, layers))
+    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
+    x = torch.randn(3, 32, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layers(x), rtol=1e-4, atol=1e-5)

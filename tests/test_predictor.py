@@ -1,0 +1,161 @@
+"""The predictor computes what the plain layers do, crop by crop, in one float64 network."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.data.augment import iter_crops
+from alexnet.errors import ConfigError, DataError
+from alexnet.layers import Dropout, LocalResponseNorm
+from alexnet.network import build
+from alexnet.predictor import Predictor, Switches, assemble
+from alexnet.variants import CIFAR_QUICK, NETWORKS
+from tests.test_network import narrow
+
+
+def predictor_of(spec, data, seed=1) -> Predictor:
+    """Return a network with lively weights and the preprocessing of a data set."""
+    network = build(spec, seed)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in network.children():
+            if isinstance(weight := getattr(layer, "weight", None), nn.Parameter):
+                inputs = weight[0].numel() if weight.dim() != 3 else weight.shape[1]
+                weight.normal_(0, (2 / inputs) ** 0.5, generator=draws)
+    classes = tuple(f"class{label}" for label in range(spec.num_classes))
+    return assemble(
+        spec, network.state_dict(), data.statistics, classes, precision="fp32",
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def single(large):
+    return predictor_of(replace(narrow(NETWORKS["single"], 2), num_classes=12), large)
+
+
+@pytest.fixture(scope="module")
+def quick(prepared):
+    return predictor_of(CIFAR_QUICK, prepared)
+
+
+def images_of(predictor, count=3):
+    shape = (count, predictor.resize_to, predictor.resize_to, 3)
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
+
+
+def layers_of(predictor, switches=Switches()):  # noqa: B008 -- frozen
+    """Return the plain layers in float64, by name."""
+    double = deepcopy(predictor.network).double()
+    return {name: layer for name, layer in double.named_children() if switches.keeps(layer)}
+
+
+@torch.no_grad()
+def by_hand(predictor, images, crops, switches=Switches()):  # noqa: B008 -- frozen
+    """Return the mean of the softmax of each crop."""
+    network = nn.Sequential(*layers_of(predictor, switches).values())
+    found = []
+    for crop in iter_crops(images, predictor.spec.image_size, crops):
+        pixels = predictor.normalise(crop.flip(3) if switches.mirror else crop)
+        found.append(network(pixels.double()).softmax(1).numpy())
+    return np.mean(found, 0)
+
+
+@pytest.mark.parametrize("crops", [1, 9, 10])
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_probabilities_are_the_mean_of_each_crops(quick, crops, count):
+    images = images_of(quick, count)
+    got = quick.probabilities(images, crops)
+    np.testing.assert_allclose(got.numpy(), by_hand(quick, images, crops), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got.sum(1).numpy(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_its_plain_layers(name, prepared, large):
+    data = prepared if name.startswith("cifar") else large
+    predictor = predictor_of(replace(narrow(NETWORKS[name]), num_classes=12), data)
+    images = images_of(predictor)
+    got = predictor.probabilities(images, 10)
+    np.testing.assert_allclose(got.numpy(), by_hand(predictor, images, 10), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [Switches(lrn=False), Switches(dropout_scale=False), Switches(mirror=True)],
+    ids=["lrn", "dropout", "mirror"],
+)
+def test_switches_take_layers_out_or_mirror_the_image(single, switches):
+    images = images_of(single)
+    got = single.probabilities(images, 1, switches).numpy()
+    np.testing.assert_allclose(got, by_hand(single, images, 1, switches), rtol=2e-4, atol=1e-6)
+    assert np.abs(got - single.probabilities(images, 1).numpy()).max() > 1e-3
+    kept = layers_of(single, switches).values()
+    assert any(isinstance(layer, LocalResponseNorm) for layer in kept) == switches.lrn
+    assert any(isinstance(layer, Dropout) for layer in kept) == switches.dropout_scale
+
+
+@pytest.mark.parametrize("switches", [Switches(), Switches(lrn=False)], ids=["trained", "no lrn"])
+def test_activations_are_those_of_the_plain_layers(single, switches):
+    images = images_of(single)
+    (crop,) = iter_crops(images, single.spec.image_size, 1)
+    out, wanted = single.normalise(crop).double(), {}
+    for name, layer in deepcopy(single.network).double().named_children():
+        with torch.no_grad():
+            out = layer(out) if switches.keeps(layer) else out
+        wanted[name] = out
+    for names in ([*reversed(wanted)], ["pool2"], ["norm1", "fc7"]):
+        found = single.activations(images, names, switches)
+        assert list(found) == sorted(names, key=list(wanted).index)
+        for name, values in found.items():
+            exact = wanted[name].numpy()
+            assert values.dtype == torch.float32
+            np.testing.assert_allclose(
+                values.numpy(), exact, rtol=0, atol=2e-5 * np.abs(exact).max()
+            )
+    with pytest.raises(ConfigError, match=r"'conv7'.*conv"):
+        single.activations(images, ["conv7"])
+
+
+def test_logits_are_the_centre_crops_and_in_bfloat16_nearly(single):
+    images = images_of(single)
+    (crop,) = iter_crops(images, single.spec.image_size, 1)
+    assert torch.equal(single.centre_crops(images), single.normalise(crop))
+    exact = nn.Sequential(*layers_of(single).values())(single.normalise(crop).double()).detach()
+    largest = float(exact.abs().max())
+    np.testing.assert_allclose(single.logits(images), exact, rtol=0, atol=1e-5 * largest)
+    half = replace(single, dtype=torch.bfloat16)
+    assert half.logits(images).dtype == torch.float32
+    assert (half.logits(images) - exact).abs().max() < 2**-5 * exact.abs().max()
+    assert torch.equal(half.in_float32.logits(images), single.logits(images))
+
+
+def test_many_photographs_are_ranked_as_each_alone(single, photographs):
+    files = sorted(photographs.rglob("*.*"))[:35]  # more than are taken at once
+    together = list(single.predict_many(files, top=3))
+    assert len(together) == len(files)
+    for file, ranked in zip(files, together, strict=True):
+        alone = single.predict(file, top=3)
+        assert [one.label for one in ranked] == [one.label for one in alone]
+        assert [one.probability for one in ranked] == pytest.approx(
+            [one.probability for one in alone], rel=1e-4
+        )
+
+
+def test_another_form_answers_in_place_of_the_network(quick):
+    predictor = replace(quick, forward=lambda pixels: torch.eye(len(pixels), 10))
+    images = images_of(quick)
+    assert predictor.probabilities(images).argmax(1).tolist() == [0, 1, 2]
+    switched = Switches(dropout_scale=False)
+    assert torch.equal(
+        predictor.probabilities(images, 1, switched), quick.probabilities(images, 1, switched)
+    )
+
+
+def test_an_unknown_number_of_crops_is_refused(quick):
+    with pytest.raises(DataError, match="7 views"):
+        quick.probabilities(images_of(quick), 7)
