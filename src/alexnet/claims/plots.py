@@ -11,9 +11,10 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from alexnet.claims.claim import Claim
 from alexnet.claims.results import FILE, RunResult, read_results
@@ -77,6 +78,19 @@ def page_style() -> Iterator[None]:
 
         with mpl.rc_context(STYLE):
             yield
+
+
+def render_pairs(finding: "Finding", text: str) -> Markup:
+    """Return the picture of a claim's pairs as SVG, with the text that stands for it."""
+    with page_style():
+        return _make_svg(draw_pairs(finding), text, f"{finding.claim.name} pairs")
+
+
+def render_curves(finding: "Finding") -> Iterator[Markup]:
+    """Yield the pictures of a claim's learning curves as SVG."""
+    with page_style():
+        for number, (figure, text) in enumerate(draw_curves(finding)):
+            yield _make_svg(figure, text, f"{finding.claim.name} {number}")
 
 
 def draw_pairs(finding: "Finding") -> "Figure":
@@ -249,7 +263,7 @@ def average_curves(curves: list[Curve]) -> Curve:
     return [(epoch, sum(curve[epoch] for curve in by_epoch) / len(by_epoch)) for epoch in shared]
 
 
-def make_inline_svg(figure: "Figure", text: str, salt: str) -> str:
+def _make_svg(figure: "Figure", text: str, salt: str) -> Markup:
     """Return a figure as an SVG element of a page, with the text that stands for it.
 
     The groups' ids become classes, colours the page's variables. `salt` keeps the ids that are
@@ -263,12 +277,12 @@ def make_inline_svg(figure: "Figure", text: str, salt: str) -> str:
     svg = file.getvalue().partition("<svg ")[2]
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box
-    svg = f'<svg {box[0]} role="img" aria-label="{escape(text)}">' + svg.partition(">")[2]
+    svg = f'<svg {box[0]} role="img" aria-label="{escape(text.strip())}">' + svg.partition(">")[2]
     svg = re.sub(r"<!--.*?-->|<style.*?</style>|\n\s*", " ", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="([^"]*?)(?:_\d+)?"', r'<g class="\1"', svg)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
-    return svg
+    return Markup(svg)
 
 
 def _shorten(text: str, length: int) -> str:

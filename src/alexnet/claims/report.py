@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alexnet.claims import plots
 from alexnet.claims.claim import Arm, Check, Claim
+from alexnet.claims.plots import render_curves, render_pairs
 from alexnet.claims.results import (
     RunResult,
     measurements_by_seed,
@@ -37,26 +37,6 @@ SYMBOLS = {
     Verdict.REVERSED: "✗",
     Verdict.TOO_FEW: "…",
 }
-INTRODUCTION = (
-    "The paper of 2012 gives a reason for each part of its network, most of them with a number. "
-    "Here each is asked again: two networks that differ in one thing are trained side by side from "
-    "the same seeds, and the difference between them is held against what the paper says."
-)
-METHOD = (
-    "Runs of one seed form a pair. The interval is Student's, at 95 %, of the mean over the pairs' "
-    "differences (for ratios, of their logarithms). One seed gives no verdict. “Not seen at this "
-    "scale” does not mean that there is no effect: the interval says how large it may be. Of 100 "
-    "intervals about 5 miss the truth by chance."
-)
-PAIRS_CAPTION = (
-    "Left: the runs, a line for each seed, short bars for the means. Right: what each seed says, "
-    "and the mean (diamond) with its 95 % interval."
-)
-CENSORED_CAPTION = (
-    " Open triangles are runs that were stopped before they got there: the true value lies further."
-)
-TRIED = "Learning rates tried for each, with a seed that is not among those compared:"
-CHECKED = "Computed here, not trained for. Of what is stated,"
 # Markdown's own signs, taken as text.
 MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|#~"})
 
@@ -162,10 +142,6 @@ def write_report(
             notes=notes,
             symbols=SYMBOLS,
             verdicts=list(Verdict),
-            introduction=INTRODUCTION,
-            method=METHOD,
-            tried=TRIED,
-            checked=CHECKED,
         )
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -275,11 +251,6 @@ def format_section(text: str) -> str:
     if not text[:1].isdigit():
         return text
     return f"section{'s' * bool(re.match(r'[0-9.]+, [0-9]', text))} {text}"
-
-
-def make_anchor(name: str) -> str:
-    """Return the name under which a link finds a claim."""
-    return "claim-" + "".join(c if c.isalnum() else "-" for c in name)
 
 
 def state_rule(claim: Claim) -> str:
@@ -504,37 +475,9 @@ def _join_distinct(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
 
 
-def draw_figures(finding: Finding) -> Iterator[tuple[str, str]]:
-    """Yield the claim's pictures as SVG, with their captions; nothing is drawn of nothing."""
-    claim, comparison = finding.claim, finding.comparison
-    with plots.page_style():
-        if comparison.pairs:
-            text = (
-                f"{claim.measure_text} of {comparison.seeds} pairs of runs, "
-                f"{claim.first.name} on the left and {claim.second.name} on the right. "
-                f"Mean effect {format_effect(finding)}, 95 % interval {format_interval(finding)}."
-            )
-            figure = plots.draw_pairs(finding)
-            caption = PAIRS_CAPTION + CENSORED_CAPTION * any(comparison.censored)
-            yield Markup(plots.make_inline_svg(figure, text, f"{claim.name} pairs")), caption
-        for number, (figure, text) in enumerate(plots.draw_curves(finding)):
-            caption = (
-                "Figure 1 of the paper, from these runs. "
-                * (claim.measure == "epochs_to_25")
-                + f"Solid: {claim.second.name}. Dashed: {claim.first.name}. Thin lines are seeds, "
-                "thick ones their means."
-            )
-            yield Markup(plots.make_inline_svg(figure, text, f"{claim.name} {number}")), caption
-
-
-def count_agreeing(check: Check) -> str:
-    """Return how many lines of a check agree."""
-    return f"{check.agreeing} of {len(check.rows)} agree"
-
-
 IN_TEMPLATES = (
-    count_agreeing, describe_runs, describe_switch, draw_figures, explain_verdict, format_effect,
-    format_interval, format_paper_effect, format_section, format_spread, list_cautions,
-    list_numbers, list_provenance, make_anchor, tabulate_changes, tabulate_trials,
+    describe_runs, describe_switch, explain_verdict, format_effect, format_interval,
+    format_paper_effect, format_section, format_spread, list_cautions, list_numbers,
+    list_provenance, render_curves, render_pairs, tabulate_changes, tabulate_trials,
     tabulate_values,
 )  # fmt: skip

@@ -40,36 +40,17 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two arms of a claim, over the seeds for which both have a number.
+    """Two arms of a claim, over the seeds for which both have a number."""
 
-    Attributes
-    ----------
-    pairs : tuple of (int, Measurement, Measurement)
-        Seed, what the paper compares with, what the paper recommends.
-    means : (float, float)
-        Of both arms; geometric where `ratio`. NaN without pairs.
-    effect : float
-        The mean of ``first - second``; where `ratio`, the geometric mean of ``first / second``.
-        NaN without pairs.
-    interval : (float, float)
-        Where the true effect lies with 95 % confidence. A side about which censored runs leave
-        nothing to say is infinite (0 below, for a ratio); both are NaN with fewer than two pairs.
-    ratio : bool
-        Whether the effect is a quotient.
-    censored : (int, int)
-        How many values of each arm are right-censored: the effect is then a bound, see `bound`.
-    left_out : tuple of int
-        Seeds of which one arm has no run, or a run without a number (one that diverged).
-    verdict : Verdict
-    """
-
-    pairs: tuple[tuple[int, Measurement, Measurement], ...]
-    means: tuple[float, float]
-    effect: float
-    interval: tuple[float, float]
-    ratio: bool
-    censored: tuple[int, int]
-    left_out: tuple[int, ...]
+    pairs: tuple[tuple[int, Measurement, Measurement], ...]  # seed, first arm, second arm
+    means: tuple[float, float]  # of both arms; geometric where `ratio`. NaN without pairs
+    effect: float  # the mean of first - second, or geometric mean of first / second. NaN without
+    interval: tuple[float, float]  # where the true effect lies with 95 % confidence. A side about
+    # which censored runs leave nothing to say is infinite (0 below, for a ratio); both are NaN
+    # with fewer than two pairs
+    ratio: bool  # whether the effect is a quotient
+    censored: tuple[int, int]  # how many values of each arm are: the effect is then a bound
+    left_out: tuple[int, ...]  # seeds of which one arm has no run, or one that gave no number
     verdict: Verdict
 
     @property
