@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alexnet import device as devices
 from alexnet.data.augment import Normaliser, augment
+from alexnet.device import Device, describe_processor, keep_freed_memory
 from alexnet.training.randomness import sample_params
 
 PREPARED, SIZE = 256, 227
@@ -26,7 +26,7 @@ F32, BF16 = torch.float32, torch.bfloat16
 
 def forms(batch: int) -> dict[str, Callable[[], Tensor]]:
     """Return the ways to do it, by name."""
-    device = devices.best_device()
+    device = Device.best().torch
     draws = torch.Generator().manual_seed(0)
     shape = (batch, PREPARED, PREPARED, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
     asked = parser.parse_args()
-    devices.keep_freed_memory()
+    keep_freed_memory()
     ways = forms(asked.batch)
     times: dict[str, list[float]] = {name: [] for name in ways}
     first = {name: way() for name, way in ways.items()}
@@ -64,8 +64,7 @@ def main() -> None:
         for name, way in ways.items():
             begun = time.perf_counter()
             way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            Device.best().synchronize()
             times[name].append((time.perf_counter() - begun) * 1e3)
     found = {
         name: {
@@ -79,8 +78,8 @@ def main() -> None:
     about = {
         "batch": asked.batch,
         "threads": torch.get_num_threads(),
-        "processor": devices.processor(),
-        "device": devices.device_name(devices.best_device()),
+        "processor": describe_processor(),
+        "device": Device.best().name,
         "torch": torch.__version__,
     }
     print(json.dumps({"ms": found} | about, indent=1))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet import device as devices
+from alexnet.device import Device, keep_freed_memory
 from alexnet.network import build
 from alexnet.recipes import FAST
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
@@ -34,15 +34,15 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    device = devices.best_device()
-    devices.keep_freed_memory()
-    network = devices.place_network(build(SINGLE), device)
-    forward, complaint = devices.compile_or_not(network, device)
+    device = Device.best()
+    keep_freed_memory()
+    network = device.place_network(build(SINGLE))
+    forward, complaint = device.compile(network)
     optimizer = make_optimizer(network, FAST)
-    pixels = torch.randn(64, 3, 227, 227, device=device).mul(60)
+    pixels = torch.randn(64, 3, 227, 227, device=device.torch).mul(60)
     share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),
-        torch.arange(64, device=device) % 1000,
+        torch.arange(64, device=device.torch) % 1000,
         0,
         64,
     )
@@ -51,7 +51,7 @@ def main() -> None:
         while True:
             yield share
 
-    kind = devices.choose_dtype("auto", device)
+    dtype = device.choose_dtype("auto")
     steps = train(
         Replica(network, forward),
         optimizer,
@@ -60,7 +60,7 @@ def main() -> None:
         lambda n: learning_rates_at(FAST, 0.5),
         done=0,
         total=1 << 30,
-        dtype=kind,
+        dtype=dtype,
     )
 
     def seconds() -> float:
@@ -104,7 +104,7 @@ def main() -> None:
                 "seconds_still_writing_at_the_end": written,
                 "every": asked.every,
                 "batch": 64,
-                "type": str(kind),
+                "type": str(dtype),
                 "compiled": not complaint,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet import device as devices
+from alexnet.device import Device, keep_freed_memory
 from alexnet.network import build, freeze
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
@@ -26,21 +26,21 @@ from alexnet.training.trainer import LocalBatch, Replica, Step, train
 from alexnet.variants import network_named
 
 
-def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: torch.device) -> Iterator[Step]:
+def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: Device) -> Iterator[Step]:
     """Yield the steps of a training without end."""
     network = build(spec)
     freeze(network, frozen)
-    network = devices.place_network(network, device)
-    forward, _ = devices.compile_or_not(network, device)
-    pixels = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device).mul(60)
+    network = device.place_network(network)
+    forward, _ = device.compile(network)
+    pixels = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device.torch).mul(60)
     share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),
-        torch.arange(batch, device=device) % spec.num_classes, 0, batch,
+        torch.arange(batch, device=device.torch) % spec.num_classes, 0, batch,
     )  # fmt: skip
     return train(
         Replica(network, forward), make_optimizer(network, FAST), itertools.repeat(share), FAST,
         lambda number: learning_rates_at(FAST, 0.5), done=0, total=1 << 30,
-        dtype=devices.choose_dtype("auto", device),
+        dtype=device.choose_dtype("auto"),
     )  # fmt: skip
 
 
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
     asked = parser.parse_args()
-    device, spec = devices.best_device(), network_named(asked.network)
-    devices.keep_freed_memory()
+    device, spec = Device.best(), network_named(asked.network)
+    keep_freed_memory()
     last_hidden = spec.dense[-1].name
     names = {
         "none": (),
@@ -87,7 +87,7 @@ def main() -> None:
                     }
                     for name in names
                 },
-                "type": str(devices.choose_dtype("auto", device)),
+                "type": str(device.choose_dtype("auto")),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
@@ -21,10 +22,14 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet import device as devices
-from alexnet.bench import works
-from alexnet.bench.contender import Setting, Timed
-from alexnet.bench.peers import plain_network
+from alexnet.bench.cases import Settings, TimedCall
+from alexnet.bench.network_suites import (
+    build_plain_network,
+    draw_pixels,
+    time_eager_step,
+    time_our_step,
+)
+from alexnet.device import CudaGraphRunner, Device
 from alexnet.fused import fuse_for_inference
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.triton_lrn_pool import triton_lrn_pool, triton_lrn_pool_backward
@@ -68,7 +73,7 @@ def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
     return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
 
 
-def rate(timed: Timed, seconds: float) -> float:
+def rate(timed: TimedCall, seconds: float) -> float:
     """Return images a second, the median of some turns; the GPU is waited for after each."""
     for _ in range(3):
         timed.call()
@@ -84,15 +89,15 @@ def rate(timed: Timed, seconds: float) -> float:
     return timed.amount / statistics.median(times)
 
 
-def one_image(setting: Setting) -> dict[str, float]:
+def one_image(settings: Settings) -> dict[str, float]:
     """Return milliseconds of one image, its kernels started one by one and as a graph."""
     network = fuse_for_inference(
-        devices.place_network(build(setting.spec), GPU).eval(), torch.bfloat16
+        settings.device.place_network(build(settings.spec)).eval(), torch.bfloat16
     )
     fast = torch.compile(network, dynamic=False)
-    pixels = works.random_pixels(setting, setting.spec)
+    pixels = draw_pixels(settings, settings.spec)
     found = {}
-    for name, call in (("started", fast), ("replayed", devices.CudaGraphRunner(fast))):
+    for name, call in (("started", fast), ("replayed", CudaGraphRunner(fast))):
         times = []
         for _ in range(200):
             begun = time.perf_counter()
@@ -110,7 +115,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=1.0)
     asked = parser.parse_args()
-    found: dict[str, object] = {"device": devices.device_name(GPU), "torch": torch.__version__}
+    found: dict[str, object] = {"device": Device(GPU).name, "torch": torch.__version__}
 
     def told(name: str, value: object) -> None:
         found[name] = value
@@ -121,17 +126,17 @@ def main() -> None:
         for window in (1, 3):
             told(f"pass of {maps} maps, window {window}", passes(asked.batch, maps, side, window))
     steps = {
-        "ours": works.our_step,
-        "eager-autocast": partial(works.eager_step, plain_network, torch.bfloat16),
+        "ours": time_our_step,
+        "eager-autocast": partial(time_eager_step, build_plain_network, torch.bfloat16),
     }
     spec, scratch = network_named("single"), Path(gettempdir())
+    batch = Settings(
+        spec=spec, batch_size=asked.batch, device=Device(GPU), dtype=torch.bfloat16,
+        scratch=scratch,
+    )  # fmt: skip
     for name, make in steps.items():
-        setting = Setting(
-            spec=spec, batch_size=asked.batch, device=GPU, kind=torch.bfloat16, scratch=scratch
-        )  # fmt: skip
-        told(f"{name}, images/s", rate(make(setting), asked.seconds))
-    single = Setting(spec=spec, batch_size=1, device=GPU, kind=torch.bfloat16, scratch=scratch)
-    told("one image, ms", one_image(single))
+        told(f"{name}, images/s", rate(make(batch), asked.seconds))
+    told("one image, ms", one_image(replace(batch, batch_size=1)))
     print(json.dumps(found))
 
 

@@ -6,10 +6,10 @@ from itertools import product
 
 import torch
 
-from alexnet import device as devices
 from alexnet.api import load
 from alexnet.data.loader import evaluation_batches, sample_evenly
 from alexnet.data.shards import open_prepared
+from alexnet.device import describe_processor
 from alexnet.predictor import quantize
 
 
@@ -51,7 +51,7 @@ def main() -> None:
                 "mean_difference": round(difference.mean().item(), 5),
             }
             print(json.dumps(row), flush=True)
-    print(json.dumps({"machine": devices.processor(), "torch": torch.__version__}))
+    print(json.dumps({"machine": describe_processor(), "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

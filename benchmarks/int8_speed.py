@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import device as devices
+from alexnet.device import Device, describe_processor, keep_freed_memory
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import AlexNet, build
 from alexnet.quantization import quantize_network
 from alexnet.variants import SINGLE
 
 Forward = Callable[[Tensor], object]
-CPU = torch.device("cpu")
+CPU = Device.named("cpu")
 
 
 class PlainNorm(nn.Module):
@@ -40,7 +40,7 @@ class PlainNorm(nn.Module):
 
 
 def bfloat16(network: nn.Module, compiled: bool) -> Forward:
-    forward = devices.compile_or_not(network, CPU)[0] if compiled else network
+    forward = CPU.compile(network)[0] if compiled else network
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -88,8 +88,8 @@ def onnxruntime_int8(network: AlexNet, pixels: Tensor) -> Forward:
 
 
 def main() -> None:
-    devices.keep_freed_memory()
-    network = devices.place_network(build(SINGLE), CPU).eval()
+    keep_freed_memory()
+    network = CPU.place_network(build(SINGLE)).eval()
     with torch.no_grad():
         for weight in network.parameters():
             if weight.dim() > 1:  # as He drew them, so that every layer has something to round
@@ -111,7 +111,7 @@ def main() -> None:
     for name, spent in times.items():
         row = [round(1e3 * value, 2) for value in (min(spent), *statistics.quantiles(spent))]
         print(json.dumps({"batch": batch, "way": name, "ms: least and quartiles": row}))
-    print(json.dumps({"machine": devices.processor(), "torch": torch.__version__}))
+    print(json.dumps({"machine": describe_processor(), "torch": torch.__version__}))
 
 
 def timed(

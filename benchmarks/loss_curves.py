@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet import device as devices
+from alexnet.device import describe_processor
 
 SMOOTHED = 20  # steps of a running mean
 RUNS = {
@@ -59,7 +59,7 @@ def main() -> None:
         "batch": asked.batch,
         "steps": asked.steps,
         "smoothed over": SMOOTHED,
-        "machine": devices.processor(),
+        "machine": describe_processor(),
         "losses": found,
     }
     Path(asked.out, "losses.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from alexnet import device as devices
-from alexnet.bench.report import versions
+from alexnet.bench.cases import dtype_name
+from alexnet.bench.report import list_versions
 from alexnet.cli.main import run
+from alexnet.device import Device, describe_processor
 from alexnet.training import fit
 from alexnet.training.trainer import LocalBatch, Step
 
@@ -113,12 +114,10 @@ def main() -> None:
                 "network": asked.network,
                 "batch": asked.batch,
                 "steps": asked.steps,
-                "type": str(devices.choose_dtype("auto", devices.best_device())).removeprefix(
-                    "torch."
-                ),
-                "processor": devices.processor(),
-                "device": devices.device_name(devices.best_device()),
-                "versions": versions(),
+                "type": dtype_name(Device.best().choose_dtype("auto")),
+                "processor": describe_processor(),
+                "device": Device.best().name,
+                "versions": list_versions(),
             },
             indent=1,
         )

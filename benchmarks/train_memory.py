@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from alexnet import device as devices
+from alexnet.device import describe_processor
 
 PARTS = 10
 
@@ -51,7 +51,7 @@ def main() -> None:
         "batch": asked.batch,
         "checkpoint every": asked.checkpoint_every,
         "network": asked.network,
-        "machine": devices.processor(),
+        "machine": describe_processor(),
     }
     print(json.dumps(summary, indent=1))
 

@@ -143,7 +143,7 @@ def measure_pixels(images: Tensor) -> PixelStatistics:
     return PixelStatistics(centre.float(), variances.clamp(min=0).sqrt().float(), axes.float())
 
 
-def colour_shift(alphas: Tensor, pixels: PixelStatistics) -> Tensor:
+def pca_shift(alphas: Tensor, pixels: PixelStatistics) -> Tensor:
     """Turn normal draws, (N, 3), into one RGB shift an image, (N, 3, 1, 1) (section 4.1).
 
     The paper multiplies draws of standard deviation 0.1 by eigenvalues, its source by their roots:
@@ -162,7 +162,7 @@ def augment(images: Tensor, pixels: PixelStatistics) -> Tensor:
     alphas = torch.randn(len(images), 3).to(images.device)
     crops = [crop(image, *corner) for image, corner in zip(images, corners, strict=True)]
     views = [one.flip(2) if flip else one for one, flip in zip(crops, mirrored, strict=True)]
-    return torch.stack(views).float() + colour_shift(alphas, pixels) - pixels.mean
+    return torch.stack(views).float() + pca_shift(alphas, pixels) - pixels.mean
 
 
 def ten_crops(images: Tensor) -> Tensor:

@@ -221,6 +221,13 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_the_reason(monkeypatch):
     assert complaint == "torch.compile does not work here, so steps are slower (no compiler)."
 
 
+def test_on_mps_nothing_is_compiled(pretend):
+    pretend("mps")
+    function, complaint = Device.named("mps").compile(torch.relu)
+    assert function is torch.relu
+    assert "prototype on MPS" in complaint
+
+
 @pytest.mark.parametrize(
     ("error", "is_one"),
     [

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from alexnet.data.augment import colour_shift, draw, normaliser, seen, views
-from alexnet.data.decode import open_image, square
+from alexnet.data.augment import augment, iter_crops, make_normaliser, pca_shift
+from alexnet.data.decode import open_image, resize_and_crop
 from alexnet.data.statistics import PixelSums, Statistics
-from alexnet.evaluation import probabilities
 from alexnet.network import build
+from alexnet.predictor import assemble
 from alexnet.recipes import PAPER
 from alexnet.training.optimizer import Rates, make_optimizer
-from alexnet.training.trainer import Replica, Share, train
+from alexnet.training.randomness import make_generator, sample_params
+from alexnet.training.trainer import LocalBatch, Replica, train
 from alexnet.variants import NETWORKS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "alexnet.py"
@@ -35,26 +36,26 @@ class Package:
     """
 
     @staticmethod
-    def network(name, classes=CLASSES, image=CROP):
+    def network(name, image_size=CROP):
         """Return a network whose weights are drawn from seed 0."""
-        return build(replace(NETWORKS[name], classes=classes, image=image), seed=0)
+        return build(replace(NETWORKS[name], num_classes=CLASSES, image_size=image_size), seed=0)
 
     @staticmethod
     def statistics(images):
         return Statistics.from_sums(PixelSums.of(list(images.permute(0, 2, 3, 1).numpy()), 256))
 
     @staticmethod
-    def augment(images, statistics, seed):
-        """Return what the network sees in a step of the recipe `paper` that has this seed."""
-        normalise = normaliser(NETWORKS["paper"].pixels, statistics, CROP)
-        draws = draw(len(images), 256, CROP, torch.Generator().manual_seed(seed))
-        shift = colour_shift(draws.noise, statistics, PAPER.colour_noise, PAPER.colour_axes)
-        divisor, channels_last = PAPER.colour_noise_divisor, images.permute(0, 2, 3, 1)
-        return seen(channels_last, draws, shift, normalise, divisor, CROP, torch.float32)
+    def augment(images, statistics, step):
+        """Return what the network sees in a step of the recipe `paper`."""
+        normalise = make_normaliser(NETWORKS["paper"].pixels, statistics, CROP)
+        params = sample_params(len(images), 256, CROP, make_generator(PAPER.seed, step))
+        shift = Package.pca_shift(params.noise, statistics)
+        divisor, channels_last = PAPER.pca_jitter_divisor, images.permute(0, 2, 3, 1)
+        return augment(channels_last, params, shift, normalise, divisor, CROP, torch.float32)
 
     @staticmethod
-    def colour_shift(alphas, statistics):
-        return colour_shift(alphas, statistics, PAPER.colour_noise, PAPER.colour_axes)
+    def pca_shift(alphas, statistics):
+        return pca_shift(alphas, statistics, PAPER.pca_jitter, PAPER.pca_axes)
 
     @staticmethod
     def train(network, batches, rates):
@@ -63,31 +64,33 @@ class Package:
         Dropout draws from PyTorch's generator, as it does where nobody has seeded it by image;
         here the loop seeds that generator with the number of the step.
         """
-        shares = [Share(pixels, labels, first=0, batch=len(labels)) for pixels, labels in batches]
+        local = [LocalBatch(pixels, labels, 0, len(labels)) for pixels, labels in batches]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "alexnet.training.trainer.seed_dropout", lambda _, seed, __: torch.manual_seed(seed)
             )
             steps = train(
-                Replica(network, network), make_optimizer(network, PAPER), shares, PAPER,
+                Replica(network, network), make_optimizer(network, PAPER), local, PAPER,
                 lambda step: Rates(*[rates[step - 1]] * 4), done=0, total=len(rates),
-                kind=torch.float64,
+                dtype=torch.float64,
             )  # fmt: skip
             return [step.loss for step in steps]
 
     @staticmethod
     def ten_crops(images):
-        return torch.stack(list(views(images.permute(0, 2, 3, 1), CROP, 10)))
+        return torch.stack(list(iter_crops(images.permute(0, 2, 3, 1), CROP, 10)))
 
     @staticmethod
     def predict(network, images, statistics):
-        normalise = normaliser(NETWORKS["paper"].pixels, statistics, CROP)
-        channels_last = images.permute(0, 2, 3, 1)
-        return probabilities(network.eval(), channels_last, normalise, size=CROP, count=10)
+        predictor = assemble(
+            network.spec, network.state_dict(), statistics, tuple("abcdefghij"),
+            precision="fp32", device=torch.device("cpu"),
+        )  # fmt: skip
+        return predictor.probabilities(images.permute(0, 2, 3, 1), 10)
 
     @staticmethod
     def read_image(path):
-        image = square(open_image(path.read_bytes()), 256)
+        image = resize_and_crop(open_image(path.read_bytes()), 256)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -157,7 +160,7 @@ def test_twenty_steps_have_the_losses_of_the_package(example, images, pixels, st
 
     The rate drops after ten steps, so that it matters whether it is inside the velocity.
     """
-    theirs = Package.network(name, image=99).double()
+    theirs = Package.network(name, image_size=99).double()
     network = example.AlexNet(CLASSES, name)
     network.fc6 = nn.Linear(256 * 2 * 2, 4096)
     network = network.double()
@@ -220,13 +223,13 @@ def test_crops_begin_anywhere_and_half_are_mirrored(example):
 
 def test_colours_are_shifted_as_by_the_package(example, statistics, pixels):
     alphas = torch.tensor([[0.3, -1.0, 2.0], [0.0, 0.0, 1.0]])
-    shift = example.colour_shift(alphas, pixels)
-    assert torch.equal(shift, Package.colour_shift(alphas, statistics))
+    shift = example.pca_shift(alphas, pixels)
+    assert torch.equal(shift, Package.pca_shift(alphas, statistics))
     along_the_last = 0.1 * pixels.stdevs[2] * pixels.axes[:, 2]
     torch.testing.assert_close(shift[1].flatten(), along_the_last)
 
 
-def test_ten_crops_are_the_packages_views(example, images):
+def test_ten_crops_are_those_of_the_package(example, images):
     assert torch.equal(example.ten_crops(images), Package.ten_crops(images))
 
 

@@ -25,7 +25,7 @@ from alexnet.quantization import (
 from alexnet.variants import NETWORKS
 from tests.test_network import narrow
 
-CPU = Device(torch.device("cpu"))
+CPU = Device.named("cpu")
 needs_int8 = pytest.mark.skipif(not CPU.has_int8, reason="no int8 products here")
 
 

@@ -263,8 +263,11 @@ class Device:
         """Return whether ``torch.compile`` works here, or why it does not.
 
         It needs a C++ compiler on a processor and Triton on a GPU, and fails at the first call
-        without; a probe of two numbers finds out before.
+        without; a probe of two numbers finds out before. PyTorch calls its compiler for MPS a
+        prototype, and none of ours was tried with it.
         """
+        if self.type == "mps":
+            return False, "torch.compile is a prototype on MPS, so functions run as they are."
         try:
             torch.compile(_probe)(torch.ones(2, device=self.torch))
         except Exception as error:  # whatever the tool chain raises
@@ -456,7 +459,7 @@ def use_threads(count: int | None) -> int:
     return torch.get_num_threads()
 
 
-def processor() -> str:
+def describe_processor() -> str:
     """Return the processor's name and number of cores."""
     name = platform.processor() or platform.machine()
     try:
@@ -517,3 +520,4 @@ def compile_or_not(function: F, device: TorchDevice) -> tuple[F, str]:
 
 
 out_of_memory, give_way = is_out_of_memory, lower_thread_priority
+processor = describe_processor

@@ -30,7 +30,7 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
     Its parameters are the network's, under the same names.
     """
     first = next(network.parameters(), None)
-    device = Device(torch.device("cpu")) if first is None else Device.of(first)
+    device = Device.named("cpu") if first is None else Device.of(first)
     if not device.has_fused_kernels or (device.is_cpu and unavailable_reason()):
         return network
     on_gpu = not device.is_cpu
@@ -126,10 +126,7 @@ class Cast(nn.Module):
 class ReluLrnPool(nn.Module):
     """Layers that follow each other: ReLU, local response normalisation, max pooling, or some.
 
-    Parameters
-    ----------
-    layers : iterable of nn.Module
-        In this order, one of each at most.
+    They are in this order, one of each at most.
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
@@ -169,13 +166,8 @@ class ReluLrnPool(nn.Module):
 class FastConv2d(nn.Module):
     """A convolution; one with few channels and a stride as a dense one over squares of pixels.
 
-    Parameters
-    ----------
-    conv : nn.Conv2d
-        Whose weight and bias it has, under the same names.
-    bias_apart : bool
-        Whether the bias is added after the convolution, in a pass that a compiler joins to the
-        next one.
+    It has the weight and the bias of another, under the same names. With `bias_apart` the bias is
+    added after the convolution, in a pass that a compiler joins to the next one.
     """
 
     def __init__(self, conv: nn.Conv2d, *, bias_apart: bool) -> None:

@@ -54,19 +54,9 @@ class QuantRange:
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round weights to int8, with one scale an output channel.
+    """Round weights ``(M, ...)`` to int8, with one float32 scale for each of M output channels.
 
-    Parameters
-    ----------
-    weight : Tensor
-        ``(M, ...)`` float, one row an output channel.
-
-    Returns
-    -------
-    values : Tensor
-        int8 of the same shape, -127 to 127.
-    scales : Tensor
-        ``(M,)`` float32: ``values * scales`` is the weight, to half a step.
+    ``values * scales`` is the weight, to half a step; values are -127 to 127.
 
     Examples
     --------
@@ -102,16 +92,8 @@ class Quantize(nn.Module):
 class Int8Layer(nn.Module):
     """A convolution or fully-connected layer over 8-bit numbers, and the ReLU after it.
 
-    Parameters
-    ----------
-    layer : nn.Conv2d or nn.Linear
-        Whose weights are rounded; it is left as it is.
-    input : QuantRange
-        Of its inputs, which come as uint8.
-    relu : bool
-        Whether a ReLU follows, which then costs nothing.
-    output : QuantRange or torch.dtype
-        Of its outputs: uint8 over that range, or a floating type.
+    `input` is the range of its uint8 inputs; outputs are uint8 over the range `output`, or of that
+    floating type. The layer that it is made of is left as it is.
     """
 
     def __init__(
@@ -161,16 +143,9 @@ class Int8Network(nn.Sequential):
     processor alone.
 
     Members have the paper's names. What stands before a layer, and its rounding, is the member
-    ``to_conv2``; there is none where only a ReLU does, whose layer outputs uint8 itself.
-
-    Parameters
-    ----------
-    network : AlexNet
-        In evaluation mode, on the processor.
-    ranges : mapping of str to QuantRange
-        Of every layer's input, by its name: from `calibrate`.
-    dtype : torch.dtype
-        Of what is computed between the layers: bfloat16 or float32.
+    ``to_conv2``; there is none where only a ReLU does, whose layer outputs uint8 itself. `ranges`
+    are those of every layer's input, by name, from `calibrate`; what stands between the layers is
+    computed in `dtype`, bfloat16 or float32.
     """
 
     def __init__(
@@ -246,14 +221,7 @@ def _direct_output(after: Iterable[nn.Module], next_input: QuantRange) -> QuantR
 
 @torch.inference_mode()
 def calibrate(network: AlexNet, pixels: Tensor) -> dict[str, QuantRange]:
-    """Run calibration images in float32 and return the range of each layer's input.
-
-    Parameters
-    ----------
-    network : AlexNet
-        In evaluation mode.
-    pixels : Tensor
-        ``(N, 3, image_size, image_size)`` float, normalised as the network expects.
+    """Run calibration images, normalised as the network expects; return each input's range.
 
     Raises
     ------

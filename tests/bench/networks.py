@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from alexnet.bench.contender import Setting
+from alexnet.bench.cases import Settings
+from alexnet.device import Device
 from alexnet.spec import Dense
 from alexnet.variants import SINGLE
 
@@ -17,10 +18,14 @@ TINY = replace(
 )
 
 
-def setting(scratch: Path, **changes) -> Setting:
+def settings(scratch: Path, **changes) -> Settings:
     """Return two images a call, on the processor, in float32."""
-    plain = Setting(
-        spec=TINY, batch_size=2, device=torch.device("cpu"), kind=torch.float32, scratch=scratch,
+    plain = Settings(
+        spec=TINY,
+        batch_size=2,
+        device=Device.named("cpu"),
+        dtype=torch.float32,
+        scratch=scratch,
         threads=1,
-    )  # fmt: skip
+    )
     return replace(plain, **changes)

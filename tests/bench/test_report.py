@@ -7,45 +7,53 @@ from functools import partial
 import pytest
 import torch
 
-from alexnet import device as devices
-from alexnet.bench import plot, report
-from alexnet.bench.contender import Contender
-from alexnet.bench.limits import limits, matmul, matmul_name
-from alexnet.bench.peers import plain_network
-from alexnet.bench.works import eager_inference, infer_1_work, infer_work
+from alexnet.bench import report
+from alexnet.bench.cases import Case, list_limit_cases, matmul_name, time_matmul
+from alexnet.bench.network_suites import (
+    build_plain_network,
+    make_infer_1_suite,
+    make_infer_suite,
+    time_eager_inference,
+)
+from alexnet.device import Device
 from alexnet.errors import AlexNetError
 from tests.bench.networks import TINY
 
-FAST_BFLOAT16 = devices.has_fast_bfloat16(devices.best_device())
+FAST_BFLOAT16 = Device.best().has_fast_bfloat16
 OURS = torch.bfloat16 if FAST_BFLOAT16 else torch.float32
 
 
 @pytest.fixture(scope="module")
 def measured():
-    def two(work):
-        def made(setting):
+    def with_two_cases(make_suite):
+        def make(settings):
             ours, theirs = (
-                Contender(name, partial(eager_inference, plain_network, kind))
-                for name, kind in (("ours", OURS), ("eager-float32", torch.float32))
+                Case(name, partial(time_eager_inference, build_plain_network, dtype))
+                for name, dtype in (("ours", OURS), ("eager-float32", torch.float32))
             )
-            return replace(work(setting), contenders=(ours, theirs))
+            return replace(make_suite(settings), cases=(ours, theirs))
 
-        return made
+        return make
 
-    def small(setting):
-        kinds = (torch.float32, torch.bfloat16)
-        products = (Contender(matmul_name(kind), partial(matmul, kind, 128)) for kind in kinds)
-        return (*products, limits(setting)[-1])
+    def small_limits(settings):
+        dtypes = (torch.float32, torch.bfloat16)
+        products = (Case(matmul_name(dtype), partial(time_matmul, dtype, 128)) for dtype in dtypes)
+        return (*products, list_limit_cases(settings)[-1])
 
+    suites = {
+        "infer": with_two_cases(make_infer_suite),
+        "infer-1": with_two_cases(make_infer_1_suite),
+    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "WORKS", {"infer": two(infer_work), "infer-1": two(infer_1_work)})
-        patch.setattr(report, "limits", small)
+        patch.setattr(report, "SUITES", suites)
+        patch.setattr(report, "list_limit_cases", small_limits)
         said = []
-        told = report.measured(
-            ["infer", "infer-1"], TINY, batch_size=2, rounds=2, threads=1, say=said.append
-        )
+        found = report.run_benchmarks(
+            ["infer", "infer-1"], TINY, batch_size=2, rounds=2, threads=1,
+            report_progress=said.append,
+        )  # fmt: skip
     assert said == ["infer: ours, eager-float32", "infer-1: ours, eager-float32"]
-    return json.loads(json.dumps(told))
+    return json.loads(json.dumps(found))
 
 
 def test_a_result_has_medians_spreads_and_a_ratio(measured):
@@ -85,7 +93,7 @@ def test_the_report_says_where_and_with_what(measured):
 def test_the_table_has_a_line_a_result_and_a_line_a_missing_peer(measured):
     why = "This needs the package openvino, which is not installed."
     missing = [{"work": "infer", "peer": "openvino-best", "why": why}]
-    lines = report.as_text(measured | {"missing": missing}).splitlines()
+    lines = report.format_report(measured | {"missing": missing}).splitlines()
     assert len(lines) == 1 + len(measured["results"]) + 1 + 2
     assert f"infer: no openvino-best. {why}" in lines
     assert lines[3].startswith("infer-1  eager-float32")
@@ -95,7 +103,7 @@ def test_the_table_has_a_line_a_result_and_a_line_a_missing_peer(measured):
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_plot_is_a_whole_file(measured, tmp_path, suffix):
     path = tmp_path / f"bench{suffix}"
-    plot.draw(measured, path)
+    report.draw_report(measured, path)
     start = path.read_bytes()[:100]
     assert start.startswith(b"\x89PNG") if suffix == ".png" else b"<?xml" in start
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -104,7 +112,7 @@ def test_the_plot_is_a_whole_file(measured, tmp_path, suffix):
 def test_a_plot_that_cannot_be_written_leaves_nothing(measured, tmp_path):
     (tmp_path / "bench.png").mkdir()
     with pytest.raises((AlexNetError, OSError)):
-        plot.draw(measured, tmp_path / "bench.png")
+        report.draw_report(measured, tmp_path / "bench.png")
     assert [file.name for file in tmp_path.iterdir()] == ["bench.png"]
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from alexnet.bench import roofline
-from alexnet.bench.rounds import Heat, Ready, made
-from alexnet.bench.works import train_work
+from alexnet.bench.network_suites import make_train_suite
+from alexnet.bench.rounds import Measurements, make_cases
 from alexnet.variants import SINGLE
-from tests.bench.networks import TINY, setting
+from tests.bench.networks import TINY, settings
 
 
 def test_the_parts_are_the_layers_with_weights_and_what_lies_between():
-    names = [part.name for part in roofline.parts(SINGLE)]
+    names = [part.name for part in roofline.list_parts(SINGLE)]
     assert names == [
         "conv1", "relu1+norm1+pool1", "conv2", "relu2+norm2+pool2", "conv3", "relu3", "conv4",
         "relu4", "conv5", "relu5+pool5", "fc6", "relu6+drop6", "fc7", "relu7+drop7", "fc8",
@@ -21,17 +21,17 @@ def test_the_parts_are_the_layers_with_weights_and_what_lies_between():
 
 
 def test_the_operations_add_up_to_the_networks(tmp_path):
-    at = setting(tmp_path, spec=SINGLE, batch_size=64)
-    costs = list(roofline.costs(at))
+    at = settings(tmp_path, spec=SINGLE, batch_size=64)
+    costs = list(roofline.list_costs(at))
     inference = sum(gflop for _, work, gflop, _ in costs if work == "inference")
     training = sum(gflop for _, work, gflop, _ in costs if work == "training")
     assert inference == pytest.approx(64 * 2 * SINGLE.macs / 1e9)
-    assert training == pytest.approx(64 * train_work(at).gflop)
+    assert training == pytest.approx(64 * make_train_suite(at).gflop)
 
 
 def test_the_numbers_moved_are_counted_once_each(tmp_path):
-    at = setting(tmp_path, spec=SINGLE, batch_size=64, kind=torch.bfloat16)
-    costs = {(layer, work): gb for layer, work, _, gb in roofline.costs(at)}
+    at = settings(tmp_path, spec=SINGLE, batch_size=64, dtype=torch.bfloat16)
+    costs = {(layer, work): gb for layer, work, _, gb in roofline.list_costs(at)}
     conv1, pool1, pixels = 96 * 55**2, 96 * 27**2, 3 * 227**2
     weights = 96 * (3 * 11**2 + 1)
     once = 64 * 2 * (pixels + conv1)
@@ -44,26 +44,27 @@ def test_the_numbers_moved_are_counted_once_each(tmp_path):
 
 
 def test_every_part_runs_alone_on_what_the_one_before_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline, "fast_forward", lambda module, device: module)
-    at = setting(tmp_path)
-    timed, _ = made(roofline.contenders(TINY), at)
+    monkeypatch.setattr(roofline, "compile_fast", lambda module, device: module)
+    at = settings(tmp_path)
+    timed, _ = make_cases(roofline.list_cases(TINY), at)
     for one in timed.values():
         one.call()
-    for part in roofline.parts(TINY):
-        module, x = roofline.module_of(part, at)
+    for part in roofline.list_parts(TINY):
+        module, x = roofline.build_part(part, at)
         assert x.shape == (2, *part.inputs)
         assert module(x).shape == (2, *part.outputs)
         assert sum(parameter.numel() for parameter in module.parameters()) == part.weights
 
 
 def test_a_share_is_of_the_longer_limit_and_the_sums_hold_the_update(tmp_path):
-    at = setting(tmp_path)
-    names = [contender.name for contender in roofline.contenders(TINY)]
+    at = settings(tmp_path)
+    names = [case.name for case in roofline.list_cases(TINY)]
     times = {name: [0.010, 0.011, 0.012] for name in names}
     limits = {"matmul_float32_gflops": 1.0, "copy_gb_per_s": 1.0}
     amounts = dict.fromkeys(names, 1.0) | limits
-    heat = Heat(times | {name: [0.01] for name in limits}, Ready(amounts, {}, {}), tuple(limits))
-    lines = roofline.lines(at, heat)  # rates of 100 GFLOP/s and 100 GB/s
+    times |= {name: [0.01] for name in limits}
+    measured = Measurements(amounts, times=times)
+    lines = roofline.make_lines(at, measured)  # rates of 100 GFLOP/s and 100 GB/s
     conv1, group = lines[0], lines[2]
     assert (conv1.bound, group.bound) == ("matmul", "copy")
     assert conv1.limit_ms == pytest.approx(conv1.gflop / 100 * 1e3)
@@ -72,5 +73,5 @@ def test_a_share_is_of_the_longer_limit_and_the_sums_hold_the_update(tmp_path):
     inference, training = lines[-2:]
     assert inference.ms == pytest.approx(11 * 15)
     assert training.ms == pytest.approx(11 * 16)
-    table = roofline.as_text([asdict(line) for line in lines]).splitlines()
+    table = roofline.format_lines([asdict(line) for line in lines]).splitlines()
     assert len(table) == 1 + 31 + 2

@@ -1,4 +1,4 @@
-"""Contenders run in processes of their own, in turn, and what goes wrong there is told here."""
+"""Cases run in processes of their own, in turn, and what goes wrong there is told here."""
 
 import contextlib
 import fcntl
@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from alexnet.bench import rounds
-from alexnet.bench.contender import Contender, Timed
-from alexnet.bench.rounds import Child, heat
+from alexnet.bench.cases import Case, TimedCall
+from alexnet.bench.rounds import CaseProcess, run_rounds
 from alexnet.errors import AlexNetError, ConfigError, MissingExtraError
-from tests.bench.networks import setting
+from tests.bench.networks import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def sleeper(seconds, at):
         with (at.scratch / "calls").open("a") as file:
             file.write(f"{os.getpid()} {time.monotonic()}\n")
 
-    return Timed(call, 2, "sleeps")
+    return TimedCall(call, 2, "sleeps")
 
 
 def one_long_call(at):
@@ -45,12 +45,12 @@ def one_long_call(at):
         lock.flush()
         torch.cdist(x, x, p=1.7)
 
-    return Timed(call, 1)
+    return TimedCall(call, 1)
 
 
 def run_one_long_call(scratch):
     """Run it as the command does; the parent of this module's test kills this process."""
-    Child([Contender("long", one_long_call)], setting(scratch)).round()
+    CaseProcess([Case("long", one_long_call)], settings(scratch)).run_round()
 
 
 def absent(at):
@@ -62,20 +62,20 @@ def refusing(at):
 
 
 def dying(at):
-    return Timed(partial(os._exit, 3), 1)
+    return TimedCall(partial(os._exit, 3), 1)
 
 
 def test_rounds_are_in_turn_and_one_runs_at_a_time(tmp_path):
-    at = setting(tmp_path)
-    with contextlib.closing(Child([Contender("limit", partial(sleeper, 0.2))], at)) as always:
-        groups = [[Contender("slow", partial(sleeper, 0.3))], [Contender("none", absent)]]
-        found = heat(groups, at, always, 2)
+    at = settings(tmp_path)
+    with contextlib.closing(CaseProcess([Case("limit", partial(sleeper, 0.2))], at)) as always:
+        groups = [[Case("slow", partial(sleeper, 0.3))], [Case("none", absent)]]
+        found = run_rounds(groups, at, always, 2)
     assert found.times.keys() == {"limit", "slow"}
     assert all(len(times) == 2 for times in found.times.values())
     assert min(found.times["slow"]) >= 0.3
     assert found.rates("slow")[0] == pytest.approx(2 / found.times["slow"][0])
-    assert found.ready.notes == {"limit": "sleeps", "slow": "sleeps"}
-    assert "pip install 'alexnet[bench]'" in found.ready.missing["none"]
+    assert found.notes == {"limit": "sleeps", "slow": "sleeps"}
+    assert "pip install 'alexnet[bench]'" in found.missing["none"]
     assert found.always == ("limit",)
 
     lines = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
@@ -92,8 +92,8 @@ def test_rounds_are_in_turn_and_one_runs_at_a_time(tmp_path):
 )
 def test_a_process_that_cannot_go_on_is_one_sentence(tmp_path, make, told):
     with pytest.raises(AlexNetError, match=told):  # noqa: SIM117 -- from either
-        with contextlib.closing(Child([Contender("x", make)], setting(tmp_path))) as child:
-            child.round()
+        with contextlib.closing(CaseProcess([Case("x", make)], settings(tmp_path))) as process:
+            process.run_round()
 
 
 def test_a_process_ends_within_seconds_of_its_killed_parent_even_in_a_long_call(tmp_path):
@@ -125,7 +125,7 @@ if __name__ == "__main__":
 
 
 def test_a_round_has_calls_enough_and_leaves_the_first_out(monkeypatch):
-    monkeypatch.setattr(rounds, "ENOUGH", 0.05)
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.05)
     naps = iter([0.3, *[0.02] * 100])
-    took = rounds.round_seconds(Timed(lambda: time.sleep(next(naps)), 1), setting(None).device)
+    took = rounds.time_round(TimedCall(lambda: time.sleep(next(naps)), 1), settings(None).device)
     assert 0.02 <= took < 0.1

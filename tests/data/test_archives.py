@@ -1,4 +1,4 @@
-"""The layouts in which images are handed around, in folders and in archives, whole and broken."""
+"""Folders, tars and zips are read in place, whole and broken."""
 
 import gzip
 import io
@@ -7,7 +7,6 @@ import os
 import shutil
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -16,27 +15,12 @@ from alexnet.data.shards import open_prepared
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 
-from .test_ilsvrc import tar_of
+from .archives import content, files_of, tar_of
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
-
-
-def content(source) -> dict[str, list[tuple[str, bytes]]]:
-    return {
-        split: [(source.classes[item.label], item.read()) for item in items]
-        for split, items in source.splits.items()
-    }
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {
-        file.relative_to(root).as_posix(): file.read_bytes()
-        for file in sorted(root.rglob("*.*"))
-        if file.is_file()
-    }
 
 
 @pytest.mark.parametrize("kind", ["zip", "stored zip", "tar", "tar.gz", "tgz"])
@@ -122,77 +106,6 @@ def test_file_names_that_are_no_text_are_prepared(photographs, tmp_path):
     assert manifest.counts == {"train": 36, "test": 12}
     paths = {open_prepared(tmp_path / "out").splits["train"][i].path for i in range(36)}
     assert "train/defective/caf\\udce9.png" in paths
-
-
-def test_webdataset_tars(photographs, tmp_path):
-    folder = open_source(photographs)
-    for split, tars in (("train", 2), ("test", 1)):
-        items = list(folder.splits[split])
-        for number in range(tars):
-            files = {}
-            for index, item in enumerate(items[number::tars]):
-                files[f"sample{number}{index:03}.png"] = item.read()
-                files[f"sample{number}{index:03}.cls"] = str(item.label).encode()
-                files[f"sample{number}{index:03}.json"] = b"{}"
-            (tmp_path / f"cells-{split}-{number:04}.tar").write_bytes(tar_of(files))
-    source = open_source(tmp_path)
-    assert source.classes == ("0", "1")
-    (tmp_path / "classnames.txt").write_text("defective\nfunctional\n")
-    named = open_source(tmp_path)
-    assert named.classes == folder.classes
-    ours, theirs = content(named), content(folder)
-    assert {k: sorted(v) for k, v in ours.items()} == {k: sorted(v) for k, v in theirs.items()}
-    lone = tar_of({"a.png": b"x", "b.cls": b"1", "c.png": b"x", "c.cls": b"1"})
-    (tmp_path / "cells-train-0000.tar").write_bytes(lone)
-    assert any("2 samples lack" in note for note in open_source(tmp_path).notes)
-    (tmp_path / "cells-train-0000.tar").write_bytes(tar_of({"c.png": b"x", "c.cls": b"one"}))
-    with pytest.raises(DataError, match="is 'one', no number"):
-        open_source(tmp_path)
-
-
-def test_tiny_imagenet(photographs, tmp_path):
-    files: dict[str, bytes] = {"wnids.txt": b"n02012849\nn01440764\n"}
-    lines = []
-    wnids = {"defective": "n02012849", "functional": "n01440764"}
-    for name, data in files_of(photographs).items():
-        split, label, file = name.split("/")
-        if split == "train":
-            files[f"train/{wnids[label]}/images/{file}"] = data
-        else:
-            files[f"val/images/{file}"] = data
-            lines.append(f"{file}\t{wnids[label]}\t0\t0\t62\t62\n")
-    files["val/val_annotations.txt"] = "".join(lines).encode()
-    files["test/images/test_0.png"] = b"unlabelled"
-    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as out:
-        for name, data in files.items():
-            out.writestr(f"tiny-imagenet-200/{name}", data)
-    source = open_source(tmp_path / "tiny-imagenet-200.zip")
-    assert source.classes == ("n01440764", "n02012849")
-    folder, back = open_source(photographs), {wnid: name for name, wnid in wnids.items()}
-    theirs = content(folder)
-    for split, same in (("train", "train"), ("val", "test")):
-        ours = [(back[wnid], data) for wnid, data in content(source)[split]]
-        assert sorted(ours) == sorted(theirs[same])
-
-
-def test_kaggles_layout(photographs, tmp_path):
-    rows = ["ImageId,PredictionString"]
-    for name, data in files_of(photographs).items():
-        split, label, file = name.split("/")
-        wnid = {"defective": "n02012849", "functional": "n01440764"}[label]
-        place = f"train/{wnid}/{file}" if split == "train" else f"val/{file}"
-        target = tmp_path / "ILSVRC/Data/CLS-LOC" / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        if split == "test":
-            rows.append(f"{Path(file).stem},{wnid} 1 2 3 4 n01440764 5 6 7 8")
-    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
-    source = open_source(tmp_path)
-    assert source.classes == ("n01440764", "n02012849")
-    names = {"n02012849": "defective", "n01440764": "functional"}
-    theirs = content(open_source(photographs))
-    ours = {k: sorted((names[c], d) for c, d in v) for k, v in content(source).items()}
-    assert ours == {"train": sorted(theirs["train"]), "val": sorted(theirs["test"])}
 
 
 def test_a_hundred_thousand_classes_are_listed(tmp_path):

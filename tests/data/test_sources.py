@@ -1,15 +1,11 @@
 """Labelled images are found, in a fixed order, and nothing is decided silently."""
 
-import json
 import shutil
 from collections import Counter
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from alexnet.data.imagenet import describe_classes, load_synsets
-from alexnet.data.prepare import Options, open_or_prepare, prepare
+from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 
@@ -78,41 +74,6 @@ def test_a_link_to_its_own_folder_is_not_followed(photographs, tmp_path):
     assert sum(map(len, open_source(tmp_path / "data").splits.values())) == 36
 
 
-def huggingface(photographs, root, split, names=("defective", "functional")):
-    rows = [
-        {"image": {"bytes": file.read_bytes(), "path": file.name}, "label": label}
-        for label, name in enumerate(("defective", "functional"))
-        for file in sorted((photographs / split / name).iterdir())
-    ]
-    table = pa.Table.from_pylist(rows)
-    if names:
-        features = {"info": {"features": {"label": {"names": list(names)}}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
-    pq.write_table(table, root / f"{split}-00000-of-00001.parquet", row_group_size=5)
-
-
-def test_parquet_gives_the_images_of_the_folders(photographs, tmp_path):
-    for split in ("train", "test"):
-        huggingface(photographs, tmp_path, split)
-    source, folders = open_source(tmp_path), open_source(photographs)
-    assert source.classes == folders.classes
-    for split in ("train", "test"):
-        ours = [(item.read(), item.label) for item in source.splits[split]]
-        assert ours == [(item.read(), item.label) for item in folders.splits[split]]
-
-
-def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_path):
-    row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
-    for wrong, message in (
-        (row, "without a label"),
-        (row | {"label": None}, "is not Parquet with the columns"),
-        ({"label": 0}, "is not Parquet with the columns"),
-    ):
-        pq.write_table(pa.Table.from_pylist([wrong]), tmp_path / "train.parquet")
-        with pytest.raises(DataError, match=message):
-            open_source(tmp_path)
-
-
 def test_splits_that_contradict_each_other_are_refused(photographs, tmp_path):
     shutil.copytree(photographs / "test", tmp_path / "val")
     with pytest.raises(DataError, match="has 'val' and no 'train'"):
@@ -144,13 +105,6 @@ def test_the_cache_notices_a_changed_photograph(photographs, tmp_path, monkeypat
     after = open_or_prepare(tmp_path / "data", Options(size=32))
     assert after.root != before.root
     assert after.splits["train"][0].image == after.splits["train"][1].image
-
-
-def test_parquet_without_class_names_takes_those_of_a_file_or_numbers(photographs, tmp_path):
-    huggingface(photographs, tmp_path, "train", names=None)
-    assert open_source(tmp_path).classes == ("0", "1")
-    (tmp_path / "classes.txt").write_text("very bad\ngood\n")
-    assert open_source(tmp_path).classes == ("very bad", "good")
 
 
 @pytest.mark.parametrize(
@@ -197,46 +151,3 @@ def test_a_class_of_the_held_out_split_that_is_not_trained_on_is_refused(photogr
     (tmp_path / "data" / "test" / "defective").rename(tmp_path / "data" / "test" / "broken")
     with pytest.raises(DataError, match=r"Class 'broken' of the test split .* no training image"):
         open_source(tmp_path / "data")
-
-
-def test_a_split_without_any_label_is_passed_over_and_half_a_one_is_refused(photographs, tmp_path):
-    for split in ("train", "test"):
-        huggingface(photographs, tmp_path, split)
-    hidden = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as ImageNet's test split
-    pq.write_table(pa.Table.from_pylist([hidden] * 3), tmp_path / "val-00000-of-00001.parquet")
-    source = open_source(tmp_path)
-    assert set(source.splits) == {"train", "test"}
-    assert "The val split has no labels: passed over." in source.notes
-    half = [hidden, hidden | {"label": 1}]
-    pq.write_table(pa.Table.from_pylist(half), tmp_path / "val-00000-of-00001.parquet")
-    with pytest.raises(DataError, match="without a label"):
-        open_source(tmp_path)
-
-
-def test_a_parquet_file_that_is_damaged_inside_loses_its_row_group_and_no_other(
-    photographs, tmp_path
-):
-    (tmp_path / "in").mkdir()
-    for split in ("train", "test"):
-        huggingface(photographs, tmp_path / "in", split)
-    file = tmp_path / "in" / "train-00000-of-00001.parquet"
-    about = pq.ParquetFile(file).metadata.row_group(2).column(0)
-    data = bytearray(file.read_bytes())
-    start = about.dictionary_page_offset or about.data_page_offset
-    data[start : start + 40] = b"\xff" * 40
-    file.write_bytes(data)
-    manifest = prepare(open_source(tmp_path / "in"), tmp_path / "out", Options(size=16))
-    assert manifest.counts["train"] == 36 - 5
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert {one["image"].split("/")[1] for one in report["skipped"]} == {
-        "10", "11", "12", "13", "14",
-    }  # fmt: skip
-    assert "row group cannot be read" in report["skipped"][0]["reason"]
-
-
-def test_readable_names_are_unique_and_the_thousand_are_there():
-    wnids = [wnid for wnid in load_synsets() if wnid in ("n02012849", "n03126707", "n03710637")]
-    assert describe_classes(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")
-    assert len(load_synsets()) == 21_842
-    assert load_synsets()["n01440764"] == "tench, Tinca tinca"
-    assert describe_classes(["dress", "n99999999"]) == ("dress", "n99999999")

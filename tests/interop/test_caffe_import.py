@@ -63,7 +63,7 @@ def test_every_way_of_writing_them_gives_the_same_weights(order, form, packed, t
     steps = alexnet(order, NARROW)
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(steps, form, packed=packed))
     made = import_file(tmp_path / "net.caffemodel", tmp_path / "run")
-    weights = made.run.weights().weights
+    weights = made.run.load_weights().weights
     for step in steps:
         for part, values in zip(("weight", "bias"), step.blobs, strict=False):
             assert np.array_equal(weights[f"{step.name}.{part}"].numpy(), values)
@@ -159,7 +159,7 @@ def test_a_description_counts_instead_of_the_layers_in_the_file(tmp_path):
         written(tmp_path, steps), tmp_path / "run", prototxt=tmp_path / "net.prototxt"
     )
     assert made.run.config.spec.convs[0].order == ("activation", "pool", "norm")
-    same = made.run.weights().weights["conv1.weight"].numpy()
+    same = made.run.load_weights().weights["conv1.weight"].numpy()
     assert np.array_equal(same, steps[0].blobs[0])
 
 

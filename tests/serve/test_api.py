@@ -220,7 +220,7 @@ def test_the_mirror_switch_is_a_mirrored_photograph(networks):
 
 def test_the_run_is_followed_from_a_step_on(server, trained):
     whole = server.get("/v1/run").json()
-    assert whole["lines"] == Run.open(trained).metrics()
+    assert whole["lines"] == Run.open(trained).read_metrics()
     later = server.get("/v1/run?after=10").json()
     assert [line["step"] for line in later["lines"]] == [11, 12]
     assert not whole["live"]
@@ -232,9 +232,9 @@ def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(tra
     (run.folder / "metrics.jsonl").unlink()
     (run.folder / "test.json").unlink()
     for step in range(1, 10_001):
-        run.log(step=step, loss=1 / step, images_per_second=float(step))
+        run.log_metrics(step=step, loss=1 / step, images_per_second=float(step))
         if step % 100 == 0:
-            run.log(step=step, val_top1=0.9 if step == 700 else 0.5)
+            run.log_metrics(step=step, val_top1=0.9 if step == 700 else 0.5)
     found = read_curves(run, -1)
     assert found.best == {"step": 700, "val_top1": 0.9}
     assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)

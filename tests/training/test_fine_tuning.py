@@ -108,7 +108,7 @@ def test_where_the_weights_are_from_is_recorded(trained, tuned):
 def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(trained, tuned):
     run = Run.open(tuned)
     data = open_prepared(run.config.data)
-    ours, first = run.statistics(), Statistics.load(trained / "statistics.safetensors")
+    ours, first = run.load_statistics(), Statistics.load(trained / "statistics.safetensors")
     assert np.array_equal(ours.mean_image, first.mean_image)
     assert not np.array_equal(ours.mean_image, data.statistics.mean_image)
     assert np.array_equal(ours.colour_stdevs, data.statistics.colour_stdevs)
@@ -123,7 +123,7 @@ def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, 
     """Of the same classes: whatever the data's own mean, pixels and weights are those of before."""
     first, before = Run.open(trained), load(trained)
     pretrained = Pretrained.from_run(first)
-    darker = replace(first.statistics(), mean_image=first.statistics().mean_image / 3)
+    darker = replace(first.load_statistics(), mean_image=first.load_statistics().mean_image / 3)
     run = Run.start(
         tmp_path / "run",
         replace(first.config, initial_weights=pretrained.origin),
@@ -239,12 +239,12 @@ def test_a_begun_run_keeps_its_first_weights_whatever_is_asked(tuned, trained, t
     origin = replace(run.config.initial_weights, sha256="0" * 64)
     other = replace(run.config, initial_weights=origin)
     with pytest.raises(RunError, match=r"begun otherwise \(initial_weights\.sha256"):
-        Run.start(tmp_path / "run", other, run.statistics())
-    went_on = Run.start(tmp_path / "run", other, run.statistics(), weights={}, override=True)
+        Run.start(tmp_path / "run", other, run.load_statistics())
+    went_on = Run.start(tmp_path / "run", other, run.load_statistics(), weights={}, override=True)
     assert went_on.config.initial_weights == run.config.initial_weights
     assert newest(tmp_path / "run").name == "step-00000006"
     elsewhere = replace(run.config, initial_weights=replace(run.config.initial_weights, path="/x"))
-    assert Run.start(tmp_path / "run", elsewhere, run.statistics())  # it may have moved
+    assert Run.start(tmp_path / "run", elsewhere, run.load_statistics())  # it may have moved
 
 
 def test_layers_can_be_thawed_and_more_of_them_frozen(tuned, tmp_path):
@@ -254,7 +254,7 @@ def test_layers_can_be_thawed_and_more_of_them_frozen(tuned, tmp_path):
         run = Run.open(tuned)
         recipe = run.config.recipe.with_(freeze=freeze_now, max_steps=8)
         config = replace(run.config, recipe=recipe)
-        run = Run.start(tmp_path / str(moving), config, run.statistics(), override=True)
+        run = Run.start(tmp_path / str(moving), config, run.load_statistics(), override=True)
         assert list(fit(run, open_prepared(run.config.data)))
         assert len(load_file(newest(run.folder) / "velocity.safetensors")) == moving
 

@@ -152,11 +152,11 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
     config = replace(run.config, recipe=changed)
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     if f"recipe.{name}" in FREE_TO_CHANGE:
-        assert Run.start(tmp_path / "run", config, run.statistics())
+        assert Run.start(tmp_path / "run", config, run.load_statistics())
         return
     with pytest.raises(RunError, match=rf"begun otherwise \(recipe\.{name}: .* in the run, .* now"):
-        Run.start(tmp_path / "run", config, run.statistics())
-    Run.start(tmp_path / "run", config, run.statistics(), override=True)
+        Run.start(tmp_path / "run", config, run.load_statistics())
+    Run.start(tmp_path / "run", config, run.load_statistics(), override=True)
     assert getattr(Run.open(tmp_path / "run").config.recipe, name) == getattr(changed, name)
 
 
@@ -164,16 +164,16 @@ def test_a_difference_of_a_thousand_classes_is_told_in_a_line(trained):
     run = Run.open(trained)
     other = replace(run.config, classes=tuple(f"class {number}" for number in range(1000)))
     with pytest.raises(RunError, match=r"classes: \('defective', 'functional'\) in the") as told:
-        Run.start(trained, other, run.statistics())
+        Run.start(trained, other, run.load_statistics())
     assert len(str(told.value)) < 600
     assert f"--from {trained} begins with its weights" in str(told.value)
 
 
 def test_before_its_first_checkpoint_a_run_may_be_begun_otherwise(trained, tmp_path):
     run = Run.open(trained)
-    Run.start(tmp_path / "run", run.config, run.statistics())
+    Run.start(tmp_path / "run", run.config, run.load_statistics())
     other = replace(run.config, recipe=run.config.recipe.with_(lr=0.5))
-    assert Run.start(tmp_path / "run", other, run.statistics()).config == other
+    assert Run.start(tmp_path / "run", other, run.load_statistics()).config == other
 
 
 def test_override_goes_on_with_another_rate(trained, command, tmp_path):

@@ -10,7 +10,9 @@ from alexnet.errors import TrainingError
 from alexnet.network import build
 from alexnet.recipes import PAPER
 from alexnet.spec import Dropout
+from alexnet.training.monitor import check_loss
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
+from alexnet.training.state import History
 from alexnet.training.trainer import LocalBatch, MicroBatch, Replica, probe_batch_size, train
 from alexnet.variants import CIFAR_QUICK
 
@@ -187,6 +189,16 @@ def test_a_rehearsal_says_no_word_to_other_processes_and_leaves_no_gradient():
     replica = Replica(network, network, all_reduce_sum=added)
     probe_batch_size(replica, next(batches()), MicroBatch(), RECIPE, torch.float32)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_usual_loss_is_the_median_of_the_last_200():
+    history = History()
+    assert not any(check_loss(history, None, float(loss)) for loss in range(250))
+    assert history.losses == [float(loss) for loss in range(50, 250)]
+    assert check_loss(history, 2.0, 299.0) == ""  # 2 times 149.5
+    assert check_loss(history, 2.0, 302.5) == "is 302, more than 2 times its usual 150,"
+    assert check_loss(history, None, float("nan")) == "is nan"
+    assert history.losses[-1] == 299.0
 
 
 def test_no_batch_is_drawn_for_a_step_that_is_not_taken():

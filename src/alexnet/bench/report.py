@@ -1,55 +1,61 @@
-"""What the rounds come to: one comparison a peer, the machine's limits, versions and hardware."""
+"""What the rounds come to: one comparison a peer, the machine's limits, versions, a table, bars."""
 
 import contextlib
 import importlib.metadata
 import platform
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
-from alexnet import device as devices
 from alexnet.bench import roofline
-from alexnet.bench.contender import MATMUL, Setting, Work
-from alexnet.bench.data_works import loader_work, prepare_work
-from alexnet.bench.limits import limits, matmul_name
-from alexnet.bench.rounds import Child, Heat, Ready, heat
-from alexnet.bench.works import infer_1_work, infer_int8_work, infer_work, lrn_work, train_work
+from alexnet.bench.cases import MATMUL, Settings, Suite, dtype_name, list_limit_cases, matmul_name
+from alexnet.bench.data_suites import make_loader_suite, make_prepare_suite
+from alexnet.bench.network_suites import (
+    make_infer_1_suite,
+    make_infer_int8_suite,
+    make_infer_suite,
+    make_lrn_suite,
+    make_train_suite,
+)
+from alexnet.bench.rounds import CaseProcess, Measurements, run_rounds
+from alexnet.device import Device, describe_processor, use_threads
+from alexnet.files import atomic_write
 from alexnet.spec import Spec
 from alexnet.version import __version__
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 ROOFLINE = "roofline"
-WORKS = {
-    "train": train_work,
-    "infer": infer_work,
-    "infer-1": infer_1_work,
-    "infer-int8": infer_int8_work,
-    "lrn": lrn_work,
-    "prepare": prepare_work,
-    "loader": loader_work,
+SUITES = {
+    "train": make_train_suite,
+    "infer": make_infer_suite,
+    "infer-1": make_infer_1_suite,
+    "infer-int8": make_infer_int8_suite,
+    "lrn": make_lrn_suite,
+    "prepare": make_prepare_suite,
+    "loader": make_loader_suite,
 }
 PACKAGES = ("torch", "onnxruntime", "openvino", "simplejpeg", "pillow")
+WIDTH = 8.0  # inches of a plot
+BAR, HEAD = 0.26, 0.55  # inches of height: of a bar, and of a suite's title and axis
+TITLES = {
+    "train": "Training steps",
+    "infer": "Inference on a batch",
+    "infer-1": "Inference on one image",
+    "infer-int8": "Inference in int8",
+    "lrn": "Normalisation after conv1",
+    "prepare": "Preparing photographs",
+    "loader": "Loading batches",
+}
+LIMITS = (MATMUL, "copy", "decode+resize", "libjpeg-turbo")  # peers that no network can pass
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """One comparison. A ratio above 1 means that ours is ahead; limits count as peers."""
-
-    work: str
-    peer: str
-    unit: str
-    ours: float  # median of the rounds
-    theirs: float  # median
-    ratio: float  # of the medians
-    ours_spread: tuple[float, float]  # lowest and highest round
-    theirs_spread: tuple[float, float]
-    ratio_spread: tuple[float, float]  # of the ratios within a round
-    note: str = ""
-
-
-def measured(
+def run_benchmarks(
     works: Sequence[str],
     spec: Spec,
     *,
@@ -57,139 +63,122 @@ def measured(
     rounds: int,
     threads: int | None,
     images: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    report_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run benchmarks one after another; return the report that ``--json`` prints.
+
+    ``results`` has one row a peer: work, peer, unit, the medians of the rounds (ours, theirs), the
+    ratio of these, above 1 where ours is ahead, and the lowest and highest round of each.
+    ``missing`` names what did not run, and why. A case that is installed and cannot run raises an
+    `AlexNetError`.
 
     Parameters
     ----------
     works
-        Names of `WORKS`, or `ROOFLINE`.
+        Names of `SUITES`, or `ROOFLINE`.
     spec, batch_size
         The network, and images a call.
     rounds
-        How often each contender is measured, 1 or more.
+        How often each case is measured, 1 or more.
     threads
         Processor threads; None: PyTorch's choice.
     images
-        A folder of photographs, for the works on data.
-    say
-        Told what is being done.
-
-    Raises
-    ------
-    AlexNetError
-        When a contender that is installed cannot run.
+        A folder of photographs, for the suites on data.
+    report_progress
+        Called with a line on what is measured next.
     """
-    device = devices.best_device()
-    used = devices.use_threads(threads)
-    kind = devices.choose_dtype("auto", device)
-    sheet = Sheet()
-    with tempfile.TemporaryDirectory() as scratch:
-        setting = Setting(
-            spec=spec, batch_size=batch_size, device=device, kind=kind, scratch=Path(scratch),
-            images=images, threads=threads,
-        )  # fmt: skip
-        subjects = {name: WORKS[name](setting) for name in works if name != ROOFLINE}
-        with contextlib.closing(Child(limits(setting), setting)) as always:
-            sheet.add_missing("limits", always.ready)
-            for name, work in subjects.items():
-                say(f"{name}: {', '.join(one.name for one in work.contenders)}")
-                alone = [[contender] for contender in work.contenders]
-                sheet.add(name, work, heat(alone, work.setting, always, rounds))
-            if ROOFLINE in works:
-                say(f"{ROOFLINE}: every layer by itself")
-                run = heat([roofline.contenders(spec)], setting, always, rounds)
-                sheet.add_roofline(roofline.lines(setting, run), run)
+    device, used = Device.best(), use_threads(threads)
+    results: list[dict[str, Any]] = []
+    missing: list[dict[str, str]] = []
+    limits: dict[str, list[float]] = {}
+    lines: list[roofline.Line] = []
+
+    def add_limits(measured: Measurements) -> None:
+        for name in limits_process.made.amounts:
+            limits.setdefault(name, []).extend(measured.rates(name))
+
+    def add_missing(work: str, measured: Measurements) -> None:
+        missing.extend(
+            {"work": work, "peer": peer, "why": why} for peer, why in measured.missing.items()
+        )
+
+    with contextlib.ExitStack() as stack:
+        settings = Settings(
+            spec=spec,
+            batch_size=batch_size,
+            device=device,
+            dtype=device.choose_dtype("auto"),
+            scratch=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+            images=images,
+            threads=threads,
+        )
+        suites = {name: SUITES[name](settings) for name in works if name != ROOFLINE}
+        limits_process = CaseProcess(list_limit_cases(settings), settings)
+        stack.enter_context(contextlib.closing(limits_process))
+        add_missing("limits", limits_process.made)
+        for name, suite in suites.items():
+            report_progress(f"{name}: {', '.join(case.name for case in suite.cases)}")
+            alone = [[case] for case in suite.cases]
+            measured = run_rounds(alone, suite.settings, limits_process, rounds)
+            add_limits(measured)
+            add_missing(name, measured)
+            results += compare_with_peers(name, suite, measured)
+        if ROOFLINE in works:
+            report_progress(f"{ROOFLINE}: every layer by itself")
+            together = [roofline.list_cases(spec)]
+            measured = run_rounds(together, settings, limits_process, rounds)
+            add_limits(measured)
+            lines = roofline.make_lines(settings, measured)
     return {
-        **sheet.told(),
+        "results": results,
+        "missing": missing,
+        "limits": {name: median(rates) for name, rates in limits.items()},
+        "limits_spread": {name: _spread(rates) for name, rates in limits.items()},
+        **({"roofline": [asdict(line) for line in lines]} if lines else {}),
         "machine": {
-            "processor": devices.processor(),
+            "processor": describe_processor(),
             "threads": used,
-            "device": devices.device_name(device),
-            "type": str(kind).removeprefix("torch."),
+            "device": device.name,
+            "type": dtype_name(settings.dtype),
             "system": platform.platform(),
         },
-        "versions": versions(),
+        "versions": list_versions(),
         "network": spec.name,
         "batch_size": batch_size,
         "rounds": rounds,
     }
 
 
-class Sheet:
-    """What has been measured so far."""
-
-    def __init__(self) -> None:
-        self._results: list[Result] = []
-        self._missing: list[dict[str, str]] = []
-        self._limits: dict[str, list[float]] = {}
-        self._lines: list[roofline.Line] = []
-
-    def add(self, name: str, work: Work, run: Heat) -> None:
-        """Compare ours with every peer of a work."""
-        self._count_limits(run)
-        self.add_missing(name, run.ready)
-        here = [one.name for one in work.contenders if one.name in run.times]
-        values = {one: work.values(run.times[one], run.ready.amounts[one]) for one in here}
-        if work.gflop:
-            rates = run.rates(matmul_name(work.setting.kind))
-            values[MATMUL] = [rate / work.gflop for rate in rates]
-        ours = values.pop("ours")
-        for peer, theirs in values.items():
-            note = run.ready.notes.get(peer, "")
-            self._results.append(compared(name, work, peer, ours, theirs, note))
-
-    def add_missing(self, name: str, ready: Ready) -> None:
-        """Take the names of those contenders of a work that did not run, and why."""
-        for peer, why in ready.missing.items():
-            self._missing.append({"work": name, "peer": peer, "why": why})
-
-    def add_roofline(self, lines: list[roofline.Line], run: Heat) -> None:
-        """Take the lines of the roofline."""
-        self._count_limits(run)
-        self._lines = lines
-
-    def _count_limits(self, run: Heat) -> None:
-        for name in run.always:
-            self._limits.setdefault(name, []).extend(run.rates(name))
-
-    def told(self) -> dict[str, Any]:
-        """Return the parts of the report that were measured."""
-        return {
-            "results": [asdict(one) for one in self._results],
-            "missing": self._missing,
-            "limits": {name: statistics.median(rates) for name, rates in self._limits.items()},
-            "limits_spread": {name: spread(rates) for name, rates in self._limits.items()},
-            **({"roofline": [asdict(one) for one in self._lines]} if self._lines else {}),
+def compare_with_peers(name: str, suite: Suite, measured: Measurements) -> list[dict[str, Any]]:
+    """Return a row for each peer of a suite that ran; limits count as peers."""
+    ran = [case.name for case in suite.cases if case.name in measured.times]
+    values = {peer: suite.to_unit(measured.times[peer], measured.amounts[peer]) for peer in ran}
+    if suite.gflop:
+        rates = measured.rates(matmul_name(suite.settings.dtype))
+        values[MATMUL] = [rate / suite.gflop for rate in rates]
+    ours = values.pop("ours")
+    return [
+        {
+            "work": name,
+            "peer": peer,
+            "unit": suite.unit,
+            "ours": median(ours),
+            "theirs": median(theirs),
+            "ratio": suite.ratio(median(ours), median(theirs)),
+            "ours_spread": _spread(ours),
+            "theirs_spread": _spread(theirs),
+            "ratio_spread": _spread(list(map(suite.ratio, ours, theirs))),  # within a round
+            "note": measured.notes.get(peer, ""),
         }
+        for peer, theirs in values.items()
+    ]
 
 
-def compared(
-    name: str, work: Work, peer: str, ours: Sequence[float], theirs: Sequence[float], note: str
-) -> Result:
-    """Return the comparison with one peer, of a value of each in every round."""
-    ahead = work.ahead
-    return Result(
-        work=name,
-        peer=peer,
-        unit=work.unit,
-        ours=statistics.median(ours),
-        theirs=statistics.median(theirs),
-        ratio=ahead(statistics.median(ours), statistics.median(theirs)),
-        ours_spread=spread(ours),
-        theirs_spread=spread(theirs),
-        ratio_spread=spread(list(map(ahead, ours, theirs))),
-        note=note,
-    )
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return the lowest and the highest."""
+def _spread(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of everything that a number may depend on and that is installed."""
     found = {"alexnet": __version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -198,7 +187,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def as_text(report: Mapping[str, Any]) -> str:
+def format_report(report: Mapping[str, Any]) -> str:
     """Return a report as a table; a spread is the lowest and highest of the rounds."""
     lines = []
     if report["results"]:
@@ -213,8 +202,71 @@ def as_text(report: Mapping[str, Any]) -> str:
             f"{row['ratio']:6.2f}x {low:6.2f}-{high:<6.2f}  {row['unit']}{note}"
         )
     if "roofline" in report:
-        lines.append(roofline.as_text(report["roofline"]))
+        lines.append(roofline.format_lines(report["roofline"]))
     lines += [f"{row['work']}: no {row['peer']}. {row['why']}" for row in report["missing"]]
     lines.append(", ".join(f"{name} {value:,.0f}" for name, value in report["limits"].items()))
     lines.append(", ".join(f"{k} {v}" for k, v in (report["machine"] | report["versions"]).items()))
     return "\n".join(lines)
+
+
+def draw_report(report: Mapping[str, Any], path: Path) -> None:
+    """Draw the comparisons as bars, whole or not at all; .png or .svg as the path says.
+
+    One row of axes a suite, ours in red, spreads as whiskers.
+
+    Raises
+    ------
+    MissingExtraError
+        When matplotlib is not installed.
+    AlexNetError
+        When the path cannot be written.
+    """
+    from alexnet.figures.style import INK, drawing, new_figure
+
+    suites = [(name, list(rows)) for name, rows in groupby(report["results"], lambda r: r["work"])]
+    heights = [HEAD + BAR * (len(rows) + 1) for _, rows in suites]
+    with drawing():
+        figure = new_figure(WIDTH, sum(heights) + 0.3)
+        grid = figure.subplots(len(suites), 1, height_ratios=heights, squeeze=False)
+        for axes, (name, rows) in zip(grid[:, 0], suites, strict=True):
+            draw_bars(axes, name, rows)
+        about = report["machine"]
+        figure.supxlabel(
+            f"{report['network']}, batch {report['batch_size']}, {about['threads']} threads, "
+            f"{about['processor']}; medians of {report['rounds']} rounds, lowest to highest",
+            fontsize=7.5,
+            color=INK,
+        )
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+
+
+def draw_bars(axes: "Axes", name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a suite: ours on top, then every peer with how many times its speed ours is."""
+    from alexnet.figures.style import FAINT, INK, OTHER, RIGHT
+
+    bars = [("ours", rows[0]["ours"], rows[0]["ours_spread"], RIGHT, "")]
+    for row in rows:
+        colour = FAINT if row["peer"] in LIMITS else OTHER
+        ratio = f"   ours: {row['ratio']:.2f}x"
+        bars.append((row["peer"], row["theirs"], row["theirs_spread"], colour, ratio))
+    names, values, spreads, colours, _ = zip(*bars, strict=True)
+    places = range(len(bars))
+    errors = [
+        [value - low for value, (low, _) in zip(values, spreads, strict=True)],
+        [high - value for value, (_, high) in zip(values, spreads, strict=True)],
+    ]
+    axes.barh(places, values, color=colours, height=0.72)
+    axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.5)
+    for place, (_, value, spread, _, ratio) in zip(places, bars, strict=True):
+        text = f" {value:,.{0 if value >= 100 else 1}f}{ratio}"
+        axes.text(max(value, spread[1]), place, text, va="center", fontsize=8, color=INK)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.2, y=0.02)
+    axes.set_xlim(left=0)
+    unit = rows[0]["unit"]
+    lower = ", lower is better" if unit == "ms" else ""
+    axes.set_title(f"{TITLES.get(name, name)} ({unit}{lower})", loc="left", fontsize=9.5)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=7.5)

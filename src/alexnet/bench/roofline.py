@@ -18,11 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet import device as devices
-from alexnet.bench.contender import Contender, Setting, Timed
-from alexnet.bench.limits import matmul_name
-from alexnet.bench.rounds import Heat
-from alexnet.bench.works import fast_forward
+from alexnet.bench.cases import Case, Settings, TimedCall, matmul_name
+from alexnet.bench.network_suites import compile_fast
+from alexnet.bench.rounds import Measurements
+from alexnet.device import Device
 from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
@@ -31,7 +30,7 @@ from alexnet.training.optimizer import learning_rates_at, make_optimizer, update
 from alexnet.training.randomness import seed_dropout
 
 Pass = Literal["inference", "training", "update"]
-WEIGHT = 4  # bytes: weights, gradients and velocity are float32 in a step
+WEIGHT_BYTES = 4  # weights, gradients and momentum are float32 in a step
 MOST_COMPILED = 128  # parts in two passes each; more than any network here has
 UPDATE = "all weights"
 
@@ -42,7 +41,7 @@ class Part:
 
     name: str  # conv1; relu1+norm1+pool1
     modules: tuple[str, ...]
-    inputs: tuple[int, ...]  # (maps, side, side) or (units,) of one image
+    inputs: tuple[int, ...]  # (channels, side, side) or (units,) of one image
     outputs: tuple[int, ...]
     weights: int  # biases too
     macs: int  # multiply-accumulate operations for one image, forward
@@ -63,7 +62,7 @@ class Line:
     share: float  # of the limit reached
 
 
-def parts(spec: Spec) -> Iterator[Part]:
+def list_parts(spec: Spec) -> Iterator[Part]:
     """Yield the parts of a network, first to last."""
     with torch.device("meta"):
         names = list(dict(AlexNet(spec).named_children()))
@@ -91,58 +90,48 @@ def parts(spec: Spec) -> Iterator[Part]:
         inputs = outputs
 
 
-def contenders(spec: Spec) -> tuple[Contender, ...]:
+def list_cases(spec: Spec) -> tuple[Case, ...]:
     """Return everything there is to time; ``conv1 inference``, ``conv1 training``, the update."""
     found = []
-    for part in parts(spec):
-        found.append(Contender(f"{part.name} inference", partial(inference, part), True))
-        found.append(Contender(f"{part.name} training", partial(training, part), True))
-    return (*found, Contender(f"{UPDATE} update", update_alone, True))
+    for part in list_parts(spec):
+        found.append(Case(f"{part.name} inference", partial(time_part_inference, part), True))
+        found.append(Case(f"{part.name} training", partial(time_part_training, part), True))
+    return (*found, Case(f"{UPDATE} update", time_update, True))
 
 
-def inference(part: Part, setting: Setting) -> Timed:
+def time_part_inference(part: Part, settings: Settings) -> TimedCall:
     """Return a part's forward pass without gradients."""
-    module, x = module_of(part, setting)
-    forward = by_itself(fuse_for_inference(module.eval(), setting.kind), setting.device)
+    module, x = build_part(part, settings)
+    forward = _compile_alone(fuse_for_inference(module.eval(), settings.dtype), settings.device)
 
     def run() -> None:
         with torch.no_grad():
             forward(x)
 
-    return Timed(run, 1)
+    return TimedCall(run, 1)
 
 
-def training(part: Part, setting: Setting) -> Timed:
+def time_part_training(part: Part, settings: Settings) -> TimedCall:
     """Return a part's forward and backward pass."""
-    module, x = module_of(part, setting)
-    forward = by_itself(module, setting.device)
+    module, x = build_part(part, settings)
+    forward = _compile_alone(module, settings.device)
     x.requires_grad_(not part.first)
-    with in_type(setting):
+    with settings.device.autocast(settings.dtype):
         gradient = torch.ones_like(forward(x))
 
     def run() -> None:
-        with in_type(setting):
+        with settings.device.autocast(settings.dtype):
             out = forward(x)
         torch.autograd.backward(out, gradient)
         x.grad = None
         module.zero_grad()
 
-    return Timed(run, 1)
+    return TimedCall(run, 1)
 
 
-def by_itself(module: nn.Sequential, device: torch.device) -> nn.Module:
-    """Return a part as a step runs it.
-
-    To PyTorch every part is the same function, `nn.Sequential`'s, compiled anew; after eight times
-    it would give up and run the others uncompiled.
-    """
-    _dynamo.config.recompile_limit = MOST_COMPILED
-    return fast_forward(module, device)
-
-
-def update_alone(setting: Setting) -> Timed:
+def time_update(settings: Settings) -> TimedCall:
     """Return the update of every weight."""
-    network = devices.place_network(build(setting.spec), setting.device)
+    network = settings.device.place_network(build(settings.spec))
     optimizer, rates = make_optimizer(network, FAST), learning_rates_at(FAST, FAST.warmup)
     gradients = [torch.zeros_like(parameter) for parameter in network.parameters()]
 
@@ -151,97 +140,89 @@ def update_alone(setting: Setting) -> Timed:
             parameter.grad = gradient
         update(optimizer, rates, FAST)
 
-    return Timed(run, 1)
+    return TimedCall(run, 1)
 
 
-def in_type(setting: Setting) -> torch.autocast:
-    """Return the context in which a step runs its network."""
-    enabled = setting.kind != torch.float32
-    return torch.autocast(setting.device.type, setting.kind, enabled=enabled)
+def _compile_alone(module: nn.Sequential, device: Device) -> nn.Module:
+    """Return a part as a step runs it.
+
+    To PyTorch every part is the same function, `nn.Sequential`'s, compiled anew; after eight times
+    it would give up and run the others uncompiled.
+    """
+    _dynamo.config.recompile_limit = MOST_COMPILED
+    return compile_fast(module, device)
 
 
-def module_of(part: Part, setting: Setting) -> tuple[nn.Sequential, Tensor]:
+def build_part(part: Part, settings: Settings) -> tuple[nn.Sequential, Tensor]:
     """Return a part of a network by itself, and its input as the part before leaves it."""
-    network = build(setting.spec)
-    seed_dropout(network, 0, torch.arange(setting.batch_size, device=setting.device))
+    network, device = build(settings.spec), settings.device
+    seed_dropout(network, 0, torch.arange(settings.batch_size, device=device.torch))
     module = nn.Sequential(*(network.get_submodule(name) for name in part.modules))
-    x = torch.randn(setting.batch_size, *part.inputs, device=setting.device)
+    x = torch.randn(settings.batch_size, *part.inputs, device=device.torch)
     if x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    return devices.place_network(module, setting.device), x.to(setting.kind)
+    return device.place_network(module), x.to(settings.dtype)
 
 
-def costs(setting: Setting) -> Iterator[tuple[str, Pass, float, float]]:
+def list_costs(settings: Settings) -> Iterator[tuple[str, Pass, float, float]]:
     """Yield each part's name and pass, and what the batch costs at least: GFLOP, and GB moved.
 
     Inference reads input and weights and writes the output. Training reads input, weights and the
     output's gradient once more, and writes the gradients of input and weights. Activations are in
     the type of the matrix products, and so are the weights of inference; those of a step are in
-    float32. The update reads weights, gradients and velocity and writes weights and velocity.
+    float32. The update reads weights, gradients and momentum and writes weights and momentum.
     """
-    batch, narrow, weights = setting.batch_size, setting.kind.itemsize, 0
-    for part in parts(setting.spec):
+    batch, narrow, weights = settings.batch_size, settings.dtype.itemsize, 0
+    for part in list_parts(settings.spec):
         inputs, outputs = batch * math.prod(part.inputs), batch * math.prod(part.outputs)
         gflop = 2 * part.macs * batch / 1e9
-        activations = (inputs + outputs) * narrow
-        forward = activations + part.weights * WEIGHT
-        backward = forward + part.weights * WEIGHT + (0 if part.first else inputs * narrow)
+        activations, wide = (inputs + outputs) * narrow, part.weights * WEIGHT_BYTES
+        input_gradient = 0 if part.first else inputs * narrow
+        training = 2 * activations + 3 * wide + input_gradient
         yield part.name, "inference", gflop, (activations + part.weights * narrow) / 1e9
-        yield part.name, "training", gflop * (2 if part.first else 3), (forward + backward) / 1e9
+        yield part.name, "training", gflop * (2 if part.first else 3), training / 1e9
         weights += part.weights
-    yield UPDATE, "update", 0.0, 5 * weights * WEIGHT / 1e9
+    yield UPDATE, "update", 0.0, 5 * weights * WEIGHT_BYTES / 1e9
 
 
-def lines(setting: Setting, heat: Heat) -> list[Line]:
+def make_lines(settings: Settings, measured: Measurements) -> list[Line]:
     """Return each part's time, cost and share of the limit; last the sum of each kind of call."""
-    rate, copied = (
-        median(heat.rates(name)) for name in (matmul_name(setting.kind), "copy_gb_per_s")
-    )
+    matmul = median(measured.rates(matmul_name(settings.dtype)))
+    copy = median(measured.rates("copy_gb_per_s"))
     found = []
-    for layer, work, gflop, gb in costs(setting):
-        ms = median(heat.times[f"{layer} {work}"]) * 1e3
-        product, moved = gflop / rate * 1e3, gb / copied * 1e3
-        limit = max(product, moved)
+    for layer, work, gflop, gb in list_costs(settings):
+        ms = median(measured.times[f"{layer} {work}"]) * 1e3
+        product_ms, copy_ms = gflop / matmul * 1e3, gb / copy * 1e3
+        limit = max(product_ms, copy_ms)
+        bound: Literal["matmul", "copy"] = "matmul" if product_ms >= copy_ms else "copy"
         found.append(
             Line(
-                layer=layer,
-                work=work,
-                ms=ms,
-                gflop=gflop,
-                gb=gb,
-                limit_ms=limit,
-                bound="matmul" if product >= moved else "copy",
-                share=limit / ms,
+                layer=layer, work=work, ms=ms, gflop=gflop, gb=gb,
+                bound=bound, limit_ms=limit, share=limit / ms,
             )
-        )
-    inference = [one for one in found if one.work == "inference"]
-    step = [one for one in found if one.work != "inference"]
-    return [*found, added(inference, "inference"), added(step, "training")]
+        )  # fmt: skip
+    inference = [line for line in found if line.work == "inference"]
+    step = [line for line in found if line.work != "inference"]
+    return [*found, _sum_lines(inference, "inference"), _sum_lines(step, "training")]
 
 
-def added(found: Sequence[Line], work: Pass) -> Line:
+def _sum_lines(lines: Sequence[Line], work: Pass) -> Line:
     """Return the sum of some lines; that of training has the update in it."""
-    ms, limit = sum(one.ms for one in found), sum(one.limit_ms for one in found)
-    gflop, gb = sum(one.gflop for one in found), sum(one.gb for one in found)
+    ms, limit = sum(line.ms for line in lines), sum(line.limit_ms for line in lines)
+    gflop, gb = sum(line.gflop for line in lines), sum(line.gb for line in lines)
     return Line(
-        layer="sum",
-        work=work,
-        ms=ms,
-        gflop=gflop,
-        gb=gb,
-        limit_ms=limit,
-        bound="",
-        share=limit / ms,
-    )
+        layer="sum", work=work, ms=ms, gflop=gflop, gb=gb,
+        bound="", limit_ms=limit, share=limit / ms,
+    )  # fmt: skip
 
 
-def as_text(found: Sequence[Mapping[str, Any]]) -> str:
+def format_lines(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return the lines, as dictionaries, as a table."""
     heads = ("layer", "pass", "ms", "GFLOP", "GB", "limit ms", "share")
     rows = ["{:24} {:10} {:>9} {:>9} {:>7} {:>9} {:>6}  bound".format(*heads)]
-    for one in found:
+    for line in lines:
         rows.append(
-            f"{one['layer']:24} {one['work']:10} {one['ms']:9.2f} {one['gflop']:9.2f} "
-            f"{one['gb']:7.3f} {one['limit_ms']:9.2f} {one['share']:6.2f}  {one['bound']}"
+            "{layer:24} {work:10} {ms:9.2f} {gflop:9.2f} {gb:7.3f} {limit_ms:9.2f} {share:6.2f}  "
+            "{bound}".format(**line)
         )
     return "\n".join(rows)

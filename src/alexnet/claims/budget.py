@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from alexnet import device as devices
 from alexnet.claims.claim import TUNING_SEED, Arm, Claim
 from alexnet.claims.grid import (
     GridConfig,
@@ -23,6 +22,7 @@ from alexnet.claims.grid import (
 )
 from alexnet.claims.results import FILE, read_results
 from alexnet.claims.runs import RunTask
+from alexnet.device import Device, keep_freed_memory, use_threads
 from alexnet.errors import ConfigError
 from alexnet.files import atomic_write, translate_os_error
 from alexnet.network import build
@@ -57,24 +57,23 @@ def measure_speed(spec: Spec, recipe: Recipe, threads: int | None) -> float:
 
     On random pixels, with the loop's own update and type; reading images costs next to nothing.
     """
-    devices.keep_freed_memory()
-    devices.use_threads(threads)
-    device = devices.best_device()
-    dtype = devices.choose_dtype(recipe.precision, device)
-    network = devices.place_network(build(spec), device)
+    keep_freed_memory()
+    use_threads(threads)
+    device = Device.best()
+    dtype = device.choose_dtype(recipe.precision)
+    network = device.place_network(build(spec))
     optimizer = make_optimizer(network, recipe)
     shape = (recipe.batch_size, spec.in_channels, spec.image_size, spec.image_size)
-    pixels = (torch.randn(shape) * 60).to(device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(spec.num_classes, (recipe.batch_size,), device=device)
+    pixels = (torch.randn(shape) * 60).to(device.torch).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(spec.num_classes, (recipe.batch_size,), device=device.torch)
     times = []
     for _ in range(STEPS + 1):
         begun = time.perf_counter()
-        with torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
+        with device.autocast(dtype):
             logits = network(pixels)
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         update(optimizer, learning_rates_at(recipe, 0.5), recipe)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        device.synchronize()
         times.append(time.perf_counter() - begun)
     return recipe.batch_size / sorted(times[1:])[STEPS // 2]
 

@@ -73,7 +73,7 @@ class Claim:
         return arm.measure or self.measure
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CheckRow:
     """One line of a check: what the paper or its source states, and what comes out here."""
 

@@ -81,7 +81,7 @@ def execute_task(task: RunTask) -> RunResult:
         tested, failed = _train(run, data, order, task.measures), ""
     except DivergedError as error:
         tested, failed = {}, error.what
-    lines = run.metrics()
+    lines = run.read_metrics()
     curve = tuple(learning_curve(lines, order))
     measures, censored = measure_log(lines, curve, order, recipe)
     measures |= tested
@@ -136,7 +136,7 @@ def _train(
             if isinstance(event, Progressed) and measures <= EARLY:
                 number = event.step.number
                 if recent is None:  # what was logged before this attempt
-                    logged = _train_errors(run.metrics())
+                    logged = _train_errors(run.read_metrics())
                     errors = (error for step, error in logged if step < number)
                     recent = deque(errors, maxlen=lines_per_epoch)
                 if _has_reached_target(recent):

@@ -60,23 +60,21 @@ def bench(
     if plot:
         _check(plot, chosen)
 
-    from alexnet.bench.report import as_text, measured
+    from alexnet.bench.report import draw_report, format_report, run_benchmarks
     from alexnet.variants import network_named
 
-    report = measured(
+    report = run_benchmarks(
         chosen,
         network_named(network),
         batch_size=batch_size,
         rounds=rounds,
         threads=threads,
         images=images,
-        say=lambda text: print(text, file=sys.stderr),
+        report_progress=lambda text: print(text, file=sys.stderr),
     )
     if plot:
-        from alexnet.bench.plot import draw
-
-        draw(report, plot)
-    print(json_format.dumps(report) if json else as_text(report))
+        draw_report(report, plot)
+    print(json_format.dumps(report) if json else format_report(report))
 
 
 def _check(plot: Path, works: "list[str] | tuple[str, ...]") -> None:

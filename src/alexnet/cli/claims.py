@@ -171,13 +171,13 @@ def setting_of(
     say: Said,
 ) -> "GridConfig":
     """Gather how the runs are made."""
-    from alexnet import device as devices
     from alexnet.claims.grid import GridConfig, default_workers
+    from alexnet.device import Device, describe_processor
     from alexnet.training.run import software_versions
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
-    gpu = devices.best_device().type != "cpu"
+    gpu = not Device.best().is_cpu
     threads = threads or (None if gpu else 1)
     return GridConfig(
         data=prepared[0],
@@ -186,7 +186,7 @@ def setting_of(
         workers=workers or default_workers(threads),
         threads=threads,
         executor=executor,
-        machine=devices.processor(),
+        machine=describe_processor(),
         versions=software_versions(),
         say=say,
         report=screen.grid,

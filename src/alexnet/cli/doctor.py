@@ -27,23 +27,25 @@ def doctor() -> None:
 
     import torch
 
-    from alexnet import device as devices
     from alexnet.data import decode
+    from alexnet.device import Device, use_threads
     from alexnet.files import cache_folder, free_bytes
     from alexnet.version import __version__
 
-    device = devices.best_device()
-    _, complaint = devices.compile_or_not(torch.relu, device)
+    device = Device.best()
+    _, complaint = device.can_compile()
+    memory = device.memory()
+    about = "" if memory is None else f" ({memory[0] / 1e9:,.0f} of {memory[1] / 1e9:,.0f} GB free)"
     cache = cache_folder()
     facts = {
         "alexnet": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
-        "threads": str(devices.use_threads(None)),
-        "bfloat16": "in hardware" if devices.has_fast_bfloat16(device) else "no: float32 is used",
+        "device": f"{device.name}{about}",
+        "threads": str(use_threads(None)),
+        "bfloat16": "in hardware" if device.has_fast_bfloat16 else "no: float32 is used",
         "torch.compile": complaint or "works",
-        "JPEG decoder": decode.library(),
+        "JPEG decoder": decode.jpeg_library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
     }
     for name, fact in facts.items():

@@ -93,9 +93,9 @@ def worker(command: list[str]) -> int:
 
 
 def _devices() -> int:
-    import torch
+    from alexnet.device import count_devices
 
-    return max(1, torch.cuda.device_count())
+    return count_devices()
 
 
 @contextlib.contextmanager

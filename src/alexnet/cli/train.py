@@ -318,7 +318,7 @@ def follow(
             if isinstance(event, Stopped):
                 return event.status
         return 0
-    with Screen(run.say) as screen:
+    with Screen(run.log_line) as screen:
         begin(run, data, context, screen)
         for event in fit(run, data, context, execution):
             screen.event(event)

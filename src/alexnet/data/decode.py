@@ -25,7 +25,7 @@ ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | ND
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: a gibibyte of RGBA at three quarters
 ORIENTATION = 0x0112  # the EXIF tag
-_TURBO = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
+SAME_RGB = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def inspect_image(
     if not data:
         raise UnknownFormatError("The file is empty.")
     if not (exif and b"Exif\0\0" in data[:65536]):
-        pixels = _turbo(data, max_pixels=max_pixels)
+        pixels = _decode_turbo(data, max_pixels=max_pixels)
         if pixels is not None:
             return Decoded(Image.fromarray(pixels), "JPEG")
     with _translate_pillow_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
@@ -188,7 +188,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), how, box=(left, top, left + side, top + side))
 
 
-def library() -> str:
+def jpeg_library() -> str:
     """Return what reads and writes JPEGs here; another writes other bytes for the same pixels."""
     return "Pillow" if simplejpeg is None else "simplejpeg"
 
@@ -221,7 +221,7 @@ def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     ImageError
         When Pillow cannot decode it either, or it does not fit `out`.
     """
-    pixels = _turbo(data, out)
+    pixels = _decode_turbo(data, out)
     if pixels is not None:
         return pixels
     pixels = np.asarray(open_image(bytes(data), exif=False))
@@ -233,7 +233,7 @@ def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     return out
 
 
-def _turbo(
+def _decode_turbo(
     data: bytes | memoryview, out: Pixels | None = None, max_pixels: int = MAX_PIXELS
 ) -> Pixels | None:
     """Decode by libjpeg-turbo what both decoders agree on; ``None`` for all else."""
@@ -241,7 +241,7 @@ def _turbo(
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space not in _TURBO or width * height > max_pixels:
+        if space not in SAME_RGB or width * height > max_pixels:
             return None
         if out is not None and (height, width, 3) != out.shape:
             return None

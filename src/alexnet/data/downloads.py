@@ -15,7 +15,7 @@ from alexnet.errors import DataError
 from alexnet.files import cache_folder, fsync, translate_os_error
 
 TIMEOUT = 30  # seconds without an answer
-BLOCK = 1 << 20
+DOWNLOAD_BLOCK = 1 << 20
 FOLDER = "ALEXNET_DOWNLOADS"  # the environment variable
 
 DownloadReport = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0: not told)
@@ -132,7 +132,7 @@ def _append(archive: Archive, out: BinaryIO, report: DownloadReport) -> None:
             out.truncate(0)
             done = 0
         total = done + int(answer.headers.get("Content-Length") or 0)
-        while block := answer.read(BLOCK):
+        while block := answer.read(DOWNLOAD_BLOCK):
             out.write(block)
             done += len(block)
             report(archive.file, done, total)

@@ -24,7 +24,7 @@ from alexnet.errors import DataError, MissingExtraError
 
 ILSVRC_TAR = re.compile(r"ILSVRC(20\d\d)_(?:img|images)_(train|val|test)\.tar")
 DEVKIT = re.compile(r"ILSVRC(20\d\d)_devkit.*\.tar\.gz")
-PATCHES = "patch_images.tar"  # of 2010
+PATCH_TAR = "patch_images.tar"  # of 2010
 IMAGE_NUMBER = re.compile(r"_(\d{8})$")  # at the end of the name of an image of a flat tar
 KAGGLE_VALIDATION = "LOC_val_solution.csv"
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC/"
@@ -54,7 +54,7 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
             found[match[2]] = file
         elif match := DEVKIT.fullmatch(file.name):
             found["kit"] = file
-        elif file.name == PATCHES:
+        elif file.name == PATCH_TAR:
             found["patches"] = file
         if match:
             years.add(match[1])
@@ -142,7 +142,7 @@ def _list_patches(files: Mapping[str, Path], notes: list[str]) -> dict[str, File
         return {}
     images = filter(is_image, list_tar(files["patches"], notes))
     found = {PurePosixPath(image.name).name: image for image in images}
-    notes.append(f"{len(found):,} images are taken from {PATCHES}.")
+    notes.append(f"{len(found):,} images are taken from {PATCH_TAR}.")
     return found
 
 

@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, library, resize_and_crop
+from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, jpeg_library, resize_and_crop
 from alexnet.data.downloads import DownloadReport
 from alexnet.data.samples import Sample, SampleIndex, Source
 from alexnet.data.shards import (
-    FORMAT,
+    DATA_FORMAT,
     REPORT,
     STATISTICS,
+    ImageRecord,
     Manifest,
     PreparedData,
-    Record,
     ShardInfo,
     is_prepared,
     open_prepared,
@@ -49,8 +49,8 @@ from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, cache_folder, free_bytes, sha256, translate_os_error
 
 UNFINISHED = "preparing.json"
-AT_ONCE = 256  # shards in work on a cluster
-CHUNK = 64  # images whose pixels are held before they are summed
+CLUSTER_TASKS = 256  # shards in work on a cluster
+SUMMED_AT_ONCE = 64  # images whose pixels are held before they are summed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +130,7 @@ def open_or_prepare(
     source = choose(open_source(where, seed, report=fetched))
     for note in source.notes:
         say(note)
-    identity = f"{FORMAT} {source.fingerprint()} {source.stamp} {options}"
+    identity = f"{DATA_FORMAT} {source.fingerprint()} {source.stamp} {options}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     root = cache_folder() / f"{source.name}-{options.size}-{key}"
     if not is_prepared(root):
@@ -188,7 +188,7 @@ def prepare(
     identity: dict[str, Any] = {
         "options": asdict(options),
         "fingerprint": source.fingerprint(),
-        "encoder": "none" if options.raw else library(),
+        "encoder": "none" if options.raw else jpeg_library(),
     }
     if is_prepared(root):
         return _accept_finished(root, identity)
@@ -196,12 +196,12 @@ def prepare(
     tasks = _split_into_tasks(source, root, options)
     left = sum(len(task.samples) for task in tasks if not task.is_done())
     _check_space(root, left * options.typical_bytes)
-    if not alone:  # another preparation may be at work: two random orders seldom meet
-        random.shuffle(tasks)
+    # Where another preparation may be at work: two random orders seldom meet.
+    order = tasks if alone else random.sample(tasks, len(tasks))
     try:
-        for progress in _make_shards(tasks, workers, executor):
+        for progress in _make_shards(order, workers, executor):
             report(progress)
-        return _finish(source, root, options, identity["fingerprint"])
+        return _finish(source, root, tasks, identity)
     except FileNotFoundError:
         if not is_prepared(root):
             raise
@@ -310,7 +310,7 @@ def _make_shards(
     left = (task for task in missing if not task.is_done())  # asked as each one's turn comes
     use = min(workers or os.cpu_count() or 1, len(missing))
     if executor is not None:
-        results = run_on_executor(executor, make_shard, left, AT_ONCE)
+        results = run_on_executor(executor, make_shard, left, CLUSTER_TASKS)
     elif use > 1:
         results = run_in_processes(make_shard, left, use, make_shard_carefully)
     else:
@@ -358,7 +358,7 @@ def make_shard(
     skipped: list[tuple[str, str]] = []
     repaired: list[tuple[str, str]] = []
     samples = iter(task.samples)
-    while chunk := list(islice(samples, CHUNK)):
+    while chunk := list(islice(samples, SUMMED_AT_ONCE)):
         pixels = []
         for sample in chunk:
             name = sample.path.encode("utf-8", "backslashreplace").decode()
@@ -369,7 +369,9 @@ def make_shard(
             if result.repairs:
                 repaired.append((name, "; ".join(result.repairs)))
             pixels.append(result.pixels)
-            records.append(Record(result.encoded, sample.label, name, zlib.crc32(result.encoded)))
+            records.append(
+                ImageRecord(result.encoded, sample.label, name, zlib.crc32(result.encoded))
+            )
         sums += PixelSums.of(pixels, task.options.size)
     write_shard(task.shard, records, task.suffix)
     metadata = {
@@ -406,14 +408,16 @@ def make_shard_carefully(task: ShardTask) -> dict[str, Any]:
             pool.shutdown()
 
 
-def _finish(source: Source, root: Path, options: Options, fingerprint: str) -> Manifest:
+def _finish(
+    source: Source, root: Path, tasks: list[ShardTask], identity: dict[str, Any]
+) -> Manifest:
     """Add up the shards' metadata, write report, statistics and manifest, clear the metadata."""
     shards: dict[str, list[ShardInfo]] = {split: [] for split in source.splits}
     counts = {split: [0] * len(source.classes) for split in source.splits}
     found: dict[str, list[dict[str, str]]] = {"skipped": [], "repaired": []}
-    sums = PixelSums.empty(options.size)
-    suffix = _temporary_suffix()
-    for task in _split_into_tasks(source, root, options):
+    size, suffix = identity["options"]["size"], _temporary_suffix()
+    sums = PixelSums.empty(size)
+    for task in tasks:
         split = task.shard.name.split("-")[0]
         shard_sums, metadata = task.read_metadata()
         shards[split].append(
@@ -439,9 +443,9 @@ def _finish(source: Source, root: Path, options: Options, fingerprint: str) -> M
         classes=source.classes,
         counts={split: sum(images) for split, images in counts.items()},
         class_counts={split: tuple(images) for split, images in counts.items()},
-        size=options.size,
-        options=asdict(options),
-        fingerprint=fingerprint,
+        size=size,
+        options=identity["options"],
+        fingerprint=identity["fingerprint"],
         skipped=len(found["skipped"]),
         repaired=len(found["repaired"]),
         shards={split: tuple(listed) for split, listed in shards.items()},

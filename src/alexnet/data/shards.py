@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode_jpeg, library
+from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, sha256
 
-FORMAT = 2
+DATA_FORMAT = 2
 MANIFEST = "dataset.json"
 STATISTICS = "statistics.safetensors"
 REPORT = "report.json"
@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ImageRecord:
     """One prepared image."""
 
     image: bytes  # a JPEG, or the pixels themselves
@@ -65,7 +65,7 @@ class Manifest:
     repaired: int  # images that needed more than decoding: report.json says which
     shards: dict[str, tuple[ShardInfo, ...]]  # by split
     checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
-    format: int = FORMAT
+    format: int = DATA_FORMAT
 
     @property
     def raw(self) -> bool:
@@ -73,7 +73,7 @@ class Manifest:
         return bool(self.options.get("raw"))
 
 
-def write_shard(path: Path, records: Iterable[Record], suffix: str = "") -> None:
+def write_shard(path: Path, records: Iterable[ImageRecord], suffix: str = "") -> None:
     """Write records to an Arrow IPC file, whole or not at all; `suffix` as for `atomic_write`."""
     rows = [(r.image, r.label, r.path, r.crc32) for r in records]
     columns = list(zip(*rows, strict=True)) or [() for _ in SCHEMA]
@@ -144,13 +144,15 @@ class Split:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> ImageRecord:
         """Return an image's record; nothing of it is checked."""
         if not 0 <= index < len(self):
             raise IndexError(f"The {self.name} split has no image {index}.")
         shard, row = self._find(index)
         path = shard.paths[row].as_py()
-        return Record(bytes(shard.image(row)), int(shard.labels[row]), path, int(shard.crcs[row]))
+        return ImageRecord(
+            bytes(shard.image(row)), int(shard.labels[row]), path, int(shard.crcs[row])
+        )
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
         """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
@@ -201,7 +203,7 @@ class Split:
         """Say how images become pixels: by which decoder, or not at all."""
         if self.raw:
             return f"raw {self.size}x{self.size} pixels, nothing to decode"
-        return f"{self.size}x{self.size} JPEG, decoded by {library()} in threads"
+        return f"{self.size}x{self.size} JPEG, decoded by {jpeg_library()} in threads"
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the number of an image's shard and its row there."""
@@ -283,11 +285,11 @@ def read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields["format"] != FORMAT:
+        if fields["format"] != DATA_FORMAT:
             raise DataError(
-                f"{str(path)!r} is of format {fields['format']}, this version reads {FORMAT}.",
+                f"{str(path)!r} is of format {fields['format']}, this version reads {DATA_FORMAT}.",
                 "Install a newer alexnet."
-                if fields["format"] > FORMAT
+                if fields["format"] > DATA_FORMAT
                 else "Prepare the data again, into a new folder.",
             )
         fields["classes"] = tuple(fields["classes"])

@@ -14,8 +14,8 @@ from alexnet.errors import AlexNetError
 
 ATTEMPTS = 3  # after which a task that its worker does not survive is set aside
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
 
 
 class LostWorkerError(AlexNetError):
@@ -29,13 +29,13 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def run_in_processes(
-    work: Callable[[Task], Result],
-    tasks: Iterable[Task],
+    work: Callable[[TaskT], ResultT],
+    tasks: Iterable[TaskT],
     workers: int,
-    rescue: Callable[[Task], Result],
+    rescue: Callable[[TaskT], ResultT],
     *,
     ahead: int = 2,
-) -> Iterator[tuple[Task, Result]]:
+) -> Iterator[tuple[TaskT, ResultT]]:
     """Do tasks over processes; yield each with its result, as they finish.
 
     When a process dies, the pool is made anew and what was in work is done again. A task that
@@ -44,10 +44,10 @@ def run_in_processes(
     interruption begin none.
     """
     left = iter(tasks)
-    again: deque[Task] = deque()
+    again: deque[TaskT] = deque()
     losses: Counter[int] = Counter()
     while True:
-        in_work: dict[Future[Result], Task] = {}
+        in_work: dict[Future[ResultT], TaskT] = {}
         with process_pool(workers) as pool:
             try:
                 for future in _run(pool, work, again, left, in_work, ahead * workers):
@@ -65,16 +65,16 @@ def run_in_processes(
 
 
 def run_on_executor(
-    executor: Executor, work: Callable[[Task], Result], tasks: Iterable[Task], at_once: int
-) -> Iterator[tuple[Task, Result]]:
+    executor: Executor, work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], at_once: int
+) -> Iterator[tuple[TaskT, ResultT]]:
     """Do tasks on any executor, such as a cluster's; yield each with its result.
 
     A task that fails by anything but an error of ours, as when its worker is lost, is tried
     `ATTEMPTS` times; a LostWorkerError says that this was not enough.
     """
-    again: deque[Task] = deque()
+    again: deque[TaskT] = deque()
     losses: Counter[int] = Counter()
-    in_work: dict[Future[Result], Task] = {}
+    in_work: dict[Future[ResultT], TaskT] = {}
     for future in _run(executor, work, again, iter(tasks), in_work, at_once):
         task = in_work.pop(future)
         try:
@@ -95,12 +95,12 @@ def run_on_executor(
 
 def _run(
     executor: Executor,
-    work: Callable[[Task], Result],
-    again: deque[Task],
-    left: Iterator[Task],
-    in_work: dict[Future[Result], Task],
+    work: Callable[[TaskT], ResultT],
+    again: deque[TaskT],
+    left: Iterator[TaskT],
+    in_work: dict[Future[ResultT], TaskT],
     at_once: int,
-) -> Iterator[Future[Result]]:
+) -> Iterator[Future[ResultT]]:
     """Keep `at_once` tasks in work, or as many as are left; yield the future of each that ends.
 
     The caller takes the future out of `in_work`; what it appends to `again` is done first.

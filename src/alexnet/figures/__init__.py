@@ -65,7 +65,7 @@ def draw_all(
         When matplotlib is not installed.
     """
     makers: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves(run.metrics()),
+        "curves": lambda: curves(run.read_metrics()),
         "filters": lambda: filters(model),
         "predictions": lambda: predictions(model, data, seed),
         "neighbours": lambda: neighbours(

@@ -59,7 +59,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
     Local paths, the command and the machine stay at home: names, versions and the commit go along.
     """
     opened, folder = Run.open(run), Path(folder)
-    checkpoint, statistics = opened.weights(), opened.statistics()
+    checkpoint, statistics = opened.load_weights(), opened.load_statistics()
     kept = ("alexnet", "torch", "python", "commit", IMPORTED)
     first = opened.config.initial_weights
     config = replace(

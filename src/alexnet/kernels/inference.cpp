@@ -22,7 +22,7 @@ constexpr int LANES = 8;
 #endif
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-struct Shape {
+struct WinogradArguments {
     Size images, height, width, channels;  // of the image that is read or written, channels-last
     Size groups, padding, down, across;    // tiles in a column and in a row of an image
     Size threads;
@@ -51,7 +51,7 @@ inline void transform(const float* matrix, const Vector (&in)[TILE][TILE],
 }
 
 // Calls work(image, row, column, tile) for every tile.
-template <class Work> inline void each_tile(const Shape& s, Work work) {
+template <class Work> inline void each_tile(const WinogradArguments& s, Work work) {
 #pragma omp parallel for collapse(3) schedule(static) num_threads(s.threads)
     for (Size image = 0; image < s.images; ++image)
         for (Size row = 0; row < s.down; ++row)
@@ -60,12 +60,12 @@ template <class Work> inline void each_tile(const Shape& s, Work work) {
 }
 
 // Where a channel of a tile lies among (TILE * TILE, groups, tiles, channels of a group).
-inline Size place(const Shape& s, Size tile, Size channel) {
+inline Size place(const WinogradArguments& s, Size tile, Size channel) {
     const Size width = s.channels / s.groups, tiles = s.images * s.down * s.across;
     return (channel / width * tiles + tile) * width + channel % width;
 }
 
-inline Size step(const Shape& s) { return s.images * s.down * s.across * s.channels; }
+inline Size step(const WinogradArguments& s) { return s.images * s.down * s.across * s.channels; }
 
 constexpr int UNITS = 4, ROWS = 3;  // whose sums fit in the registers
 
@@ -86,7 +86,7 @@ inline void dot(const float* x, const float* weights, float* out, Size inputs, S
 }  // namespace
 
 // (N, H, W, C) to (TILE * TILE, groups, tiles, C / groups); C / groups fills whole vectors.
-extern "C" void spread(const float* image, const float* matrix, float* out, const Shape& s) {
+extern "C" void spread(const float* image, const float* matrix, float* out, const WinogradArguments& s) {
     each_tile(s, [&](Size n, Size row, Size column, Size tile) {
         const Size top = row * OUTPUTS - s.padding, left = column * OUTPUTS - s.padding;
         for (Size channel = 0; channel < s.channels; channel += LANES) {
@@ -107,7 +107,7 @@ extern "C" void spread(const float* image, const float* matrix, float* out, cons
 
 // (TILE * TILE, groups, tiles, C / groups) to (N, H, W, C), and the bias added.
 extern "C" void gather(const float* products, const float* matrix, const float* bias, float* out,
-                       const Shape& s) {
+                       const WinogradArguments& s) {
     each_tile(s, [&](Size n, Size row, Size column, Size tile) {
         const Size top = row * OUTPUTS, left = column * OUTPUTS;
         for (Size channel = 0; channel < s.channels; channel += LANES) {

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet.kernels.native import compile_kernel
+from alexnet.kernels.native import address, channels_last, compile_kernel
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 OUTPUTS = 4  # pixels along a side of a tile of the result
@@ -26,8 +26,8 @@ ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than t
 TOGETHER = 5  # images whose tiles are laid out at once: more would not stay in the cache
 
 
-class _Shape(ctypes.Structure):
-    """`Shape` of ``inference.cpp``, field by field."""
+class WinogradArguments(ctypes.Structure):
+    """`WinogradArguments` of ``inference.cpp``, field by field."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -67,7 +67,7 @@ def winograd(
     x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups: int
 ) -> Tensor:
     """Convolve ``(N, C, H, W)`` float32 with filters of `WinogradConv2d`; no gradient."""
-    x, out = x.contiguous(memory_format=torch.channels_last), _empty_output(x, bias, side, padding)
+    x, out = channels_last(x), _empty_output(x, bias, side, padding)
     tile = OUTPUTS + side - 1
     library = compile_kernel(SOURCE, tile=tile, outputs=OUTPUTS)
     a, _, b = (torch.from_numpy(matrix).float().contiguous() for matrix in winograd_matrices(side))
@@ -76,11 +76,11 @@ def winograd(
         count, channels, *size = images.shape
         more = groups, padding, down, across, torch.get_num_threads()
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
-        shape = _Shape(count, *size, channels, *more)
-        library.spread(_at(images), _at(b), _at(tiles), ctypes.byref(shape))
+        shape = WinogradArguments(count, *size, channels, *more)
+        library.spread(*map(address, (images, b, tiles)), ctypes.byref(shape))
         products = tiles @ filters.mT
-        shape = _Shape(count, *out.shape[2:], len(bias), *more)
-        library.gather(_at(products), _at(a), _at(bias), _at(results), ctypes.byref(shape))
+        shape = WinogradArguments(count, *out.shape[2:], len(bias), *more)
+        library.gather(*map(address, (products, a, bias, results)), ctypes.byref(shape))
     return out
 
 
@@ -95,7 +95,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x, out = x.contiguous(), bias.repeat(len(x), 1)
     sizes = (*x.shape, len(weight), torch.get_num_threads())
     library = compile_kernel(SOURCE, tile=OUTPUTS + 2, outputs=OUTPUTS)
-    library.multiply(_at(x), _at(weight), _at(out), *map(ctypes.c_int64, sizes))
+    library.multiply(address(x), address(weight), address(out), *map(ctypes.c_int64, sizes))
     return out
 
 
@@ -177,7 +177,3 @@ def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
     height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
     shape = (len(x), len(bias), height, width)
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-
-
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())

@@ -66,11 +66,11 @@ def lrn_pool(x: Tensor, config: Sequence[int], scale: float, k: float) -> Tensor
     OSError, subprocess.SubprocessError
         Where `native.unavailable_reason` has a reason.
     """
-    one, x = KernelConfig(*config), channels_last(x)
-    out = empty_like_output(x, one)
+    layers, x = KernelConfig(*config), channels_last(x)
+    out = empty_like_output(x, layers)
     if x.numel():
-        arguments = _arguments(x, out, one, scale, k)
-        _library(x, one).forward(address(x), address(out), ctypes.byref(arguments))
+        arguments = _arguments(x, out, layers, scale, k)
+        _library(x, layers).forward(address(x), address(out), ctypes.byref(arguments))
     return out
 
 
@@ -83,12 +83,13 @@ def lrn_pool_backward(
     What is given to a window goes to the first of the largest under it, compared before they are
     rounded to the type of `x`.
     """
-    one, x, gradient = KernelConfig(*config), channels_last(x), channels_last(gradient.to(x.dtype))
+    layers, x = KernelConfig(*config), channels_last(x)
+    gradient = channels_last(gradient.to(x.dtype))
     out = torch.empty_like(x)
     if x.numel():
-        arguments = _arguments(x, gradient, one, scale, k)
+        arguments = _arguments(x, gradient, layers, scale, k)
         pointers = address(x), address(gradient), address(out)
-        _library(x, one).backward(*pointers, ctypes.byref(arguments))
+        _library(x, layers).backward(*pointers, ctypes.byref(arguments))
     return out
 
 

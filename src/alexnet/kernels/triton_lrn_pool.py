@@ -72,14 +72,14 @@ def triton_lrn_pool(
     """
     from alexnet.kernels import triton_kernels
 
-    one, x = KernelConfig(*config), channels_last(x)
-    out = empty_like_output(x, one)
-    chosen = torch.empty_like(out if keeps and one.window > 1 else out[:0], dtype=torch.uint8)
+    layers, x = KernelConfig(*config), channels_last(x)
+    out = empty_like_output(x, layers)
+    chosen = torch.empty_like(out if keeps and layers.window > 1 else out[:0], dtype=torch.uint8)
     if out.numel():
         groups = out.numel() // GROUP
         triton_kernels.forward[(-(-groups // BLOCK),)](
             x, bias, out, chosen, groups, scale, k,
-            keeps=chosen.numel() > 0, **_constants(x, out, one, bias),
+            keeps=chosen.numel() > 0, **_constants(x, out, layers, bias),
         )  # fmt: skip
     return out, chosen
 
@@ -92,8 +92,8 @@ def triton_lrn_pool_backward(
     """Return the gradients of `x`, in its type, and of the bias, ``(C,)`` float32 or nothing."""
     from alexnet.kernels import triton_kernels
 
-    one, x, grad = KernelConfig(*config), channels_last(x), channels_last(grad)
-    if one.window > 1 and chosen.shape != grad.shape:
+    layers, x, grad = KernelConfig(*config), channels_last(x), channels_last(grad)
+    if layers.window > 1 and chosen.shape != grad.shape:
         raise RuntimeError("triton_lrn_pool was called without `keeps`, so it has no gradient.")
     out, programs = torch.empty_like(x), _count_programs(x)
     lanes = programs * BLOCK if bias is not None else 0
@@ -101,7 +101,7 @@ def triton_lrn_pool_backward(
     if x.numel():
         triton_kernels.backward[(programs,)](
             x, bias, grad, chosen, out, sums, x.numel() // GROUP, scale, k,
-            **_constants(x, grad, one, bias),
+            **_constants(x, grad, layers, bias),
         )  # fmt: skip
     return out, sums.view(-1, x.shape[1]).sum(0) if bias is not None else sums
 

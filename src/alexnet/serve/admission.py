@@ -98,17 +98,7 @@ class Settings:
 
 
 class HTTPError(AlexNetError):
-    """A request that is refused, with a status and two sentences.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status.
-    what, fix : str
-        A sentence each, as for every `AlexNetError`.
-    headers : Mapping
-        More headers of the answer, such as ``Retry-After``.
-    """
+    """A request that is refused, with a status, the sentences of every error, and headers."""
 
     def __init__(
         self, status: int, what: str, fix: str = "", headers: Mapping[str, str] | None = None
@@ -236,16 +226,9 @@ class Admission:
 
 
 class AdmissionMiddleware:
-    """The application behind the checks of who may ask, how much, and for how long.
+    """An ASGI application behind the checks of who may ask, how much, and for how long.
 
-    Parameters
-    ----------
-    app : callable
-        ASGI's.
-    admission : Admission
-        The limits, and what is in hand.
-    on_answer : callable
-        Told of each request: its route, the status (499 where the client went away), seconds.
+    `on_answer` is told of each request: route, status (499 where the client left), seconds.
     """
 
     def __init__(

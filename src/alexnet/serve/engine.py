@@ -33,15 +33,7 @@ class _Job:
 
 
 class Engine:
-    """Runs functions over images, batch after batch.
-
-    Parameters
-    ----------
-    admission : Admission
-        The size of a batch, and the forwards that may wait.
-    on_batch : callable
-        Told of each batch: its images, and the seconds it took.
-    """
+    """Runs functions over images, batch after batch; `on_batch` is told its images and seconds."""
 
     def __init__(
         self,

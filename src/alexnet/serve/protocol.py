@@ -17,13 +17,7 @@ LINGER_SECONDS = 1.0  # that an unread body is left in the socket, so that the a
 
 
 class HTTPProtocol(H11Protocol):
-    """uvicorn's protocol; a connection is closed that does not send a request, or does not read.
-
-    Parameters
-    ----------
-    admission : Admission
-        The limits of this process, and its connections on which no whole request has come.
-    """
+    """uvicorn's protocol; a connection is closed that does not send a request, or does not read."""
 
     def __init__(self, admission: Admission, **arguments: Any) -> None:
         super().__init__(**arguments)

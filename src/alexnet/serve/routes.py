@@ -292,7 +292,7 @@ def read_curves(run: Run, after: int) -> responses.RunCurves:
     than `MAX_LINES`, every n-th. A validation of the very step `after` is among them, since it is
     written later than the step's other line.
     """
-    lines = run.metrics()
+    lines = run.read_metrics()
     tested = [line for line in lines if "val_top1" in line]
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
     new = [x for x in lines if x["step"] > after or (x["step"] == after and "val_top1" in x)]

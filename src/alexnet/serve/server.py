@@ -64,7 +64,7 @@ def serve(
     """
     run = Run.open(folder)
     if address.workers > 1:
-        run.weights()  # before processes are started that would fail on it, again and again
+        run.load_weights()  # before processes are started that would fail on it, again and again
     listening = _bind(address.host, address.port)
     _allow_many_files()
     admission = Admission(settings)  # each worker has a copy, which its app and protocol share
@@ -85,13 +85,14 @@ def serve(
     host = f"[{address.host}]" if ":" in address.host else address.host
     port = listening.getsockname()[1]
     report(f"Serving {folder} at http://{host}:{port} in a moment; Ctrl-C stops it.")
-    stopped_by: list[int] = []
     if address.workers > 1:
-        _Workers(config, [listening], stopped_by).run()
-    else:
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what stopped it again
-            signal.signal(number, lambda number, frame: stopped_by.append(number))
-        uvicorn.Server(config).run(sockets=[listening])
+        workers = _Workers(config, [listening])
+        workers.run()
+        return workers.exit_status
+    stopped_by: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what stopped it again
+        signal.signal(number, lambda number, frame: stopped_by.append(number))
+    uvicorn.Server(config).run(sockets=[listening])
     return 128 + stopped_by[0] if stopped_by else 1
 
 
@@ -135,18 +136,14 @@ def _allow_many_files() -> None:
 class _Workers(Multiprocess):
     """uvicorn's supervisor, which starts a worker again that dies, noting what stopped it."""
 
-    def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], stopped_by: list[int]
-    ) -> None:
-        super().__init__(config, sockets)
-        self._stopped_by = stopped_by
+    exit_status = 1
 
     def handle_int(self) -> None:
         """Stop as Ctrl-C asks."""
-        self._stopped_by.append(signal.SIGINT)
+        self.exit_status = 128 + signal.SIGINT
         super().handle_int()
 
     def handle_term(self) -> None:
         """Stop as SIGTERM asks."""
-        self._stopped_by.append(signal.SIGTERM)
+        self.exit_status = 128 + signal.SIGTERM
         super().handle_term()

@@ -78,14 +78,7 @@ class Metrics:
 class Service:
     """A loaded run and what it is served with; threads start.
 
-    Parameters
-    ----------
-    run, predictor
-        What is served.
-    admission : Admission
-        Its limits.
-    data : str
-        Training images to search; by default those that the run was trained on.
+    `data` names training images to search; by default they are those of the run.
     """
 
     def __init__(

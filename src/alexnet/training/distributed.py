@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -131,23 +131,16 @@ def join_processes(timeout: float) -> Iterator[DistributedContext]:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Bytes that this process has sent, where collectives go round in a ring."""
-
-    sent: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """Processes that hold parts of one thing, and this one's place among them."""
 
     handle: dist.ProcessGroup | None = None
     rank: int = 0
     size: int = 1
-    traffic: Traffic = field(default_factory=Traffic)
+    sent: float = 0.0  # bytes that this process has sent, where collectives go round in a ring
 
     def _count(self, tensor: Tensor, times: float) -> None:
-        self.traffic.sent += tensor.numel() * tensor.element_size() * times
+        self.sent += tensor.numel() * tensor.element_size() * times
 
     def all_gather(self, part: Tensor, dim: int) -> Tensor:
         """Return the parts of all processes, in their order, joined along a dimension."""

@@ -127,7 +127,7 @@ def fit(
             if start.step:
                 yield Notice(f"Going on after step {start.step:,} of {total:,}.")
             if context.is_main:
-                run.forget_after(start.step)
+                run.drop_metrics_after(start.step)
             if start.step < total:
                 training = _Training(state, order, execution, watchdog, start.step, total)
                 if stopped := (yield from training.take_steps(stop_signal)):
@@ -284,7 +284,7 @@ class _Training:
         if not self.board:
             return
         loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
-        self.run.log(
+        self.run.log_metrics(
             step=step.number,
             epoch=round(epoch, 4),
             loss=loss,
@@ -304,7 +304,7 @@ class _Training:
         history.errors.append(error)
         if self.board:
             scores = {"val_top1": result.top1, "val_top5": result.top5}
-            self.run.log(step=step, epoch=round(epoch, 4), **scores)
+            self.run.log_metrics(step=step, epoch=round(epoch, 4), **scores)
             self.board.add(step, **scores)
         return Validated(step, epoch, split.name, result, 1 - min(history.errors))
 

@@ -36,7 +36,6 @@ from alexnet.training.distributed import (
     Collective,
     DistributedContext,
     Group,
-    Traffic,
     run_collective,
 )
 from alexnet.training.trainer import Replica, keep_local
@@ -214,7 +213,7 @@ class Layout:
     part: Part  # of the images of a batch
     even: bool  # whether all processes must have equally many images
     division: Division
-    activations: Traffic  # bytes of activations and their gradients that this process has sent
+    activations: Group  # who exchange activations and their gradients, and what was sent
     gradients: float  # bytes of the parameters' gradients that it sends a step
     in_data: float  # bytes that it would send a step with data parallelism alone
 
@@ -234,7 +233,7 @@ def lay_out(
     if name == "data":
         replica = _replicate(network, everyone, (), compile=compile)
         alone = Division({}, Group())
-        return Layout(replica, context.part, False, alone, everyone.traffic, in_data, in_data)
+        return Layout(replica, context.part, False, alone, everyone, in_data, in_data)
     if context.world_size == 1:
         raise ConfigError(
             f"--{name} divides the network among processes, and this is one.",
@@ -247,7 +246,7 @@ def lay_out(
     with torch.device("meta"):
         local = DividedNetwork(network.spec, within, name)
     local = device.place_network(local.to(example.dtype).to_empty(device=device.torch))
-    division = make_division(network.spec, replace(within, traffic=Traffic()), name)
+    division = make_division(network.spec, replace(within), name)
     local.load_state_dict(division.take_part(network.state_dict()))
     trained = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
     for key, parameter in local.named_parameters():
@@ -258,7 +257,7 @@ def lay_out(
         replica = replace(replica, dropout_rows=partial(within.all_gather, dim=0))
     gradients = count_gradient_bytes(local, unsummed, data)
     part = Part(data.rank, data.size)
-    return Layout(replica, part, name == "hybrid", division, within.traffic, gradients, in_data)
+    return Layout(replica, part, name == "hybrid", division, within, gradients, in_data)
 
 
 def count_gradient_bytes(network: nn.Module, left_out: Sequence[str], group: Group) -> float:

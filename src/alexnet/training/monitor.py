@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import math
 import os
 import signal
 import socket
@@ -23,9 +22,8 @@ from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.state import History
-from alexnet.training.trainer import Step
+from alexnet.training.trainer import Step, check_finite
 
-EX_TEMPFAIL = 75  # of sysexits.h: start the same again; no library uses it for a crash
 MIN_LOSSES = 20  # below which none can be called unusual
 MISSED_BEATS = 3  # after which a process is stopped or dead
 HUNG = 1  # exit status
@@ -79,7 +77,7 @@ class Stopped:
     @property
     def status(self) -> int:
         """The exit status: 130 or 143 as the signal asked, 75 where it is to be started again."""
-        return EX_TEMPFAIL if self.signal == signal.SIGUSR1 else 128 + self.signal
+        return os.EX_TEMPFAIL if self.signal == signal.SIGUSR1 else 128 + self.signal
 
 
 Event = Notice | Progressed | Validated | Tested | Stopped
@@ -117,25 +115,20 @@ class DataTimer:
     """How long the training waits for its images."""
 
     def __init__(self) -> None:
-        self._waited = 0.0
-        self._begun: float | None = None
+        self._waited, self._begun = 0.0, time.perf_counter()
 
     def time(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Pass batches on; count the time until each is there, but for the first one's."""
+        batch = next(batches)
+        self._begun = time.perf_counter()
         while True:
+            yield batch
             asked = time.perf_counter()
             batch = next(batches)
-            got = time.perf_counter()
-            if self._begun is None:
-                self._begun = got
-            else:
-                self._waited += got - asked
-            yield batch
+            self._waited += time.perf_counter() - asked
 
     def waiting(self) -> float:
         """Return the waiting's share of the time since the first batch, 0 to 1."""
-        if self._begun is None:
-            return 0.0
         return self._waited / (time.perf_counter() - self._begun)
 
 
@@ -163,14 +156,13 @@ def check_loss(history: History, spike: float | None, loss: float) -> str:
 
     With a `spike`, a loss so many times the median of the last ones is wrong.
     """
-    if not math.isfinite(loss):
-        return f"is {loss}"
+    if wrong := check_finite(loss):
+        return wrong
     if spike and len(history.losses) >= MIN_LOSSES:
         usual = statistics.median(history.losses)
         if loss > spike * usual:
             return f"is {loss:.3g}, more than {spike:g} times its usual {usual:.3g},"
-    history.losses.append(loss)
-    history.refused = 0
+    history.add_loss(loss)
     return ""
 
 

@@ -190,17 +190,17 @@ class Run:
         )
         return lock(self.folder / ".lock", refusal)
 
-    def statistics(self) -> Statistics:
+    def load_statistics(self) -> Statistics:
         """Return the statistics of the run's training data."""
         return Statistics.load(self.folder / "statistics.safetensors")
 
-    def newest(self, *, with_state: bool = True) -> Checkpoint | None:
+    def load_newest(self, *, with_state: bool = True) -> Checkpoint | None:
         """Load the run's newest good checkpoint, if it has any."""
         return load_newest(self.checkpoints, with_state=with_state)
 
-    def weights(self) -> Checkpoint:
+    def load_weights(self) -> Checkpoint:
         """Load the run's newest good weights; `RunError` where it has none."""
-        found = self.newest(with_state=False)
+        found = self.load_newest(with_state=False)
         if found is None:
             raise RunError(
                 f"The run {str(self.folder)!r} has no checkpoint yet.",
@@ -228,14 +228,14 @@ class Run:
         RunError
             When the run has no checkpoint, or none that can be loaded.
         """
-        weights, statistics = self.weights(), self.statistics()
+        weights, statistics = self.load_weights(), self.load_statistics()
         return self.config.predictor(weights, statistics, device=device, precision=precision)
 
-    def log(self, **numbers: float | None) -> None:
+    def log_metrics(self, **numbers: float | None) -> None:
         """Add a line to ``metrics.jsonl``."""
         self._append("metrics.jsonl", json.dumps(numbers))
 
-    def say(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         """Add a line to ``console.log``."""
         self._append("console.log", text)
 
@@ -244,7 +244,7 @@ class Run:
         with translate_os_error(path), path.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
-    def metrics(self) -> list[dict[str, float]]:
+    def read_metrics(self) -> list[dict[str, float]]:
         """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
         path, found = self.folder / "metrics.jsonl", []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -252,9 +252,9 @@ class Run:
                 found.append(json.loads(line))
         return found
 
-    def forget_after(self, step: int) -> None:
+    def drop_metrics_after(self, step: int) -> None:
         """Drop the metrics of steps that are about to be taken again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
         with atomic_write(self.folder / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
@@ -310,9 +310,9 @@ class Pretrained:
     @classmethod
     def from_run(cls, run: Run) -> Self:
         """Return the newest good weights of a run, and what belongs to them; `RunError` if none."""
-        found = run.weights()
+        found = run.load_weights()
         file = run.checkpoints / f"step-{found.step:08}" / WEIGHTS
-        return cls.from_folder(run.folder, file, run.config, found, run.statistics())
+        return cls.from_folder(run.folder, file, run.config, found, run.load_statistics())
 
     def same_classes(self, classes: tuple[str, ...]) -> bool:
         """Whether the last layer can stay: the same names in the same order."""

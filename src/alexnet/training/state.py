@@ -138,10 +138,10 @@ def restore(
         When the recipe freezes a layer that is not there, or all of them.
     """
     spec, recipe = run.config.spec, run.config.recipe
-    data = replace(data, statistics=run.statistics())
+    data = replace(data, statistics=run.load_statistics())
     keep_freed_memory()
     use_threads(recipe.threads)
-    start = run.newest() or Checkpoint(0, {})
+    start = run.load_newest() or Checkpoint(0, {})
     _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:

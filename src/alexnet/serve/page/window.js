@@ -91,43 +91,40 @@ function inWords(form, position, first, last) {
   return `Window ${position} of ${positions(form)} ${covered}.${past}${stuck}`;
 }
 
+const rect = (kind, x, y, width, height) => svg("rect", { class: kind, x, y, width, height });
+
 /** The whole row, from edge to edge, and the window on it. */
-function wholeRow(form, first, width) {
+function wholeRow({ image, before, after }, first, width) {
   const { y, height } = ROW;
   const pixel = (width - 2 * SIDE) / 229; // from -1, where padding begins, to 227
-  const at = (n) => SIDE + pixel * (n + 1);
+  const cells = (kind, from, many, more = 0) =>
+    rect(kind, SIDE + pixel * (from + 1), y - more, pixel * many, height + 2 * more);
   return [
-    svg("text", { x: SIDE, y: y - 10 }, `A row of ${form.image} pixels`),
-    svg("rect", { class: "image", x: at(1), y, width: pixel * form.image, height }),
-    ...zeros(form).map(([from, many]) =>
-      svg("rect", { class: "zeros", x: at(from), y, width: pixel * many, height })),
-    svg("rect", { class: "sliding", x: at(first), y: y - 4, width: pixel * KERNEL,
-      height: height + 8 }),
+    svg("text", { x: SIDE, y: y - 10 }, `A row of ${image} pixels`),
+    cells("image", 1, image),
+    ...(before ? [cells("zeros", 1 - before, before)] : []),
+    ...(after ? [cells("zeros", image + 1, after)] : []),
+    cells("sliding", first, KERNEL, 4),
   ];
 }
 
-/** What is added to the image: [first pixel, how many]. */
-const zeros = ({ image, before, after }) =>
-  [[1 - before, before], [image + 1, after]].filter(([, many]) => many);
-
 /** The right edge, pixel by pixel; a narrow page shows fewer of them. */
-function lens(form, first, last, width) {
+function lens({ image, after }, first, last, width) {
   const { y, height } = LENS;
   const pixel = Math.min(40, Math.max(25, (width - 2 * SIDE) / 24));
   const from = LENS.last - Math.floor((width - 2 * SIDE) / pixel) + 1;
   const at = (n) => SIDE + pixel * (n - from);
-  const end = form.image + form.after;
-  const cells = Array.from({ length: end - from + 1 }, (_, n) => from + n).flatMap((n) => [
-    svg("rect", { class: n > form.image ? "zeros" : "image", x: at(n), y, width: pixel, height }),
-    svg("text", { class: "pixel", x: at(n) + pixel / 2, y: y + height / 2 + 4 },
-      n > form.image ? "0" : String(n)),
-  ]);
+  const cells = Array.from({ length: image + after - from + 1 }, (_, n) => from + n);
   const seen = Math.max(first, from);
-  const sliding = { class: "sliding", x: at(seen), y: y - 5, height: height + 10 };
+  const sliding = pixel * (last - seen + 1);
   return [
     svg("text", { x: SIDE, y: y - 14 }, "Its right edge, magnified"),
-    ...cells,
-    ...(last >= from ? [svg("rect", { ...sliding, width: pixel * (last - seen + 1) })] : []),
+    ...cells.flatMap((n) => [
+      rect(n > image ? "zeros" : "image", at(n), y, pixel, height),
+      svg("text", { class: "pixel", x: at(n) + pixel / 2, y: y + height / 2 + 4 },
+        n > image ? "0" : String(n)),
+    ]),
+    ...(sliding > 0 ? [rect("sliding", at(seen), y - 5, sliding, height + 10)] : []),
   ];
 }
 

@@ -1,21 +1,24 @@
-"""Look-alikes of the files that image-net.org gives out, built from real photographs."""
+"""Look-alikes of ImageNet as image-net.org and others give it out, built from real photographs."""
 
 import gzip
 import io
 import json
 import os
 import shutil
-import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from alexnet.data.imagenet import describe_classes, load_synsets
 from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
+
+from .archives import content, files_of, tar_of
 
 # In the order of their ILSVRC ids, which is not that of their wnids; the third has children and
 # so no images, and the fourth is a class that the look-alike has no images of.
@@ -36,20 +39,6 @@ def meta(year: int = 2012) -> bytes:
     ]
     out = io.BytesIO()
     savemat(out, {"synsets": np.array(rows, dtype=fields).reshape(-1, 1)})
-    return out.getvalue()
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
-            add(tar, name, data)
     return out.getvalue()
 
 
@@ -186,3 +175,56 @@ def test_files_that_are_missing_or_contradict_each_other_are_named(ilsvrc):
 def test_the_order_of_a_devkit_that_is_not_there_is_refused(photographs):
     with pytest.raises(DataError, match="no devkit"):
         open_source(photographs, class_order="devkit")
+
+
+def test_tiny_imagenet(photographs, tmp_path):
+    files: dict[str, bytes] = {"wnids.txt": b"n02012849\nn01440764\n"}
+    lines = []
+    wnids = {"defective": "n02012849", "functional": "n01440764"}
+    for name, data in files_of(photographs).items():
+        split, label, file = name.split("/")
+        if split == "train":
+            files[f"train/{wnids[label]}/images/{file}"] = data
+        else:
+            files[f"val/images/{file}"] = data
+            lines.append(f"{file}\t{wnids[label]}\t0\t0\t62\t62\n")
+    files["val/val_annotations.txt"] = "".join(lines).encode()
+    files["test/images/test_0.png"] = b"unlabelled"
+    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in files.items():
+            out.writestr(f"tiny-imagenet-200/{name}", data)
+    source = open_source(tmp_path / "tiny-imagenet-200.zip")
+    assert source.classes == ("n01440764", "n02012849")
+    folder, back = open_source(photographs), {wnid: name for name, wnid in wnids.items()}
+    theirs = content(folder)
+    for split, same in (("train", "train"), ("val", "test")):
+        ours = [(back[wnid], data) for wnid, data in content(source)[split]]
+        assert sorted(ours) == sorted(theirs[same])
+
+
+def test_kaggles_layout(photographs, tmp_path):
+    rows = ["ImageId,PredictionString"]
+    for name, data in files_of(photographs).items():
+        split, label, file = name.split("/")
+        wnid = {"defective": "n02012849", "functional": "n01440764"}[label]
+        place = f"train/{wnid}/{file}" if split == "train" else f"val/{file}"
+        target = tmp_path / "ILSVRC/Data/CLS-LOC" / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        if split == "test":
+            rows.append(f"{Path(file).stem},{wnid} 1 2 3 4 n01440764 5 6 7 8")
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
+    source = open_source(tmp_path)
+    assert source.classes == ("n01440764", "n02012849")
+    names = {"n02012849": "defective", "n01440764": "functional"}
+    theirs = content(open_source(photographs))
+    ours = {k: sorted((names[c], d) for c, d in v) for k, v in content(source).items()}
+    assert ours == {"train": sorted(theirs["train"]), "val": sorted(theirs["test"])}
+
+
+def test_readable_names_are_unique_and_the_thousand_are_there():
+    wnids = [wnid for wnid in load_synsets() if wnid in ("n02012849", "n03126707", "n03710637")]
+    assert describe_classes(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")
+    assert len(load_synsets()) == 21_842
+    assert load_synsets()["n01440764"] == "tench, Tinca tinca"
+    assert describe_classes(["dress", "n99999999"]) == ("dress", "n99999999")

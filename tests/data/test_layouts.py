@@ -1,20 +1,24 @@
-"""CIFAR's two archives, written by the test in their published layouts."""
+"""CIFAR, WebDataset and Parquet, written by the test in their published layouts."""
 
 import gzip
+import json
 import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from alexnet.data.decode import open_image
+from alexnet.data.prepare import Options, prepare
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 from alexnet.pickles import load_arrays
 
-from .test_ilsvrc import tar_of
+from .archives import content, tar_of
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -163,3 +167,106 @@ def test_broken_files_are_sentences(batches, tmp_path):
     (root / "test_batch").write_bytes(python2(np.zeros((2, 5), np.uint8), [0, 1]))
     with pytest.raises(DataError, match="no images and labels of CIFAR"):
         open_source(root)
+
+
+def test_webdataset_tars(photographs, tmp_path):
+    folder = open_source(photographs)
+    for split, tars in (("train", 2), ("test", 1)):
+        items = list(folder.splits[split])
+        for number in range(tars):
+            files = {}
+            for index, item in enumerate(items[number::tars]):
+                files[f"sample{number}{index:03}.png"] = item.read()
+                files[f"sample{number}{index:03}.cls"] = str(item.label).encode()
+                files[f"sample{number}{index:03}.json"] = b"{}"
+            (tmp_path / f"cells-{split}-{number:04}.tar").write_bytes(tar_of(files))
+    source = open_source(tmp_path)
+    assert source.classes == ("0", "1")
+    (tmp_path / "classnames.txt").write_text("defective\nfunctional\n")
+    named = open_source(tmp_path)
+    assert named.classes == folder.classes
+    ours, theirs = content(named), content(folder)
+    assert {k: sorted(v) for k, v in ours.items()} == {k: sorted(v) for k, v in theirs.items()}
+    lone = tar_of({"a.png": b"x", "b.cls": b"1", "c.png": b"x", "c.cls": b"1"})
+    (tmp_path / "cells-train-0000.tar").write_bytes(lone)
+    assert any("2 samples lack" in note for note in open_source(tmp_path).notes)
+    (tmp_path / "cells-train-0000.tar").write_bytes(tar_of({"c.png": b"x", "c.cls": b"one"}))
+    with pytest.raises(DataError, match="is 'one', no number"):
+        open_source(tmp_path)
+
+
+def huggingface(photographs, root, split, names=("defective", "functional")):
+    rows = [
+        {"image": {"bytes": file.read_bytes(), "path": file.name}, "label": label}
+        for label, name in enumerate(("defective", "functional"))
+        for file in sorted((photographs / split / name).iterdir())
+    ]
+    table = pa.Table.from_pylist(rows)
+    if names:
+        features = {"info": {"features": {"label": {"names": list(names)}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, root / f"{split}-00000-of-00001.parquet", row_group_size=5)
+
+
+def test_parquet_gives_the_images_of_the_folders(photographs, tmp_path):
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path, split)
+    source, folders = open_source(tmp_path), open_source(photographs)
+    assert source.classes == folders.classes
+    for split in ("train", "test"):
+        ours = [(item.read(), item.label) for item in source.splits[split]]
+        assert ours == [(item.read(), item.label) for item in folders.splits[split]]
+
+
+def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_path):
+    row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
+    for wrong, message in (
+        (row, "without a label"),
+        (row | {"label": None}, "is not Parquet with the columns"),
+        ({"label": 0}, "is not Parquet with the columns"),
+    ):
+        pq.write_table(pa.Table.from_pylist([wrong]), tmp_path / "train.parquet")
+        with pytest.raises(DataError, match=message):
+            open_source(tmp_path)
+
+
+def test_parquet_without_class_names_takes_those_of_a_file_or_numbers(photographs, tmp_path):
+    huggingface(photographs, tmp_path, "train", names=None)
+    assert open_source(tmp_path).classes == ("0", "1")
+    (tmp_path / "classes.txt").write_text("very bad\ngood\n")
+    assert open_source(tmp_path).classes == ("very bad", "good")
+
+
+def test_a_split_without_any_label_is_passed_over_and_half_a_one_is_refused(photographs, tmp_path):
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path, split)
+    hidden = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as ImageNet's test split
+    pq.write_table(pa.Table.from_pylist([hidden] * 3), tmp_path / "val-00000-of-00001.parquet")
+    source = open_source(tmp_path)
+    assert set(source.splits) == {"train", "test"}
+    assert "The val split has no labels: passed over." in source.notes
+    half = [hidden, hidden | {"label": 1}]
+    pq.write_table(pa.Table.from_pylist(half), tmp_path / "val-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="without a label"):
+        open_source(tmp_path)
+
+
+def test_a_parquet_file_that_is_damaged_inside_loses_its_row_group_and_no_other(
+    photographs, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    for split in ("train", "test"):
+        huggingface(photographs, tmp_path / "in", split)
+    file = tmp_path / "in" / "train-00000-of-00001.parquet"
+    about = pq.ParquetFile(file).metadata.row_group(2).column(0)
+    data = bytearray(file.read_bytes())
+    start = about.dictionary_page_offset or about.data_page_offset
+    data[start : start + 40] = b"\xff" * 40
+    file.write_bytes(data)
+    manifest = prepare(open_source(tmp_path / "in"), tmp_path / "out", Options(size=16))
+    assert manifest.counts["train"] == 36 - 5
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {one["image"].split("/")[1] for one in report["skipped"]} == {
+        "10", "11", "12", "13", "14",
+    }  # fmt: skip
+    assert "row group cannot be read" in report["skipped"][0]["reason"]
