@@ -64,7 +64,8 @@ def measure_speed(spec: Spec, recipe: Recipe, threads: int | None) -> float:
     network = device.place_network(build(spec))
     optimizer = make_optimizer(network, recipe)
     shape = (recipe.batch_size, spec.in_channels, spec.image_size, spec.image_size)
-    pixels = (torch.randn(shape) * 60).to(device.torch).contiguous(memory_format=torch.channels_last)
+    pixels = torch.randn(shape, device=device.torch) * 60
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(spec.num_classes, (recipe.batch_size,), device=device.torch)
     times = []
     for _ in range(STEPS + 1):
