@@ -7,7 +7,7 @@ import pytest
 from alexnet.claims.claim import varied_fields
 from alexnet.claims.experiments import make_claims, make_claims_and_checks, select_claims
 from alexnet.claims.scales import (
-    CIFAR,
+    CIFAR_FULL,
     FOUR_LAYERS,
     IMAGENET,
     LOCAL_11,
@@ -60,7 +60,7 @@ def test_the_difference_is_found_by_hand_too():
 
 def test_the_confounded_pair_is_the_four_things_of_2012():
     """Facts 6."""
-    claim = next(c for c in make_claims(CIFAR) if c.name == "lrn-confounded")
+    claim = next(c for c in make_claims(CIFAR_FULL) if c.name == "lrn-confounded")
     assert "four things" in claim.paper
     assert claim.varied == {
         "spec.convs.norm", "spec.convs.out_channels", "recipe.epochs", "recipe.milestones",

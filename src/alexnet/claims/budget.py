@@ -152,12 +152,8 @@ def estimate_cost(tasks: Sequence[RunTask], speeds: dict[Spec, float], workers: 
 def fit_budget(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]:
     """Return how many seeds fit into a time, and the share of the epochs where even two do not.
 
-    Parameters
-    ----------
-    seconds
-        To fit into.
-    fixed, a_seed
-        Expected of the runs that choose rates, and of every arm with one seed.
+    `fixed` seconds are expected of the runs that choose learning rates, `a_seed` of every arm with
+    one seed.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from alexnet.spec import Spec
 from alexnet.variants import AS_RUN, PAPER, SINGLE, with_input
 
 HIDDEN = 10  # units of the ensemble that is enumerated: 1,024 networks
-NETWORKS = 20  # random ones
+RANDOM_NETWORKS = 20
 TOLERANCE = 1e-12  # of float64 sums over a thousand networks
 
 
@@ -92,8 +92,8 @@ def check_halving() -> Check:
     True to the last bit for one hidden layer under a softmax: its logits are linear in the mask.
     With two hidden layers it is an approximation, and how good is shown as well.
     """
-    one = max(measure_halving(layers=1, seed=seed) for seed in range(NETWORKS))
-    two = fmean(measure_halving(layers=2, seed=seed) for seed in range(NETWORKS))
+    one = max(measure_halving(layers=1, seed=seed) for seed in range(RANDOM_NETWORKS))
+    two = fmean(measure_halving(layers=2, seed=seed) for seed in range(RANDOM_NETWORKS))
     return Check(
         name="dropout-identity",
         section="4.2",
@@ -102,11 +102,11 @@ def check_halving() -> Check:
         rows=(
             CheckRow(
                 f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} thinned networks of "
-                f"{NETWORKS} random ones: largest difference of a probability",
+                f"{RANDOM_NETWORKS} random ones: largest difference of a probability",
                 "0", f"{one:.1e}", one < TOLERANCE, "float64",
             ),
             CheckRow(
-                f"two hidden layers of {HIDDEN // 2} units: the same, mean of {NETWORKS}",
+                f"two hidden layers of {HIDDEN // 2} units: the same, mean of {RANDOM_NETWORKS}",
                 "a reasonable approximation", f"{two:.1e}", TOLERANCE < two < 0.1,
                 "Not exact, as the paper says.",
             ),

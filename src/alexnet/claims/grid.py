@@ -76,20 +76,9 @@ def run_grid(
 ) -> tuple[tuple[Claim, ...], list[RunResult]]:
     """Make every run that claims need, and that is not there yet.
 
-    Parameters
-    ----------
-    claims
-        At a scale; their networks get the number of classes of the data.
-    seeds
-        Of each arm: 0 to ``seeds - 1``.
-    config
-        Where and how.
-
-    Returns
-    -------
-    tuple
-        The claims as they were run, each arm with its best learning rate; and the results of all
-        their runs, those that chose a rate too.
+    The networks get the number of classes of the data, the seeds are 0 to ``seeds - 1``. Returns
+    the claims as they were run, each arm with its best learning rate; and the results of all their
+    runs, those that chose a rate too.
 
     Raises
     ------

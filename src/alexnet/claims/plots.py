@@ -60,7 +60,7 @@ CURVES = {
     "final_train_error": ("train_error",),
     "gap": ("train_error", "test_error"),
 }
-TITLES = {"train_error": "Training error", "test_error": "Test error"}
+CURVE_TITLES = {"train_error": "Training error", "test_error": "Test error"}
 FIGURE_1_ARMS = {"relu/tanh": "tanh", "relu/ReLU": "ReLU"}  # in results, and in the picture
 
 
@@ -223,7 +223,7 @@ def _curves_of(results: Mapping[int, RunResult], field: str) -> list[Curve]:
 
 def _draw_curves(claim: Claim, field: str, arms: list[list[Curve]]) -> tuple["Figure", str]:
     """Draw each seed's curve thin and each arm's mean thick."""
-    title, until_25 = TITLES[field], claim.measure == "epochs_to_25"
+    title, until_25 = CURVE_TITLES[field], claim.measure == "epochs_to_25"
     figure = _new_figure(title)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.12, right=0.9, bottom=0.17, top=0.83)

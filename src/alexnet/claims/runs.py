@@ -25,7 +25,7 @@ from alexnet.training.monitor import Progressed, Stopped, Tested
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 
-TARGET = 0.25  # training error at which Figure 1 is read
+TARGET_ERROR = 0.25  # training error at which Figure 1 is read
 CONVERGED = 0.02  # within so much of its lowest test error a network has converged
 EARLY = frozenset({"epochs_to_25"})  # measures that are known before a training ends
 
@@ -157,7 +157,7 @@ def _lines_per_epoch(order: Order, recipe: Recipe) -> int:
 
 def _has_reached_target(recent: deque[float]) -> bool:
     """Whether the mean training error over an epoch's lines of the log is the target or less."""
-    return len(recent) == recent.maxlen and sum(recent) / len(recent) <= TARGET
+    return len(recent) == recent.maxlen and sum(recent) / len(recent) <= TARGET_ERROR
 
 
 def learning_curve(lines: Iterable[dict[str, float]], order: Order) -> Iterator[CurvePoint]:

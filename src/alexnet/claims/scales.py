@@ -204,7 +204,7 @@ _CIFAR_FIVE = _with_milestones(
     PAPER_RECIPE, 25 / 90, 51 / 90, 79 / 90, name="cifar", validate_every=2
 )
 _WIDE = shrink(_SOURCE_10, width=2)
-CIFAR = replace(
+CIFAR_FULL = replace(
     SMALL,
     name="cifar",
     description="CIFAR-10 whole, at the schedules of 2012; wants a GPU",
@@ -249,7 +249,7 @@ IMAGENET = Scale(
     with_lrn=_FULL,
 )
 
-SCALES = {scale.name: scale for scale in (SMALL, CIFAR, IMAGENET)}
+SCALES = {scale.name: scale for scale in (SMALL, CIFAR_FULL, IMAGENET)}
 
 
 def find_scale(name: str) -> Scale:
