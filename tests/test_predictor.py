@@ -159,3 +159,12 @@ def test_another_form_answers_in_place_of_the_network(quick):
 def test_an_unknown_number_of_crops_is_refused(quick):
     with pytest.raises(DataError, match="7 views"):
         quick.probabilities(images_of(quick), 7)
+
+
+def test_the_fast_forms_that_are_kept_are_bounded(quick, monkeypatch):
+    """A client of a server may ask for any set of layers, one after the other."""
+    monkeypatch.setattr("alexnet.predictor.MOST_BUILT", 2)
+    asked, images = replace(quick), images_of(quick, 1)
+    for names in (["conv1"], ["conv1", "pool1"], ["relu1"], ["pool2"]):
+        assert list(asked.activations(images, names)) == names
+    assert len(asked._built) == 2

@@ -42,7 +42,7 @@ def model_of(name, data) -> Predictor:
     size = data.manifest.size
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size)
     names = tuple(f"class {number}" for number in range(10))
-    return Predictor(network, names, normalise, size, 0, torch.device("cpu"), torch.float32)
+    return Predictor(network, names, normalise, size, 0, CPU, torch.float32)
 
 
 def pixels_of(model, data) -> torch.Tensor:

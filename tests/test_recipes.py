@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.cli.train import train
+from alexnet.cli.train import TrainRequest
 from alexnet.errors import ConfigError
 from alexnet.recipes import FAST, FAST_GPU, PAPER, RECIPES, recipe_named
 from alexnet.training.optimizer import learning_rates_at
@@ -61,7 +61,7 @@ def test_the_recipe_of_a_gpu_scales_the_papers_rate_with_its_batch():
 
 @pytest.mark.parametrize("field", ["epochs", "batch_size"])
 def test_the_help_tells_the_defaults_that_the_recipes_have(field):
-    written = re.search(rf"\n    {field}\n +(.*?)\n    \w", train.__doc__, re.DOTALL)[1]
+    written = re.search(rf"\n    {field}\n +(.*?)\n    \w", TrainRequest.__doc__, re.DOTALL)[1]
     told = {
         name: float(number)
         for names, number in re.findall(r"([\w, \n-]+): (\d+)", written)

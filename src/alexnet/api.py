@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from alexnet.device import Device
     from alexnet.network import AlexNet
     from alexnet.predictor import Predictor
 
@@ -128,7 +129,7 @@ def build(
 def load(
     run: "str | Path",
     *,
-    device: "torch.device | None" = None,
+    device: "Device | torch.device | str | None" = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
 ) -> "Predictor":
     """Load a trained run: `load(run).predict(image)` ranks its classes.

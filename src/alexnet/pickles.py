@@ -31,10 +31,6 @@ NOT_NEEDED = frozenset((  # steps that make no container, text, number or call
 ))  # fmt: skip
 
 
-class Record:
-    """An object of another program's class; nothing of it is kept."""
-
-
 @dataclass(slots=True)
 class _DType:
     """A type of numbers; its order of bytes comes after it."""
@@ -63,7 +59,7 @@ class ArrayUnpickler(pickle._Unpickler):
 
     Text of Python 2 becomes ``bytes``. `names` says what other names than NumPy's stand for,
     ``"module.name"`` to a function; objects of classes in the `modules` of another program come
-    as `Record`.
+    as ``None``.
     """
 
     read: Callable[[int], bytes]  # of `pickle._Unpickler`, whose types are not published
@@ -100,7 +96,7 @@ class ArrayUnpickler(pickle._Unpickler):
         if f"{module}.{name}" in self._names:
             return self._names[f"{module}.{name}"]
         if module in self._modules:
-            return lambda *arguments: Record()
+            return lambda *arguments: None
         text = f"{module}.{name}"[:80]
         raise DataError(f"It asks for {text}, which it does not need: not run.")
 
@@ -154,7 +150,7 @@ class ArrayUnpickler(pickle._Unpickler):
         elif isinstance(made, _DType):
             if state[1] in (">", b">"):
                 made.dtype = made.dtype.newbyteorder(">")
-        elif not isinstance(made, Record | dict):  # a dictionary's own attributes are not needed
+        elif made is not None and type(made) is not dict:  # whose own attributes are not needed
             raise DataError("It gives a state to something that has none.")
 
     def _load_dict(self) -> None:

@@ -6,19 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet import device as devices
 from alexnet.data.augment import AugmentParams, Normaliser, augment, crop_offsets, make_normaliser
 from alexnet.data.decode import ImageLike, resize_and_crop, to_rgb
 from alexnet.data.imagenet import describe_classes
 from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
+from alexnet.device import CudaGraphRunner, Device, Precision
 from alexnet.errors import ConfigError, DataError, did_you_mean
 from alexnet.evaluation import Evaluation, evaluate
 from alexnet.fused import fuse, prepare_for_inference
@@ -77,7 +77,7 @@ class Predictor:
     normalise: Normaliser
     resize_to: int  # side of the square that the crops are cut from, in pixels
     step: int  # of the checkpoint
-    device: torch.device
+    device: Device
     dtype: torch.dtype  # of the matrix products
     forward: Callable[[Tensor], Tensor] | None = None  # pixels to logits, in place of `network`
     cuda_graphs: bool = True  # on a GPU, record the network; nothing else may use it meanwhile
@@ -288,17 +288,27 @@ class Predictor:
         places = [(place, mirror) for place in crop_offsets(images.shape[1], size, count)]
         if count == 10:
             places = [(place, turned) for place, _ in places for turned in (mirror, not mirror)]
-        images, rest = images.to(self.device), iter(places)
+        images, rest = images.to(self.device.torch), iter(places)
         while some := list(islice(rest, max(1, CROPS_AT_ONCE // max(1, len(images))))):
             params = AugmentParams(
                 torch.tensor([place for place, _ in some]).repeat_interleave(len(images), 0),
                 torch.tensor([turned for _, turned in some]).repeat_interleave(len(images)),
                 torch.empty(0, 3),
             )
-            params = params.to(self.device) if self.device.type != "cpu" else params
+            params = params.to(self.device.torch)
             repeated = images.repeat(len(some), 1, 1, 1) if len(some) > 1 else images
             pixels = augment(repeated, params, None, self.normalise, 1.0, size, self.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def fast_network(self) -> nn.Sequential:
+        """The fast form of the network: what `centre_crops` returns to logits, in `dtype`."""
+        (layers,) = self._segments(self._last, AS_TRAINED)
+        return layers
+
+    @property
+    def _last(self) -> tuple[str]:
+        return (next(reversed(self.network._modules)),)
 
     @cached_property
     def _prepared(self) -> nn.Sequential:
@@ -321,9 +331,8 @@ class Predictor:
         if self.forward is not None and switches == AS_TRAINED:
             return self.forward
         if switches not in self._runners:
-            (layers,) = self._segments((next(reversed(self.network._modules)),), switches)
-            graph = self.cuda_graphs and self.device.type == "cuda"
-            self._runners[switches] = devices.CudaGraphRunner(layers) if graph else layers
+            (layers,) = self._segments(self._last, switches)
+            self._runners[switches] = CudaGraphRunner(layers) if self.cuda_graphs else layers
         return self._runners[switches]
 
     def _segments(self, names: tuple[str, ...], switches: Switches) -> list[nn.Sequential]:
@@ -351,8 +360,8 @@ def assemble(
     classes: tuple[str, ...],
     *,
     step: int = 0,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    device: torch.device | None = None,
+    precision: Precision = "auto",
+    device: Device | torch.device | str | None = None,
 ) -> Predictor:
     """Put a trained network together from what a run's folder holds, or one like it.
 
@@ -365,17 +374,17 @@ def assemble(
     device
         Where the network is to run; by default the GPU where there is one.
     """
-    device = device or devices.best_device()
+    device = Device.best() if device is None else Device.named(device)
     network = build(spec, seed=None)
     network.load_state_dict(weights)
     return Predictor(
-        devices.place_network(network, device).eval(),
+        device.place_network(network).eval(),
         classes,
-        make_normaliser(spec.pixels, statistics, spec.image_size, device),
+        make_normaliser(spec.pixels, statistics, spec.image_size, device.torch),
         statistics.mean_image.shape[-1],
         step,
         device,
-        devices.choose_dtype(precision, device),
+        device.choose_dtype(precision),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet.bench import cases, data_suites
+from alexnet.bench import data_suites
 from alexnet.bench.rounds import make_cases
 from alexnet.data.prepare import Options
 from alexnet.errors import DataError
@@ -38,9 +38,9 @@ def test_the_images_to_load_are_prepared_by_the_first_who_asks(photographs, tmp_
 
 
 def test_the_bare_decoder_has_the_photographs_as_they_are_prepared(photographs, tmp_path):
-    one = cases.time_jpeg_decoding(settings(tmp_path, images=photographs))
+    one = data_suites.time_jpeg_decoding(settings(tmp_path, images=photographs))
     assert {pixels.shape for pixels in one.call()} == {(256, 256, 3)}
-    assert one.amount == cases.JPEGS
+    assert one.amount == data_suites.JPEGS
 
 
 def test_without_photographs_there_is_nothing_to_measure(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from alexnet.claims.plots import curves_of_arm, draw_figure_1
 from alexnet.claims.results import FILE, CurvePoint, append_result, read_results
 from alexnet.errors import RunError
-from alexnet.figures.activations import activations
-from alexnet.figures.style import drawing
+from alexnet.figures.curves import draw_activations
+from alexnet.figures.style import drawing_style
 from tests.claims.test_results import RELU, result
 
 
@@ -32,8 +32,8 @@ def folder(tmp_path):
 def test_each_compared_run_is_a_line_and_trials_of_rates_are_none(folder):
     runs = read_results(folder / FILE)
     arms = {shown: curves_of_arm(runs, f"relu/{shown}") for shown in ("tanh", "ReLU")}
-    with drawing():
-        axes = activations(arms).axes[0]
+    with drawing_style():
+        axes = draw_activations(arms).axes[0]
     lines = [(line.get_linestyle(), list(map(float, line.get_ydata()))) for line in axes.lines]
     assert lines[:3] == [("--", [0.8, 0.6, 0.5]), ("-", [0.7, 0.25]), ("-", [0.6, 0.3, 0.2])]
     assert lines[3][1] == [0.25, 0.25]

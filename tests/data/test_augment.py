@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet import device as devices
 from alexnet.data.augment import (
     _gather_crops,
     _sample_boxes,
@@ -17,6 +16,7 @@ from alexnet.data.augment import (
     make_normaliser,
     pca_shift,
 )
+from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.spec import PixelFormat
 from alexnet.training.randomness import sample_params
@@ -58,7 +58,7 @@ def test_all_crops_in_one_expression_are_the_windows(images):
 )
 def test_compiled_to_one_pass_it_is_the_same_bit_for_bit(prepared, images, pixels, dtype):
     """Also the last type: a float32 rounded here is the one that the first layer would round."""
-    if not devices.can_compile(torch.device("cpu"))[0]:
+    if not Device.named("cpu").can_compile()[0]:
         pytest.skip("torch.compile does not work here")
     normalise = make_normaliser(pixels, prepared.statistics, SIZE)
     compiled = torch.compile(augment, dynamic=False)

@@ -7,6 +7,7 @@ import torch
 
 from alexnet.data.augment import make_normaliser
 from alexnet.data.shards import PreparedData
+from alexnet.device import Device
 from alexnet.network import build
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec
@@ -22,7 +23,7 @@ def model_of(spec: Spec, data: PreparedData, seed: int = 1) -> Predictor:
         make_normaliser(spec.pixels, data.statistics, spec.image_size),
         data.manifest.size,
         0,
-        torch.device("cpu"),
+        Device.named("cpu"),
         torch.float32,
     )
 

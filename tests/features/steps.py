@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from alexnet.data.shards import open_prepared
-from alexnet.features import Joined, extract, extraction
+from alexnet.features import JoinedSplits, extract, extraction
 from alexnet.variants import CIFAR_QUICK
 from tests.features.conftest import model_of
 
@@ -13,4 +13,4 @@ def extracted(root, out, form, seed=1, layers=("pool1", "relu64")):
     extraction.PART = 1 << 23  # several Parquet files
     data = open_prepared(root)
     model = model_of(replace(CIFAR_QUICK.with_layers("conv1", std=0.01), num_classes=2), data, seed)
-    extract(model, Joined([data.splits["train"]] * 20), layers, out, form=form, every=0)
+    extract(model, JoinedSplits([data.splits["train"]] * 20), layers, out, form=form, every=0)

@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from alexnet.errors import ConfigError, DataError
-from alexnet.features import Neighbours, neighbours
+from alexnet.features import Neighbours, search
 
 
 def brute(vectors, queries, count):
@@ -36,8 +36,8 @@ CASES = list(cases())
 @pytest.mark.parametrize(("vectors", "queries"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 @pytest.mark.parametrize("chunk", [1 << 10, 1 << 14, 1 << 25])
 def test_neighbours_and_distances_are_those_of_float64(vectors, queries, chunk, monkeypatch):
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
-    monkeypatch.setattr(neighbours, "BLOCK", 4)
+    monkeypatch.setattr(search, "CHUNK", chunk)
+    monkeypatch.setattr(search, "BLOCK", 4)
     distances, indices = Neighbours(vectors).nearest(queries, 7)
     wanted, order = brute(vectors, queries, 7)
     np.testing.assert_array_equal(indices, order)

@@ -22,19 +22,18 @@ from alexnet.data.shards import open_prepared
 from alexnet.errors import ConfigError, MissingExtraError
 from alexnet.features import activations
 from alexnet.figures import (
-    confusion,
-    confusion_of,
-    curves,
     draw_all,
-    filters,
-    neighbours,
-    predictions,
-    stored_training,
+    draw_confusion,
+    draw_curves,
+    draw_filters,
+    draw_neighbours,
+    draw_predictions,
+    draw_test_confusion,
+    extract_training_features,
 )
-from alexnet.figures.confusion import DARK, worst
-from alexnet.figures.examples import chosen
-from alexnet.figures.filters import GAP, sheet
-from alexnet.figures.style import RIGHT, drawing, folded, save
+from alexnet.figures.confusion import DARK, find_worst
+from alexnet.figures.examples import GAP, choose_images, lay_out_filters
+from alexnet.figures.style import RIGHT, drawing_style, fold_name, save
 from alexnet.training.run import Run
 from alexnet.variants import CAFFE, CIFAR_QUICK, PAPER, SINGLE
 from tests.features.conftest import model_of
@@ -44,7 +43,7 @@ from tests.test_network import narrow
 @pytest.fixture(autouse=True)
 def _style(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path_factory.getbasetemp() / "figures-cache"))
-    with drawing():
+    with drawing_style():
         yield
 
 
@@ -86,7 +85,7 @@ def check_texts(figure):
 
 def test_the_filters_of_two_towers_are_above_each_other(large):
     model = model_of(narrow(PAPER, 2), large)  # 48 maps: 24 a tower, two rows each
-    image = sheet(model)
+    image = lay_out_filters(model)
     assert image.shape == (2 * (2 * 12 + 1) + GAP, 16 * 12 + 1, 3)
     weight = model.network.conv1.weight.detach().permute(0, 2, 3, 1).numpy()
     scaled = (weight - weight.min()) / (weight.max() - weight.min())
@@ -107,14 +106,14 @@ def test_filters_of_networks_that_take_bgr_are_shown_in_rgb(large):
     ours = model_of(narrow(SINGLE, 2), large)
     theirs = model_of(narrow(replace(CAFFE, towers=1), 2), large)
     theirs.network.conv1.weight.data.copy_(ours.network.conv1.weight.flip(1))
-    np.testing.assert_array_equal(sheet(theirs), sheet(ours))
+    np.testing.assert_array_equal(lay_out_filters(theirs), lay_out_filters(ours))
 
 
 def test_filters_of_small_networks_fill_rows_of_sixteen(prepared, tmp_path):
-    image = sheet(model_of(CIFAR_QUICK, prepared))
+    image = lay_out_filters(model_of(CIFAR_QUICK, prepared))
     assert image.shape == (2 * 6 + 1, 16 * 6 + 1, 3)
     assert (image.min(), image.max()) == (0, 1)
-    (path,) = save(filters(model_of(CIFAR_QUICK, prepared)), tmp_path, "filters", "png")
+    (path,) = save(draw_filters(model_of(CIFAR_QUICK, prepared)), tmp_path, "filters", "png")
     drawn = np.asarray(Image.open(path).convert("RGB"))
     zoom = drawn.shape[1] // 97
     assert drawn.shape == (13 * zoom, 97 * zoom, 3)
@@ -122,12 +121,12 @@ def test_filters_of_small_networks_fill_rows_of_sixteen(prepared, tmp_path):
 
 
 def test_predictions_are_the_networks_and_the_right_class_is_red(quick, prepared):
-    figure = predictions(quick, prepared, seed=3)
+    figure = draw_predictions(quick, prepared, seed=3)
     split = prepared.held_out
     shown = [axes for axes in figure.axes if axes.images]
     below = [axes for axes in figure.axes if axes.patches]
     assert len(shown) == len(below) == 8
-    for axes, bars, number in zip(shown, below, chosen(split, 8, 3), strict=True):
+    for axes, bars, number in zip(shown, below, choose_images(split, 8, 3), strict=True):
         right = prepared.classes[split.label(number)]
         assert axes.get_title() == right
         np.testing.assert_array_equal(axes.images[0].get_array(), split.pixels(number))
@@ -143,14 +142,16 @@ def test_predictions_are_the_networks_and_the_right_class_is_red(quick, prepared
 def test_neighbours_are_the_nearest_training_images_of_the_last_hidden_layer(
     quick, prepared, tmp_path
 ):
-    figure = neighbours(quick, prepared, stored_training(tmp_path, quick, prepared), seed=5)
+    figure = draw_neighbours(
+        quick, prepared, extract_training_features(tmp_path, quick, prepared), seed=5
+    )
     train, split = prepared.splits["train"], prepared.held_out
 
     def hidden(images, numbers):
         pixels = torch.stack([torch.from_numpy(images.pixels(n).copy()) for n in numbers])
         return activations(quick, pixels, ["relu64"])["relu64"].double().numpy()
 
-    numbers = chosen(split, 5, 5)
+    numbers = choose_images(split, 5, 5)
     distances = cdist(hidden(split, numbers), hidden(train, range(len(train))))
     pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(pictures) == 5 * 7
@@ -164,14 +165,14 @@ def test_neighbours_are_the_nearest_training_images_of_the_last_hidden_layer(
 
 
 def test_training_features_are_made_once_and_again_for_other_weights(quick, prepared, tmp_path):
-    first = stored_training(tmp_path, quick, prepared)
+    first = extract_training_features(tmp_path, quick, prepared)
     made = (first.folder / "relu64.npy").stat()
-    again = stored_training(tmp_path, quick, prepared)
+    again = extract_training_features(tmp_path, quick, prepared)
     assert (again.folder / "relu64.npy").stat().st_mtime_ns == made.st_mtime_ns
     later = replace(quick, step=7)
-    assert stored_training(tmp_path, later, prepared).about.step == 7
+    assert extract_training_features(tmp_path, later, prepared).about.step == 7
     (first.folder / "features.json").write_text("{")
-    assert stored_training(tmp_path, quick, prepared).about.step == 0
+    assert extract_training_features(tmp_path, quick, prepared).about.step == 0
     assert [folder.name for folder in (tmp_path / "features").iterdir()] == [first.folder.name]
 
 
@@ -186,7 +187,7 @@ def table(classes):
 def test_every_cell_has_its_number_or_every_row_its_name(classes):
     names = sorted(load_synsets())[700 : 700 + classes]
     counts = table(classes)
-    figure = confusion(names, counts.tolist(), "a test")
+    figure = draw_confusion(names, counts.tolist(), "a test")
     (axes,) = figure.axes
     np.testing.assert_allclose(
         axes.images[0].get_array(), counts / counts.sum(1, keepdims=True), atol=1e-12
@@ -204,13 +205,13 @@ def test_every_cell_has_its_number_or_every_row_its_name(classes):
 def test_a_thousand_classes_show_the_matrix_and_the_most_frequent_mistakes():
     names, counts = sorted(load_synsets())[:1000], table(1000)
     counts[3, 700], counts[999, 0] = 77, 55
-    figure = confusion(names, counts.tolist(), "a test")
+    figure = draw_confusion(names, counts.tolist(), "a test")
     matrix, beside = figure.axes
     assert matrix.images[0].get_array().shape == (1000, 1000)
     (text,) = beside.texts
     lines = text.get_text().splitlines()
     assert "1,000 classes" in lines[0]
-    assert worst(counts, 2) == [(3, 700, 77), (999, 0, 55)]
+    assert find_worst(counts, 2) == [(3, 700, 77), (999, 0, 55)]
     assert lines[5].startswith("   77  ")
     check_texts(figure)
 
@@ -221,7 +222,7 @@ def test_curves_show_every_line_of_the_log_and_need_none():
         for n in range(100)
     ]
     lines += [{"step": 50, "epoch": 5.0, "val_top1": 0.5, "val_top5": 0.9}]
-    figure = curves(lines)
+    figure = draw_curves(lines)
     loss, errors, _ = figure.axes
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [3 - n / 50 for n in range(100)])
     assert [line.get_ydata()[-1] for line in errors.lines[1:]] == pytest.approx([0.5, 0.1])
@@ -229,16 +230,16 @@ def test_curves_show_every_line_of_the_log_and_need_none():
     stepped = [
         {**line, "lr": 0.01 if line["epoch"] < 5 else 0.001} for line in lines if "lr" in line
     ]
-    labels = [text.get_text() for text, _ in texts(curves(stepped))]
+    labels = [text.get_text() for text, _ in texts(draw_curves(stepped))]
     assert {"0.01", "0.001"} <= set(labels)
-    check_texts(curves([]))
+    check_texts(draw_curves([]))
 
 
 def test_long_names_and_other_scripts_are_folded_and_drawn():
-    assert folded("cat", 9) == "cat"
-    assert folded("Staffordshire bullterrier, Staffordshire bull terrier", 16).count("\n") == 1
-    assert all(len(line) <= 16 for line in folded("a" * 50 + " " + "b" * 9, 16).splitlines())
-    check_texts(confusion(["猫", "cost $5$ or $6"], [[3, 1], [0, 2]]))
+    assert fold_name("cat", 9) == "cat"
+    assert fold_name("Staffordshire bullterrier, Staffordshire bull terrier", 16).count("\n") == 1
+    assert all(len(line) <= 16 for line in fold_name("a" * 50 + " " + "b" * 9, 16).splitlines())
+    check_texts(draw_confusion(["猫", "cost $5$ or $6"], [[3, 1], [0, 2]]))
 
 
 def test_every_figure_of_a_run_is_written_and_needs_nothing_beside_it(trained):
@@ -271,14 +272,14 @@ def test_every_figure_of_a_run_is_written_and_needs_nothing_beside_it(trained):
 def test_the_confusion_is_that_of_the_run_s_test_or_else_is_counted(trained, photographs, tmp_path):
     run, model = Run.open(trained), load(trained)
     counts = json.loads((trained / "test.json").read_text())["confusion"]
-    (axes,) = confusion_of(run, model, open_prepared(run.config.data)).axes
+    (axes,) = draw_test_confusion(run, model, open_prepared(run.config.data)).axes
     assert [text.get_text() for text in axes.texts] == [
         f"{n}" if n else "" for row in counts for n in row
     ]
     assert "ten views" in axes.get_title()
     shutil.copytree(photographs / "train", tmp_path / "train")
     shutil.copytree(photographs / "train", tmp_path / "test")
-    (axes,) = confusion_of(
+    (axes,) = draw_test_confusion(
         run, model, open_or_prepare(tmp_path, Options(size=model.resize_to))
     ).axes
     assert axes.get_title().startswith("36 held-out images, one view")
@@ -294,5 +295,5 @@ def test_only_figures_that_there_are_can_be_asked_for(trained, prepared):
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'alexnet\[plots\]'"), drawing():
+    with pytest.raises(MissingExtraError, match=r"pip install 'alexnet\[plots\]'"), drawing_style():
         pass

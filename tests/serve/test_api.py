@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import device as devices
 from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
+from alexnet.device import Device
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
@@ -186,10 +186,11 @@ def networks() -> Networks:
         num_classes=10,
         output_std=0.05,
     )
-    network = devices.place_network(build(spec), "cpu").eval()
+    network = Device.named("cpu").place_network(build(spec)).eval()
     mean = Normaliser(torch.full((1, 3, 1, 1), 120.0), 1.0, torch.ones(1, 3, 1, 1), False)
     names = tuple(map(str, range(10)))
-    return Networks(Predictor(network, names, mean, 256, 1, torch.device("cpu"), torch.float32))
+    cpu = Device.named("cpu")
+    return Networks(Predictor(network, names, mean, 256, 1, cpu, torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_the_model_tells_its_arithmetic(server, model):
     ]
     assert found["classes"]["labels"] == ["defective", "functional"]
     assert found["step"] == 12
-    assert found["has_read_curves"]
+    assert found["has_run_curves"]
 
 
 def test_the_reference_page_names_every_route_and_fetches_nothing(server):

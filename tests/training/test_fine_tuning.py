@@ -113,10 +113,10 @@ def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(tr
     assert not np.array_equal(ours.mean_image, data.statistics.mean_image)
     assert np.array_equal(ours.colour_stdevs, data.statistics.colour_stdevs)
     assert not np.array_equal(ours.colour_stdevs, first.colour_stdevs)
-    trainee, _, _ = restore(run, data, DistributedContext(), "data")
+    state, _, _ = restore(run, data, DistributedContext(), "data")
     side = run.config.spec.image_size
-    assert np.array_equal(trainee.normalise.mean[0].numpy(), first.mean_image[:, :side, :side])
-    assert np.array_equal(trainee.data.statistics.colour_stdevs, data.statistics.colour_stdevs)
+    assert np.array_equal(state.normalise.mean[0].numpy(), first.mean_image[:, :side, :side])
+    assert np.array_equal(state.data.statistics.colour_stdevs, data.statistics.colour_stdevs)
 
 
 def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, tmp_path):

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import torch
 
-from alexnet.data.decode import decode_jpeg
-from alexnet.data.prepare import Options, prepare_image
 from alexnet.device import Device
 from alexnet.errors import AlexNetError
 from alexnet.spec import Spec
 
 MATMUL = "matmul-limit"  # the peer that is the machine's matrix product
-JPEGS = 256  # images decoded in a call
 COPIED = 64 << 20  # float32 numbers, 256 MB: more than caches hold, but for the largest
 
 
@@ -118,6 +115,8 @@ def list_limit_cases(settings: Settings) -> tuple[Case, ...]:
         Case("copy_gb_per_s", time_copy),
     ]
     if settings.images:
+        from alexnet.bench.data_suites import time_jpeg_decoding
+
         found.append(Case("jpeg_256_images_per_s_a_core", time_jpeg_decoding))
     return tuple(found)
 
@@ -155,12 +154,3 @@ def time_copy(settings: Settings) -> TimedCall:
     source = torch.ones(COPIED, device=settings.device.torch)
     target = torch.empty_like(source)
     return TimedCall(lambda: target.copy_(source), 2 * source.nbytes / 1e9)
-
-
-def time_jpeg_decoding(settings: Settings) -> TimedCall:
-    """Return the decoding of the photographs as they are prepared, 256x256, in one thread."""
-    from alexnet.bench.data_suites import list_photographs
-
-    prepared = (prepare_image(item, Options()) for item in list_photographs(settings, JPEGS))
-    encoded = [one.encoded for one in prepared if not isinstance(one, str)]
-    return TimedCall(lambda: [decode_jpeg(data) for data in encoded], len(encoded))

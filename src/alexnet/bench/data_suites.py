@@ -17,7 +17,7 @@ from alexnet.bench.cases import Case, Settings, Suite, TimedCall
 from alexnet.data.archives import is_image, list_folder, read_file
 from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
 from alexnet.data.loader import evaluation_batches
-from alexnet.data.prepare import Options, ShardTask, make_shard
+from alexnet.data.prepare import Options, ShardTask, make_shard, prepare_image
 from alexnet.data.samples import SampleIndex
 from alexnet.data.shards import ShardInfo, Split
 from alexnet.errors import DataError
@@ -25,6 +25,7 @@ from alexnet.errors import DataError
 LOADED = 8192  # images of a round
 OPENED = 1024  # images of a round of the ImageFolder peer, at most
 CROP = 227  # pixels, of the ImageFolder peer
+JPEGS = 256  # images decoded in a call of the limit
 
 
 def make_prepare_suite(settings: Settings) -> Suite:
@@ -123,6 +124,13 @@ def time_imagefolder(settings: Settings) -> TimedCall:
         num_workers=os.cpu_count() or 1, persistent_workers=True,
     )  # fmt: skip
     return TimedCall(lambda: _exhaust(loader), len(files))
+
+
+def time_jpeg_decoding(settings: Settings) -> TimedCall:
+    """Return the decoding of photographs as they are prepared, 256x256, in one thread: a limit."""
+    prepared = (prepare_image(item, Options()) for item in list_photographs(settings, JPEGS))
+    encoded = [one.encoded for one in prepared if not isinstance(one, str)]
+    return TimedCall(lambda: [decode_jpeg(data) for data in encoded], len(encoded))
 
 
 def _exhaust(items: Iterable[object]) -> None:

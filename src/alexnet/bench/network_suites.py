@@ -27,7 +27,6 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.errors import ConfigError, MissingExtraError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
-from alexnet.interop.export import export_onnx, generate_images
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
 from alexnet.predictor import Predictor
@@ -340,6 +339,8 @@ def time_layer(layer: Callable[[Tensor], Tensor], x: Tensor) -> TimedCall:
 
 def export_network(settings: Settings) -> Path:
     """Return the network as an ONNX file, written by the first who asks."""
+    from alexnet.interop.export import export_onnx, generate_images
+
     path, spec = settings.scratch / "network.onnx", settings.spec
     if not path.exists():
         flat = Statistics(
@@ -353,7 +354,7 @@ def export_network(settings: Settings) -> Path:
             normalise=make_normaliser(spec.pixels, flat, spec.image_size),
             resize_to=spec.image_size,
             step=0,
-            device=torch.device("cpu"),
+            device=Device.named("cpu"),
             dtype=torch.float32,
         )
         images = generate_images(spec.image_size, CHECKED)

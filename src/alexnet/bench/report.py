@@ -221,11 +221,11 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
     AlexNetError
         When the path cannot be written.
     """
-    from alexnet.figures.style import INK, drawing, new_figure
+    from alexnet.figures.style import INK, drawing_style, new_figure
 
     suites = [(name, list(rows)) for name, rows in groupby(report["results"], lambda r: r["work"])]
     heights = [HEAD + BAR * (len(rows) + 1) for _, rows in suites]
-    with drawing():
+    with drawing_style():
         figure = new_figure(WIDTH, sum(heights) + 0.3)
         grid = figure.subplots(len(suites), 1, height_ratios=heights, squeeze=False)
         for axes, (name, rows) in zip(grid[:, 0], suites, strict=True):

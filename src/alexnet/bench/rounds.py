@@ -168,7 +168,7 @@ def run_rounds(
     They are started one after another, so that what one tries before it is ready meets nobody. One
     round before the first is not counted: programs are compiled in it.
     """
-    found = Measurements(dict(limits.made.amounts))
+    found = Measurements(dict(limits.made.amounts), dict(limits.made.notes))
     with contextlib.ExitStack() as stack:
         processes = [limits]
         for group in groups:

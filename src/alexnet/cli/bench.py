@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from alexnet.cli.common import Json, Threads
 from alexnet.errors import ConfigError, did_you_mean
 
 WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
@@ -18,9 +19,9 @@ def bench(
     batch_size: int = 64,
     rounds: int = 5,
     images: Path | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     plot: Path | None = None,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Measure this machine's speed side by side with the usual ways to run the same network.
 
@@ -40,12 +41,8 @@ def bench(
         Interleaved measurements of each; the median is reported, with the spread.
     images
         A folder of photographs, JPEG files, for prepare and loader.
-    threads
-        Processor threads; by default all.
     plot
         Also draw the comparisons into this file, .png or .svg.
-    json
-        Print one JSON object and nothing else.
     """
     for work in works:
         if work not in WORKS:
@@ -86,7 +83,7 @@ def _check(plot: Path, works: "list[str] | tuple[str, ...]") -> None:
     if all(work in ASKED_FOR for work in works):
         raise ConfigError("roofline is a table.", "Leave --plot out, or name other works too.")
 
-    from alexnet.figures.style import drawing
+    from alexnet.figures.style import drawing_style
 
-    with drawing():
+    with drawing_style():
         pass

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from alexnet.claims.report import Finding
     from alexnet.claims.results import RunResult
     from alexnet.claims.scales import Scale
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
 
-Said = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def claims(
@@ -87,35 +87,39 @@ def claims(
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
-        print(json_format.dumps({"claims": listed(wanted)}) if json else as_list(wanted))
+        print(
+            json_format.dumps({"claims": describe_claims(wanted)}) if json else format_list(wanted)
+        )
         return 0
     notes = [*(note or [])]
     results: Sequence[RunResult] = ()
     if any(isinstance(claim, Claim) for claim in wanted):
-        from alexnet.cli.prepare import executor
-        from alexnet.cli.screen import Screen
+        from alexnet.cli.console import Console
+        from alexnet.cli.prepare import connect_cluster
 
-        with Screen() as screen, executor(cluster) as cluster_executor:
-            say = _on_standard_error if json else screen.say
+        with Console() as console, connect_cluster(cluster) as cluster_executor:
+            say = _on_standard_error if json else console.say
             if missing := find_missing_library():
                 say(f"{missing} The runs need none of it.")
-            prepared = images_for(wanted, asked, data, screen, say)
-            setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
-            notes.insert(0, about(asked, setting))
-            wanted, results = trained(
-                wanted, seeds or asked.seeds, budget, setting, say, dry_run=dry_run
+            prepared = prepare_images(wanted, asked, data, console, say)
+            config = make_grid_config(
+                prepared, out, workers, threads, cluster_executor, console, say
+            )
+            notes.insert(0, describe_setting(asked, config))
+            wanted, results = run_claims(
+                wanted, seeds or asked.seeds, budget, config, say, dry_run=dry_run
             )
     if dry_run:
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["alexnet", "claims", *flags(data, scale, seeds, budget, out)])
+    command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, budget, out)])
     page, _ = write_report(wanted, results, out, command=command, notes=notes)
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(as_json(findings, made))
+        json_format.dumps(format_json(findings, made))
         if json
-        else f"{as_table(findings, made)}\nreport: {page}"
+        else f"{format_table(findings, made)}\nreport: {page}"
     )
     return 0
 
@@ -124,7 +128,7 @@ def _on_standard_error(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def flags(
+def list_flags(
     data: str | None, scale: str, seeds: int | None, budget: str | None, out: Path
 ) -> list[str]:
     """Return the flags that repeat a command, but for the names of claims."""
@@ -135,12 +139,12 @@ def flags(
     return words
 
 
-def images_for(
+def prepare_images(
     wanted: "Sequence[Claim | Check]",
     scale: "Scale",
     data: str | None,
-    screen: "Screen",
-    say: Said,
+    console: "Console",
+    say: Say,
 ) -> "tuple[PreparedData, PreparedData | None]":
     """Prepare the scale's images, and all of the source where a claim wants them."""
     from dataclasses import replace
@@ -154,21 +158,21 @@ def images_for(
             f"The claims at scale {scale.name!r} have no data of their own.",
             "Name them: --data DIR, a prepared data set or any source of photographs.",
         )
-    shown: dict[str, Any] = {"say": say, "report": screen.prepared, "fetched": screen.fetched}
+    shown: dict[str, Any] = {"say": say, "report": console.prepared, "fetched": console.fetched}
     part = open_images(scale, where, **shown)
     if scale.num_images is None or not any(isinstance(c, Claim) and c.all_images for c in wanted):
         return part, None
     return part, open_images(replace(scale, num_images=None), where, **shown)
 
 
-def setting_of(
+def make_grid_config(
     prepared: "tuple[PreparedData, PreparedData | None]",
     out: Path,
     workers: int | None,
     threads: int | None,
     executor: Any,
-    screen: "Screen",
-    say: Said,
+    console: "Console",
+    say: Say,
 ) -> "GridConfig":
     """Gather how the runs are made."""
     from alexnet.claims.grid import GridConfig, default_workers
@@ -189,30 +193,30 @@ def setting_of(
         machine=describe_processor(),
         versions=software_versions(),
         say=say,
-        report=screen.grid,
+        report=console.grid,
         report_every=2.0 if sys.stderr.isatty() else 60.0,
     )
 
 
-def about(scale: "Scale", setting: "GridConfig") -> str:
+def describe_setting(scale: "Scale", config: "GridConfig") -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
-    if setting.whole and len(setting.whole.splits["train"]) > len(setting.data.splits["train"]):
-        whole = f" Figure 1 alone is of all {len(setting.whole.splits['train']):,}."
+    if config.whole and len(config.whole.splits["train"]) > len(config.data.splits["train"]):
+        whole = f" Figure 1 alone is of all {len(config.whole.splits['train']):,}."
     return (
-        f"Scale {scale.name}: {scale.description}. Data {setting.data.manifest.name}: "
-        f"{len(setting.data.splits['train']):,} training and {len(setting.data.held_out):,} test "
+        f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
+        f"{len(config.data.splits['train']):,} training and {len(config.data.held_out):,} test "
         f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
         "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
 
 
-def trained(
+def run_claims(
     wanted: "Sequence[Claim | Check]",
     seeds: int,
     budget: str | None,
-    setting: "GridConfig",
-    say: Said,
+    config: "GridConfig",
+    say: Say,
     *,
     dry_run: bool,
 ) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
@@ -220,28 +224,28 @@ def trained(
     from alexnet.claims.budget import plan_grid
     from alexnet.claims.claim import Claim
     from alexnet.claims.grid import run_grid
-    from alexnet.cli.train import seconds
+    from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
-    within = seconds(budget) if budget else None
-    say(about_data(setting))
-    claims_then, seeds, cost = plan_grid(claims, seeds, within, setting)
-    say(f"{len(claims)} claims, {seeds} seeds, {setting.workers} runs at once: {cost} left")
+    within = parse_duration(budget) if budget else None
+    say(describe_data(config))
+    claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
+    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
     if dry_run:
         return tuple(wanted), []
-    done, results = run_grid(claims_then, seeds, setting)
+    done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
 
 
-def about_data(setting: "GridConfig") -> str:
+def describe_data(config: "GridConfig") -> str:
     """Say which images are used."""
-    manifest = setting.data.manifest
+    manifest = config.data.manifest
     counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
     return f"data     {manifest.name}: {len(manifest.classes)} classes, images: {counts}"
 
 
-def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
+def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
     """Return claims as plain values."""
     from alexnet.claims.claim import Claim
     from alexnet.claims.report import state_rule
@@ -265,10 +269,10 @@ def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
     return rows
 
 
-def as_list(wanted: "Sequence[Claim | Check]") -> str:
+def format_list(wanted: "Sequence[Claim | Check]") -> str:
     """Return the claims, some lines each."""
     lines = []
-    for row in listed(wanted):
+    for row in describe_claims(wanted):
         lines.append(f"{row['name']}  (section {row['section']})")
         lines.append(f"  {row['sentence']}")
         if "arms" in row:
@@ -278,7 +282,7 @@ def as_list(wanted: "Sequence[Claim | Check]") -> str:
     return "\n".join(lines)
 
 
-def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+def format_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
     """Return what was found as plain values; shares are 0 to 1."""
     claims = []
     for finding in findings:
@@ -309,7 +313,7 @@ def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # also where it is no number
 
 
-def as_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
+def format_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
     """Return what was found as a table."""
     from alexnet.claims.report import format_effect, format_interval
 

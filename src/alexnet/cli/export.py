@@ -5,13 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from alexnet.cli.common import Json, RunFolder, Threads
 from alexnet.errors import ConfigError
 
 Form = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
 
 
 def export(
-    run: Path,
+    run: RunFolder,
     out: Path,
     *,
     to: Form,
@@ -19,8 +20,8 @@ def export(
     images: int = 74,
     push: str | None = None,
     private: bool = False,
-    threads: int | None = None,
-    json: bool = False,
+    threads: Threads = None,
+    json: Json = False,
 ) -> None:
     """Write a trained run for other programs, and say how far the copy is from it.
 
@@ -28,8 +29,6 @@ def export(
 
     Parameters
     ----------
-    run
-        The folder that `alexnet train --out` made.
     out
         The file to write; for huggingface, the folder.
     to
@@ -46,10 +45,6 @@ def export(
         huggingface: also send the folder to this repository, user/name, of the hub.
     private
         huggingface: make that repository a private one.
-    threads
-        Processor threads; by default all.
-    json
-        Print one JSON object and nothing else.
     """
     if images < 1:
         raise ConfigError(f"--images is {images}.", "It must be at least 1.")

@@ -2,29 +2,37 @@
 
 import json as json_format
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cyclopts
 
-from alexnet.cli.predict import named
-from alexnet.cli.units import by, exciting, images_of, model_of, receptive_fields
+from alexnet.cli.common import (
+    Json,
+    RunFolder,
+    Threads,
+    find_files,
+    find_images,
+    load_predictor,
+)
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.features import Stored
+    from alexnet.features import StoredFeatures
+    from alexnet.spec import Spec
 
 
 def extract(
-    run: Path,
+    run: RunFolder,
     *data: str,
     layers: str,
     out: Path,
     split: str = "held-out",
     form: Literal["arrays", "parquet"] = "arrays",
     pool: Literal["none", "mean", "max"] = "none",
-    threads: int | None = None,
-    json: bool = False,
+    threads: Threads = None,
+    json: Json = False,
 ) -> None:
     """Store what layers put out for images: an array a layer, with the images' names and labels.
 
@@ -35,8 +43,6 @@ def extract(
 
     Parameters
     ----------
-    run
-        The folder that `alexnet train --out` made.
     data
         A prepared data set or any source, by default the run's own; or photographs: files, a
         folder of them, or patterns.
@@ -53,31 +59,27 @@ def extract(
         arrays: a .npy file a layer, float32, to be memory-mapped. parquet: a column a layer.
     pool
         mean or max: keep one number of each map instead of all its places.
-    threads
-        Processor threads; by default all.
-    json
-        Print one JSON object and nothing else.
     """
     from dataclasses import asdict
 
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.features import describe
     from alexnet.features import extract as extract_features
 
-    model = model_of(run, threads)
-    images, classes = images_of(run, model, data, split)
+    predictor = load_predictor(run, threads)
+    images, classes = find_images(run, predictor, data, split)
     names = [name.strip() for name in layers.split(",") if name.strip()]
-    about = describe(model, images, names, classes=classes, form=form, pool=pool)
-    shapes = ", ".join(f"{name} {by(shape)}" for name, shape in about.layers.items())
+    about = describe(predictor, images, names, classes=classes, form=form, pool=pool)
+    shapes = ", ".join(f"{name} {format_shape(shape)}" for name, shape in about.layers.items())
     print(
         f"{about.images:,} images of {about.split}, {shapes}: {about.bytes / 1e6:,.1f} MB"
         f"{' before compression' if form == 'parquet' else ''} in {out}",
         file=sys.stderr,
     )
-    with Screen() as screen:
+    with Console() as console:
         stored = extract_features(
-            model, images, names, out, classes=classes, form=form, pool=pool,
-            report=screen.extracted,
+            predictor, images, names, out, classes=classes, form=form, pool=pool,
+            report=console.extracted,
         )  # fmt: skip
     if json:
         print(json_format.dumps({"path": str(out), **asdict(stored.about)}))
@@ -86,13 +88,13 @@ def extract(
 
 
 def nearest(
-    run: Path,
+    run: RunFolder,
     stored: Path,
     *images: str,
     layer: str | None = None,
     count: int = 6,
-    threads: int | None = None,
-    json: bool = False,
+    threads: Threads = None,
+    json: Json = False,
 ) -> None:
     """Find the stored images most like photographs, by Euclidean distance in a layer.
 
@@ -110,10 +112,6 @@ def nearest(
         In which images are compared; needed where several are stored.
     count
         How many to find for each.
-    threads
-        Processor threads; by default all.
-    json
-        Print one JSON object and nothing else.
     """
     import numpy as np
     import torch
@@ -128,18 +126,18 @@ def nearest(
                 f"{str(stored)!r} has several layers.", f"Give --layer: {', '.join(opened.layers)}."
             )
         layer = opened.layers[0]
-    files = [file for name in images for file in named(name)]
+    files = [file for name in images for file in find_files(name)]
     if not files:
         raise ConfigError("No image was named.", "Example: features nearest RUN STORED photo.jpg")
-    model = model_of(run, threads)
-    pixels = torch.from_numpy(np.stack([model.load_pixels(file) for file in files]))
-    distances, indices = nearest_stored(model, opened, pixels, layer, count)
+    predictor = load_predictor(run, threads)
+    pixels = torch.from_numpy(np.stack([predictor.load_pixels(file) for file in files]))
+    distances, indices = nearest_stored(predictor, opened, pixels, layer, count)
     found = {
         str(file): [
             {
                 "image": image,
                 "name": opened.names[image],
-                "class": _class(opened, image),
+                "class": _class_of(opened, image),
                 "distance": far,
             }
             for image, far in zip(*row, strict=True)
@@ -158,10 +156,142 @@ def nearest(
             print(f"  {place['distance']:12.4f}  {place['name']}  {place['class'] or ''}".rstrip())
 
 
-def _class(stored: "Stored", image: int) -> str | None:
+def _class_of(stored: "StoredFeatures", image: int) -> str | None:
     """Return the class of a stored image; none where it is not known."""
     label = int(stored.labels[image])
     return stored.about.classes[label] if 0 <= label < len(stored.about.classes) else None
+
+
+def exciting(
+    run: RunFolder,
+    *data: str,
+    layer: str,
+    units: str,
+    count: int = 9,
+    split: str = "held-out",
+    out: Path | None = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Find the images, and the places in them, that excite units of a layer most.
+
+    Example: `alexnet features exciting runs/elpv --layer conv5 --units 0-15 --out patches`
+
+    Parameters
+    ----------
+    data
+        As for `alexnet features`.
+    layer
+        Its name.
+    units
+        Maps, or units where the layer is fully connected: 3,7 or 0-15.
+    count
+        How many images for each unit; of an image the strongest place.
+    split
+        As for `alexnet features`.
+    out
+        A folder for what the units saw, as PNG files: unit-0003-1.png is the most exciting.
+    """
+    from dataclasses import asdict
+
+    from PIL import Image
+
+    from alexnet.features import patch, receptive_field
+    from alexnet.features import top_activating as find_exciting
+
+    predictor = load_predictor(run, threads)
+    images, _ = find_images(run, predictor, data, split)
+    ranked = find_exciting(predictor, images, layer, _parse_units(units), count)
+    field = receptive_field(predictor.spec, layer)
+    found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
+    for unit, places in ranked.items():
+        for rank, place in enumerate(places, 1):
+            box = field.box_in(predictor.resize_to, place.row, place.column)
+            found[unit].append({**asdict(place), "name": images.path(place.image), "box": [*box]})
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                pixels = patch(predictor, images, layer, place)
+                Image.fromarray(pixels).save(out / f"unit-{unit:04}-{rank}.png")
+    if json:
+        print(json_format.dumps({"layer": layer, "split": images.name, "units": found}))
+        return
+    print("activation  left, top, right, bottom in the prepared image  its name")
+    for unit, lines in found.items():
+        print(f"{layer}, unit {unit}")
+        for line in lines:
+            print(f"{line['activation']:10.4f}  {line['box']}  {line['name']}")
+
+
+def receptive_fields(
+    network: str,
+    *,
+    layer: str | None = None,
+    unit: tuple[int, int] | None = None,
+    json: Json = False,
+) -> None:
+    """List a network's layers: their shapes, and which pixels their units see.
+
+    Example: `alexnet features receptive-fields single --layer conv5 --unit 6 6`
+
+    Parameters
+    ----------
+    network
+        One of the named networks, or the folder of a run.
+    layer
+        One of its layers alone.
+    unit
+        Row and column of a unit of that layer, for the pixels that it sees.
+    """
+    from alexnet.features import layer_shapes, receptive_field
+
+    if unit and not layer:
+        raise ConfigError("A --unit is a layer's.", "Give --layer.")
+    spec = _spec_of(network)
+    shapes = layer_shapes(spec)
+    found: list[dict[str, Any]] = []
+    for name in [layer] if layer else shapes:
+        field = receptive_field(spec, name)
+        about = {"size": field.size, "stride": field.stride, "start": field.start}
+        box = {"box": field.box(*unit)} if unit else {}
+        found.append({"layer": name, "shape": shapes[name], **about, **box})
+    if json:
+        print(json_format.dumps({"network": spec.name, "image": spec.image_size, "layers": found}))
+        return
+    print(f"{'layer':16} {'outputs':>12} {'sees':>9} {'stride':>6} {'from':>5}  (pixels)")
+    for row in found:
+        shape, sees = format_shape(row["shape"]), f"{row['size']}x{row['size']}"
+        print(f"{row['layer']:16} {shape:>12} {sees:>9} {row['stride']:6} {row['start']:5}")
+        if unit:
+            left, top, right, bottom = row["box"]
+            print(
+                f"Row {unit[0]}, column {unit[1]} sees columns {left} to {right - 1} and rows "
+                f"{top} to {bottom - 1}."
+            )
+
+
+def _spec_of(network: str) -> "Spec":
+    """Return a named network, or that of a run."""
+    from alexnet.training.run import Run
+    from alexnet.variants import network_named
+
+    return Run.open(network).config.spec if Path(network).is_dir() else network_named(network)
+
+
+def _parse_units(text: str) -> list[int]:
+    """Read ``3,7`` or ``0-15``."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            found += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise ConfigError(f"--units is {text!r}.", "Write 3,7 or 0-15.") from None
+    return found
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """Write a shape: 256x13x13."""
+    return "x".join(map(str, shape))
 
 
 features = cyclopts.App(name="features", help_format="markdown")

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
+from alexnet.cli.common import RunData, Threads, load_predictor, open_data
+
 
 def figures(
     run: Path,
     *,
-    data: str | None = None,
+    data: RunData = None,
     only: str | None = None,
     form: Literal["png", "svg", "both"] = "both",
     seed: int = 0,
-    threads: int | None = None,
+    threads: Threads = None,
 ) -> None:
     """Draw a run's curves, Figure 3, Figure 4 and the confusion matrix; of claims, Figure 1.
 
@@ -22,8 +24,6 @@ def figures(
     run
         The folder that `alexnet train --out` made, or for Figure 1 that `alexnet claims --out`
         made; the pictures go into its `figures`.
-    data
-        A prepared data set or any source; by default the run's own.
     only
         Some of them, with commas between: curves, filters (Figure 3), predictions (Figure 4,
         left), neighbours (Figure 4, right), confusion. For neighbours, features of all training
@@ -32,15 +32,10 @@ def figures(
         png, svg or both.
     seed
         Of the choice of photographs.
-    threads
-        Processor threads; by default all.
     """
-    from alexnet import device as devices
-    from alexnet.api import load
     from alexnet.claims.plots import draw_figure_1
     from alexnet.claims.results import FILE as RESULTS
-    from alexnet.cli.run_data import data_for
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.figures import NAMES, draw_all
     from alexnet.training.run import Run
 
@@ -48,14 +43,12 @@ def figures(
         for path in draw_figure_1(run, form):
             print(path)
         return
-    devices.keep_freed_memory()
-    devices.use_threads(threads)
-    model = load(run)
-    prepared = data_for(run, model, data)
+    predictor = load_predictor(run, threads)
+    prepared = open_data(run, predictor, data)
     names = only.split(",") if only else NAMES
-    with Screen() as screen:
+    with Console() as console:
         for path in draw_all(
-            Run.open(run), model, prepared, names=names, seed=seed, form=form,
-            report=screen.extracted,
+            Run.open(run), predictor, prepared, names=names, seed=seed, form=form,
+            report=console.extracted,
         ):  # fmt: skip
-            screen.say(str(path))
+            console.say(str(path))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
+from alexnet.cli.common import Json
+
 if TYPE_CHECKING:
     from alexnet.interop.imports import Import
 
@@ -22,7 +24,7 @@ def import_(
     mean: Path | None = None,
     prototxt: Path | None = None,
     pixels: str | None = None,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Make a run of weights from elsewhere: Caffe, torchvision, ONNX, cuda-convnet, the hub.
 
@@ -50,22 +52,20 @@ def import_(
     pixels
         onnx: a named network whose pixels this one takes, where the file does not say: caffe (BGR,
         the default), torchvision, paper (RGB).
-    json
-        Print one JSON object and nothing else.
     """
     from alexnet.interop.imports import import_file
 
     made = import_file(
         file, out, form=form, classes=classes, mean=mean, prototxt=prototxt, pixels=pixels
     )
-    result = told(made)
+    result = describe_import(made)
     if json:
         print(json_format.dumps(result))
     else:
         print("\n".join(_sentences(result)))
 
 
-def told(made: "Import") -> dict[str, Any]:
+def describe_import(made: "Import") -> dict[str, Any]:
     """Return what was found and what became of it, for people and programs."""
     config = made.run.config
     spec, pixels = config.spec, config.spec.pixels

@@ -58,28 +58,28 @@ def prepare(
     from alexnet.errors import ConfigError
 
     if verify:
-        return verified(Path(source))
+        return _verify(Path(source))
     if dir is None:
         raise ConfigError("No folder to make was named.", "Example: alexnet prepare SOURCE DIR")
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.data.prepare import Options
     from alexnet.data.prepare import prepare as prepare_data
     from alexnet.data.shards import REPORT
     from alexnet.data.sources import open_source
 
     options = Options(size=size, quality=quality, raw=raw, exif=exif)
-    with Screen() as screen:
-        found = open_source(source, seed, class_order=class_order, report=screen.fetched)
+    with Console() as console:
+        found = open_source(source, seed, class_order=class_order, report=console.fetched)
         for note in found.notes:
-            screen.say(note)
-        with executor(cluster) as cluster_executor:
+            console.say(note)
+        with connect_cluster(cluster) as cluster_executor:
             manifest = prepare_data(
                 found, dir, options,
-                workers=workers, executor=cluster_executor, report=screen.prepared,
+                workers=workers, executor=cluster_executor, report=console.prepared,
             )  # fmt: skip
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
     print(f"{manifest.name}: {len(manifest.classes)} classes, images: {counts}")
-    print(f"classes: {shortened(manifest.classes)}")
+    print(f"classes: {_list_classes(manifest.classes)}")
     if manifest.skipped or manifest.repaired:
         print(
             f"{manifest.skipped:,} images were skipped and {manifest.repaired:,} repaired: "
@@ -88,20 +88,20 @@ def prepare(
     return 0
 
 
-def verified(root: Path) -> int:
+def _verify(root: Path) -> int:
     """Verify a prepared data set, print what is damaged, return the exit status."""
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.data.shards import verify
 
-    with Screen() as screen:
-        damage = verify(root, screen.verified)
+    with Console() as console:
+        damage = verify(root, console.verified)
     for one in damage:
         print(f"{one.file}: {one.reason}")
     print(f"{root}: {len(damage)} files are damaged." if damage else f"{root}: all is well.")
     return 1 if damage else 0
 
 
-def shortened(classes: tuple[str, ...], most: int = 20) -> str:
+def _list_classes(classes: tuple[str, ...], most: int = 20) -> str:
     """Return the names of the classes, the first `most` of many."""
     from alexnet.data.imagenet import describe_classes
 
@@ -111,7 +111,7 @@ def shortened(classes: tuple[str, ...], most: int = 20) -> str:
 
 
 @contextlib.contextmanager
-def executor(cluster: str | None) -> "Iterator[Executor | None]":
+def connect_cluster(cluster: str | None) -> "Iterator[Executor | None]":
     """Give the executor of a Dask cluster, or ``None`` where no cluster is named."""
     if cluster is None:
         yield None

@@ -4,11 +4,13 @@ import json as json_format
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from alexnet.cli.common import Json, apply_settings
+
 if TYPE_CHECKING:
     from alexnet.spec import Spec
 
 
-def summary(network: str = "single", *, set: list[str] | None = None, json: bool = False) -> None:
+def summary(network: str = "single", *, set: list[str] | None = None, json: Json = False) -> None:
     """Print a network layer by layer, with the arithmetic written out.
 
     Example: `alexnet summary paper --set classes=10`
@@ -19,29 +21,17 @@ def summary(network: str = "single", *, set: list[str] | None = None, json: bool
         single, paper, as_run, caffe, caffenet, torchvision, cifar_quick or cifar_local.
     set
         A field of the network to change, NAME=VALUE: `towers=2`, `conv1.norm.k=1`. Repeatable.
-    json
-        Print one JSON object and nothing else.
     """
     from alexnet.variants import network_named
 
-    chosen = with_settings(network_named(network), set or [])
+    chosen = apply_settings(network_named(network), set or [])
     if json:
-        print(as_json(chosen))
+        print(format_json(chosen))
     else:
-        print(as_text(chosen))
+        print(format_text(chosen))
 
 
-def with_settings(spec: "Spec", settings: list[str]) -> "Spec":
-    """Apply NAME=VALUE settings to a network."""
-    from alexnet.config import with_setting
-
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        spec = with_setting(spec, name, text)
-    return spec
-
-
-def as_json(spec: "Spec") -> str:
+def format_json(spec: "Spec") -> str:
     """Return the counts of a network as a JSON object."""
     layers = [{**asdict(layer), "outputs": layer.outputs} for layer in spec.layers()]
     counts = {
@@ -56,7 +46,7 @@ def as_json(spec: "Spec") -> str:
     return json_format.dumps(counts)
 
 
-def as_text(spec: "Spec") -> str:
+def format_text(spec: "Spec") -> str:
     """Return the counts of a network as the starting document writes them."""
     lines = [f"{'layer':10} {'output':>12} {'neurons':>9} {'parameters':>12}  arithmetic"]
     for layer in spec.layers():

@@ -1,66 +1,35 @@
-"""``alexnet train``."""
+"""``alexnet train``: a request becomes a run, and the run is trained."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from alexnet.errors import ConfigError
+from alexnet.cli.common import apply_settings, parse_duration
+from alexnet.errors import ConfigError, DataError, RunError, TrainingError
+from alexnet.recipes import Recipe, recipe_named
 
 if TYPE_CHECKING:
-    from alexnet.cli.screen import Screen
+    from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
-    from alexnet.recipes import Recipe
     from alexnet.spec import Spec
     from alexnet.training.distributed import DistributedContext
     from alexnet.training.fit import Execution
-    from alexnet.training.run import Run
+    from alexnet.training.run import Pretrained, Run, RunConfig
 
 
-def train(
-    data: str | None = None,
-    *,
-    network: str | None = None,
-    recipe: str | None = None,
-    out: Path | None = None,
-    from_: Annotated[Path | None, Parameter(name="--from")] = None,
-    freeze: str | None = None,
-    epochs: float | None = None,
-    batch_size: int | Literal["auto"] | None = None,
-    lr: float | None = None,
-    seed: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] | None = None,
-    compile: bool | None = None,
-    max_steps: int | None = None,
-    checkpoint_every: int | None = None,
-    threads: int | None = None,
-    on_nan: Literal["stop", "skip"] | None = None,
-    set: list[str] | None = None,
-    towers: int | None = None,
-    hybrid: bool = False,
-    micro_batch: int | None = None,
-    max_time: str | None = None,
-    timeout: str = "10m",
-    override: bool = False,
-) -> int:
-    """Train a network and test it; on a run that exists, go on where it stopped.
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What a training is asked to be; what is not said is the recipe's, or the run's.
 
-    Example: `alexnet train photographs/ --out runs/mine --epochs 40`
-
-    Ctrl-C and SIGTERM save and stop; the same command goes on. SIGUSR1 and --max-time save and
-    exit with status 75: start the same again. Several processes: `alexnet launch`.
-
-    Where a default is not given below it is the recipe's; `fast` is made for a few thousand
-    photographs, `paper` and `as_run` for ImageNet.
+    A flag that is called as a field of the recipe is short for ``--set`` of that field.
 
     Parameters
     ----------
-    data
-        A prepared data set, or any source that `alexnet prepare` takes; `elpv` is the default. A
-        source is prepared into the cache first.
     network
         single (default), paper, as_run, caffe, caffenet, torchvision, cifar_quick, cifar_local.
     recipe
@@ -110,70 +79,228 @@ def train(
     override
         Go on with a run although it was begun with other settings.
     """
-    from alexnet.cli.screen import Screen
+
+    network: str | None = None
+    recipe: str | None = None
+    out: Path | None = None
+    from_: Annotated[Path | None, Parameter(name="--from")] = None
+    freeze: str | None = None
+    epochs: float | None = None
+    batch_size: int | Literal["auto"] | None = None
+    lr: float | None = None
+    seed: int | None = None
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    compile: bool | None = None
+    max_steps: int | None = None
+    checkpoint_every: int | None = None
+    threads: int | None = None
+    on_nan: Literal["stop", "skip"] | None = None
+    set: list[str] | None = None
+    towers: int | None = None
+    hybrid: bool = False
+    micro_batch: int | None = None
+    max_time: str | None = None
+    timeout: str = "10m"
+    override: bool = False
+
+    def execution(self) -> "Execution":
+        """Return how the training is carried out; nothing of it is kept in the run."""
+        from alexnet.training.fit import AUTO, Execution
+
+        towers = self.towers
+        if towers not in (None, 1, 2):
+            raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
+        if towers == 2 and self.hybrid:
+            raise ConfigError("--towers and --hybrid divide the network in two ways.", "Give one.")
+        return Execution(
+            layout="towers" if towers == 2 else "hybrid" if self.hybrid else "data",
+            micro_batch=AUTO if self.batch_size == "auto" else self.micro_batch,
+            max_time=parse_duration(self.max_time) if self.max_time else None,
+            timeout=parse_duration(self.timeout),
+        )
+
+    def existing(self) -> "RunConfig | None":
+        """Return what the run was begun with, if it is there."""
+        from alexnet.training.run import Run
+
+        has_run = self.out and (self.out / "config.json").is_file()
+        return Run.open(self.out).config if self.out and has_run else None
+
+    def plan(
+        self, existing: "RunConfig | None", first: "Pretrained | None"
+    ) -> "tuple[Recipe, Spec]":
+        """Return the recipe and the network, of a run that exists or begins with `first`."""
+        from alexnet.variants import network_named
+
+        begun = first.config if first else existing
+        recipe = (
+            existing.recipe if existing and not self.recipe else recipe_named(self.recipe or "fast")
+        )
+        if begun and not self.network:
+            spec = begun.spec
+        else:
+            spec = network_named(self.network or ("paper" if self.towers == 2 else "single"))
+        names = {field.name for field in fields(Recipe)}
+        flags = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
+        if self.freeze is not None:
+            flags["freeze"] = _parse_layers(self.freeze)
+        if self.batch_size == "auto":
+            del flags["batch_size"]
+        recipe = recipe.with_(**{name: value for name, value in flags.items() if value is not None})
+        network = "network."
+        settings = self.set or []
+        spec = apply_settings(
+            spec, [text.removeprefix(network) for text in settings if text.startswith(network)]
+        )
+        recipe = apply_settings(recipe, [text for text in settings if not text.startswith(network)])
+        return recipe.with_(freeze=spec.frozen(*recipe.freeze)), spec
+
+
+def train(
+    data: str | None = None,
+    *,
+    request: Annotated[TrainRequest, Parameter(name="*")] = TrainRequest(),
+) -> int:
+    """Train a network and test it; on a run that exists, go on where it stopped.
+
+    Example: `alexnet train photographs/ --out runs/mine --epochs 40`
+
+    Ctrl-C and SIGTERM save and stop; the same command goes on. SIGUSR1 and --max-time save and
+    exit with status 75: start the same again. Several processes: `alexnet launch`.
+
+    Where a default is not given below it is the recipe's; `fast` is made for a few thousand
+    photographs, `paper` and `as_run` for ImageNet.
+
+    Parameters
+    ----------
+    data
+        A prepared data set, or any source that `alexnet prepare` takes; `elpv` is the default. A
+        source is prepared into the cache first.
+    """
+    from alexnet.cli.console import Console
     from alexnet.training.distributed import join_processes
-    from alexnet.training.fit import AUTO, Execution
 
-    if towers not in (None, 1, 2):
-        raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
-    if towers == 2 and hybrid:
-        raise ConfigError("--towers and --hybrid divide the network in two ways.", "Give one.")
-    layout: Literal["data", "towers", "hybrid"] = (
-        "towers" if towers == 2 else "hybrid" if hybrid else "data"
-    )
-    if towers == 2 and not (network or from_ or (out and (out / "config.json").is_file())):
-        network = "paper"
-    execution = Execution(
-        layout=layout,
-        micro_batch=AUTO if batch_size == "auto" else micro_batch,
-        max_time=seconds(max_time) if max_time else None,
-        timeout=seconds(timeout),
-    )
-
-    flags = {
-        "epochs": epochs,
-        "batch_size": None if batch_size == "auto" else batch_size,
-        "lr": lr,
-        "seed": seed,
-        "precision": precision,
-        "compile": compile,
-        "max_steps": max_steps,
-        "checkpoint_every": checkpoint_every,
-        "threads": threads,
-        "on_nan": on_nan,
-        "freeze": None if freeze is None else layers(freeze),
-    }
-    asked = {name: value for name, value in flags.items() if value is not None}
+    execution = request.execution()
     with join_processes(execution.timeout) as context:
         if context.is_main:
-            with Screen() as screen, told(context):
-                run, prepared = opened(
-                    data, out, network, recipe, from_, asked, set or [], screen, override=override
-                )
+            with Console() as console, _report_failure(context):
+                run, prepared = open_run(data, request, console)
                 context.store_object(
                     "run", [str(run.folder.resolve()), str(prepared.root.resolve())]
                 )
         else:
-            run, prepared = heard(context)
-        return follow(run, prepared, context, execution)
+            run, prepared = _wait_for_main(context)
+        return _follow(run, prepared, context, execution)
 
 
-def seconds(text: str) -> float:
-    """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    try:
-        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
-    except (ValueError, IndexError):
-        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
+def open_run(
+    data: str | None, request: TrainRequest, console: "Console"
+) -> "tuple[Run, PreparedData]":
+    """Open or begin the run that is asked for, and its data."""
+    from alexnet.data.prepare import Options, open_or_prepare
+    from alexnet.training.run import Run, RunConfig, software_versions
+
+    existing = request.existing()
+    first = _find_pretrained(request, existing)
+    recipe, spec = request.plan(existing, first)
+    begun = first.config if first else existing
+    fine_tuned = first or (existing and existing.initial_weights)
+    prepared = open_or_prepare(
+        data or (existing.data if existing else "elpv"),
+        Options(size=begun.data_size if begun and fine_tuned else prepared_size(spec)),
+        seed=recipe.seed,
+        say=console.say,
+        report=console.prepared,
+        fetched=console.fetched,
+    )
+    check_size(prepared.manifest.size, spec, first)
+    origin = first.origin if first else existing.initial_weights if existing else None
+    config = RunConfig(
+        spec=replace(spec, num_classes=len(prepared.classes)),
+        recipe=recipe,
+        classes=prepared.classes,
+        data=str(prepared.root.resolve()),
+        data_fingerprint=prepared.manifest.fingerprint,
+        data_size=prepared.manifest.size,
+        initial_weights=origin,
+        made_with=software_versions(),
+    )
+    statistics, weights = prepared.statistics, None
+    if first:
+        statistics = first.statistics_for(statistics)
+        weights = first.weights_for(spec, prepared.classes, recipe.seed)
+        if not first.same_classes(prepared.classes):
+            console.say(f"The classes are others, so {spec.output_name} is drawn anew.")
+    folder = request.out or Path("runs") / prepared.manifest.name
+    run = Run.start(folder, config, statistics, weights=weights, override=request.override)
+    return run, prepared
 
 
-def layers(text: str) -> tuple[str, ...]:
+def _find_pretrained(request: TrainRequest, existing: "RunConfig | None") -> "Pretrained | None":
+    """Open the weights to begin with; none where they are drawn, or the run has its own copy."""
+    from alexnet.interop.model_folder import WEIGHTS, read
+    from alexnet.training.checkpoint import checkpoint_folders
+    from alexnet.training.run import Pretrained, Run
+
+    folder = request.from_
+    if folder is None:
+        return None
+    if request.network:
+        raise ConfigError(
+            "--network and --from both say what the network is.", "Leave out --network."
+        )
+    origin = existing.initial_weights if existing else None
+    same = origin is not None and origin.path == str(folder.resolve())
+    if same and request.out and checkpoint_folders(request.out / "checkpoints"):
+        return None
+    if not folder.is_dir():
+        raise RunError(
+            f"There is no folder {str(folder)!r} to begin from.", "Name a run or a model folder."
+        )
+    if not (folder / WEIGHTS).is_file():
+        return Pretrained.from_run(Run.open(folder))
+    found = read(folder)
+    file = folder / WEIGHTS
+    return Pretrained.from_folder(folder, file, found.config, found.checkpoint, found.statistics)
+
+
+def prepared_size(spec: "Spec") -> int:
+    """Return the side to prepare images at: 256 for 227, as in the paper, and in proportion."""
+    if spec.image_size <= 32:
+        return 32
+    return 256 if 200 <= spec.image_size <= 240 else round(spec.image_size * 256 / 227)
+
+
+def check_size(size: int, spec: "Spec", first: "Pretrained | None" = None) -> None:
+    """See that prepared images fit: the first weights' mean image, else the network's crops.
+
+    Raises
+    ------
+    DataError
+        When the crops are larger than the images, or under half of them.
+    """
+    if first and size != first.config.data_size:
+        wanted = first.config.data_size
+        raise DataError(
+            f"The data was prepared at {size} pixels, and that of {first.origin.path!r} at "
+            f"{wanted}.",
+            f"Prepare it with --size {wanted}, or name the source itself.",
+        )
+    if not spec.image_size <= size < 2 * spec.image_size:
+        raise DataError(
+            f"The data was prepared at {size} pixels and network {spec.name!r} sees "
+            f"{spec.image_size}.",
+            f"Prepare it with --size {prepared_size(spec)}, or name the source itself.",
+        )
+
+
+def _parse_layers(text: str) -> tuple[str, ...]:
     """Return the names and ranges of layers in a text with commas; "none" has none."""
     return () if text == "none" else tuple(filter(None, text.replace(" ", "").split(",")))
 
 
 @contextlib.contextmanager
-def told(context: "DistributedContext") -> Iterator[None]:
+def _report_failure(context: "DistributedContext") -> Iterator[None]:
     """Tell the processes that wait for this one when it fails."""
     try:
         yield
@@ -182,19 +309,12 @@ def told(context: "DistributedContext") -> Iterator[None]:
         raise
 
 
-def heard(context: "DistributedContext") -> "tuple[Run, PreparedData]":
-    """Open what rank 0 has prepared.
-
-    Raises
-    ------
-    TrainingError
-        When rank 0 could not.
-    """
+def _wait_for_main(context: "DistributedContext") -> "tuple[Run, PreparedData]":
+    """Open what rank 0 has prepared; fail where rank 0 could not."""
     from alexnet.data.shards import open_prepared
-    from alexnet.errors import TrainingError
     from alexnet.training.run import Run
 
-    found = context.wait_for_object("run")
+    found: Any = context.wait_for_object("run")
     if isinstance(found, str):
         raise TrainingError(f"Rank 0 could not begin: {found}")
     run, prepared = Run.open(found[0]), open_prepared(Path(found[1]))
@@ -206,108 +326,10 @@ def heard(context: "DistributedContext") -> "tuple[Run, PreparedData]":
     return run, prepared
 
 
-def opened(
-    data: str | None,
-    out: Path | None,
-    network: str | None,
-    recipe: str | None,
-    start: Path | None,
-    asked: dict[str, Any],
-    settings: list[str],
-    screen: Any,
-    *,
-    override: bool = False,
-) -> "tuple[Run, PreparedData]":
-    """Open the run that the flags describe, and its data; what is not said is as it was."""
-    from dataclasses import replace
-
-    from alexnet.cli.fine_tune import check_same_size, starting_point
-    from alexnet.data.prepare import Options, open_or_prepare
-    from alexnet.recipes import recipe_named
-    from alexnet.training.run import Run, RunConfig, software_versions
-    from alexnet.variants import network_named
-
-    old = Run.open(out).config if out and (out / "config.json").is_file() else None
-    source = starting_point(start, network, out, old)
-    before = source.config if source else old
-    plan: Recipe = recipe_named(recipe or "fast") if recipe or not old else old.recipe
-    spec: Spec = network_named(network or "single") if network or not before else before.spec
-    plan, spec = with_settings(plan.with_(**asked), spec, settings)
-    plan = plan.with_(freeze=spec.frozen(*plan.freeze))
-    where = data or (old.data if old else "elpv")
-    fine_tuned = source or (old and old.initial_weights)
-    options = Options(size=before.data_size if before and fine_tuned else prepared_size(spec))
-    prepared = open_or_prepare(
-        where,
-        options,
-        seed=plan.seed,
-        say=screen.say,
-        report=screen.prepared,
-        fetched=screen.fetched,
-    )
-    if source:
-        check_same_size(prepared.manifest.size, source)
-    check_size(prepared.manifest.size, spec)
-    config = RunConfig(
-        spec=replace(spec, num_classes=len(prepared.classes)),
-        recipe=plan,
-        classes=prepared.classes,
-        data=str(prepared.root.resolve()),
-        data_fingerprint=prepared.manifest.fingerprint,
-        data_size=prepared.manifest.size,
-        initial_weights=source.origin if source else old.initial_weights if old else None,
-        made_with=software_versions(),
-    )
-    folder = out or Path("runs") / prepared.manifest.name
-    statistics, weights = prepared.statistics, None
-    if source:
-        statistics = source.statistics_for(statistics)
-        weights = source.weights_for(spec, prepared.classes, plan.seed)
-        if not source.same_classes(prepared.classes):
-            screen.say(f"The classes are others, so {spec.output_name} is drawn anew.")
-    run = Run.start(folder, config, statistics, weights=weights, override=override)
-    return run, prepared
-
-
-def with_settings(recipe: "Recipe", spec: "Spec", settings: list[str]) -> "tuple[Recipe, Spec]":
-    """Apply NAME=VALUE settings to the recipe, or with ``network.`` before them to the network."""
-    from alexnet.config import with_setting
-
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r} has no value.", "Write --set NAME=VALUE.")
-        if name.startswith("network."):
-            spec = with_setting(spec, name.removeprefix("network."), text)
-        else:
-            recipe = with_setting(recipe, name, text)
-    return recipe, spec
-
-
-def prepared_size(spec: "Spec") -> int:
-    """Return the side to prepare images at: 256 for 227, as in the paper, and in proportion."""
-    if spec.image_size <= 32:
-        return 32
-    return 256 if 200 <= spec.image_size <= 240 else round(spec.image_size * 256 / 227)
-
-
-def check_size(size: int, spec: "Spec") -> None:
-    """See that the network's crops fit into the prepared images, and are most of them."""
-    from alexnet.errors import DataError
-
-    if not spec.image_size <= size < 2 * spec.image_size:
-        raise DataError(
-            f"The data was prepared at {size} pixels and network {spec.name!r} sees "
-            f"{spec.image_size}.",
-            f"Prepare it with --size {prepared_size(spec)}, or name the source itself.",
-        )
-
-
-def follow(
+def _follow(
     run: "Run", data: "PreparedData", context: "DistributedContext", execution: "Execution"
 ) -> int:
     """Train, showing and logging what happens; return the exit status."""
-    from alexnet.cli.screen import Screen
     from alexnet.training.fit import fit
     from alexnet.training.monitor import Notice, Stopped
 
@@ -318,35 +340,35 @@ def follow(
             if isinstance(event, Stopped):
                 return event.status
         return 0
-    with Screen(run.log_line) as screen:
-        begin(run, data, context, screen)
+    with Console(run.log_line) as console:
+        _describe_training(run, data, context, console)
         for event in fit(run, data, context, execution):
-            screen.event(event)
+            console.event(event)
             if isinstance(event, Stopped):
                 return event.status
     return 0
 
 
-def begin(
-    run: "Run", data: "PreparedData", context: "DistributedContext", screen: "Screen"
+def _describe_training(
+    run: "Run", data: "PreparedData", context: "DistributedContext", console: "Console"
 ) -> None:
     """Say what is trained, on what and how."""
     spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
     counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
     among = f" over {context.world_size} processes" if context.world_size > 1 else ""
-    screen.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
-    screen.say(f"network  {spec.name}: {spec.parameters:,} parameters")
+    console.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
+    console.say(f"network  {spec.name}: {spec.parameters:,} parameters")
     if first:
-        screen.say(f"weights  of {first.path}")
+        console.say(f"weights  of {first.path}")
     if recipe.freeze:
-        screen.say(f"frozen   {', '.join(recipe.freeze)}")
-    screen.say(
+        console.say(f"frozen   {', '.join(recipe.freeze)}")
+    console.say(
         f"recipe   {recipe.name}: {recipe.epochs:g} epochs of batch {recipe.batch_size}{among}"
     )
-    screen.say(f"images   {data.splits['train'].describe_decoding()}")
-    screen.say(f"run      {run.folder}")
+    console.say(f"images   {data.splits['train'].describe_decoding()}")
+    console.say(f"run      {run.folder}")
     if data.validation is data.held_out:
-        screen.say(
+        console.say(
             f"watching the {data.held_out.name} split; no choice is made by it"
             if recipe.schedule != "plateau"
             else f"the rate drops by the error on the {data.held_out.name} split, as in 2012"

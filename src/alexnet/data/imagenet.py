@@ -219,6 +219,24 @@ def list_kaggle(name: str, slices: Sequence[FileSlice], reader: Reader) -> Sourc
     """
     rows = csv.DictReader(io.StringIO(_read_text(KAGGLE_VALIDATION, slices, reader)))
     wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    return _list_with_wnids(name, slices, reader, wnids)
+
+
+def list_tiny_imagenet(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+    """List Tiny ImageNet: ``train/WNID/images``, and ``val/images`` with its annotations.
+
+    Its test split has no labels and is passed over.
+    """
+    lines = _read_text(TINY_VALIDATION, slices, reader).splitlines()
+    pairs = [line.split("\t")[:2] for line in lines if "\t" in line]
+    wnids = {PurePosixPath(file).stem: wnid for file, wnid in pairs}
+    return _list_with_wnids(name, slices, reader, wnids)
+
+
+def _list_with_wnids(
+    name: str, slices: Sequence[FileSlice], reader: Reader, wnids: Mapping[str, str]
+) -> Source:
+    """List ``train/WNID/…`` and ``val/…``, whose wnids are given by the stems of the files."""
     found = group_by_class(["train", "val"])
     unlabelled = 0
     for image in filter(is_image, slices):
@@ -232,23 +250,6 @@ def list_kaggle(name: str, slices: Sequence[FileSlice], reader: Reader) -> Sourc
                 found["val"][wnid].append(image)
     notes = [f"{unlabelled:,} validation images have no label: left out."] if unlabelled else []
     return index_classes(name, found, reader, stamp_slices(slices), notes)
-
-
-def list_tiny_imagenet(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
-    """List Tiny ImageNet: ``train/WNID/images``, and ``val/images`` with its annotations.
-
-    Its test split has no labels and is passed over.
-    """
-    lines = _read_text(TINY_VALIDATION, slices, reader).splitlines()
-    wnids = dict(line.split("\t")[:2] for line in lines if "\t" in line)
-    found = group_by_class(["train", "val"])
-    for image in filter(is_image, slices):
-        parts = image.name.split("/")
-        if parts[0] == "train" and len(parts) > 2:
-            found["train"][parts[1]].append(image)
-        elif parts[0] == "val" and parts[-1] in wnids:
-            found["val"][wnids[parts[-1]]].append(image)
-    return index_classes(name, found, reader, stamp_slices(slices))
 
 
 def _read_text(name: str, slices: Sequence[FileSlice], reader: Reader) -> str:

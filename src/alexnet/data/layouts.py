@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,12 +206,16 @@ def list_parquet(root: Path) -> Source:
     return _index_numbered(name, root, rows, read_parquet_row, notes, stamp, names)
 
 
+def _open_parquet(file: str | Path) -> Any:
+    import pyarrow.parquet  # slow to import, and seldom needed
+
+    return pyarrow.parquet.ParquetFile(file)  # type: ignore[no-untyped-call]
+
+
 def _read_labels(file: Path) -> tuple[list[int], Sequence[str] | None]:
     """Return the labels of a file and, where its schema has them, the names of the classes."""
-    import pyarrow.parquet as pq
-
     try:
-        table = pq.ParquetFile(file)  # type: ignore[no-untyped-call]
+        table = _open_parquet(file)
         labels = [int(label) for label in table.read(["label"]).column("label").to_pylist()]
         table.schema_arrow.field("image").type.field("bytes")
         features = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
@@ -237,17 +242,13 @@ def read_parquet_row(piece: FileSlice) -> bytes:
 @lru_cache(maxsize=64)
 def _count_rows(file: str) -> tuple[int, ...]:
     """Return the number of rows in each row group."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.ParquetFile(file).metadata  # type: ignore[no-untyped-call]
+    metadata = _open_parquet(file).metadata
     return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
 
 @lru_cache(maxsize=4)
 def _read_row_group(file: str, group: int) -> Sequence[bytes]:
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(file).read_row_group(group, ["image"])  # type: ignore[no-untyped-call]
+    table = _open_parquet(file).read_row_group(group, ["image"])
     return [(image or {}).get("bytes") or b"" for image in table.column("image").to_pylist()]
 
 

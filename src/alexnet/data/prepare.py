@@ -109,12 +109,8 @@ def open_or_prepare(
     ----------
     where : str or Path
         A prepared data set, or anything `sources.open_source` takes.
-    options : Options
-        For a source.
-    seed : int
-        Of the split that is made of a source which holds nothing out.
-    workers : int
-        Processes that prepare; by default one a processor.
+    options, seed, workers
+        Of a source, as for `prepare` and `open_source`.
     choose : callable
         Returns what of a source is to be prepared; by default everything.
     say, report, fetched
@@ -286,16 +282,13 @@ class ShardTask:
 
 
 def _split_into_tasks(source: Source, root: Path, options: Options) -> list[ShardTask]:
-    return [
-        ShardTask(
-            root / f"{split}-{start // options.shard_images:05}.arrow",
-            samples.take(np.arange(len(samples))[start : start + options.shard_images]),
-            options,
-            _temporary_suffix(),
-        )
-        for split, samples in sorted(source.splits.items())
-        for start in range(0, len(samples), options.shard_images)
-    ]
+    tasks = []
+    for split, samples in sorted(source.splits.items()):
+        for number, start in enumerate(range(0, len(samples), options.shard_images)):
+            of_shard = np.arange(start, min(start + options.shard_images, len(samples)))
+            shard = root / f"{split}-{number:05}.arrow"
+            tasks.append(ShardTask(shard, samples.take(of_shard), options, _temporary_suffix()))
+    return tasks
 
 
 def _make_shards(

@@ -1,12 +1,10 @@
 """Activations of a whole split, streamed to the disk; a killed extraction goes on."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,37 +17,38 @@ from alexnet.config import differences
 from alexnet.data.loader import evaluation_batches
 from alexnet.errors import DataError
 from alexnet.features.images import NamedImages
-from alexnet.features.outputs import activations, chosen
-from alexnet.features.stored import (
+from alexnet.features.layers import activations, select_layers
+from alexnet.features.storage import (
     DONE,
-    GOING,
+    UNFINISHED,
+    ArrayWriter,
     Description,
-    Form,
+    FileFormat,
+    ParquetWriter,
     Pooling,
-    Stored,
+    StoredFeatures,
     open_stored,
     read_description,
-    read_going,
+    read_unfinished,
 )
-from alexnet.features.writers import ArrayFiles, ParquetFiles
-from alexnet.files import atomic_write, free_bytes, translate_os_error
+from alexnet.files import atomic_write, free_bytes, lock, translate_os_error
 from alexnet.old_names import repr_with_old_names
 from alexnet.predictor import Predictor
 
 BATCH = 64  # images; rows of a product may round by the batch they are in, so it never changes
 PART = 64 << 20  # bytes of a Parquet file, uncompressed, about
-EVERY = 1.0  # seconds between the moments from which a killed extraction goes on
+SAVE_EVERY = 1.0  # seconds between the moments from which a killed extraction goes on
 
 Report = Callable[[int, int], None]
 
 
 def describe(
-    model: Predictor,
+    predictor: Predictor,
     split: NamedImages,
     layers: Iterable[str],
     *,
     classes: Sequence[str] = (),
-    form: Form = "arrays",
+    form: FileFormat = "arrays",
     pool: Pooling = "none",
 ) -> Description:
     """Return what `extract` would store: its layers' shapes and ``bytes`` before it begins.
@@ -59,14 +58,14 @@ def describe(
     ConfigError
         When there is no such layer.
     """
-    shapes = chosen(model.spec, layers)
+    shapes = select_layers(predictor.spec, layers)
     if pool != "none":
         shapes = {name: shape[:1] for name, shape in shapes.items()}
     row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     return Description(
-        network=model.spec.name,
-        step=model.step,
-        weights=identity(model),
+        network=predictor.spec.name,
+        step=predictor.step,
+        weights=checksum(predictor),
         split=split.name,
         images=len(split),
         data=split.identity,
@@ -79,25 +78,25 @@ def describe(
 
 
 def extract(
-    model: Predictor,
+    predictor: Predictor,
     split: NamedImages,
     layers: Iterable[str],
     out: str | Path,
     *,
     classes: Sequence[str] = (),
-    form: Form = "arrays",
+    form: FileFormat = "arrays",
     pool: Pooling = "none",
-    every: float = EVERY,
+    every: float = SAVE_EVERY,
     report: Report = lambda done, total: None,
-) -> Stored:
-    """Store what the named layers put out for every image of a split: the centre view's.
+) -> StoredFeatures:
+    """Store what the named layers put out for every image of a split: the centre crop's.
 
     A killed extraction goes on where it was when the same is asked for again, and ends in the
     same bytes (on one machine with one number of threads); a finished one is opened.
 
     Parameters
     ----------
-    model : Predictor
+    predictor : Predictor
         A trained run.
     split : NamedImages
         Such as ``data.splits["train"]``, or `Photographs`.
@@ -110,16 +109,11 @@ def extract(
     form : {"arrays", "parquet"}
         A ``.npy`` file a layer, to be memory-mapped, or Parquet.
     pool : {"none", "mean", "max"}
-        What is kept of each map: all of it, its mean or its largest value.
+        What is kept of each channel: all of it, its mean or its largest value.
     every : float
         Seconds between the moments from which a killed extraction goes on.
     report : callable
         Called with the images done and all images, after every batch.
-
-    Returns
-    -------
-    Stored
-        The features, opened.
 
     Raises
     ------
@@ -129,90 +123,69 @@ def extract(
         When the folder has other features, the disk has no room for them, or an image is damaged.
     """
     out = Path(out)
-    about = describe(model, split, layers, classes=classes, form=form, pool=pool)
+    about = describe(predictor, split, layers, classes=classes, form=form, pool=pool)
     with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        if (old := read_description(out / DONE)) is not None:
+    refusal = DataError(
+        f"Another process is writing features to {str(out)!r}.",
+        "Wait for it, or choose another folder.",
+    )
+    with lock(out, refusal):
+        if (old := read_description(out)) is not None:
             _check_same(out, old, about)
-            (out / GOING).unlink(missing_ok=True)  # a kill may have come before this
+            (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this
             return open_stored(out)
-        done = _done_before(out, about)
-        _check_room(out, about, done)
-        _note(out, about, done)
-        kind = ArrayFiles if form == "arrays" else ParquetFiles
-        with contextlib.closing(kind(out, about, split, done)) as writer:
-            noted = time.monotonic()
-            for values in _values(model, split, about, done):
-                writer.add(values)
-                done += len(next(iter(values.values())))
+        done = _count_done(out, about)
+        _check_free_space(out, about, done)
+        _save_progress(out, about, done)
+        make_writer = ArrayWriter if form == "arrays" else ParquetWriter
+        with contextlib.closing(make_writer(out, about, split, done)) as writer:
+            saved = time.monotonic()
+            for batch in evaluation_batches(split, BATCH, first=done):
+                found = activations(predictor, batch.images, about.layers)
+                writer.add({name: pool_channels(values, pool) for name, values in found.items()})
+                done += len(batch.images)
                 report(done, about.images)
-                if time.monotonic() - noted >= every:
-                    _note(out, about, writer.sync())
-                    noted = time.monotonic()
+                if time.monotonic() - saved >= every:
+                    _save_progress(out, about, writer.sync())
+                    saved = time.monotonic()
             writer.finish()
         with atomic_write(out / DONE) as temporary:
             temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
-        (out / GOING).unlink()
+        (out / UNFINISHED).unlink()
     return open_stored(out)
 
 
-def _values(
-    model: Predictor, split: NamedImages, about: Description, done: int
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield what is to be stored of one batch after another."""
-    for batch in evaluation_batches(split, BATCH, first=done):
-        found = activations(model, batch.images, about.layers)
-        yield {name: pooled(values, about.pool) for name, values in found.items()}
-
-
-def pooled(values: Tensor, how: Pooling) -> NDArray[np.float32]:
-    """Return ``(N, maps, H, W)`` as it is, or one number a map, ``(N, maps)``."""
-    if how == "none" or values.dim() == 2:
+def pool_channels(values: Tensor, pool: Pooling) -> NDArray[np.float32]:
+    """Return ``(N, C, H, W)`` as it is, or one number a channel, ``(N, C)``."""
+    if pool == "none" or values.dim() == 2:
         return values.numpy()
-    maps = values.flatten(2)
-    return (maps.mean(2) if how == "mean" else maps.amax(2)).numpy()
+    places = values.flatten(2)
+    return (places.mean(2) if pool == "mean" else places.amax(2)).numpy()
 
 
-def identity(model: Predictor) -> str:
+def checksum(predictor: Predictor) -> str:
     """Return a checksum of all that turns an image into activations: weights and preprocessing."""
-    digest = hashlib.sha256(repr_with_old_names(model.spec).encode())
-    digest.update(repr((model.resize_to, model.normalise.scale, model.normalise.bgr)).encode())
-    tensors = {"mean": model.normalise.mean, "stdev": model.normalise.stdev}
-    for name, tensor in (tensors | model.network.state_dict()).items():
+    normalise = predictor.normalise
+    digest = hashlib.sha256(repr_with_old_names(predictor.spec).encode())
+    digest.update(repr((predictor.resize_to, normalise.scale, normalise.bgr)).encode())
+    tensors = {"mean": normalise.mean, "stdev": normalise.stdev}
+    for name, tensor in (tensors | predictor.network.state_dict()).items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep other extractions out of the folder within the block."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"Another process is writing features to {str(out)!r}.",
-                    "Wait for it, or choose another folder.",
-                ) from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def _done_before(out: Path, about: Description) -> int:
+def _count_done(out: Path, about: Description) -> int:
     """Return how many images an earlier, killed extraction has stored for good."""
-    going = read_going(out)
-    if going is None:
+    unfinished = read_unfinished(out)
+    if unfinished is None:
         if any(not file.name.startswith(".") for file in out.iterdir()):
             raise DataError(
                 f"{str(out)!r} holds other files.", "Choose an empty folder, or a new one."
             )
         return 0
-    old, done = going
+    old, done = unfinished
     _check_same(out, old, about)
     return done
 
@@ -221,15 +194,14 @@ def _check_same(out: Path, old: Description, new: Description) -> None:
     """Refuse to mix features of different things in a folder."""
     changed = differences(old, new)
     if changed:
-        told = "; ".join(
-            f"{name}: {was!r} there, {now!r} now" for name, (was, now) in changed.items()
-        )
+        listed = (f"{name}: {was!r} there, {now!r} now" for name, (was, now) in changed.items())
         raise DataError(
-            f"{str(out)!r} holds features of something else ({told}).", "Choose another folder."
+            f"{str(out)!r} holds features of something else ({'; '.join(listed)}).",
+            "Choose another folder.",
         )
 
 
-def _check_room(out: Path, about: Description, done: int) -> None:
+def _check_free_space(out: Path, about: Description, done: int) -> None:
     """Refuse to begin what the disk cannot hold; Parquet is compressed, and may be smaller."""
     needed = about.bytes * (about.images - done) // max(1, about.images)
     free = free_bytes(out)
@@ -241,8 +213,8 @@ def _check_room(out: Path, about: Description, done: int) -> None:
         )
 
 
-def _note(out: Path, about: Description, done: int) -> None:
+def _save_progress(out: Path, about: Description, done: int) -> None:
     """Write down how many images are stored for good."""
-    with atomic_write(out / GOING) as temporary:
+    with atomic_write(out / UNFINISHED) as temporary:
         text = json.dumps({"about": asdict(about), "done": done}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")

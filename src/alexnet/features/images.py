@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from alexnet.data.decode import Pixels
 from alexnet.data.loader import ImageSplit
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
 from alexnet.predictor import Predictor
-
-Pixels = NDArray[np.uint8]
 
 
 class NamedImages(ImageSplit, Protocol):
@@ -33,23 +31,17 @@ class Photographs:
 
     name = "photographs"
 
-    def __init__(self, model: Predictor, files: Sequence[Path]) -> None:
-        self._model, self._files = model, files
-        self.size = model.resize_to
+    def __init__(self, predictor: Predictor, files: Sequence[Path]) -> None:
+        self._predictor, self._files = predictor, files
+        self.size = predictor.resize_to
 
     def __len__(self) -> int:
         return len(self._files)
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
-        """Return an image, ``(size, size, 3)`` uint8 RGB.
-
-        Raises
-        ------
-        DataError
-            When it cannot be read or is no image.
-        """
+        """Return an image, ``(size, size, 3)`` uint8 RGB; `DataError` where there is none."""
         try:
-            pixels = self._model.load_pixels(self._files[index])
+            pixels = self._predictor.load_pixels(self._files[index])
         except ImageError as error:
             raise DataError(error.what, error.fix or "Leave it out.") from None
         if out is None:
@@ -72,10 +64,10 @@ class Photographs:
     @property
     def identity(self) -> str:
         """A checksum of the files' contents, in order."""
-        return _joined(sha256(file) for file in self._files)
+        return _checksum(map(sha256, self._files))
 
 
-class Joined:
+class JoinedSplits:
     """Splits one behind the other; an image's name has its split before it."""
 
     def __init__(self, splits: Sequence[NamedImages]) -> None:
@@ -114,8 +106,8 @@ class Joined:
     @property
     def identity(self) -> str:
         """A checksum of all images, in order."""
-        return _joined(split.identity for split in self._splits)
+        return _checksum(split.identity for split in self._splits)
 
 
-def _joined(sums: Iterable[str]) -> str:
+def _checksum(sums: Iterable[str]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The paper's figures, drawn from a trained run: curves, Figure 3, Figure 4, the confusion matrix.
 
-`style` has what other pictures of the project are drawn with: `drawing`, `new_figure`, `save`.
+`style` has what other pictures of the project are drawn with.
 """
 
 import json
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.evaluation import summary
-from alexnet.figures.confusion import confusion
-from alexnet.figures.curves import curves
-from alexnet.figures.examples import neighbours, predictions, stored_training
-from alexnet.figures.filters import filters
-from alexnet.figures.style import Form, drawing, save
+from alexnet.figures.confusion import draw_confusion
+from alexnet.figures.curves import draw_curves
+from alexnet.figures.examples import (
+    draw_filters,
+    draw_neighbours,
+    draw_predictions,
+    extract_training_features,
+)
+from alexnet.figures.style import ImageFormat, drawing_style, save
 from alexnet.files import translate_os_error
 from alexnet.predictor import Predictor
 from alexnet.training.run import Run
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NAMES", "confusion", "confusion_of", "curves", "draw_all", "filters", "neighbours",
-    "predictions", "stored_training",
+    "NAMES", "draw_all", "draw_confusion", "draw_curves", "draw_filters", "draw_neighbours",
+    "draw_predictions", "draw_test_confusion", "extract_training_features",
 ]  # fmt: skip
 
 NAMES = ("curves", "filters", "predictions", "neighbours", "confusion")
@@ -34,19 +38,19 @@ Report = Callable[[int, int], None]
 
 def draw_all(
     run: Run,
-    model: Predictor,
+    predictor: Predictor,
     data: PreparedData,
     *,
     names: Iterable[str] = NAMES,
     seed: int = 0,
-    form: Form = "both",
+    form: ImageFormat = "both",
     report: Report = lambda done, total: None,
 ) -> Iterator[Path]:
     """Draw figures into the run's ``figures`` folder; yield the paths.
 
     Parameters
     ----------
-    run, model, data
+    run, predictor, data
         A run, its network, and the data to show.
     names : iterable of str
         Which of `NAMES`.
@@ -65,13 +69,13 @@ def draw_all(
         When matplotlib is not installed.
     """
     makers: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves(run.read_metrics()),
-        "filters": lambda: filters(model),
-        "predictions": lambda: predictions(model, data, seed),
-        "neighbours": lambda: neighbours(
-            model, data, stored_training(run.folder, model, data, report), seed
+        "curves": lambda: draw_curves(run.read_metrics()),
+        "filters": lambda: draw_filters(predictor),
+        "predictions": lambda: draw_predictions(predictor, data, seed),
+        "neighbours": lambda: draw_neighbours(
+            predictor, data, extract_training_features(run.folder, predictor, data, report), seed
         ),
-        "confusion": lambda: confusion_of(run, model, data),
+        "confusion": lambda: draw_test_confusion(run, predictor, data),
     }
     wanted = list(names)
     for name in wanted:
@@ -79,19 +83,19 @@ def draw_all(
             raise ConfigError(f"There is no figure {name!r}.", did_you_mean(name, makers))
     folder = run.folder / "figures"
     for name in wanted:
-        with drawing(), translate_os_error(folder):
+        with drawing_style(), translate_os_error(folder):
             folder.mkdir(exist_ok=True)
             paths = list(save(makers[name](), folder, name, form))
         yield from paths
 
 
-def confusion_of(run: Run, model: Predictor, data: PreparedData) -> "Figure":
+def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     path = run.folder / "test.json"
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = summary(model.evaluate(data, crops=1))
+        found = summary(predictor.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
-    return confusion(found["classes"], found["confusion"], title)
+    return draw_confusion(found["classes"], found["confusion"], title)

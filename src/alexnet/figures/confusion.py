@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.imagenet import describe_classes
-from alexnet.figures.style import INK, new_figure
+from alexnet.figures.style import INK, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,9 @@ LONGEST = 24  # letters of a name
 DARK = 0.65  # share of a row from which white is read better than ink
 
 
-def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str = "") -> "Figure":
+def draw_confusion(
+    classes: Sequence[str], counts: Sequence[Sequence[int]], title: str = ""
+) -> "Figure":
     """Draw how often the images of each class were taken for each class.
 
     Up to 20 classes every cell has its number of images; up to 60 every row and column its name.
@@ -36,15 +38,15 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
         What was tested.
     """
     table = np.array(counts, dtype=np.int64)
-    names = [short(name) for name in describe_classes(classes)]
+    names = [shorten(name, LONGEST) for name in describe_classes(classes)]
     shares = table / np.maximum(1, table.sum(1, keepdims=True))
     if len(names) > NAMED:
-        return _large(names, table, shares, title)
+        return _draw_large(names, table, shares, title)
     side = max(4.0, min(11.0, 2.4 + 0.42 * len(names)))
     letters = max(map(len, names)) * 0.075
     figure = new_figure(side + letters + 0.4, side + letters)
     axes = figure.subplots()
-    _matrix(axes, shares)
+    _draw_matrix(axes, shares)
     axes.set_xticks(
         range(len(names)), names, rotation=90 if letters > 0.8 * side / len(names) else 0
     )
@@ -61,18 +63,19 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
     return figure
 
 
-def _large(
+def _draw_large(
     names: Sequence[str], table: NDArray[np.int64], shares: NDArray[np.float64], title: str
 ) -> "Figure":
     """Draw a matrix without names, and the list of the most frequent mistakes beside it."""
     figure = new_figure(13, 8.2)
     axes, beside = figure.subplots(1, 2, width_ratios=(8, 4))
-    _matrix(axes, np.sqrt(shares))  # a single image must be seen
+    _draw_matrix(axes, np.sqrt(shares))  # a single image must be seen
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     beside.set_axis_off()
     wrong = [
-        f"{count:5,}  {names[true]} → {names[taken]}" for true, taken, count in worst(table, WORST)
+        f"{count:5,}  {names[true]} → {names[taken]}"
+        for true, taken, count in find_worst(table, WORST)
     ]
     note = (
         f"{len(names):,} classes, in the order of their labels; names do not fit.\n"
@@ -83,21 +86,16 @@ def _large(
     return figure
 
 
-def _matrix(axes: "Axes", shares: NDArray[np.float64]) -> None:
+def _draw_matrix(axes: "Axes", shares: NDArray[np.float64]) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlabel="taken for", ylabel="true class")
     axes.spines[["top", "right"]].set_visible(True)
 
 
-def worst(table: NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
+def find_worst(table: NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
     """Return the most frequent mistakes: true class, class taken for it, images."""
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     places = zip(*np.unravel_index(order, wrong.shape), strict=True)
     return [(int(a), int(b), int(wrong[a, b])) for a, b in places if wrong[a, b]]
-
-
-def short(name: str) -> str:
-    """Cut a long name with an ellipsis."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

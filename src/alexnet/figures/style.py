@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Form = Literal["png", "svg", "both"]
+ImageFormat = Literal["png", "svg", "both"]
 RIGHT, OTHER = "#d1495b", "#6c8ead"  # the right class is red in Figure 4
 PALE_RIGHT, PALE_OTHER = "#f3c3ca", "#d3deea"  # the same behind text
 INK, FAINT = "#222222", "#b5b5b5"
@@ -26,7 +26,7 @@ WIDE_FONTS = (  # for class names in other scripts, where one is installed
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
+def drawing_style() -> Iterator[None]:
     """Draw and save figures in the project's style within the block.
 
     Names are shown as they are: a dollar sign begins no formula, and characters that no installed
@@ -42,7 +42,7 @@ def drawing() -> Iterator[None]:
     except ImportError:
         raise MissingExtraError("matplotlib", "plots", "Drawing figures") from None
     settings: Any = {
-        "font.family": ["DejaVu Sans", *_wide_fonts()],
+        "font.family": ["DejaVu Sans", *_find_wide_fonts()],
         "font.size": 9,
         "text.color": INK,
         "axes.labelcolor": INK,
@@ -61,7 +61,7 @@ def drawing() -> Iterator[None]:
 
 
 @cache
-def _wide_fonts() -> tuple[str, ...]:
+def _find_wide_fonts() -> tuple[str, ...]:
     from matplotlib.font_manager import fontManager
 
     installed = set(fontManager.get_font_names())
@@ -75,31 +75,36 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: "Figure", folder: Path, name: str, form: Form = "both") -> Iterator[Path]:
+def save(figure: "Figure", folder: Path, name: str, format: ImageFormat = "both") -> Iterator[Path]:
     """Write a figure as PNG (150 dots an inch), SVG or both, each whole or not; yield the paths."""
-    for kind in ("png", "svg") if form == "both" else (form,):
-        path = folder / f"{name}.{kind}"
+    for suffix in ("png", "svg") if format == "both" else (format,):
+        path = folder / f"{name}.{suffix}"
         with atomic_write(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=150)
+            figure.savefig(temporary, format=suffix, dpi=150)
         yield path
 
 
-def picture(
+def show_image(
     axes: "Axes", pixels: Any, name: str = "", *, width: int = 22, colour: str = INK
 ) -> None:
     """Show ``(H, W, 3)`` uint8 pixels with a name above, in at most two lines of `width`."""
     axes.imshow(pixels, interpolation="none" if max(pixels.shape) > 100 else "bicubic")
     if name:
-        axes.set_title(folded(name, width), fontsize=8, color=colour, pad=3)
+        axes.set_title(fold_name(name, width), fontsize=8, color=colour, pad=3)
     axes.set_axis_off()
 
 
-def folded(name: str, width: int) -> str:
+def shorten(name: str, length: int) -> str:
+    """Cut a name that is too long with an ellipsis."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def fold_name(name: str, width: int) -> str:
     r"""Break a name into at most two lines of `width` characters, the rest cut with an ellipsis.
 
     Examples
     --------
-    >>> folded("American Staffordshire terrier, Staffordshire terrier", 18)
+    >>> fold_name("American Staffordshire terrier, Staffordshire terrier", 18)
     'American\nStaffordshire…'
     """
     lines = textwrap.wrap(name, width) or [""]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop import layer_ir as ir
 from alexnet.interop.bounds import (
     LARGEST_IMAGE,
     LARGEST_MEAN,
@@ -24,21 +25,6 @@ from alexnet.interop.bounds import (
     check_message,
     check_shape,
     read_bytes,
-)
-from alexnet.interop.layer_ir import (
-    Activation,
-    Convolution,
-    Drop,
-    FullyConnected,
-    ImportedNetwork,
-    Layer,
-    MeanColour,
-    Normalisation,
-    Pooling,
-    assemble_network,
-    gather_layers,
-    make_norm,
-    round_float32,
 )
 from alexnet.spec import Dropout, PixelFormat
 
@@ -105,7 +91,7 @@ class Net:
         return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
 
 
-def read_caffemodel(path: Path, prototxt: Path | None = None) -> ImportedNetwork:
+def read_caffemodel(path: Path, prototxt: Path | None = None) -> ir.ImportedNetwork:
     """Read a network and its weights.
 
     A `prototxt` describes the layers in place of the file itself; the weights go to it by the
@@ -120,13 +106,13 @@ def read_caffemodel(path: Path, prototxt: Path | None = None) -> ImportedNetwork
         net = replace(described, name=described.name or net.name, transform=transform)
     colour, said = _mean_colour(net)
     pixels = PixelFormat(channel_order="BGR", scale=float(net.transform.get("scale", 1.0)))
-    layers = gather_layers(_read_layers(net, blobs), 2 * len(data))
-    network, weights = assemble_network(layers, pixels, net.image)
+    layers = ir.gather_layers(_read_layers(net, blobs), 2 * len(data))
+    network, weights = ir.assemble_network(layers, pixels, net.image)
     where = "says the file" if net.image else "the side that its first fully-connected layer fits"
-    return ImportedNetwork(
+    return ir.ImportedNetwork(
         spec=network,
         weights=weights,
-        mean=MeanColour(colour, said),
+        mean=ir.MeanColour(colour, said),
         found=(
             f"Caffe network {net.name!r}, {len(net.layers)} layers",
             f"input of {network.image_size} pixels: {where}",
@@ -211,7 +197,7 @@ def _mean_colour(net: Net) -> tuple[tuple[float, ...], str]:
     return IMAGENET_MEAN, f"mean colour of ImageNet, as no mean file was given{asked}"
 
 
-def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[Layer]:
+def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[ir.Layer]:
     """Yield the layers on the way from the data to the logits, seeing that it is one way."""
     current: bytes | None = None
     for layer in net.layers:
@@ -244,7 +230,7 @@ def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[Layer]:
         yield _READERS[kind](layer, name, arrays)
 
 
-def _convolution(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -> Convolution:
+def _convolution(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -> ir.Convolution:
     settings = layer.convolution_param
     weight, bias = _weights(name, arrays)
     kernel = _side(settings, "kernel_size", "kernel", name)
@@ -257,10 +243,12 @@ def _convolution(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -
             f"{name!r} has weights of {weight.shape}; its settings say {channels} maps of "
             f"{kernel}x{kernel}."
         )
-    return Convolution(name, weight, bias, stride, (pad, pad), settings.group)
+    return ir.Convolution(name, weight, bias, stride, (pad, pad), settings.group)
 
 
-def _inner_product(layer: Message, name: str, arrays: list[NDArray[np.float32]]) -> FullyConnected:
+def _inner_product(
+    layer: Message, name: str, arrays: list[NDArray[np.float32]]
+) -> ir.FullyConnected:
     settings = layer.inner_product_param
     if settings.axis != 1 or settings.transpose:
         raise RunError(
@@ -271,10 +259,10 @@ def _inner_product(layer: Message, name: str, arrays: list[NDArray[np.float32]])
     if weight.ndim != 2 or weight.shape[0] != settings.num_output:
         units = settings.num_output
         raise RunError(f"{name!r} has weights of {weight.shape}; its settings say {units} units.")
-    return FullyConnected(name, weight, bias)
+    return ir.FullyConnected(name, weight, bias)
 
 
-def _pooling(layer: Message, name: str, arrays: object) -> Pooling:
+def _pooling(layer: Message, name: str, arrays: object) -> ir.Pooling:
     settings = layer.pooling_param
     kinds: dict[int, Literal["max", "average"]] = {0: "max", 1: "average"}
     kind = kinds.get(settings.pool)
@@ -286,34 +274,34 @@ def _pooling(layer: Message, name: str, arrays: object) -> Pooling:
             f"The pool {name!r} is global, random, padded or of no size.",
             "Expected windows inside the map, their maximum or average.",
         )
-    return Pooling(name, window, stride, kind, ceil_mode=not settings.round_mode)
+    return ir.Pooling(name, window, stride, kind, ceil_mode=not settings.round_mode)
 
 
-def _lrn(layer: Message, name: str, arrays: object) -> Normalisation:
+def _lrn(layer: Message, name: str, arrays: object) -> ir.Normalisation:
     settings = layer.lrn_param
-    alpha, beta, k = map(round_float32, (settings.alpha, settings.beta, settings.k))
+    alpha, beta, k = map(ir.round_float32, (settings.alpha, settings.beta, settings.k))
     within = settings.norm_region == 1
     # Caffe adds 1, whatever k is, within a channel
-    return make_norm(
+    return ir.make_norm(
         name, settings.local_size, alpha, beta, 1.0 if within else k, within_channel=within
     )
 
 
-def _relu(layer: Message, name: str, arrays: object) -> Activation:
+def _relu(layer: Message, name: str, arrays: object) -> ir.Activation:
     if layer.relu_param.negative_slope:
         raise RunError(f"{name!r} is a leaky ReLU.", "Expected a slope of 0 below 0.")
-    return Activation(name)
+    return ir.Activation(name)
 
 
-def _dropout(layer: Message, name: str, arrays: object) -> Drop:
-    rate = round_float32(layer.dropout_param.dropout_ratio)
-    return Drop(name, Dropout(rate=rate, form="inverted"))
+def _dropout(layer: Message, name: str, arrays: object) -> ir.Drop:
+    rate = ir.round_float32(layer.dropout_param.dropout_ratio)
+    return ir.Drop(name, Dropout(rate=rate, form="inverted"))
 
 
-_READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], Layer]] = {
+_READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], ir.Layer]] = {
     "convolution": _convolution,
     "relu": _relu,
-    "tanh": lambda layer, name, arrays: Activation(name, "tanh"),
+    "tanh": lambda layer, name, arrays: ir.Activation(name, "tanh"),
     "lrn": _lrn,
     "pooling": _pooling,
     "innerproduct": _inner_product,

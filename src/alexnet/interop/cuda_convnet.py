@@ -9,6 +9,7 @@ half first and the other's second (facts 9).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import RunError
+from alexnet.interop import layer_ir as ir
 from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
-from alexnet.interop.layer_ir import (
-    Activation,
-    Convolution,
-    Drop,
-    FullyConnected,
-    ImportedNetwork,
-    Layer,
-    MeanColour,
-    Pooling,
-    assemble_network,
-    make_norm,
-    round_float32,
-)
-from alexnet.pickles import ArrayUnpickler, Record
+from alexnet.pickles import ArrayUnpickler
 from alexnet.spec import Dropout, PixelFormat
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
@@ -41,7 +30,7 @@ MOST_STEPS = 100
 Settings = Mapping[str, Any]
 
 
-def read_checkpoint(path: Path) -> ImportedNetwork:
+def read_checkpoint(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
     data = read_bytes(path)
     content = decode_keys(ArrayUnpickler(data, _NAMES, PROGRAMS).load())
@@ -52,20 +41,20 @@ def read_checkpoint(path: Path) -> ImportedNetwork:
     if sum(part.nbytes for part in arrays if isinstance(part, np.ndarray)) > 2 * len(data):
         raise RunError("Its layers have more numbers than the file.")
     layers, image = _follow(named, _find_images(named))
-    network, weights = assemble_network(_pool_last(layers), PixelFormat(), image)
+    network, weights = ir.assemble_network(_pool_last(layers), PixelFormat(), image)
     towers = "two towers" if network.towers == 2 else "one tower"
     epoch = _simple(state.get("epoch"))
-    return ImportedNetwork(
+    return ir.ImportedNetwork(
         spec=network,
         weights=weights,
         found=(f"cuda-convnet checkpoint, {len(named)} layers, {towers}, epoch {epoch}",),
-        mean=MeanColour(IMAGENET_MEAN, "mean colour of ImageNet, as the file has none"),
+        mean=ir.MeanColour(IMAGENET_MEAN, "mean colour of ImageNet, as the file has none"),
     )
 
 
 _NAMES: Mapping[str, Callable[..., Any]] = {
-    "copy_reg._reconstructor": lambda *arguments: Record(),
-    "__builtin__.object": Record,
+    "copy_reg._reconstructor": lambda *arguments: None,
+    "__builtin__.object": lambda: None,
 }
 
 
@@ -140,15 +129,40 @@ def _inputs(layer: Settings) -> list[str]:
     return [str(_text(name)) for name in (found if isinstance(found, list | tuple) else [])]
 
 
-def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[Layer], int]:
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A layer of the network: one layer of the file, or one of each tower, side by side."""
+
+    names: tuple[str, ...]
+    layers: tuple[Settings, ...]
+    takes: tuple[str, ...]  # the layers before, side by side
+
+    @property
+    def name(self) -> str:
+        """The names of all, joined."""
+        return "+".join(self.names)
+
+    def alike(self, *keys: str) -> Settings:
+        """Return the settings of the towers' layers, which must be the same."""
+        for key in keys:
+            if len({str(layer.get(key)) for layer in self.layers}) > 1:
+                raise RunError(
+                    f"{' and '.join(self.names)} differ in {key}.",
+                    "Expected two towers that are alike.",
+                )
+        return self.layers[0]
+
+
+def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[ir.Layer], int]:
     """Follow one tower, or two side by side, from the data to the softmax."""
-    layers: list[Layer] = []
+    layers: list[ir.Layer] = []
     image = 0
     current: tuple[str, ...] = (data,)
     for _ in range(MOST_STEPS):
-        takers = {name: layer for name, layer in named.items() if set(_inputs(layer)) & {*current}}
         takers = {
-            n: one for n, one in takers.items() if not str(one.get("type")).startswith("cost")
+            name: layer
+            for name, layer in named.items()
+            if {*_inputs(layer)} & {*current} and not str(layer.get("type")).startswith("cost")
         }
         kinds = {str(layer.get("type")) for layer in takers.values()}
         if kinds == {"softmax"} and len(current) == 1:
@@ -165,23 +179,19 @@ def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[Layer], int]
                 f"The layer {next(iter(takers))!r} is of type {kind!r}.",
                 f"Expected {', '.join(_READERS)}.",
             )
-        following = _in_order(takers, current)
-        twins = [takers[name] for name in following]
+        names = tuple(sorted(takers, key=lambda name: (_tower(takers[name], current), name)))
+        towers = Towers(names, tuple(takers[name] for name in names), current)
         if kind == "conv" and not layers:
-            image = _whole(twins[0], "imgSize")
-        layers.append(_READERS[kind](following, twins, current))
-        current = tuple(following)
+            image = _whole(towers.layers[0], "imgSize")
+        layers.append(_READERS[kind](towers))
+        current = names
     raise RunError(f"It has more than {MOST_STEPS} layers.")
 
 
-def _in_order(takers: Mapping[str, Settings], current: Sequence[str]) -> list[str]:
-    """Return the towers' layers in the order of the layers they take, or else of their names."""
-
-    def place(name: str) -> tuple[int, str]:
-        own = [current.index(one) for one in _inputs(takers[name]) if one in current]
-        return (min(own) if len(own) == 1 else 0, name)
-
-    return sorted(takers, key=place)
+def _tower(layer: Settings, current: Sequence[str]) -> int:
+    """Return which one of the layers before is taken; 0 where it is all of them."""
+    own = [current.index(name) for name in _inputs(layer) if name in current]
+    return own[0] if len(own) == 1 else 0
 
 
 def _whole(layer: Settings, name: str, place: int | None = None) -> int:
@@ -198,26 +208,22 @@ def _whole(layer: Settings, name: str, place: int | None = None) -> int:
     return value
 
 
-def _convolution(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+def _convolution(towers: Towers) -> ir.Layer:
     """Join the filters of the towers, ``(channels * pixels, filters)`` as they lie there."""
-    _alike(twins, ("filterSize", "stride", "padding", "modulesX", "imgSize", "groups"))
-    parts = [_filters(layer, current) for layer in twins]
-    every = [len(_inputs(layer)) for layer in twins]
-    side, stride = _whole(twins[0], "filterSize"), _whole(twins[0], "stride")
-    pad, positions = -_whole(twins[0], "padding"), _whole(twins[0], "modulesX")
-    image = _whole(twins[0], "imgSize")
+    layer = towers.alike("filterSize", "stride", "padding", "modulesX", "imgSize", "groups")
+    side, stride = _whole(layer, "filterSize"), _whole(layer, "stride")
+    pad, positions = -_whole(layer, "padding"), _whole(layer, "modulesX")
+    image = _whole(layer, "imgSize")
     if pad < 0 or min(side, stride, positions) < 1 or max(image, side) > LARGEST_IMAGE:
-        raise RunError(f"The convolution {names[0]!r} has sizes of no sense.")
+        raise RunError(f"The convolution {towers.names[0]!r} has sizes of no sense.")
     over = (positions - 1) * stride + side - image - 2 * pad  # past the right and bottom edge
     if not 0 <= over < stride + side:
-        raise RunError(f"{names[0]!r} has {positions} positions along {image} pixels.")
-    groups = _whole(twins[0], "groups") if "groups" in twins[0] else 1
-    if len(twins) == 2 and len(current) == 2 and set(every) == {1}:
-        groups = 2 * groups
-    bias = np.concatenate([_bias(layer) for layer in twins])
-    return Convolution(
-        "+".join(names), np.concatenate(parts), bias, stride, (pad, pad + over), groups
-    )
+        raise RunError(f"{towers.names[0]!r} has {positions} positions along {image} pixels.")
+    groups = _whole(layer, "groups") if "groups" in layer else 1
+    if len(towers.takes) == 2 and {len(_inputs(one)) for one in towers.layers} == {1}:
+        groups = len(towers.layers) * groups
+    weight = np.concatenate([_filters(one, towers.takes) for one in towers.layers])
+    return ir.Convolution(towers.name, weight, _biases(towers), stride, (pad, pad + over), groups)
 
 
 def _filters(layer: Settings, current: Sequence[str]) -> NDArray[np.float32]:
@@ -237,23 +243,23 @@ def _filters(layer: Settings, current: Sequence[str]) -> NDArray[np.float32]:
     return np.concatenate([parts[name] for name in current if name in parts], axis=1)
 
 
-def _connected(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+def _connected(towers: Towers) -> ir.Layer:
     """Join the weights of the towers, ``(inputs, outputs)`` an input as they lie there."""
     rows = []
-    for layer in twins:
+    for layer in towers.layers:
         parts = dict(zip(_inputs(layer), _weights(layer), strict=True))
-        if set(parts) != set(current):
+        if set(parts) != set(towers.takes):
             raise RunError(
-                f"{layer.get('name')!r} takes {', '.join(parts)}; expected {', '.join(current)}.",
+                f"{layer.get('name')!r} takes {', '.join(parts)}; expected "
+                f"{', '.join(towers.takes)}.",
                 "A fully-connected layer sees both towers.",
             )
         outputs = _whole(layer, "outputs")
         if any(part.ndim != 2 or part.shape[1] != outputs for part in parts.values()):
             shapes = [part.shape for part in parts.values()]
             raise RunError(f"{layer.get('name')!r} of {outputs} units has weights of {shapes}.")
-        rows.append(np.concatenate([parts[name].T for name in current], axis=1))
-    bias = np.concatenate([_bias(layer) for layer in twins])
-    return FullyConnected("+".join(names), np.concatenate(rows), bias)
+        rows.append(np.concatenate([parts[name].T for name in towers.takes], axis=1))
+    return ir.FullyConnected(towers.name, np.concatenate(rows), _biases(towers))
 
 
 def _weights(layer: Settings) -> list[NDArray[Any]]:
@@ -266,81 +272,73 @@ def _weights(layer: Settings) -> list[NDArray[Any]]:
     return [np.asarray(part, np.float32) for part in found]
 
 
-def _bias(layer: Settings) -> NDArray[np.float32]:
-    found = layer.get("biases")
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
-        raise RunError(f"{layer.get('name')!r} has no biases.")
-    return np.asarray(found, np.float32).reshape(-1)
+def _biases(towers: Towers) -> NDArray[np.float32]:
+    found = [layer.get("biases") for layer in towers.layers]
+    if any(not isinstance(part, np.ndarray) or part.dtype.kind != "f" for part in found):
+        raise RunError(f"{towers.name!r} has no biases.")
+    return np.concatenate([np.asarray(part, np.float32).reshape(-1) for part in found])
 
 
-def _alike(twins: Sequence[Settings], names: Sequence[str]) -> Settings:
-    """Return the settings of the towers' layers, which must be the same."""
-    for name in names:
-        if len({str(layer.get(name)) for layer in twins}) > 1:
-            both = " and ".join(str(layer.get("name")) for layer in twins)
-            raise RunError(f"{both} differ in {name}.", "Expected two towers that are alike.")
-    return twins[0]
-
-
-def _norm(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+def _norm(towers: Towers) -> ir.Layer:
     """Read a normalisation; the file has its scale divided by the window already (facts 2)."""
-    layer = _alike(twins, ("size", "scale", "pow", "minDiv", "blocked"))
+    layer = towers.alike("size", "scale", "pow", "minDiv", "blocked")
     size, within = _whole(layer, "size"), layer["type"] == "rnorm"
     defaults = (("scale", math.nan), ("pow", math.nan), ("minDiv", 1.0))
     scale, beta, k = (float(layer.get(name, default)) for name, default in defaults)
     if layer.get("blocked"):
-        raise RunError(f"The norm {names[0]!r} is blocked.", "Expected a window that moves.")
-    alpha = round_float32(scale * (size**2 if within else size))
-    name = "+".join(names)
-    return make_norm(name, size, alpha, beta, k, within_channel=within, parts=len(twins))
+        raise RunError(f"The norm {towers.name!r} is blocked.", "Expected a window that moves.")
+    alpha = ir.round_float32(scale * (size**2 if within else size))
+    parts = len(towers.layers)
+    return ir.make_norm(towers.name, size, alpha, beta, k, within_channel=within, parts=parts)
 
 
-def _pool(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
-    layer = _alike(twins, ("sizeX", "stride", "pool", "start"))
+def _pool(towers: Towers) -> ir.Layer:
+    layer = towers.alike("sizeX", "stride", "pool", "start")
     kinds: dict[str, Literal["max", "average"]] = {"max": "max", "avg": "average"}
     kind = kinds.get(str(layer.get("pool")))
     if kind is None or layer.get("start") or layer.get("sum"):
         raise RunError(
-            f"The pool {names[0]!r} is of kind {layer.get('pool')!r} from {layer.get('start')!r}.",
+            f"The pool {towers.name!r} is of kind {layer.get('pool')!r} from "
+            f"{layer.get('start')!r}.",
             "Expected max or avg, from 0.",
         )
     window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
     if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
-        raise RunError(f"The pool {names[0]!r} has a window of {window} at stride {stride}.")
-    return Pooling("+".join(names), window, stride, kind, ceil_mode=True)
+        raise RunError(f"The pool {towers.name!r} has a window of {window} at stride {stride}.")
+    return ir.Pooling(towers.name, window, stride, kind, ceil_mode=True)
 
 
-def _neuron(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
-    kind = decode_keys(_alike(twins, ("neuron",)).get("neuron"))
+def _neuron(towers: Towers) -> ir.Layer:
+    kind = decode_keys(towers.alike("neuron").get("neuron"))
     settings = decode_keys(kind.get("params") or {})
     if kind.get("type") == "relu":
-        return Activation("+".join(names))
+        return ir.Activation(towers.name)
     if kind.get("type") == "tanh" and set(settings.values()) == {1.0}:
-        return Activation("+".join(names), "tanh")
+        return ir.Activation(towers.name, "tanh")
     raise RunError(
-        f"{names[0]!r} is {kind.get('type')!r} with {settings}.", "Expected relu or tanh[1,1]."
+        f"{towers.names[0]!r} is {kind.get('type')!r} with {settings}.",
+        "Expected relu or tanh[1,1].",
     )
 
 
-def _dropout(names: Sequence[str], twins: Sequence[Settings], current: Sequence[str]) -> Layer:
+def _dropout(towers: Towers) -> ir.Layer:
     """Read dropout, whose outputs are multiplied by what is kept at test (section 4.2)."""
-    layer = _alike(twins, ("keep",))
-    return Drop("+".join(names), Dropout(rate=round_float32(1 - float(layer.get("keep", 0.5)))))
+    kept = float(towers.alike("keep").get("keep", 0.5))
+    return ir.Drop(towers.name, Dropout(rate=ir.round_float32(1 - kept)))
 
 
-_Join = Callable[[Sequence[str], Sequence[Settings], Sequence[str]], Layer]
-_READERS: Mapping[str, _Join] = {
+_READERS: Mapping[str, Callable[[Towers], ir.Layer]] = {
     "conv": _convolution, "fc": _connected, "cmrnorm": _norm, "rnorm": _norm, "pool": _pool,
     "neuron": _neuron, "dropout": _dropout, "hs": _dropout,
 }  # fmt: skip
 
 
-def _pool_last(layers: Sequence[Layer]) -> list[Layer]:
+def _pool_last(layers: Sequence[ir.Layer]) -> list[ir.Layer]:
     """Put a ReLU before a max pool where nothing else follows the convolution: they commute."""
     ordered = list(layers)
     for place in range(len(ordered) - 2):
         conv, pool, relu = ordered[place : place + 3]
-        alone = isinstance(conv, Convolution) and isinstance(relu, Activation)
-        if alone and isinstance(pool, Pooling) and pool.kind == "max":
+        alone = isinstance(conv, ir.Convolution) and isinstance(relu, ir.Activation)
+        if alone and isinstance(pool, ir.Pooling) and pool.kind == "max":
             ordered[place + 1 : place + 3] = [relu, pool]
     return ordered

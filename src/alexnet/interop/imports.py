@@ -13,18 +13,7 @@ from alexnet.data.imagenet import WNID
 from alexnet.data.statistics import Statistics
 from alexnet.errors import RunError
 from alexnet.files import sha256
-from alexnet.interop import model_folder
-from alexnet.interop.bounds import (
-    LARGEST_LIST,
-    LARGEST_MEAN,
-    LARGEST_SIDE,
-    LENGTH,
-    FormatError,
-    explain_damage,
-    next_field,
-    read_bytes,
-    read_npy,
-)
+from alexnet.interop import bounds, model_folder
 from alexnet.interop.caffe import IMAGENET_MEAN, read_binaryproto, read_caffemodel
 from alexnet.interop.cuda_convnet import read_checkpoint
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
@@ -139,7 +128,7 @@ def read_file(path: Path, form: WeightsFormat, prototxt: Path | None = None) -> 
     """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
-    with explain_damage(path):
+    with bounds.explain_damage(path):
         if form == "caffe":
             return read_caffemodel(path, prototxt)
         readers = {"torchvision": read_state_dict, "safetensors": read_own_safetensors,
@@ -174,7 +163,7 @@ def with_mean(
     """
     seen, pixels = spec.image_size, spec.pixels
     side = USUAL_SIDE if 192 < seen <= USUAL_SIDE - 16 else seen + seen // 8
-    side = resize_to if resize_to and seen <= resize_to <= LARGEST_SIDE else side
+    side = resize_to if resize_to and seen <= resize_to <= bounds.LARGEST_SIDE else side
     if mean is None:
         colour = np.array(pixels.mean if isinstance(pixels.mean, tuple) else (0, 0, 0), np.float32)
         return spec, _make_statistics((colour / pixels.scale)[:, None, None], side)
@@ -206,7 +195,7 @@ def detect_format(path: Path) -> WeightsFormat:
     """Return what a file is, where its content leaves no doubt."""
     if path.is_dir():
         return "huggingface"
-    with explain_damage(path), path.open("rb") as file:
+    with bounds.explain_damage(path), path.open("rb") as file:
         start = file.read(PEEKED)
         held = is_safetensors(path)
     if is_torch(start, path):
@@ -224,16 +213,20 @@ def detect_format(path: Path) -> WeightsFormat:
 
 def _detect_protobuf(start: bytes) -> WeightsFormat | None:
     """Tell Caffe from ONNX by the numbers of the first fields, as far as they are whole."""
+    varint, length = bounds.VARINT, bounds.LENGTH
     known: dict[WeightsFormat, set[tuple[int, int]]] = {
-        "onnx": {(1, 0), (2, LENGTH), (3, LENGTH), (4, LENGTH), (5, 0), (6, LENGTH), (7, LENGTH),
-                 (8, LENGTH), (14, LENGTH)},
-        "caffe": {(1, LENGTH), (2, LENGTH), (3, LENGTH), (4, 0), (8, LENGTH), (100, LENGTH)},
-    }  # fmt: skip
+        "onnx": {
+            (1, varint),
+            (5, varint),
+            *((number, length) for number in (2, 3, 4, 6, 7, 8, 14)),
+        },
+        "caffe": {(4, varint), *((number, length) for number in (1, 2, 3, 8, 100))},
+    }
     fields: set[tuple[int, int]] = set()
     at = 0
-    with contextlib.suppress(FormatError):
+    with contextlib.suppress(bounds.FormatError):
         while at < len(start):
-            number, wire, _, at = next_field(start, at, len(start))
+            number, wire, _, at = bounds.next_field(start, at, len(start))
             fields.add((number, wire))
     fitting = [form for form, told in known.items() if fields and fields <= told]
     return fitting[0] if len(fitting) == 1 else None
@@ -245,8 +238,8 @@ def read_classes(path: Path, count: int) -> tuple[str, ...]:
     A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
     ``batches.meta`` of cuda-convnet has names, too.
     """
-    with explain_damage(path):
-        data = read_bytes(path, LARGEST_LIST)
+    with bounds.explain_damage(path):
+        data = bounds.read_bytes(path, bounds.LARGEST_LIST)
         if data.startswith(PICKLED):
             lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
         else:
@@ -283,13 +276,13 @@ def read_mean(path: Path) -> NDArray[np.float32]:
 
     From Caffe's ``.binaryproto``, NumPy's ``.npy`` or cuda-convnet's ``batches.meta``.
     """
-    with explain_damage(path):
+    with bounds.explain_damage(path):
         with path.open("rb") as file:
             start = file.read(len(NPY))
         if start == NPY:
-            mean = read_npy(path)
+            mean = bounds.read_npy(path)
         elif start.startswith(PICKLED):
-            flat = _read_meta(read_bytes(path, LARGEST_MEAN)).get("data_mean")
+            flat = _read_meta(bounds.read_bytes(path, bounds.LARGEST_MEAN)).get("data_mean")
             if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
                 raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
             mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)

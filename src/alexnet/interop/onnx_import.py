@@ -16,23 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop import layer_ir as ir
 from alexnet.interop.bounds import LARGEST_IMAGE, check_message, check_shape, read_bytes
 from alexnet.interop.caffe import IMAGENET_MEAN
-from alexnet.interop.layer_ir import (
-    Activation,
-    Convolution,
-    Drop,
-    FullyConnected,
-    ImportedNetwork,
-    Layer,
-    MeanColour,
-    Normalisation,
-    Pooling,
-    assemble_network,
-    gather_layers,
-    make_norm,
-    round_float32,
-)
 from alexnet.spec import Dropout, PixelFormat
 from alexnet.variants import CAFFE, TORCHVISION
 
@@ -44,7 +30,7 @@ OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", 
 ITEMS = {1: 4, 7: 8, 10: 2, 11: 8}  # bytes of a number, by the types that weights and sizes have
 
 
-def read_onnx(path: Path) -> ImportedNetwork:
+def read_onnx(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
     try:
         import onnx
@@ -58,20 +44,20 @@ def read_onnx(path: Path) -> ImportedNetwork:
     graph = Graph(model.graph)
     layers, mean = _follow(graph, 2 * len(data), own=about is not None)
     image = graph.image or (about and int(about["crop"]))
-    network, weights = assemble_network(layers, PixelFormat(), image)
+    network, weights = ir.assemble_network(layers, PixelFormat(), image)
     producer = model.producer_name or "an unnamed program"
     found = (f"ONNX graph {model.graph.name!r} of {producer}",)
     if about is not None:
         classes = tuple(map(str, json.loads(told.get("classes", "[]"))))
-        return _read_own(ImportedNetwork(network, weights, found, classes=classes), about, mean)
+        return _read_own(ir.ImportedNetwork(network, weights, found, classes=classes), about, mean)
     torchvision, ours = (
         [replace(conv, out_channels=0) for conv in spec.convs] for spec in (TORCHVISION, network)
     )
     like = TORCHVISION if ours == torchvision else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
-    colour = MeanColour(IMAGENET_MEAN, "mean colour of ImageNet") if like is CAFFE else None
+    colour = ir.MeanColour(IMAGENET_MEAN, "mean colour of ImageNet") if like is CAFFE else None
     network = replace(network, pixels=like.pixels)
-    return ImportedNetwork(network, weights, (*found, said), mean=colour)
+    return ir.ImportedNetwork(network, weights, (*found, said), mean=colour)
 
 
 class Graph:
@@ -142,16 +128,16 @@ def setting(node: Node, name: str, default: Any = None) -> Any:
     for attribute in node.attribute:
         if attribute.name == name:
             value = helper.get_attribute_value(attribute)
-            return round_float32(value) if isinstance(value, float) else value
+            return ir.round_float32(value) if isinstance(value, float) else value
     return default
 
 
 def _follow(
     graph: Graph, most: int, *, own: bool
-) -> tuple[list[Layer], NDArray[np.float32] | None]:
+) -> tuple[list[ir.Layer], NDArray[np.float32] | None]:
     """Follow a graph from its input to the logits; return its layers, and a mean before them."""
     current = graph.first
-    layers: list[Layer] = []
+    layers: list[ir.Layer] = []
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
     for _ in range(MOST_OPERATORS):
@@ -163,7 +149,7 @@ def _follow(
             if kind == "Sub":
                 mean = graph.array(node, 1).astype(np.float32)
             current = node.output[0]
-        elif kind == "Add" and layers and isinstance(layers[-1], FullyConnected):
+        elif kind == "Add" and layers and isinstance(layers[-1], ir.FullyConnected):
             bias = graph.other(node, current).astype(np.float32).reshape(-1)
             layers[-1], current = replace(layers[-1], bias=bias), node.output[0]
         elif kind in FLATTENING:
@@ -173,11 +159,11 @@ def _follow(
                 where = "after" if flat else "before"
                 raise RunError(f"{kind} {node.name!r} comes {where} the maps are flattened.")
             layer, current = _read_layer(graph, takers, current)
-            layers = gather_layers([*layers, layer], most) if layer else layers
+            layers = ir.gather_layers([*layers, layer], most) if layer else layers
     raise RunError(f"Its graph has more than {MOST_OPERATORS} operators in a row.")
 
 
-def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Layer | None, str]:
+def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[ir.Layer | None, str]:
     """Read the next layer, of one operator or of several; return the name of what it makes."""
     node = takers[0]
     if len(takers) > 1:
@@ -190,8 +176,8 @@ def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Lay
         kept = _single(graph.other(node, current), node)
         if not 0 < kept < 1:
             raise RunError(f"Mul {node.name!r} multiplies by {kept}.", "Expected dropout's share.")
-        dropout = Dropout(rate=round_float32(1 - kept), form="2012")
-        return Drop(node.name, dropout), node.output[0]
+        dropout = Dropout(rate=ir.round_float32(1 - kept), form="2012")
+        return ir.Drop(node.name, dropout), node.output[0]
     if node.op_type not in _READERS:
         raise RunError(
             f"Its graph has a {node.op_type}, {node.name!r}.",
@@ -200,14 +186,14 @@ def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[Lay
     return _READERS[node.op_type](graph, node), node.output[0]
 
 
-def _conv(graph: Graph, node: Node) -> Convolution:
+def _conv(graph: Graph, node: Node) -> ir.Convolution:
     weight = graph.array(node, 1).astype(np.float32, copy=False)
     kernel = tuple(setting(node, "kernel_shape", weight.shape[2:]))
     stride = _square(node, "strides", (1, 1))
     if kernel != weight.shape[2:] or {*setting(node, "dilations", (1, 1))} != {1}:
         raise RunError(f"Conv {node.name!r} of {weight.shape} has a kernel of {kernel}, or holes.")
     bias = _bias(graph, node, weight)
-    return Convolution(
+    return ir.Convolution(
         node.name, weight, bias, stride, _padding(node), int(setting(node, "group", 1))
     )
 
@@ -245,7 +231,7 @@ def _square(node: Node, name: str, default: tuple[int, int]) -> int:
     return found[0]
 
 
-def _pool(graph: Graph, node: Node) -> Pooling:
+def _pool(graph: Graph, node: Node) -> ir.Pooling:
     kinds: dict[str, Literal["max", "average"]] = {"MaxPool": "max", "AveragePool": "average"}
     window, stride = _square(node, "kernel_shape", (0, 0)), _square(node, "strides", (1, 1))
     before, after = _padding(node)
@@ -256,40 +242,40 @@ def _pool(graph: Graph, node: Node) -> Pooling:
             "Expected windows that begin inside the map.",
         )
     ceil = bool(setting(node, "ceil_mode", 0))
-    return Pooling(node.name, window, stride, kinds[node.op_type], ceil, after)
+    return ir.Pooling(node.name, window, stride, kinds[node.op_type], ceil, after)
 
 
-def _lrn(graph: Graph, node: Node) -> Normalisation:
+def _lrn(graph: Graph, node: Node) -> ir.Normalisation:
     constants = (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
     alpha, beta, k = (float(setting(node, name, default)) for name, default in constants)
-    return make_norm(node.name, int(setting(node, "size", 0)), alpha, beta, k)
+    return ir.make_norm(node.name, int(setting(node, "size", 5)), alpha, beta, k)
 
 
-def _gemm(graph: Graph, node: Node) -> FullyConnected:
+def _gemm(graph: Graph, node: Node) -> ir.FullyConnected:
     weight = graph.array(node, 1).astype(np.float32, copy=False)
     factors = {setting(node, "alpha", 1.0), setting(node, "beta", 1.0)}
     if weight.ndim != 2 or setting(node, "transA", 0) or factors != {1.0}:
         raise RunError(f"Gemm {node.name!r} of {weight.shape} is no fully-connected layer.")
     weight = weight if setting(node, "transB", 0) else weight.T
-    return FullyConnected(node.name, weight, _bias(graph, node, weight))
+    return ir.FullyConnected(node.name, weight, _bias(graph, node, weight))
 
 
-def _matmul(graph: Graph, node: Node) -> FullyConnected:
+def _matmul(graph: Graph, node: Node) -> ir.FullyConnected:
     weight = graph.array(node, 1).astype(np.float32, copy=False).T
-    return FullyConnected(node.name, weight, np.zeros(weight.shape[0], np.float32))
+    return ir.FullyConnected(node.name, weight, np.zeros(weight.shape[0], np.float32))
 
 
-def _dropout(graph: Graph, node: Node) -> Drop:
+def _dropout(graph: Graph, node: Node) -> ir.Drop:
     rate = float(setting(node, "ratio", 0.5))
     if len(node.input) > 1 and node.input[1]:
         rate = _single(graph.array(node, 1), node)
-    return Drop(node.name, Dropout(rate=rate, form="inverted"))
+    return ir.Drop(node.name, Dropout(rate=rate, form="inverted"))
 
 
-_READERS: dict[str, Callable[[Graph, Node], Layer]] = {
+_READERS: dict[str, Callable[[Graph, Node], ir.Layer]] = {
     "Conv": _conv,
-    "Relu": lambda graph, node: Activation(node.name),
-    "Tanh": lambda graph, node: Activation(node.name, "tanh"),
+    "Relu": lambda graph, node: ir.Activation(node.name),
+    "Tanh": lambda graph, node: ir.Activation(node.name, "tanh"),
     "LRN": _lrn,
     "MaxPool": _pool,
     "AveragePool": _pool,
@@ -299,7 +285,7 @@ _READERS: dict[str, Callable[[Graph, Node], Layer]] = {
 }
 
 
-def _halves(graph: Graph, node: Node) -> tuple[Normalisation | None, str]:
+def _halves(graph: Graph, node: Node) -> tuple[ir.Normalisation | None, str]:
     """Read a normalisation of each half of the maps: split, normalised twice, joined."""
     if len(node.output) > 2 or setting(node, "axis", 0) != 1:
         raise RunError(f"{node.op_type} {node.name!r} is not around a norm of two halves.")
@@ -317,18 +303,16 @@ def _halves(graph: Graph, node: Node) -> tuple[Normalisation | None, str]:
 
 def _within_channel_norm(
     graph: Graph, takers: Sequence[Node], current: str
-) -> tuple[Normalisation, str]:
+) -> tuple[ir.Normalisation, str]:
     """Read ``x * (k + alpha * mean of squares) ** -beta``, written out in operators."""
     by_kind = {node.op_type: node for node in takers}
     if len(takers) != 2 or by_kind.keys() != {"Pow", "Mul"}:
         kinds = ", ".join(node.op_type for node in takers)
         raise RunError(f"{current!r} is taken by {kinds}.", "AlexNet's layers stand in one row.")
-    square = by_kind["Pow"]
-    pool = graph.only_taker(square.output[0], "AveragePool")
-    scaled = graph.only_taker(pool.output[0], "Mul")
-    shifted = graph.only_taker(scaled.output[0], "Add")
-    power = graph.only_taker(shifted.output[0], "Pow")
-    product = graph.only_taker(power.output[0], "Mul")
+    row = [by_kind["Pow"]]
+    for kind in ("AveragePool", "Mul", "Add", "Pow", "Mul"):
+        row.append(graph.only_taker(row[-1].output[0], kind))
+    square, pool, scaled, shifted, power, product = row
     size = _square(pool, "kernel_shape", (0, 0))
     if (
         product != by_kind["Mul"]
@@ -341,19 +325,19 @@ def _within_channel_norm(
     alpha = _single(graph.other(scaled, pool.output[0]), scaled)
     beta = -_single(graph.array(power, 1), power)
     k = _single(graph.other(shifted, scaled.output[0]), shifted)
-    norm = make_norm(square.name, size, alpha, beta, k, within_channel=True)
+    norm = ir.make_norm(square.name, size, alpha, beta, k, within_channel=True)
     return norm, product.output[0]
 
 
 def _single(values: NDArray[Any], node: Node) -> float:
-    if values.size != 1 or not math.isfinite(number := round_float32(values.reshape(-1)[0])):
+    if values.size != 1 or not math.isfinite(number := ir.round_float32(values.reshape(-1)[0])):
         raise RunError(f"{node.op_type} {node.name!r} takes {values.size} numbers; expected one.")
     return number
 
 
 def _read_own(
-    imported: ImportedNetwork, about: Mapping[str, Any], inside: NDArray[Any] | None
-) -> ImportedNetwork:
+    imported: ir.ImportedNetwork, about: Mapping[str, Any], inside: NDArray[Any] | None
+) -> ir.ImportedNetwork:
     """Add what this project's export says about itself: preprocessing, mean image, classes."""
     classes = imported.classes or ()
     scale, channels = float(about["scale"]), about["channels"]
@@ -368,7 +352,7 @@ def _read_own(
     return replace(
         imported,
         spec=replace(imported.spec, pixels=pixels),
-        mean=MeanColour(colour[::-1] if backwards else colour, "mean colour of the file"),
+        mean=ir.MeanColour(colour[::-1] if backwards else colour, "mean colour of the file"),
         resize_to=int(about.get("prepared", 0)),
         mean_image=image[::-1] if image is not None and backwards else image,
         classes=classes if len(classes) == imported.spec.num_classes else None,

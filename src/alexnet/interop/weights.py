@@ -216,9 +216,8 @@ def read_state_dict(path: Path) -> ImportedNetwork:
 
 def find_torchvision_spec(shapes: Shapes) -> Spec:
     """Return the spec of a state dict: torchvision's network, as wide as its tensors."""
-    wanted = {
-        f"{name}.{part}" for name in TORCHVISION_NAMES.values() for part in ("weight", "bias")
-    }
+    names = TORCHVISION_NAMES
+    wanted = {f"{name}.{part}" for name in names.values() for part in ("weight", "bias")}
     if missing := sorted(wanted - shapes.keys()):
         some = ", ".join(sorted(shapes)[:4]) or "nothing"
         raise RunError(
@@ -227,28 +226,19 @@ def find_torchvision_spec(shapes: Shapes) -> Spec:
         )
     if extra := sorted(shapes.keys() - wanted):
         raise RunError(f"It has {extra[0]!r}, which torchvision's alexnet has not.")
-    convs, made = [], 3
-    for conv in TORCHVISION.convs:
-        width = _checked_width(conv.name, shapes, (made, conv.kernel_size, conv.kernel_size))
-        convs.append(replace(conv, out_channels=width))
-        made = width
-    made, units = made * TORCHVISION.flat[1] ** 2, []
-    for name in ("fc6", "fc7", "fc8"):
-        made = _checked_width(name, shapes, (made,))
-        units.append(made)
-    dense = (replace(d, units=n) for d, n in zip(TORCHVISION.dense, units[:2], strict=True))
-    return replace(TORCHVISION, convs=tuple(convs), dense=tuple(dense), num_classes=units[2])
-
-
-def _checked_width(name: str, shapes: Shapes, inputs: tuple[int, ...]) -> int:
-    """Return the channels or units of a layer whose weights are ``(width, *inputs)``."""
-    theirs = TORCHVISION_NAMES[name]
-    width = next(iter(shapes[f"{theirs}.weight"]), 0)
-    for part, shape in (("weight", (width, *inputs)), ("bias", (width,))):
-        found = shapes[f"{theirs}.{part}"]
-        if found != shape or width < 1:
-            raise RunError(f"'{theirs}.{part}' is {found}; expected {shape}.")
-    return width
+    width = {ours: next(iter(shapes[f"{theirs}.weight"]), 0) or 1 for ours, theirs in names.items()}
+    spec = replace(
+        TORCHVISION,
+        convs=tuple(replace(c, out_channels=width[c.name]) for c in TORCHVISION.convs),
+        dense=tuple(replace(layer, units=width[layer.name]) for layer in TORCHVISION.dense),
+        num_classes=width["fc8"],
+    )
+    for name, shape in find_shapes(spec).items():
+        layer, _, part = name.partition(".")
+        theirs = f"{names[layer]}.{part}"
+        if shapes[theirs] != shape:
+            raise RunError(f"{theirs!r} is {shapes[theirs]}; expected {shape}.")
+    return spec
 
 
 class _StorageCounter(ArrayUnpickler):
@@ -256,8 +246,8 @@ class _StorageCounter(ArrayUnpickler):
 
     def __init__(self, data: bytes, file_size: int) -> None:
         super().__init__(data, _TENSORS)
-        self.most = file_size
-        self.sizes: dict[str, int] = {}
+        self.file_size, self.total = file_size, 0
+        self.sizes: dict[str, int] = {}  # numbers, by the memory's name
 
     def persistent_load(self, pid: Any) -> None:
         """Count what a reference to a tensor's memory says."""
@@ -266,9 +256,10 @@ class _StorageCounter(ArrayUnpickler):
         key, size = pid[2], pid[4]
         if not isinstance(key, str | bytes) or not isinstance(size, int) or size < 0:
             raise RunError("It refers to a tensor's memory of no sense.")
+        self.total += size - self.sizes.get(str(key), 0)
         self.sizes[str(key)] = size
-        if sum(self.sizes.values()) > self.most:
-            raise RunError(f"It declares {size:,} numbers; the file has {self.most:,} bytes.")
+        if self.total > self.file_size:
+            raise RunError(f"It declares {size:,} numbers; the file has {self.file_size:,} bytes.")
 
 
 _DTYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")

@@ -77,10 +77,12 @@ def winograd(
         more = groups, padding, down, across, torch.get_num_threads()
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
         shape = WinogradArguments(count, *size, channels, *more)
-        library.spread(*map(address, (images, b, tiles)), ctypes.byref(shape))
+        library.spread(address(images), address(b), address(tiles), ctypes.byref(shape))
         products = tiles @ filters.mT
         shape = WinogradArguments(count, *out.shape[2:], len(bias), *more)
-        library.gather(*map(address, (products, a, bias, results)), ctypes.byref(shape))
+        library.gather(
+            address(products), address(a), address(bias), address(results), ctypes.byref(shape)
+        )
     return out
 
 
@@ -101,7 +103,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @few_rows_linear.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(len(x), len(weight))
+    return x.new_empty(x.shape[0], len(weight))
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -130,7 +132,9 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last."""
         assert self.bias is not None
-        if len(input) == 1:  # whose few tiles take as long as their transformed filters to be read
+        if (
+            input.shape[0] == 1
+        ):  # whose few tiles take as long as their transformed filters to be read
             return super().forward(input)
         side, padding = self.kernel_size[0], int(self.padding[0])
         return winograd(input, self.filters, self.bias, side, padding, self.groups)
@@ -145,7 +149,7 @@ class FewRowsLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, inputs)`` to ``(N, units)``."""
-        if ROWS[0] <= len(input) <= ROWS[1]:
+        if ROWS[0] <= input.shape[0] <= ROWS[1]:
             return few_rows_linear(input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 
@@ -175,5 +179,5 @@ def faster_layer(layer: nn.Module) -> nn.Module:
 
 def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
     height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
-    shape = (len(x), len(bias), height, width)
+    shape = (x.shape[0], len(bias), height, width)
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)

@@ -7,10 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from alexnet import device as devices
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
-from alexnet.fused import fuse
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
@@ -37,6 +35,8 @@ class Networks:
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
+        # Kernels are built at the first call on a machine: no request is to wait for a compiler.
+        self.predictor.probabilities(self._black(1))
 
     @property
     def is_compiled(self) -> bool:
@@ -66,9 +66,8 @@ class Networks:
             raise HTTPError(404, f"{layer} has no filters to draw.", did_you_mean(layer, known))
         weight = found.weight.detach().float().cpu()
         is_coloured = weight.shape[1] == spec.in_channels == 3
-        return weight.flip(
-            1
-        ) if is_coloured and self.predictor.normalise.bgr else weight, is_coloured
+        is_bgr = is_coloured and self.predictor.normalise.bgr
+        return weight.flip(1) if is_bgr else weight, is_coloured
 
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
@@ -77,21 +76,23 @@ class Networks:
         the time of a batch on a processor (docs/serving.md).
         """
         predictor = self.predictor
-        works, complaint = devices.can_compile(predictor.device)
+        works, complaint = predictor.device.can_compile()
         if works:
-            compiled = torch.compile(fuse(predictor.network), dynamic=True)
-            side = predictor.resize_to
+            compiled = torch.compile(predictor.fast_network, dynamic=True)
             try:
                 with torch.inference_mode():
                     for images in WARM_UP:
-                        black = torch.zeros((images, side, side, 3), dtype=torch.uint8)
-                        pixels = predictor.centre_crops(black)
+                        pixels = predictor.centre_crops(self._black(images))
                         torch._dynamo.mark_dynamic(pixels, 0)
                         compiled(pixels)
             except Exception as error:  # whatever the tool chain raises
                 return f"The network could not be compiled ({type(error).__name__})."
             self._compiled = replace(predictor, forward=compiled)
         return complaint
+
+    def _black(self, images: int) -> Tensor:
+        side = self.predictor.resize_to
+        return torch.zeros((images, side, side, 3), dtype=torch.uint8)
 
     def _probabilities(self, switches: Switches, views: int) -> Callable[[Tensor], list[Tensor]]:
         """Return the function from images to class probabilities, ``(classes,)`` float32 each."""

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
+from alexnet.device import Device, Precision
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write, lock, sha256, translate_os_error
 from alexnet.network import build
@@ -75,8 +76,8 @@ class RunConfig:
         checkpoint: Checkpoint,
         statistics: Statistics,
         *,
-        device: torch.device | None = None,
-        precision: Literal["auto", "fp32", "bf16"] | None = None,
+        device: Device | torch.device | str | None = None,
+        precision: Precision | None = None,
     ) -> Predictor:
         """Return a predictor with the weights of a checkpoint."""
         return assemble(
@@ -211,22 +212,12 @@ class Run:
     def predictor(
         self,
         *,
-        device: torch.device | None = None,
-        precision: Literal["auto", "fp32", "bf16"] | None = None,
+        device: Device | torch.device | str | None = None,
+        precision: Precision | None = None,
     ) -> Predictor:
-        """Load the run's newest good weights for prediction.
+        """Load the run's newest good weights for prediction; `RunError` where it has none.
 
-        Parameters
-        ----------
-        device : torch.device, optional
-            Where the network is to run; by default the GPU where there is one.
-        precision : {"auto", "fp32", "bf16"}, optional
-            Of the matrix products; by default the recipe's.
-
-        Raises
-        ------
-        RunError
-            When the run has no checkpoint, or none that can be loaded.
+        It runs on the GPU where there is one, in the recipe's precision, unless others are given.
         """
         weights, statistics = self.load_weights(), self.load_statistics()
         return self.config.predictor(weights, statistics, device=device, precision=precision)

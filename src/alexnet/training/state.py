@@ -101,7 +101,7 @@ class TrainState:
             self.normalise,
             self.data.manifest.size,
             0,
-            self.device.torch,
+            self.device,
             self.dtype,
             cuda_graphs=False,  # other threads use the GPU meanwhile
         )

@@ -1,10 +1,12 @@
-"""ONNX files against the network (scenario 28), and that the check before keeping one can fail.
+"""ONNX files and programs against the network (scenario 28), and that the check of them can fail.
 
 Narrow networks here: all geometry is real, widths are a sixteenth. The full-size form is
 ``benchmarks/export_parity.py``.
 """
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +17,12 @@ import torch
 
 from alexnet.errors import AlexNetError, MissingExtraError
 from alexnet.interop.export import (
+    METADATA,
     OPSET,
     Deployed,
     build_onnx,
     export_onnx,
+    export_program,
     find_images,
     generate_images,
     measure_parity,
@@ -191,3 +195,42 @@ def test_a_file_that_onnx_runtime_refuses_is_a_sentence(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"no graph")
     with pytest.raises(AlexNetError, match=r"ONNX Runtime .* refuses"):
         run_onnx(tmp_path / "net.onnx", "pixels")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_program_is_the_network_bit_for_bit_in_any_batch(models, name, tmp_path):
+    model = models[name]
+    images = generate_images(model.resize_to, 12)
+    path = tmp_path / "net.pt2"
+    written = export_program(model, path, images, "generated", kind="images")
+    assert (written.parity.logits, written.parity.probabilities) == (0, 0)
+    assert written.parity.top5 == 12
+
+
+ALONE = """
+import json, sys, torch
+sys.modules["alexnet"] = None  # whatever asks for it fails
+entries = {"METADATA": ""}
+program = torch.export.load(sys.argv[1], extra_files=entries).module()
+images = torch.load(sys.argv[2], weights_only=True)
+torch.save(program(images), sys.argv[3])
+print(entries["METADATA"])
+""".replace("METADATA", METADATA)
+
+
+def test_it_runs_without_this_package_and_says_what_it_takes(models, tmp_path, environment):
+    model = models["as_run"]
+    images = generate_images(model.resize_to, 3)
+    export_program(model, tmp_path / "net.pt2", images, "generated", kind="images")
+    torch.save(images, tmp_path / "images.pt")
+    paths = [str(tmp_path / name) for name in ("net.pt2", "images.pt", "out.pt")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ALONE, *paths],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["classes"] == list(model.classes)
+    _, chances = torch.load(tmp_path / "out.pt", weights_only=True)
+    with torch.inference_mode():
+        wanted = model.network(model.centre_crops(images)).softmax(1)
+    torch.testing.assert_close(chances, wanted, atol=1e-6, rtol=0)

@@ -6,19 +6,19 @@ import torch
 
 from alexnet.errors import ConfigError
 from alexnet.features import (
-    Joined,
+    JoinedSplits,
     Photographs,
     activations,
-    excitation,
     patch,
     receptive_field,
+    search,
     top_activating,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("layer", ["conv2", "pool3", "relu64", "fc10"])
 def test_the_most_exciting_images_are_those_of_all_activations(quick, prepared, layer, monkeypatch):
-    monkeypatch.setattr(excitation, "BATCH", 7)  # several batches
+    monkeypatch.setattr(search, "BATCH", 7)  # several batches
     split = prepared.splits["train"]
     images = torch.stack([torch.from_numpy(split.pixels(i).copy()) for i in range(len(split))])
     maps = activations(quick, images, [layer])[layer].numpy()
@@ -38,7 +38,7 @@ def test_the_most_exciting_images_are_those_of_all_activations(quick, prepared, 
 
 
 def test_of_equal_images_the_first_is_named(quick, prepared):
-    twice = Joined([prepared.splits["test"]] * 2)
+    twice = JoinedSplits([prepared.splits["test"]] * 2)
     for ranked in top_activating(quick, twice, "conv3", range(8), count=4).values():
         first, second, third, fourth = ranked
         assert (second.image, fourth.image) == (first.image + 12, third.image + 12)

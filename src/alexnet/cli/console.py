@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LINE_EVERY = 10.0  # seconds between plain lines
 
 
-class Screen:
+class Console:
     """Shows progress on standard error and says results on standard output."""
 
     def __init__(self, log: Callable[[str], None] = lambda text: None) -> None:
@@ -107,7 +107,7 @@ class Screen:
                     f"(best {best:.3f}), top-5 {result.top5:.3f}, one view"
                 )
             case events.Tested(split, result):
-                self.say(tested(split, result))
+                self.say(format_evaluation(split, result))
             case events.Stopped(step):
                 self.say(f"Stopped and saved after step {step:,}; the same command goes on.")
 
@@ -144,7 +144,7 @@ class Screen:
             self._task = None
 
 
-def tested(split: str, result: "Evaluation") -> str:
+def format_evaluation(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
     views = {1: "one view", 9: "nine views", 10: "ten views"}[result.crops]
     from alexnet.data.imagenet import describe_classes

@@ -1,0 +1,145 @@
+"""What commands share: their common parameters, the run they load, the images that they name."""
+
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from alexnet.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from alexnet.config import T
+    from alexnet.data.shards import PreparedData
+    from alexnet.features import NamedImages
+    from alexnet.predictor import Predictor
+
+RunFolder = Annotated[Path, Parameter(help="The folder that `alexnet train --out` made.")]
+Threads = Annotated[int | None, Parameter(help="Processor threads; by default all.")]
+Json = Annotated[bool, Parameter(help="Print one JSON object and nothing else.")]
+RunData = Annotated[
+    str | None,
+    Parameter(help="A prepared data set or any source; by default the run's own."),
+]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+
+
+def load_predictor(
+    run: Path, threads: int | None, precision: Precision | None = None
+) -> "Predictor":
+    """Load a run, for a number of threads; for int8 onto the processor, yet to be quantized."""
+    import torch
+
+    from alexnet import device as devices
+    from alexnet.api import load
+
+    devices.keep_freed_memory()
+    devices.use_threads(threads)
+    if precision == "int8":
+        return load(run, device=torch.device("cpu"))
+    return load(run, precision=precision)
+
+
+def open_data(run: Path, predictor: "Predictor", named: str | None) -> "PreparedData":
+    """Open the data that were named, or else the run's own, at the size of the run's images.
+
+    Raises
+    ------
+    DataError
+        When none were named and the run was imported: it has none.
+    """
+    from alexnet.data.prepare import Options, open_or_prepare
+    from alexnet.training.run import Run
+
+    config = Run.open(run).config
+    origin = config.made_with.get("imported")
+    if named is None and origin:
+        raise DataError(
+            f"The run was imported ({origin}) and has no data of its own.",
+            "Name some: a prepared data set, a folder of classes, or a built-in name.",
+        )
+    return open_or_prepare(
+        named or config.data,
+        Options(size=predictor.resize_to),
+        seed=config.recipe.seed,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def find_files(name: str) -> list[Path]:
+    """Return the files that an argument means: itself, those of a folder, or of a pattern."""
+    path = Path(name)
+    if path.is_dir():
+        from alexnet.data.archives import IMAGE_SUFFIXES
+
+        found = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        ]
+        if not found:
+            raise DataError(f"The folder {name!r} has no images.")
+        return found
+    if path.exists() or not glob.has_magic(name):
+        if not path.exists():
+            raise DataError(f"There is no file {name!r}.", "Name an image, a folder or a pattern.")
+        return [path]
+    if matching := [Path(match) for match in sorted(glob.glob(name, recursive=True))]:  # noqa: PTH207 -- absolute patterns too
+        return matching
+    raise DataError(f"No file matches {name!r}.")
+
+
+def find_images(
+    run: Path, predictor: "Predictor", data: Sequence[str], split: str
+) -> tuple["NamedImages", tuple[str, ...]]:
+    """Return the images that arguments mean, and the classes of their labels."""
+    from alexnet.features import JoinedSplits, Photographs
+
+    if data and (files := _photographs(data)):
+        return Photographs(predictor, files), ()
+    prepared = open_data(run, predictor, data[0] if data else None)
+    predictor.check_size(prepared)
+    if split == "held-out":
+        return prepared.held_out, prepared.classes
+    if split == "all":
+        return JoinedSplits(list(prepared.splits.values())), prepared.classes
+    if split not in prepared.splits:
+        known = (*prepared.splits, "held-out", "all")
+        raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))
+    return prepared.splits[split], prepared.classes
+
+
+def _photographs(data: Sequence[str]) -> list[Path]:
+    """Return the photographs that arguments mean; none where they are one data set."""
+    from alexnet.data.archives import IMAGE_SUFFIXES
+    from alexnet.data.shards import is_prepared
+
+    if len(data) == 1 and not glob.has_magic(data[0]):
+        path = Path(data[0])
+        inside = path.iterdir() if path.is_dir() and not is_prepared(path) else (path,)
+        if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside if file.is_file()):
+            return []
+    return [file for name in data for file in find_files(name)]
+
+
+def apply_settings(value: "T", settings: Sequence[str]) -> "T":
+    """Return a recipe or a network with ``NAME=VALUE`` settings applied, one after the other."""
+    from alexnet.config import with_setting
+
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r} has no value.", "Write --set NAME=VALUE.")
+        value = with_setting(value, name, text)
+    return value
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    except (ValueError, IndexError):
+        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
