@@ -61,7 +61,7 @@ def workers(process):
     return found
 
 
-def until(condition, process, seconds=60):
+def until(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -19,8 +19,6 @@ from markupsafe import Markup, escape
 from alexnet.claims.claim import Claim
 from alexnet.claims.results import FILE, RunResult, read_results
 from alexnet.errors import RunError
-from alexnet.figures.curves import Curve, draw_activations
-from alexnet.figures.style import ImageFormat, drawing_style, save, shorten
 from alexnet.files import translate_os_error
 
 if TYPE_CHECKING:
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alexnet.claims.report import Finding
+    from alexnet.figures.curves import Curve
+    from alexnet.figures.style import ImageFormat
 
 COLOURS = {
     "first": "#b3491f", "second": "#1c5d99", "verdict": "#19703f",
@@ -73,6 +73,8 @@ def page_style() -> Iterator[None]:
     MissingExtraError
         When matplotlib is not installed.
     """
+    from alexnet.figures.style import drawing_style
+
     with drawing_style():
         import matplotlib as mpl
 
@@ -96,7 +98,7 @@ def render_curves(finding: "Finding") -> Iterator[Markup]:
 def draw_pairs(finding: "Finding") -> "Figure":
     """Draw each pair as two joined points, and beside them the differences with their interval."""
     claim = finding.claim
-    figure = _new_figure(shorten(claim.measure_title, 54))
+    figure = _new_figure(_shorten(claim.measure_title, 54))
     values, differences = figure.subplots(1, 2, width_ratios=(1.2, 1))
     figure.subplots_adjust(left=0.13, right=0.99, bottom=0.16, top=0.84, wspace=0.4)
     for axes in (values, differences):
@@ -126,7 +128,7 @@ def _draw_values(axes: "Axes", finding: "Finding") -> None:
     for name, mean, x in zip(("first", "second"), comparison.means, (-0.3, 1.3), strict=True):
         ends = (x - 0.1, x + 0.1)
         axes.plot(ends, (mean, mean), color=COLOURS[name], lw=2.5, gid=f"mean {name}")
-    names = [textwrap.fill(shorten(arm.name, 28), 14) for arm in (claim.first, claim.second)]
+    names = [textwrap.fill(_shorten(arm.name, 28), 14) for arm in (claim.first, claim.second)]
     axes.set_xticks((0, 1), names)
     axes.set_xlim(-0.6, 1.6)
     _set_ticks(axes, "%" if claim.is_fraction else "")
@@ -162,7 +164,7 @@ def _draw_differences(axes: "Axes", finding: "Finding") -> None:
     axes.plot(0.4, comparison.effect, "D", color=COLOURS["verdict"], gid="diamond", zorder=3)
     axes.set_ylim(bottom, top)
     named = f"{claim.first.name} {'÷' if claim.ratio else '−'} {claim.second.name}"
-    axes.set_xticks((0,), [textwrap.fill(shorten(named, 40), 20)])
+    axes.set_xticks((0,), [textwrap.fill(_shorten(named, 40), 20)])
     axes.set_xlim(-0.6, 0.9)
     _set_ticks(axes, "×" if claim.ratio else "points" if points else "")
 
@@ -209,7 +211,7 @@ def draw_curves(finding: "Finding") -> Iterator[tuple["Figure", str]]:
             yield _draw_curves(claim, field, arms)
 
 
-def _curves_of(results: Mapping[int, RunResult], field: str) -> list[Curve]:
+def _curves_of(results: Mapping[int, RunResult], field: str) -> "list[Curve]":
     """Return a curve for each seed: (epoch, error) where it was measured."""
     return [
         [
@@ -221,7 +223,7 @@ def _curves_of(results: Mapping[int, RunResult], field: str) -> list[Curve]:
     ]
 
 
-def _draw_curves(claim: Claim, field: str, arms: list[list[Curve]]) -> tuple["Figure", str]:
+def _draw_curves(claim: Claim, field: str, arms: "list[list[Curve]]") -> tuple["Figure", str]:
     """Draw each seed's curve thin and each arm's mean thick."""
     title, until_25 = CURVE_TITLES[field], claim.measure == "epochs_to_25"
     figure = _new_figure(title)
@@ -239,7 +241,7 @@ def _draw_curves(claim: Claim, field: str, arms: list[list[Curve]]) -> tuple["Fi
             last = max(last, curve[-1][0])
             late += [error for epoch, error in curve if until_25 or epoch >= curve[-1][0] / 4]
         mean = average_curves(curves)
-        label = shorten(arm.name, 22)
+        label = _shorten(arm.name, 22)
         axes.plot(*zip(*mean, strict=True), lw=2.2, label=label, gid=f"curve {name}", **style)
         ends.append(f"{arm.name} ends at {mean[-1][1] * 100:.2f} %")
     margin = (max(late) - min(late)) * 0.1 or 0.01
@@ -256,7 +258,7 @@ def _draw_curves(claim: Claim, field: str, arms: list[list[Curve]]) -> tuple["Fi
     return figure, text + ", ".join(ends) + "."
 
 
-def average_curves(curves: list[Curve]) -> Curve:
+def average_curves(curves: "list[Curve]") -> "Curve":
     """Return the mean over the seeds at every epoch that all of them have."""
     by_epoch = [dict(curve) for curve in curves if curve]
     shared = sorted(set.intersection(*map(set, by_epoch))) if by_epoch else []
@@ -285,7 +287,11 @@ def _make_svg(figure: "Figure", text: str, salt: str) -> Markup:
     return Markup(svg)
 
 
-def draw_figure_1(folder: Path, form: ImageFormat = "both") -> Iterator[Path]:
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def draw_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     """Draw Figure 1 into the ``figures`` of a folder of results; yield the paths.
 
     Raises
@@ -295,6 +301,9 @@ def draw_figure_1(folder: Path, form: ImageFormat = "both") -> Iterator[Path]:
     MissingExtraError
         When matplotlib is not installed.
     """
+    from alexnet.figures.curves import draw_activations
+    from alexnet.figures.style import drawing_style, save
+
     results = read_results(folder / FILE)
     curves = {name: curves_of_arm(results, arm) for arm, name in FIGURE_1_ARMS.items()}
     if not all(curves.values()):
@@ -308,7 +317,7 @@ def draw_figure_1(folder: Path, form: ImageFormat = "both") -> Iterator[Path]:
         yield from list(save(draw_activations(curves), pictures, "figure-1", form))
 
 
-def curves_of_arm(results: list[RunResult], arm: str) -> list[Curve]:
+def curves_of_arm(results: list[RunResult], arm: str) -> "list[Curve]":
     """Return the training error by epoch of each compared run of an arm."""
     runs = [result for result in results if arm in result.arms]
     return [[(point.epoch, point.train_error) for point in run.curve] for run in runs if run.curve]
