@@ -33,6 +33,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "test_views": "test_crops",
         "max_damaged": "max_corrupt",
     },
+    "RunResult": {"capped": "censored"},
 }
 # By the field's name then: value then -> value now.
 VALUES: dict[str, dict[Any, Any]] = {

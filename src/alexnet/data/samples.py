@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|val|validation|valid|test)(?:[^a-z]|$)")
@@ -49,13 +51,15 @@ class SampleIndex:
 
     reader: Reader
     files: tuple[str, ...]
-    names: pa.Array  # large_binary: names of files need not be text
+    names: "pa.Array"  # large_binary: names of files need not be text
     labels: NDArray[np.int32]  # (N,)
     slices: NDArray[np.int64]  # (N, 3): index into `files`, offset, length
 
     @classmethod
     def of(cls, reader: Reader, labelled: Iterable[tuple[FileSlice, int]]) -> "SampleIndex":
         """Make an index of labelled slices, in their order."""
+        import pyarrow as pa  # slow to import, and a prediction needs none of it
+
         files: dict[str, int] = {}
         names, labels, slices = [], [], []
         for piece, label in labelled:
@@ -88,7 +92,7 @@ class SampleIndex:
         return SampleIndex(
             self.reader,
             tuple(self.files[index] for index in used),
-            self.names.take(pa.array(chosen)),
+            self.names.take(chosen),
             self.labels[chosen],
             np.column_stack([files.reshape(-1), self.slices[chosen, 1:]]).astype(np.int64),
         )
