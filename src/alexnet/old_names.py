@@ -7,7 +7,11 @@ being taken of the old names, so that what was made before is still recognised.
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-CLASSES = {"WithinChannelLRN": "SameMapNorm", "PixelFormat": "Pixels"}  # name now -> name then
+CLASSES = {  # name now -> name then
+    "WithinChannelLRN": "SameMapNorm",
+    "PixelFormat": "Pixels",
+    "DropoutSpec": "Dropout",
+}
 # By the class that has them now: name then -> name now.
 FIELDS: dict[str, dict[str, str]] = {
     "Spec": {"image": "image_size", "channels": "in_channels", "classes": "num_classes"},

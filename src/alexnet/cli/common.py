@@ -23,11 +23,11 @@ RunData = Annotated[
     str | None,
     Parameter(help="A prepared data set or any source; by default the run's own."),
 ]
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+CliPrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 def load_predictor(
-    run: Path, threads: int | None, precision: Precision | None = None
+    run: Path, threads: int | None, precision: CliPrecision | None = None
 ) -> "Predictor":
     """Load a run, for a number of threads; for int8 onto the processor, yet to be quantized."""
     import torch
