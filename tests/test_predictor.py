@@ -134,6 +134,17 @@ def test_logits_are_the_centre_crops_and_in_bfloat16_nearly(single):
     assert torch.equal(half.in_float32.logits(images), single.logits(images))
 
 
+def test_mixed_precision_around_a_question_changes_nothing(single):
+    images = images_of(single)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = single.probabilities(images), single.logits(images)
+        outputs = single.activations(images, ["conv3", "fc7"])
+    assert torch.equal(within[0], single.probabilities(images))
+    assert torch.equal(within[1], single.logits(images))
+    for name, values in single.activations(images, outputs).items():
+        assert torch.equal(outputs[name], values)
+
+
 def test_many_photographs_are_ranked_as_each_alone(single, photographs):
     files = sorted(photographs.rglob("*.*"))[:35]  # more than are taken at once
     together = list(single.predict_many(files, top=3))

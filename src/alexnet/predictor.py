@@ -181,9 +181,10 @@ class Predictor:
         """
         forward = self._forward(switches)
         total: Tensor | float = 0.0
-        for pixels in self._crops(images, crops, switches.mirror):
-            logits = forward(pixels).float()
-            total = total + logits.softmax(1).unflatten(0, (-1, len(images))).sum(0)
+        with self._autocast():
+            for pixels in self._crops(images, crops, switches.mirror):
+                logits = forward(pixels).float()
+                total = total + logits.softmax(1).unflatten(0, (-1, len(images))).sum(0)
         assert isinstance(total, Tensor)
         return total / crops
 
@@ -193,7 +194,8 @@ class Predictor:
 
         They are float32, on `device`.
         """
-        return self._forward(switches)(self.centre_crops(images, switches)).float()
+        with self._autocast():
+            return self._forward(switches)(self.centre_crops(images, switches)).float()
 
     @torch.inference_mode()
     def activations(
@@ -226,9 +228,10 @@ class Predictor:
             raise ConfigError(f"No layer is called {name!r}.", did_you_mean(name, known))
         ordered = tuple(name for name in known if name in wanted)
         out, found = self.centre_crops(images, switches), {}
-        for name, layers in zip(ordered, self._segments(ordered, switches), strict=True):
-            out = layers(out)
-            found[name] = out.float().cpu().contiguous()
+        with self._autocast():
+            for name, layers in zip(ordered, self._segments(ordered, switches), strict=True):
+                out = layers(out)
+                found[name] = out.float().cpu().contiguous()
         return found
 
     def centre_crops(self, images: Tensor, switches: Switches = AS_TRAINED) -> Tensor:
@@ -299,6 +302,10 @@ class Predictor:
             repeated = images.repeat(len(some), 1, 1, 1) if len(some) > 1 else images
             pixels = augment(repeated, params, None, self.normalise, 1.0, size, self.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        """Return the context of the network: the fast form is in `dtype` as it is."""
+        return self.device.autocast(torch.float32)
 
     @property
     def fast_network(self) -> nn.Sequential:
