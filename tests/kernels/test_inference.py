@@ -84,6 +84,18 @@ def test_other_layers_are_left_as_they_are(layer):
     assert faster_layer(layer) is layer
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3), nn.Linear(96, 20)], ids=str)
+def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
+    layer, monkeypatch, tmp_path
+):
+    refused = tmp_path / "inference.cpp"
+    refused.write_text("this is no C++", encoding="utf-8")
+    monkeypatch.setattr("alexnet.kernels.inference.SOURCE", refused)
+    assert faster_layer(layer) is layer
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    assert faster_layer(layer) is layer  # as found out before
+
+
 def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
     network = build(SINGLE, seed=1).eval()
     x = torch.randn(2, 3, 227, 227) * 60

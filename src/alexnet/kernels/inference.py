@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet.kernels.native import address, call, channels_last, compile_kernel
+from alexnet.kernels.native import address, call, channels_last, compile_kernel, find_compile_error
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 OUTPUTS = 4  # pixels along a side of a tile of the result
@@ -172,7 +172,10 @@ class FewRowsLinear(nn.Linear):
 
 
 def faster_layer(layer: nn.Module) -> nn.Module:
-    """Return a layer in its form here, with the same weights; or itself where there is none."""
+    """Return a layer in its form here, with the same weights; or itself where there is none.
+
+    There is none either where its kernel cannot be compiled.
+    """
     if (
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size in ((3, 3), (5, 5))
@@ -182,6 +185,7 @@ def faster_layer(layer: nn.Module) -> nn.Module:
         and layer.bias is not None
         and layer.in_channels // layer.groups % LANES == 0
         and layer.out_channels // layer.groups % LANES == 0
+        and _has_kernel(layer.kernel_size[0])
     ):
         return WinogradConv2d(layer)
     if (
@@ -189,9 +193,14 @@ def faster_layer(layer: nn.Module) -> nn.Module:
         and layer.bias is not None
         and layer.in_features % LANES == 0
         and layer.out_features % UNITS == 0
+        and _has_kernel(3)
     ):
         return FewRowsLinear(layer)
     return layer
+
+
+def _has_kernel(side: int) -> bool:
+    return not find_compile_error(SOURCE, tile=OUTPUTS + side - 1, outputs=OUTPUTS)
 
 
 def _check_float32(*tensors: Tensor) -> None:
