@@ -172,6 +172,23 @@ def test_an_unknown_number_of_crops_is_refused(quick):
         quick.probabilities(images_of(quick), 7)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: images.float(), lambda images: images[:, 1:], lambda images: images[0],
+        lambda images: images[..., :1], lambda images: images.permute(0, 3, 1, 2),
+    ],
+    ids=["float", "not square", "one image", "grey", "channels first"],
+)  # fmt: skip
+def test_what_are_no_prepared_images_is_refused(quick, wrong):
+    images = wrong(images_of(quick))
+    for ask in (quick.probabilities, quick.logits, quick.centre_crops):
+        with pytest.raises(DataError, match="uint8 RGB"):
+            ask(images)
+    with pytest.raises(DataError, match="uint8 RGB"):
+        quick.activations(images, ["conv1"])
+
+
 def test_the_fast_forms_that_are_kept_are_bounded(quick, monkeypatch):
     """A client of a server may ask for any set of layers, one after the other."""
     monkeypatch.setattr("alexnet.predictor.MOST_BUILT", 2)

@@ -177,7 +177,7 @@ class Predictor:
         Raises
         ------
         DataError
-            For another number of crops, or images of another size.
+            For another number of crops, or images of another size or type.
         """
         forward = self._forward(switches)
         total: Tensor | float = 0.0
@@ -193,6 +193,11 @@ class Predictor:
         """Map ``(N, resize_to, resize_to, 3)`` uint8 to the centre crops' logits, ``(N, classes)``.
 
         They are float32, on `device`.
+
+        Raises
+        ------
+        DataError
+            For images of another size or type.
         """
         with self._autocast():
             return self._forward(switches)(self.centre_crops(images, switches)).float()
@@ -221,6 +226,8 @@ class Predictor:
         ------
         ConfigError
             When a name is unknown.
+        DataError
+            For images of another size or type.
         """
         known = [name for name, _ in self.network.named_children()]
         wanted = set(names)
@@ -288,6 +295,13 @@ class Predictor:
         Of ten crops five are the mirror images of the others (section 4.1).
         """
         size = self.spec.image_size
+        shape = (len(images), self.resize_to, self.resize_to, 3)
+        if images.dtype != torch.uint8 or images.shape != shape:
+            raise DataError(
+                f"Images of {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')} are "
+                f"not what the network's data was prepared as.",
+                f"Give (N, {self.resize_to}, {self.resize_to}, 3) uint8 RGB (`load_pixels`).",
+            )
         places = [(place, mirror) for place in crop_offsets(images.shape[1], size, count)]
         if count == 10:
             places = [(place, turned) for place, _ in places for turned in (mirror, not mirror)]
