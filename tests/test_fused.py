@@ -174,6 +174,19 @@ def test_without_a_compiler_the_network_itself_is_returned():
     assert "/nowhere/g++" in done.stdout
 
 
+def test_a_first_answer_waits_for_no_import_of_pytorchs_compiler():
+    code = (
+        "import sys, torch; from alexnet.variants import PAPER\n"
+        "from alexnet.fused import fuse_for_inference; from alexnet.network import build\n"
+        "fast = fuse_for_inference(build(PAPER, seed=None).eval(), torch.float32)\n"
+        "before = set(sys.modules)\n"
+        "with torch.inference_mode(): fast(torch.zeros(2, 3, 227, 227))\n"
+        "print({'sympy', 'torch._dynamo', 'torch._inductor'} & set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_a_compiler_that_refuses_is_quoted(tmp_path):
     refusing = tmp_path / "g++"
     refusing.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 1\n")

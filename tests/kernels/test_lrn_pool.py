@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet.kernels.lrn_pool import KernelConfig, lrn_pool, lrn_pool_backward
+from alexnet.kernels.lrn_pool import KernelConfig, empty_like_output, lrn_pool, lrn_pool_backward
 from alexnet.kernels.native import unavailable_reason
 from alexnet.layers import local_response_norm
 from alexnet.spec import LRN
@@ -141,6 +141,21 @@ def test_equal_ones_give_the_gradient_to_the_first_as_pytorch_does():
     again = x.detach().clone().requires_grad_()
     plain(again, config).sum().backward()
     assert torch.equal(x.grad, again.grad)
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 2), (2, 3), (3, 2), (5, 1)])
+def test_as_many_windows_fit_as_pytorch_says(window, stride, ceil_mode):
+    config = PAPER._replace(window=window, stride=stride, ceil_mode=ceil_mode)
+    for length in range(1, 20):
+        x = torch.zeros(1, 2, length, length)
+        try:
+            wanted = F.max_pool2d(x, window, stride, ceil_mode=bool(ceil_mode)).shape
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match="does not fit"):
+                empty_like_output(x, config)
+        else:
+            assert empty_like_output(x, config).shape == wanted
 
 
 def test_a_batch_of_none_is_none():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.kernels.native import CPP_DTYPES, address, channels_last, compile_kernel
@@ -117,16 +116,26 @@ lrn_pool.register_autograd(_differentiate, setup_context=_save_input)
 
 
 def empty_like_output(x: Tensor, config: KernelConfig) -> Tensor:
-    """Return an empty tensor of the result's shape, by PyTorch's own rule of the edge."""
-    plane = torch.empty((1, *x.shape[2:]), device="meta")
-    ceil_mode = bool(config.ceil_mode)
-    sides = F.max_pool2d(plane, config.window, config.stride, ceil_mode=ceil_mode).shape[1:]
+    """Return an empty tensor of the result's shape, by PyTorch's own rule of the edge.
+
+    It is not asked on the meta device, whose first pooling imports a second of PyTorch's compiler.
+    """
     return torch.empty(
-        (*x.shape[:2], *sides),
+        (*x.shape[:2], *(_count_windows(length, config) for length in x.shape[2:])),
         dtype=x.dtype,
         device=x.device,
         memory_format=torch.channels_last,
     )
+
+
+def _count_windows(length: int, config: KernelConfig) -> int:
+    past = config.stride - 1 if config.ceil_mode else 0
+    count = (length - config.window + past) // config.stride + 1
+    if config.ceil_mode and (count - 1) * config.stride >= length:
+        count -= 1  # the last window would begin past the edge
+    if count < 1:
+        raise RuntimeError(f"A window of {config.window} does not fit into {length} pixels.")
+    return count
 
 
 def _library(x: Tensor, config: KernelConfig) -> ctypes.CDLL:
