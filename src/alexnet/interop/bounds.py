@@ -118,10 +118,7 @@ _WHOLE_NUMBERS = frozenset((1, 2, 3, 4, 7, 8))  # C++ types of `FieldDescriptor`
 
 def next_field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
     """Return number and wire type of the field at a place, and where its value begins and ends."""
-    key, start = _varint(data, at, end)
-    number, wire = key >> 3, key & 7
-    if not number:
-        raise FormatError(f"there is no field at byte {at:,}")
+    number, wire, start = read_key(data, at, end)
     if wire == VARINT:
         return number, wire, start, _varint(data, start, end)[1]
     if wire == LENGTH:
@@ -133,6 +130,14 @@ def next_field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
     if size > end - start:
         raise FormatError(f"a field wants {size:,} bytes where {end - start:,} are left")
     return number, wire, start, start + size
+
+
+def read_key(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """Return number and wire type of the field at a place, and where its length or value begins."""
+    key, start = _varint(data, at, end)
+    if not key >> 3:
+        raise FormatError(f"there is no field at byte {at:,}")
+    return key >> 3, key & 7, start
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
