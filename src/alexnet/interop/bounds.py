@@ -37,8 +37,13 @@ class FormatError(ValueError):
 
 
 @contextmanager
-def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
-    """Turn whatever a stranger's file raises while it is understood into a sentence."""
+def explain_damage(path: Path | str, fix: str = "", *, importing: bool = True) -> Iterator[None]:
+    """Turn whatever a stranger's file raises while it is understood into a sentence.
+
+    Where nothing is imported, the file is this project's own JSON, and a KeyError is an entry that
+    it lacks.
+    """
+    refused = f"{str(path)!r} cannot be {'imported' if importing else 'used'}"
     try:
         yield
     except FileNotFoundError:
@@ -48,13 +53,16 @@ def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
     except MissingExtraError:
         raise
     except AlexNetError as error:
-        what = f"{str(path)!r} cannot be imported: {error.what[:1000]}"
-        raise RunError(what, error.fix or fix) from None
+        raise RunError(f"{refused}: {error.what[:1000]}", error.fix or fix) from None
     except RecursionError:
         raise RunError(f"{str(path)!r} is nested too deeply.", fix) from None
     except MemoryError:
         raise RunError(f"{str(path)!r} asks for more memory than there is.", fix) from None
     except Exception as error:  # zipfile, safetensors and PyTorch have some of no common base
+        if not importing:
+            lacks = isinstance(error, KeyError)
+            what = f"{str(path)!r} has no {error}." if lacks else f"{refused}: {str(error)[:300]}"
+            raise RunError(what, fix) from None
         said = f"{type(error).__name__}: {str(error)[:200]}"
         raise RunError(
             f"{str(path)!r} is damaged or of another format ({said}).",
