@@ -8,7 +8,7 @@ import collections
 import sys
 from pathlib import Path
 
-LANGUAGES = (".py", ".cpp", ".js", ".css", ".html", ".j2")
+LANGUAGES = (".py", ".cpp", ".js", ".css", ".html", ".j2", ".jinja")
 
 
 def defined(path: Path) -> set[str]:

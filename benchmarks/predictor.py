@@ -139,24 +139,26 @@ def measure(options: argparse.Namespace, run: Path, photographs: Path, threads: 
     """Ask both versions in turn, and print a line for everything that was asked."""
     trees = (options.old, options.new)
     versions = [Version(tree, run, photographs, threads) for tree in trees]
-    found: dict[str, list[list[tuple[float, float]]]] = {
-        "load": [[version.load] for version in versions]
-    }
-    for what in ("cold", "one", "many"):
-        found[what] = [[], []]
-        for turn in range(options.rounds + (what != "many")):
-            for seconds, version in zip(found[what], versions, strict=True):
+    report(threads, "load", [[version.load] for version in versions])
+    for what in ("one", "many", "cold"):
+        found: list[list[tuple[float, float]]] = [[], []]
+        for turn in range(options.rounds + 1):
+            for seconds, version in zip(found, versions, strict=True):
                 taken = version.ask(what)
-                if turn or what == "many":  # at first, kernels are compiled and forms are made
+                if turn:  # at first, kernels are compiled and forms are made
                     seconds.append(taken)
-    for what, both in found.items():
-        line = [f"{threads} threads  {what:5}"]
-        for place, name in enumerate(("clock", "processor")):
-            old, new = (statistics.median(one[place] for one in seconds) for seconds in both)
-            line.append(f"{name} {old:7.3f} s -> {new:7.3f} s, {old / new:4.2f}x")
-        print("   ".join(line), flush=True)
+        report(threads, what, found)
     for version in versions:
         version.close()
+
+
+def report(threads: int, what: str, both: list[list[tuple[float, float]]]) -> None:
+    """Print the medians of both versions."""
+    line = [f"{threads} threads  {what:5}"]
+    for place, name in enumerate(("clock", "processor")):
+        old, new = (statistics.median(one[place] for one in seconds) for seconds in both)
+        line.append(f"{name} {old:7.3f} s -> {new:7.3f} s, {old / new:4.2f}x")
+    print("   ".join(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ class FakeQueue:
 @pytest.mark.parametrize("kind", ["cuda", "xpu"])
 def test_a_batch_is_copied_beside_and_what_follows_waits_for_it(kind, monkeypatch):
     queue = FakeQueue()
-    monkeypatch.setitem(device_module.QUEUES, kind, queue)
+    monkeypatch.setitem(device_module.STREAM_MODULES, kind, queue)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, s: queue.asked.append("kept"))
     monkeypatch.setattr(torch.Tensor, "to", lambda x, *where, **how: x)
     device = Device(torch.device(kind, 0))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet.errors import ConfigError
-from alexnet.spec import LRN, Dropout, Pool, WithinChannelLRN
+from alexnet.spec import LRN, DropoutSpec, Pool, WithinChannelLRN
 from alexnet.variants import NETWORKS, PAPER, SINGLE, TORCHVISION
 
 # The starting document's own counts. Its list of layers prints 384 filters for conv5; its
@@ -99,7 +99,7 @@ def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_classes": -1}, {"towers": 3}, {"dropout": Dropout(rate=1)}, {"convs": ()}]
+    "wrong", [{"num_classes": -1}, {"towers": 3}, {"dropout": DropoutSpec(rate=1)}, {"convs": ()}]
 )
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -23,12 +23,15 @@ from torch import dtype as DType
 
 from alexnet.errors import ConfigError
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
 
 VARIABLE = "ALEXNET_DEVICE"  # of the environment: the device to use in place of the best one
 Precision = Literal["auto", "fp32", "bf16"]
-QUEUES: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}  # GPUs that have streams, and whose
+STREAM_MODULES: dict[str, Any] = {
+    "cuda": torch.cuda,
+    "xpu": torch.xpu,
+}  # GPUs that have streams, and whose
 # modules of PyTorch have the same functions
 
 
@@ -57,7 +60,7 @@ class Device:
             When ``ALEXNET_DEVICE`` names a device that is not here.
         """
         found = cls.named(os.environ.get(VARIABLE) or available_types()[0])
-        if found.type in QUEUES and found.torch.index is None:
+        if found.type in STREAM_MODULES and found.torch.index is None:
             return cls(TorchDevice(found.type, number))
         return found
 
@@ -113,8 +116,8 @@ class Device:
     @property
     def name(self) -> str:
         """What a report calls it: ``cpu``, or the GPU's own name."""
-        if self.type in QUEUES:
-            return str(QUEUES[self.type].get_device_name(self.torch))
+        if self.type in STREAM_MODULES:
+            return str(STREAM_MODULES[self.type].get_device_name(self.torch))
         if self.type == "mps":
             return str(torch.backends.mps.get_name())
         return str(self.torch)
@@ -173,7 +176,7 @@ class Device:
     @property
     def pins_memory(self) -> bool:
         """Whether copies from pinned memory of the host run beside other work."""
-        return self.type in QUEUES
+        return self.type in STREAM_MODULES
 
     @property
     def collective_backend(self) -> str:
@@ -218,9 +221,9 @@ class Device:
 
     def start_copy_to_host(self, tensor: Tensor) -> "HostCopy":
         """Start to copy a tensor from here to the host, which waits for no later work."""
-        if self.type not in QUEUES:
+        if self.type not in STREAM_MODULES:
             return HostCopy(tensor, None)
-        queue = QUEUES[self.type]
+        queue = STREAM_MODULES[self.type]
         copy = tensor.to("cpu", non_blocking=True)  # into pinned memory
         arrived = queue.Event()
         arrived.record(queue.current_stream(self.torch))
@@ -228,22 +231,22 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait until everything that was queued here is done."""
-        if self.type in QUEUES:
-            QUEUES[self.type].synchronize(self.torch)
+        if self.type in STREAM_MODULES:
+            STREAM_MODULES[self.type].synchronize(self.torch)
         elif self.type == "mps":
             torch.mps.synchronize()
 
     def make_current(self) -> None:
         """Let this process use it where no device is named, as collective operations do."""
-        if self.type in QUEUES:
-            QUEUES[self.type].set_device(self.torch)
+        if self.type in STREAM_MODULES:
+            STREAM_MODULES[self.type].set_device(self.torch)
 
     # Its memory.
 
     def memory(self) -> tuple[int, int] | None:
         """Return its free memory and all of it, in bytes; None for a processor."""
-        if self.type in QUEUES:
-            free, total = QUEUES[self.type].mem_get_info(self.torch)
+        if self.type in STREAM_MODULES:
+            free, total = STREAM_MODULES[self.type].mem_get_info(self.torch)
             return int(free), int(total)
         if self.type == "mps":
             total = torch.mps.recommended_max_memory()
@@ -252,8 +255,8 @@ class Device:
 
     def release_memory(self) -> None:
         """Give memory that PyTorch keeps for later tensors back to the device."""
-        if self.type in QUEUES:
-            QUEUES[self.type].empty_cache()
+        if self.type in STREAM_MODULES:
+            STREAM_MODULES[self.type].empty_cache()
         elif self.type == "mps":
             torch.mps.empty_cache()
 
@@ -275,7 +278,7 @@ class Device:
             return False, f"torch.compile does not work here, so steps are slower ({reason})."
         return True, ""
 
-    def compile(self, function: F) -> tuple[F, str]:
+    def compile(self, function: Function) -> tuple[Function, str]:
         """Return the function compiled, or as it is with the reason why."""
         works, complaint = self.can_compile()
         return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
@@ -293,12 +296,16 @@ def available_types() -> tuple[str, ...]:
 
 
 def _count(type: str) -> int:
-    return int(QUEUES[type].device_count()) if type in QUEUES else 1
+    return int(STREAM_MODULES[type].device_count()) if type in STREAM_MODULES else 1
 
 
 def count_devices() -> int:
-    """Return how many processes can have a device of the best kind each; 1 without a GPU."""
-    return _count(Device.best().type)
+    """Return how many processes can have a device of the best kind each; 1 without a GPU.
+
+    Also 1 where ``ALEXNET_DEVICE`` names one of several, such as ``cuda:1``.
+    """
+    named_one = ":" in os.environ.get(VARIABLE, "")
+    return 1 if named_one else _count(Device.best().type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +332,7 @@ class CopyStream:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._queue = QUEUES.get(device.type)
+        self._queue = STREAM_MODULES.get(device.type)
         self._stream = self._queue.Stream(device.torch) if self._queue else None
 
     def copy(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -469,55 +476,3 @@ def describe_processor() -> str:
     except OSError:
         pass
     return f"{name}, {os.cpu_count()} cores"
-
-
-# The functions that `Device` is in place of, until all of their callers have one.
-
-
-def best_device(number: int = 0) -> TorchDevice:
-    """`Device.best`."""
-    return Device.best(number).torch
-
-
-def device_name(device: TorchDevice) -> str:
-    """`Device.name`."""
-    return Device(device).name
-
-
-def place_network(network: M, device: TorchDevice | str) -> M:
-    """`Device.place_network`."""
-    return Device(TorchDevice(device)).place_network(network)
-
-
-def to_device(tensor: Tensor, device: TorchDevice) -> Tensor:
-    """`Device.to_device`."""
-    return Device(device).to_device(tensor)
-
-
-def has_fast_bfloat16(device: TorchDevice) -> bool:
-    """`Device.has_fast_bfloat16`."""
-    return Device(device).has_fast_bfloat16
-
-
-def has_int8() -> bool:
-    """`Device.has_int8`."""
-    return Device(TorchDevice("cpu")).has_int8
-
-
-def choose_dtype(precision: Precision, device: TorchDevice) -> DType:
-    """`Device.choose_dtype`."""
-    return Device(device).choose_dtype(precision)
-
-
-def can_compile(device: TorchDevice) -> tuple[bool, str]:
-    """`Device.can_compile`."""
-    return Device(device).can_compile()
-
-
-def compile_or_not(function: F, device: TorchDevice) -> tuple[F, str]:
-    """`Device.compile`."""
-    return Device(device).compile(function)
-
-
-out_of_memory, give_way = is_out_of_memory, lower_thread_priority
-processor = describe_processor

@@ -11,7 +11,6 @@ from torch import Tensor
 from alexnet.data.loader import Batch
 
 Probabilities = Callable[[Tensor], Tensor]
-TOGETHER = 32  # views, at most, that few images are seen in at once: weights are read once for all
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from alexnet.device import Device
 from alexnet.kernels import lrn_pool, triton_lrn_pool
 from alexnet.kernels.inference import faster_layer
 from alexnet.kernels.lrn_pool import KernelConfig
-from alexnet.kernels.native import CPP_DTYPES, unavailable_reason
+from alexnet.kernels.native import CPP_DTYPES, call, unavailable_reason
 from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
 from alexnet.layers import LocalResponseNorm
 
@@ -151,7 +151,7 @@ class ReluLrnPool(nn.Module):
         What fully-connected layers give, ``(N, units)``, is small and left to the plain layers.
         """
         if x.dim() == 4 and lrn_pool.is_available(x, self.config):
-            return lrn_pool.lrn_pool(x, self.config, self.scale, self.k)
+            return call(lrn_pool.lrn_pool, x, self.config, self.scale, self.k)
         if x.dim() == 4 and triton_lrn_pool.is_available(x, x.shape[1], self.config):
             return self.run_triton(x, None)
         return self.plain(x)

@@ -7,7 +7,11 @@ being taken of the old names, so that what was made before is still recognised.
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-CLASSES = {"WithinChannelLRN": "SameMapNorm", "PixelFormat": "Pixels"}  # name now -> name then
+CLASSES = {  # name now -> name then
+    "WithinChannelLRN": "SameMapNorm",
+    "PixelFormat": "Pixels",
+    "DropoutSpec": "Dropout",
+}
 # By the class that has them now: name then -> name now.
 FIELDS: dict[str, dict[str, str]] = {
     "Spec": {"image": "image_size", "channels": "in_channels", "classes": "num_classes"},
@@ -33,6 +37,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "test_views": "test_crops",
         "max_damaged": "max_corrupt",
     },
+    "RunResult": {"capped": "censored"},
 }
 # By the field's name then: value then -> value now.
 VALUES: dict[str, dict[Any, Any]] = {
@@ -47,6 +52,11 @@ def renamed(kind: type, name: str, value: Any) -> tuple[str, Any]:
     """Return a field's name and value as they are called now."""
     new = FIELDS.get(kind.__name__, {}).get(name, name)
     return new, _translated(value, VALUES.get(name, {}))
+
+
+def renamed_layer(name: str) -> str:
+    """Return the name of a network's layer as it is now: ``within_channel_lrn2``, ``pad1``."""
+    return name.replace("same_map_norm", "within_channel_lrn").replace("overhang", "pad")
 
 
 def dict_with_old_names(value: Any) -> Any:

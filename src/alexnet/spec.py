@@ -85,7 +85,7 @@ class Dense:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dropout:
+class DropoutSpec:
     """Dropout of the hidden fully-connected layers (section 4.2)."""
 
     rate: float = 0.5  # share of units set to zero in training; 0 turns it off
@@ -139,7 +139,7 @@ class Spec:
     num_classes: int = 1000  # 0: no last layer; what it would see is the output
     towers: Literal[1, 2] = 1
     activation: Literal["relu", "tanh"] = "relu"
-    dropout: Dropout = Dropout()
+    dropout: DropoutSpec = DropoutSpec()
     pixels: PixelFormat = PixelFormat()
     output_name: str = "fc8"
     output_std: float | None = 0.01

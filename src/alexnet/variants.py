@@ -8,7 +8,7 @@ from alexnet.spec import (
     LRN,
     Conv,
     Dense,
-    Dropout,
+    DropoutSpec,
     PixelFormat,
     Pool,
     Spec,
@@ -73,7 +73,7 @@ CAFFE = replace(
     .with_layers(*HALF_LINEAR, bias=0.1)
     .with_layers("fc6", "fc7", std=0.005, bias=0.1),
     name="caffe",
-    dropout=Dropout(form="inverted"),
+    dropout=DropoutSpec(form="inverted"),
     pixels=PixelFormat(channel_order="BGR"),
 )
 CAFFENET = replace(
@@ -125,7 +125,7 @@ TORCHVISION = Spec(
     ),
     output_std=None,
     output_bias=None,
-    dropout=Dropout(form="inverted", place="inputs"),
+    dropout=DropoutSpec(form="inverted", place="inputs"),
     pixels=PixelFormat(scale=1 / 255, mean=(0.485, 0.456, 0.406), stdev=(0.229, 0.224, 0.225)),
 )
 
@@ -146,7 +146,7 @@ CIFAR_QUICK = Spec(
     dense=(Dense(name="fc64", units=64, std=0.1, bias=0),),
     output_name="fc10",
     output_std=0.1,
-    dropout=Dropout(rate=0),
+    dropout=DropoutSpec(rate=0),
 )
 CIFAR_LOCAL = Spec(
     name="cifar_local",
@@ -184,7 +184,7 @@ CIFAR_LOCAL = Spec(
     ),
     dense=(),
     output_name="fc10",
-    dropout=Dropout(rate=0),
+    dropout=DropoutSpec(rate=0),
 )
 
 NETWORKS = {

@@ -4,18 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from alexnet.claims.claim import TUNING_SEED, Arm, Check, Claim, Epoch, Result, Row
+from alexnet.claims.claim import TUNING_SEED, Arm, Check, CheckRow, Claim
+from alexnet.claims.results import CurvePoint, RunResult
 from alexnet.recipes import CIFAR
 from alexnet.variants import CIFAR_LOCAL, CIFAR_QUICK, without_lrn
 
 HOSTILE = "<script>alert('x')</script> & a|b `c` \"d\""
 PLAIN = CIFAR.with_(epochs=40, weight_decay=0.0)
-RELU = Arm(name="ReLU", spec=CIFAR_QUICK, recipe=PLAIN.with_(lr=0.004), rates=(0.001, 0.004, 0.016))
+RELU = Arm(
+    name="ReLU",
+    spec=CIFAR_QUICK,
+    recipe=PLAIN.with_(lr=0.004),
+    learning_rates=(0.001, 0.004, 0.016),
+)
 TANH = Arm(
     name="tanh",
     spec=replace(CIFAR_QUICK, activation="tanh"),
     recipe=PLAIN.with_(lr=0.001),
-    rates=(0.001, 0.004, 0.016),
+    learning_rates=(0.001, 0.004, 0.016),
 )
 WITH = Arm(name="with LRN", spec=CIFAR_LOCAL, recipe=CIFAR)
 WITHOUT = Arm(name="without LRN", spec=without_lrn(CIFAR_LOCAL), recipe=CIFAR)
@@ -27,27 +33,27 @@ FIGURE_1 = Claim(
     "the same network with tanh units.",
     paper="6 times, a four-layer network on CIFAR-10",
     first=TANH, second=RELU, switch="the activation", varied=frozenset({"spec.activation"}),
-    measure="epochs_to_25", measured="passes over the images until 25 % training error",
-    share=False, ratio=True, paper_effect=6.0, enough=3.0,
+    measure="epochs_to_25", measure_text="passes over the images until 25 % training error",
+    is_fraction=False, ratio=True, paper_effect=6.0, min_effect=3.0,
 )  # fmt: skip
 LRN = Claim(
     name="lrn", group="lrn", section="3.3",
     sentence="Local response normalisation lowers the test error.",
     paper="13 % to 11 % on CIFAR-10, with three other things changed",
     first=WITHOUT, second=WITH, switch="the normalisation of conv1 and conv2",
-    varied=frozenset({"spec.convs.norm"}), paper_effect=0.02, enough=0.01,
+    varied=frozenset({"spec.convs.norm"}), paper_effect=0.02, min_effect=0.01,
 )  # fmt: skip
 CONFOUNDED = replace(
     LRN, name="lrn-confounded", first=DECAYED, confounded=True,
     note="The paper's pair also differs in the width of local3, in a weight decay and in length.",
 )  # fmt: skip
 GAP = replace(
-    LRN, name="gap", section="4.2", measure="gap", measured="test error less training error",
-    sentence="Dropout reduces overfitting.", paper="no number", paper_effect=None, enough=None,
+    LRN, name="gap", section="4.2", measure="gap", measure_text="test error less training error",
+    sentence="Dropout reduces overfitting.", paper="no number", paper_effect=None, min_effect=None,
 )  # fmt: skip
 VIEWS = replace(
-    LRN, name="views", sentence="Nine views are better than one.", paper_effect=0.03, enough=0.02,
-    first=replace(WITH, name="one view"),
+    LRN, name="views", sentence="Nine views are better than one.", paper_effect=0.03,
+    min_effect=0.02, first=replace(WITH, name="one view"),
     second=replace(WITH, name="nine views", measure="test_error_10_views"),
     switch="how many views are averaged", varied=frozenset({"measure"}),
 )  # fmt: skip
@@ -57,35 +63,39 @@ NEVER = replace(LRN, name="never-run", sentence="Not asked yet.", first=replace(
 COUNTS = Check(
     name="counts", section="3.5", sentence="The network has 60 million parameters.",
     rows=(
-        Row(what="parameters", stated="60 million", ours="60,965,224", agrees=True),
-        Row(what="conv1, neurons", stated="253,440", ours="290,400", agrees=False,
+        CheckRow(what="parameters", stated="60 million", ours="60,965,224", agrees=True),
+        CheckRow(what="conv1, neurons", stated="253,440", ours="290,400", agrees=False,
             note="the paper's figure multiplies 55 by 48"),
     ),
 )  # fmt: skip
 
 
-def curve(end: float, speed: float, epochs: int, random: np.random.Generator) -> tuple[Epoch, ...]:
+def curve(
+    end: float, speed: float, epochs: int, random: np.random.Generator
+) -> tuple[CurvePoint, ...]:
     """Return a curve that falls from 0.9 to `end`, sooner with a higher speed, with some noise."""
     made = []
     for epoch in range(1, epochs + 1):
         error = end + (0.75 - end) * np.exp(-epoch * speed) + random.normal(0, 0.004)
         made.append(
-            Epoch(epoch=epoch, loss=error * 3, train_error=error, test_error=error * 0.7 + 0.1)
+            CurvePoint(epoch=epoch, loss=error * 3, train_error=error, test_error=error * 0.7 + 0.1)
         )
     return tuple(made)
 
 
-def result(arm: Arm, seed: int, line: tuple[Epoch, ...], capped=(), **measures: float) -> Result:
-    return Result(
+def result(
+    arm: Arm, seed: int, line: tuple[CurvePoint, ...], censored=(), **measures: float
+) -> RunResult:
+    return RunResult(
         key=f"{arm.name}-{seed}-{arm.recipe.lr}", arms=(arm.name,), seed=seed, spec=arm.spec,
         recipe=replace(arm.recipe, seed=seed), seconds=312.5, commit="0123abc", curve=line,
         data={"name": HOSTILE, "fingerprint": "9f2c11aa", "train": 50000, "test": 10000},
         machine="Some processor, 2 cores", versions={"alexnet": "0.4", "torch": "2.13"},
-        measures=measures, capped=capped,
+        measures=measures, censored=censored,
     )  # fmt: skip
 
 
-def figure_1_results(random: np.random.Generator, seeds: int = 5) -> list[Result]:
+def figure_1_results(random: np.random.Generator, seeds: int = 5) -> list[RunResult]:
     """Return runs of which two of tanh were stopped at 40 epochs."""
     made = []
     for seed in range(seeds):
@@ -98,7 +108,7 @@ def figure_1_results(random: np.random.Generator, seeds: int = 5) -> list[Result
             result(RELU, seed, curve(0.02, 1.15 / soon, 20, random), epochs_to_25=soon),
         ]  # fmt: skip
     for arm, tried in ((TANH, (37.0, 38.5, 40.0)), (RELU, (12.0, 7.0, 9.0))):
-        for lr, epochs in zip(arm.rates, tried, strict=True):
+        for lr, epochs in zip(arm.learning_rates, tried, strict=True):
             tuned = replace(arm, recipe=arm.recipe.with_(lr=lr))
             made.append(result(tuned, TUNING_SEED, (), epochs_to_25=epochs))
     return made
@@ -106,7 +116,7 @@ def figure_1_results(random: np.random.Generator, seeds: int = 5) -> list[Result
 
 def paired(
     first: Arm, second: Arm, effect: float, random: np.random.Generator, seeds: int = 5
-) -> list[Result]:
+) -> list[RunResult]:
     """Return runs whose test errors differ by about `effect`."""
     made = []
     for seed in range(seeds):
@@ -119,7 +129,7 @@ def paired(
     return made
 
 
-def everything(effect: float = 0.014) -> tuple[list[Claim | Check], list[Result]]:
+def everything(effect: float = 0.014) -> tuple[list[Claim | Check], list[RunResult]]:
     """Return claims of every kind, and results for all but one of them."""
     random = np.random.default_rng(7)
     one = replace(ONE_SEED, first=replace(WITHOUT, recipe=CIFAR.with_(epochs=12)),

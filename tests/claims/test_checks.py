@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.claims.checks import HIDDEN, counts, ensemble, halving
+from alexnet.claims.checks import HIDDEN, check_counts, check_halving, measure_halving
 
 
 def test_every_count_agrees_but_for_the_slips_of_the_paper():
     """Facts 1b and 1c: the input of 224, conv1's neurons in Figure 2, 54 places, 33 crops."""
-    disagreeing = {row.what for row in counts().rows if not row.agrees}
+    disagreeing = {row.what for row in check_counts().rows if not row.agrees}
     assert disagreeing == {
         "neurons of input",
         "neurons of conv1",
@@ -22,7 +22,7 @@ def test_every_count_agrees_but_for_the_slips_of_the_paper():
 
 
 def test_halving_is_the_geometric_mean_for_one_hidden_layer_and_not_for_two():
-    check = halving()
+    check = check_halving()
     assert check.agrees
     exact, approximate = check.rows
     assert float(exact.ours) < 1e-12
@@ -46,5 +46,5 @@ def test_the_ensemble_is_that_of_a_slow_loop_over_the_projects_own_dropout():
     dropout = Dropout(0.5, "2012").eval()
     halved = (torch.from_numpy(second) @ dropout(hidden[None])[0]).softmax(0)
     torch.testing.assert_close(halved, geometric, rtol=1e-12, atol=0)
-    assert ensemble(layers=1, seed=3) == pytest.approx(0, abs=1e-12)
+    assert measure_halving(layers=1, seed=3) == pytest.approx(0, abs=1e-12)
     assert not math.isclose(float(halved[0]), float(logs[0].exp()[0]), rel_tol=1e-3)

@@ -5,13 +5,23 @@ from dataclasses import replace
 import pytest
 
 from alexnet.claims.claim import varied_fields
-from alexnet.claims.experiments import chosen, claims_at, everything
-from alexnet.claims.networks import FOUR_LAYERS, LOCAL_11, LOCAL_13, half, in_small, one_tower
-from alexnet.claims.scale import CIFAR, IMAGENET, SCALES, SMALL
+from alexnet.claims.experiments import make_claims, make_claims_and_checks, select_claims
+from alexnet.claims.scales import (
+    CIFAR_FULL,
+    FOUR_LAYERS,
+    IMAGENET,
+    LOCAL_11,
+    LOCAL_13,
+    SCALES,
+    SMALL,
+    halve,
+    merge_towers,
+    shrink,
+)
 from alexnet.errors import ConfigError
 from alexnet.variants import PAPER, SINGLE
 
-ALL = [(scale, claim) for scale in SCALES.values() for claim in claims_at(scale)]
+ALL = [(scale, claim) for scale in SCALES.values() for claim in make_claims(scale)]
 NAMES = [f"{scale.name}-{claim.name}" for scale, claim in ALL]
 
 # Claims whose one switch is two fields of ours: the paper counts crops and mirror images as one
@@ -36,7 +46,7 @@ def test_one_switch_is_one_field_unless_it_is_said_that_it_is_not(scale, claim):
 
 def test_the_difference_is_found_by_hand_too():
     """`varied_fields` against pairs of which the difference is known."""
-    one = claims_at(SMALL)[0].first
+    one = make_claims(SMALL)[0].first
     same = replace(one, name="the same")
     assert varied_fields(one, same) == frozenset()
     changed = replace(one, spec=one.spec.with_layers("conv1", out_channels=16), measure="gap")
@@ -50,7 +60,7 @@ def test_the_difference_is_found_by_hand_too():
 
 def test_the_confounded_pair_is_the_four_things_of_2012():
     """Facts 6."""
-    claim = next(c for c in claims_at(CIFAR) if c.name == "lrn-confounded")
+    claim = next(c for c in make_claims(CIFAR_FULL) if c.name == "lrn-confounded")
     assert "four things" in claim.paper
     assert claim.varied == {
         "spec.convs.norm", "spec.convs.out_channels", "recipe.epochs", "recipe.milestones",
@@ -74,8 +84,8 @@ def test_every_claim_of_the_document_is_there_at_every_scale(scale):
         "relu", "lrn", "lrn-order", "lrn-span", "lrn-alpha", "overlap", "dropout", "augment",
         "pca", "depth", "towers", "init", "counts", "dropout-identity",
     }  # fmt: skip
-    assert {claim.group for claim in everything(scale)} == wanted
-    names = [claim.name for claim in everything(scale)]
+    assert {claim.group for claim in make_claims_and_checks(scale)} == wanted
+    names = [claim.name for claim in make_claims_and_checks(scale)]
     assert len(set(names)) == len(names)
 
 
@@ -87,18 +97,21 @@ def test_the_last_epoch_is_tested(scale, claim):
 
 
 def test_claims_are_asked_for_by_name_or_group():
-    claims = everything(SMALL)
-    assert [c.name for c in chosen(claims, ["depth"])] == [
+    claims = make_claims_and_checks(SMALL)
+    assert [c.name for c in select_claims(claims, ["depth"])] == [
         "depth-conv3", "depth-conv4", "depth-conv5",
     ]  # fmt: skip
-    assert [c.name for c in chosen(claims, ["depth-conv4", "counts"])] == ["depth-conv4", "counts"]
-    assert chosen(claims, []) == claims
+    assert [c.name for c in select_claims(claims, ["depth-conv4", "counts"])] == [
+        "depth-conv4",
+        "counts",
+    ]
+    assert select_claims(claims, []) == claims
     with pytest.raises(ConfigError, match="Did you mean 'dropout'"):
-        chosen(claims, ["droput"])
+        select_claims(claims, ["droput"])
 
 
 def test_in_small_everything_but_the_size_is_the_papers():
-    small, full = in_small(PAPER), PAPER
+    small, full = shrink(PAPER), PAPER
     for ours, theirs in zip(small.convs, full.convs, strict=True):
         kept = ("name", "grouped", "norm", "order", "bias", "within_channel_lrn")
         assert all(getattr(ours, field) == getattr(theirs, field) for field in kept)
@@ -111,7 +124,7 @@ def test_in_small_everything_but_the_size_is_the_papers():
 
 def test_in_small_signals_keep_their_strength():
     """Standard deviation times the root of the inputs, of which each unit adds up so many."""
-    small = in_small(PAPER)
+    small = shrink(PAPER)
     inputs = {"conv2": (5 * 5 * 48, 5 * 5 * 12), "conv4": (9 * 192, 9 * 48),
               "fc6": (9216, 576), "fc7": (4096, 512)}  # fmt: skip
     for name, (before, after) in inputs.items():
@@ -121,8 +134,8 @@ def test_in_small_signals_keep_their_strength():
 
 def test_towers_are_those_of_the_paper():
     """Facts 1a: net 145-half has 59,798,312 parameters, and one tower is `single`."""
-    assert half(PAPER).parameters == 59_798_312
-    assert one_tower(PAPER).parameters == SINGLE.parameters
+    assert halve(PAPER).parameters == 59_798_312
+    assert merge_towers(PAPER).parameters == SINGLE.parameters
 
 
 def test_the_networks_of_2012_have_the_layers_of_their_files():
@@ -134,7 +147,7 @@ def test_the_networks_of_2012_have_the_layers_of_their_files():
 
 
 def test_the_full_network_is_that_of_2012():
-    claims = {claim.name: claim for claim in claims_at(IMAGENET)}
+    claims = {claim.name: claim for claim in make_claims(IMAGENET)}
     assert claims["lrn"].second.spec.parameters == PAPER.parameters
     assert claims["lrn"].second.spec.layer("conv2").within_channel_lrn is not None
     assert claims["lrn"].first.spec.layer("conv2").within_channel_lrn is not None

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from alexnet.claims.claim import Claim, Result
-from alexnet.claims.report import pictures, words, write
-from alexnet.claims.report.axes import Axis, around
-from alexnet.claims.report.finding import changes, found
-from alexnet.claims.statistics import Measured, Verdict
+from alexnet.claims import plots, report
+from alexnet.claims.claim import Claim
+from alexnet.claims.report import judge_claim, tabulate_changes, write_report
+from alexnet.claims.results import RunResult
+from alexnet.claims.verdict import Measurement, Verdict
 from alexnet.config import from_json
+from alexnet.errors import MissingExtraError
 from tests.claims.samples import (
     CONFOUNDED,
     FIGURE_1,
@@ -36,51 +38,55 @@ NOTE = "The images are <i>JPEG</i> copies."
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
+def written(tmp_path_factory) -> Path:
     """Return a folder with the report of claims of every kind."""
     folder = tmp_path_factory.mktemp("report")
-    assert write(*everything(), folder, command=COMMAND, notes=[NOTE]) == (
+    assert write_report(*everything(), folder, command=COMMAND, notes=[NOTE]) == (
         folder / "report.html",
         folder / "report.md",
     )
     return folder
 
 
-def test_same_results_make_the_same_bytes_also_after_json(report, tmp_path):
+def test_same_results_make_the_same_bytes_also_after_json(written, tmp_path):
     claims, results = everything()
     lines = [json.dumps(asdict(one)) for one in results]
-    write(claims, [from_json(Result, json.loads(line)) for line in lines], tmp_path,
+    write_report(claims, [from_json(RunResult, json.loads(line)) for line in lines], tmp_path,
           command=COMMAND, notes=[NOTE])  # fmt: skip
     for name in ("report.html", "report.md"):
-        assert (tmp_path / name).read_bytes() == (report / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
 
-def test_every_verdict_is_in_both_forms(report):
-    page, document = ((report / name).read_text() for name in ("report.html", "report.md"))
+def test_every_verdict_is_in_both_forms(written):
+    page, document = ((written / name).read_text() for name in ("report.html", "report.md"))
     claims, results = everything()
-    verdicts = {found(c, results).comparison.verdict for c in claims if isinstance(c, Claim)}
+    verdicts = {judge_claim(c, results).comparison.verdict for c in claims if isinstance(c, Claim)}
     assert verdicts == set(Verdict)
     for verdict in verdicts:
         assert verdict.value in page
         assert f"**{verdict.value}**" in document
 
 
-def test_both_forms_say_the_same_numbers(report):
-    page, document = ((report / name).read_text() for name in ("report.html", "report.md"))
+def test_both_forms_say_the_same_numbers(written):
+    page, document = ((written / name).read_text() for name in ("report.html", "report.md"))
     claims, results = everything()
     for claim in claims:
         if isinstance(claim, Claim):
-            finding = found(claim, results)
-            said = [words.effect(finding), words.spread(finding), words.paper_number(claim)]
-            said += [cell for row in words.raw(finding)[1] for cell in row[1:4]]
+            finding = judge_claim(claim, results)
+            said = [
+                report.format_effect(finding),
+                report.format_spread(finding),
+                report.format_paper_effect(claim),
+            ]
+            said += [cell for row in report.tabulate_values(finding)[1] for cell in row[1:4]]
             for text in said:
                 assert text in page
                 assert text in document
 
 
-def test_markdown_shows_hostile_names_as_text_and_keeps_its_tables(report):
+def test_markdown_shows_hostile_names_as_text_and_keeps_its_tables(written):
     renderer = MarkdownIt("commonmark").enable("table")
-    tokens = renderer.parse((report / "report.md").read_text())
+    tokens = renderer.parse((written / "report.md").read_text())
     kinds = {token.type for token in tokens}
     inline = [child for token in tokens for child in token.children or ()]
     assert "html_block" not in kinds
@@ -93,18 +99,18 @@ def test_markdown_shows_hostile_names_as_text_and_keeps_its_tables(report):
 
 
 def test_a_claim_that_was_never_run_is_there_and_says_so(tmp_path):
-    page, document = write([NEVER], [], tmp_path)
+    page, document = write_report([NEVER], [], tmp_path)
     for path in (page, document):
         assert "no finished pair of runs" in path.read_text()
         assert Verdict.TOO_FEW.value in path.read_text()
 
 
 def test_stopped_runs_are_said_to_be_a_bound():
-    finding = found(FIGURE_1, figure_1_results(np.random.default_rng(7)))
-    assert words.effect(finding).startswith("at least ")
-    assert words.interval(finding).endswith(" times or more")
-    assert any("2 of 5 runs of tanh" in text for _, text in words.cautions(finding))
-    rows = words.raw(finding)[1]
+    finding = judge_claim(FIGURE_1, figure_1_results(np.random.default_rng(7)))
+    assert report.format_effect(finding).startswith("at least ")
+    assert report.format_interval(finding).endswith(" times or more")
+    assert any("2 of 5 runs of tanh" in text for _, text in report.list_cautions(finding))
+    rows = report.tabulate_values(finding)[1]
     assert [row[1].startswith("more than 40") for row in rows] == [False, True, False, True, False]
     assert [row[3].startswith("at least") for row in rows] == [False, True, False, True, False]
 
@@ -114,99 +120,124 @@ def test_runs_that_diverged_are_counted_and_said_to_be():
     why = "The loss is no number at step 12."
     bad = replace(results[2], failed=why, measures=results[2].measures | {"test_error": 0.9})
     assert bad.spec == WITHOUT.spec
-    finding = found(LRN, [*results[:2], bad, *results[3:]])
+    finding = judge_claim(LRN, [*results[:2], bad, *results[3:]])
     assert finding.comparison.seeds == 5
-    ((head, text),) = words.cautions(finding)
-    assert head == "Diverged. "
+    ((head, text),) = report.list_cautions(finding)
+    assert head == "Diverged."
     assert text.startswith("1 of 5 runs of without LRN")
     assert text.endswith(why)
 
 
 def test_learning_rates_that_were_tried_are_told_apart_from_the_runs_compared():
-    finding = found(FIGURE_1, figure_1_results(np.random.default_rng(7)))
-    assert [(name, rate, value.value) for name, rate, value in finding.tried] == [
+    finding = judge_claim(FIGURE_1, figure_1_results(np.random.default_rng(7)))
+    assert [(name, rate, value.value) for name, rate, value in finding.trials] == [
         ("tanh", 0.001, 37.0), ("tanh", 0.004, 38.5), ("tanh", 0.016, 40.0),
         ("ReLU", 0.001, 12.0), ("ReLU", 0.004, 7.0), ("ReLU", 0.016, 9.0),
     ]  # fmt: skip
     assert finding.comparison.seeds == 5
-    said = words.varied(finding)
+    said = report.describe_switch(finding)
     assert "tanh: 0.001, its best of 0.001, 0.004, 0.016, at an end of them." in said
     assert "ReLU: 0.004, its best of 0.001, 0.004, 0.016." in said
-    assert "best" not in words.varied(found(FIGURE_1, []))
+    assert "best" not in report.describe_switch(judge_claim(FIGURE_1, []))
 
 
 def test_changes_are_one_row_for_a_part_that_one_arm_lacks():
-    assert changes(FIGURE_1) == [
+    assert tabulate_changes(FIGURE_1)[1] == [
         ("spec.activation", "tanh", "relu"),
         ("recipe.lr", "0.001", "0.004"),
     ]
     whole = "alpha 0.001, beta 0.75, k 1, size 9, span tower"
-    assert changes(LRN) == [
+    assert tabulate_changes(LRN)[1] == [
         ("spec.convs.conv1.norm", "none", whole),
         ("spec.convs.conv2.norm", "none", whole),
     ]
-    assert changes(CONFOUNDED)[-1] == ("recipe.epochs", "100", "20")
-    assert changes(VIEWS) == [("measure", "test_error", "test_error_10_views")]
+    assert tabulate_changes(CONFOUNDED)[1][-1] == ("recipe.epochs", "100", "20")
+    assert tabulate_changes(VIEWS)[1] == [("measure", "test_error", "test_error_10_views")]
 
 
 def test_numbers_have_the_signs_and_units_of_a_printed_page():
-    assert words.amount(-0.0142, LRN) == "−1.42 points"
-    assert words.amount(-0.00001, LRN) == "0.00 points"
-    assert words.amount(0.01, LRN, exact=True) == "1 point"
-    assert words.amount(6.04, FIGURE_1) == "6.04 times"
-    assert words.measured(Measured(40, capped=True), share=False) == "more than 40"
-    assert words.number(math.nan, share=True) == "no number"
+    assert report.format_amount(-0.0142, LRN) == "−1.42 points"
+    assert report.format_amount(-0.00001, LRN) == "0.00 points"
+    assert report.format_amount(0.01, LRN, exact=True) == "1 point"
+    assert report.format_amount(6.04, FIGURE_1) == "6.04 times"
+    assert (
+        report.format_measurement(Measurement(40, censored=True), is_fraction=False)
+        == "more than 40"
+    )
+    assert report.format_number(math.nan, is_fraction=True) == "no number"
 
 
-@pytest.mark.parametrize("axis", [Axis(-3, 7, 200, 20), Axis(0.2, 90, 200, 20, log=True)])
-def test_ticks_lie_inside_their_axis_and_the_axis_ends_where_it_should(axis):
-    assert (axis.at(axis.low), axis.at(axis.high)) == pytest.approx((200, 20))
-    assert 3 <= len(axis.ticks()) <= 9
-    assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
-
-
-@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [math.nan, 1.0, math.inf], []])
-@pytest.mark.parametrize("log", [False, True])
-def test_an_axis_around_anything_has_a_length_and_ticks(values, log):
-    axis = around(values, 200, 20, log=log)
-    assert axis.high > axis.low
-    assert axis.ticks(12)
-
-
-@pytest.mark.parametrize("claim", [LRN, replace(LRN, ratio=True)])
+@pytest.mark.parametrize("claim", [LRN, replace(LRN, ratio=True), replace(LRN, is_fraction=False)])
 def test_the_picture_shows_the_numbers(claim):
-    """Read the values back from where the dots are, by the two outer ticks of their axis."""
-    results = paired(WITHOUT, WITH, 0.03, np.random.default_rng(4))
-    finding = found(claim, results)
-    drawing = pictures.pairs(finding)
-    ticks = [one for one in drawing.iter("text") if (one.text or "").endswith("%")]
-    at = np.array([float(one.get("y", "")) - 4 for one in ticks])
-    value = np.array([float(one.text.rstrip(" %")) / 100 for one in ticks])
-    scale, back = (np.log, np.exp) if claim.ratio else (np.asarray, np.asarray)
-    slope, start = np.polyfit(at, scale(value), 1)
-    for name, column in (("first", 1), ("second", 2)):
-        dots = [c for c in drawing.iter("circle") if c.get("class") == f"dot {name}"]
-        shown = back(slope * np.array([float(dot.get("cy", "")) for dot in dots]) + start)
-        expected = [pair[column].value for pair in finding.comparison.pairs]
-        np.testing.assert_allclose(shown, expected, rtol=2e-3)  # places have two decimals
+    finding = judge_claim(claim, paired(WITHOUT, WITH, 0.03, np.random.default_rng(4)))
+    comparison = finding.comparison
+    with plots.page_style():
+        values, differences = plots.draw_pairs(finding).axes
+    for arm, name in ((1, "first"), (2, "second")):
+        assert drawn(values, f"dot {name}") == [pair[arm].value for pair in comparison.pairs]
+        assert drawn(values, f"mean {name}")[::2] == [comparison.means[arm - 1]]
+    each = [a.value / b.value if claim.ratio else a.value - b.value for _, a, b in comparison.pairs]
+    assert drawn(differences, "dot soft") == each
+    assert drawn(differences, "diamond") == [comparison.effect]
+    assert drawn(differences, "interval") == [*comparison.interval] * 2  # its ends and its line
+    assert drawn(differences, "zero") == [1 if claim.ratio else 0] * 2
+    assert drawn(differences, "paper") == [claim.paper_effect] * 2
+
+
+def drawn(axes, name):
+    """Return where everything of a name stands on the upright axis."""
+    return [float(y) for line in axes.lines if line.get_gid() == name for y in line.get_ydata()]
+
+
+def test_an_open_end_of_an_interval_is_drawn_to_the_end_of_its_axis():
+    finding = judge_claim(FIGURE_1, figure_1_results(np.random.default_rng(7)))
+    with plots.page_style():
+        values, differences = plots.draw_pairs(finding).axes
+    assert len(drawn(values, "dot first open")) == len(drawn(differences, "dot soft open")) == 2
+    assert max(drawn(differences, "interval")) == differences.get_ylim()[1]
+    assert min(drawn(differences, "interval")) == finding.comparison.interval[0]
+
+
+@pytest.mark.parametrize("values", [(0.2, 0.2, 0.2), (5.0,), (1e-6, 1.0, 1000.0), (-3.0, 7.0)])
+@pytest.mark.parametrize("ratio", [False, True])
+def test_whatever_runs_gave_has_a_picture_with_some_ticks(values, ratio):
+    results = [
+        result(arm, seed, (), test_error=value)
+        for seed, value in enumerate(values) for arm in (WITH, WITHOUT)
+    ]  # fmt: skip
+    finding = judge_claim(replace(LRN, ratio=ratio, is_fraction=False), results)
+    with plots.page_style():
+        for axes in plots.draw_pairs(finding).axes:
+            low, high = axes.get_ylim()
+            assert low < high
+            assert 1 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 12
 
 
 def test_mean_curve_is_the_mean_where_all_seeds_have_a_point():
     lines = [[(1.0, 0.8), (2.0, 0.6), (3.0, 0.2)], [(1.0, 0.6), (2.0, 0.2)], []]
-    assert pictures.mean_curve(lines) == [(1.0, pytest.approx(0.7)), (2.0, pytest.approx(0.4))]
-    assert pictures.mean_curve([]) == []
+    assert plots.average_curves(lines) == [(1.0, pytest.approx(0.7)), (2.0, pytest.approx(0.4))]
+    assert plots.average_curves([]) == []
 
 
 def test_one_run_measured_in_two_ways_has_no_curves_to_compare():
     results = paired(WITHOUT, WITH, 0.01, np.random.default_rng(0))
-    assert pictures.curves(found(VIEWS, results)) == []
-    assert len(pictures.curves(found(LRN, results))) == 1
+    with plots.page_style():
+        assert list(plots.draw_curves(judge_claim(VIEWS, results))) == []
+        assert len(list(plots.draw_curves(judge_claim(LRN, results)))) == 1
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "scipy", "scipy.special"])
+def test_without_a_package_the_extra_is_named(package, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'alexnet\[claims\]'"):
+        write_report(*everything(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_without_curves_are_reported_without_their_picture(tmp_path):
     bare = [result(arm, seed, (), test_error=0.1 + 0.01 * seed + 0.02 * (arm is WITHOUT))
             for seed in range(3) for arm in (WITH, WITHOUT)]  # fmt: skip
-    page, _ = write([LRN], bare, tmp_path)
+    page, _ = write_report([LRN], bare, tmp_path)
     assert page.read_text().count("<figure>") == 1
 
 
@@ -236,7 +267,7 @@ def browser():
 
 
 @pytest.fixture(scope="module", params=READERS, ids="-".join)
-def opened(request, browser, report):
+def opened(request, browser, written):
     """Open the report on a phone at night and on a desk by day, with all its details unfolded.
 
     Whatever the browser complains about or asks the network for fails the test.
@@ -250,11 +281,11 @@ def opened(request, browser, report):
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: requests.append(asked.url))
-    page.goto((report / "report.html").as_uri())
+    page.goto((written / "report.html").as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     yield page
     assert complaints == []
-    assert requests == [(report / "report.html").as_uri()]
+    assert requests == [(written / "report.html").as_uri()]
     context.close()
 
 
@@ -310,9 +341,10 @@ CONTRASTS = """
   const found = [];
   for (const one of document.querySelectorAll("svg text"))
     found.push(["text", ratio(getComputedStyle(one).fill)]);
-  for (const one of document.querySelectorAll(".curve, .mean, .interval, .zero, line.paper"))
+  const lines = "svg :is(.curve, .mean, .interval, .zero, .paper) path";
+  for (const one of document.querySelectorAll(lines))
     found.push(["line", ratio(getComputedStyle(one).stroke)]);
-  for (const one of document.querySelectorAll(".dot:not(.open), .diamond"))
+  for (const one of document.querySelectorAll("svg :is(.dot:not(.open), .diamond) use"))
     found.push(["dot", ratio(getComputedStyle(one).fill)]);
   return found;
 })()
@@ -323,14 +355,15 @@ def test_figure_1_has_relu_solid_and_tanh_dashed_and_the_line_of_25_percent(open
     figure = opened.locator("#claim-relu figure").nth(1)
     assert figure.locator("figcaption").inner_text().startswith("Figure 1 of the paper")
     dashes = figure.evaluate(
-        "one => [...one.querySelectorAll('path.curve:not(.thin)')]"
-        ".map(path => [path.classList.contains('second'), getComputedStyle(path).strokeDasharray])"
+        "one => [...one.querySelectorAll('.curve:not(.thin)')].map(curve => ["
+        " curve.classList.contains('second'),"
+        " getComputedStyle(curve.querySelector('path')).strokeDasharray !== 'none'])"
     )
-    assert dashes == [[False, "6px, 4px"], [True, "none"]]
-    assert figure.locator("path.curve.thin").count() == 10
+    assert dashes == [[False, True], [True, False]]
+    assert figure.locator(".curve.thin").count() == 10
     legend = figure.locator("text").all_text_contents()
     assert {"Training error", "tanh", "ReLU", "25 %", "epochs"} <= set(legend)
-    assert figure.locator("line.paper").count() == 1
+    assert figure.locator(".paper").count() == 1
 
 
 def test_a_claim_that_fails_is_as_loud_as_one_that_holds(opened):
@@ -341,7 +374,7 @@ def test_a_claim_that_fails_is_as_loud_as_one_that_holds(opened):
             "one => { const style = getComputedStyle(one);"
             " return [style.fontSize, style.fontWeight, style.color]; }"
         )
-        assert badge.inner_text()[0] in words.SYMBOLS.values()
+        assert badge.inner_text()[0] in report.SYMBOLS.values()
         assert opened.locator("table.summary .badge", has_text=badge.inner_text()[2:]).count()
     assert len({tuple(look[:2]) for look in looks.values()}) == 1
     assert len({look[2] for look in looks.values()}) == 5

@@ -9,14 +9,14 @@ import torch
 from alexnet.errors import TrainingError
 from alexnet.network import build
 from alexnet.recipes import PAPER
-from alexnet.spec import Dropout
+from alexnet.spec import DropoutSpec
 from alexnet.training.monitor import check_loss
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
 from alexnet.training.state import History
 from alexnet.training.trainer import LocalBatch, MicroBatch, Replica, probe_batch_size, train
 from alexnet.variants import CIFAR_QUICK
 
-SPEC = replace(CIFAR_QUICK, dropout=Dropout(rate=0.5)).with_layers("conv1", std=0.01)
+SPEC = replace(CIFAR_QUICK, dropout=DropoutSpec(rate=0.5)).with_layers("conv1", std=0.01)
 RECIPE = PAPER.with_(lr=1e-3, batch_size=8)
 
 

@@ -6,18 +6,18 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.claims.claim import Check, Row
+from alexnet.claims.claim import Check, CheckRow
 from alexnet.spec import Spec
 from alexnet.variants import AS_RUN, PAPER, SINGLE, with_input
 
 HIDDEN = 10  # units of the ensemble that is enumerated: 1,024 networks
-NETWORKS = 20  # random ones
+RANDOM_NETWORKS = 20
 TOLERANCE = 1e-12  # of float64 sums over a thousand networks
 
 
-def checks() -> tuple[Check, ...]:
-    """Return every check, made."""
-    return counts(), halving()
+def make_checks() -> tuple[Check, ...]:
+    """Return every check, computed."""
+    return check_counts(), check_halving()
 
 
 # Parameters of each layer of the network with one tower, worked out by hand.
@@ -37,22 +37,30 @@ SLIPS = {
 }
 
 
-def counts() -> Check:
+def check_counts() -> Check:
     """Sections 2 to 4, and '224 or 227?' (facts 1c)."""
-    crops = 2 * (256 - 224 + 1) ** 2
+    plain = (224 - 11) / 4 + 1
+    forms = {"227": "227 pixels", "224-overhang": "3 over the edge, the source of 2012",
+             "224-padded": "2 around, as torchvision"}  # fmt: skip
+    readings = {text: with_input(SINGLE, form) for form, text in forms.items()}  # type: ignore[arg-type]
     rows = [
-        rounded("parameters, two towers", "60 million", PAPER.parameters, 6e7),
-        counted("parameters, one tower", 62_378_344, SINGLE.parameters),
-        rounded("neurons, the input not counted", "650,000", PAPER.neurons, 6.5e5),
-        counted("neurons and input of 227 pixels", 813_859, PAPER.neurons + PAPER.inputs),
-        *(counted(f"parameters of {layer.name}, one tower", ONE_TOWER[layer.name], layer.parameters)
+        _compare_rounded("parameters, two towers", "60 million", PAPER.parameters, 6e7),
+        _compare("parameters, one tower", 62_378_344, SINGLE.parameters),
+        _compare_rounded("neurons, the input not counted", "650,000", PAPER.neurons, 6.5e5),
+        _compare("neurons and input of 227 pixels", 813_859, PAPER.neurons + PAPER.inputs),
+        *(_compare(f"parameters of {layer.name}, one tower", ONE_TOWER[layer.name],
+                   layer.parameters)
           for layer in SINGLE.layers() if layer.parameters),
-        *(counted(f"neurons of {layer.name}", FIGURE_2[layer.name], layer.outputs,
-                  SLIPS.get(layer.name, ""))
+        *(_compare(f"neurons of {layer.name}", FIGURE_2[layer.name], layer.outputs,
+                   SLIPS.get(layer.name, ""))
           for layer in PAPER.layers() if layer.kind != "pool"),
-        *_sizes(),
-        counted("crops and mirror images of 224 from 256", 2_048, crops,
-                "33 places a side, not 32."),
+        CheckRow("places of 11 pixels every 4 on 224, nothing padded", "55", f"{plain:g}",
+                 plain == 55, "No whole number: 54 fit."),
+        *(_compare(f"conv1's side{text}", 55, _conv1_size(spec))
+          for text, spec in (*((f": {text}", spec) for text, spec in readings.items()),
+                             (", as run", AS_RUN))),
+        _compare("crops and mirror images of 224 from 256", 2_048, 2 * (256 - 224 + 1) ** 2,
+                 "33 places a side, not 32."),
     ]  # fmt: skip
     return Check(
         name="counts",
@@ -63,78 +71,50 @@ def counts() -> Check:
     )
 
 
-def counted(what: str, stated: int, ours: int, note: str = "") -> Row:
+def _compare(what: str, stated: int, ours: int, note: str = "") -> CheckRow:
     """Return a line that agrees where both are the same whole number."""
-    return Row(what=what, stated=f"{stated:,}", ours=f"{ours:,}", agrees=ours == stated, note=note)
+    return CheckRow(what, f"{stated:,}", f"{ours:,}", ours == stated, note)
 
 
-def rounded(what: str, stated: str, ours: int, near: float) -> Row:
+def _compare_rounded(what: str, stated: str, ours: int, near: float) -> CheckRow:
     """Return a line that agrees where ours is within 2 % of a round number."""
-    return Row(what=what, stated=stated, ours=f"{ours:,}", agrees=abs(ours / near - 1) < 0.02)
+    return CheckRow(what, stated, f"{ours:,}", abs(ours / near - 1) < 0.02)
 
 
-def _sizes() -> list[Row]:
-    """How 55 comes from 224: it does not, but for three readings of it."""
-    plain = (224 - 11) / 4 + 1
-    rows = [
-        Row(
-            what="places of 11 pixels every 4 on 224, nothing padded",
-            stated="55",
-            ours=f"{plain:g}",
-            agrees=plain == 55,
-            note="No whole number: 54 fit.",
-        )
-    ]
-    forms = {"227": "227 pixels", "224-overhang": "3 over the edge, the source of 2012",
-             "224-padded": "2 around, as torchvision"}  # fmt: skip
-    for form, meaning in forms.items():
-        side = first_side(with_input(SINGLE, form))  # type: ignore[arg-type]
-        rows.append(Row(what=f"conv1's side: {meaning}", stated="55", ours=f"{side}",
-                        agrees=side == 55))  # fmt: skip
-    side = first_side(AS_RUN)
-    rows.append(Row(what="conv1's side, as run", stated="55", ours=f"{side}", agrees=side == 55))
-    return rows
-
-
-def first_side(spec: Spec) -> int:
-    """Return the side of conv1's maps."""
+def _conv1_size(spec: Spec) -> int:
+    """Return the side of conv1's output, by which 55 comes from 224 in three readings of it."""
     return next(layer.size for layer in spec.layers() if layer.name == "conv1")
 
 
-def halving() -> Check:
+def check_halving() -> Check:
     """Section 4.2: multiplying by a half is the geometric mean of all thinned networks.
 
     True to the last bit for one hidden layer under a softmax: its logits are linear in the mask.
     With two hidden layers it is an approximation, and how good is shown as well.
     """
-    one = max(ensemble(layers=1, seed=seed) for seed in range(NETWORKS))
-    two = fmean(ensemble(layers=2, seed=seed) for seed in range(NETWORKS))
+    one = max(measure_halving(layers=1, seed=seed) for seed in range(RANDOM_NETWORKS))
+    two = fmean(measure_halving(layers=2, seed=seed) for seed in range(RANDOM_NETWORKS))
     return Check(
         name="dropout-identity",
         section="4.2",
         sentence="With all units and outputs times 0.5, a network with one hidden layer gives the "
         "geometric mean of the predictions of all its thinned networks.",
         rows=(
-            Row(
-                what=f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} thinned networks of "
-                f"{NETWORKS} random ones: largest difference of a probability",
-                stated="0",
-                ours=f"{one:.1e}",
-                agrees=one < TOLERANCE,
-                note="float64",
+            CheckRow(
+                f"one hidden layer of {HIDDEN} units, all {2**HIDDEN:,} thinned networks of "
+                f"{RANDOM_NETWORKS} random ones: largest difference of a probability",
+                "0", f"{one:.1e}", one < TOLERANCE, "float64",
             ),
-            Row(
-                what=f"two hidden layers of {HIDDEN // 2} units: the same, mean of {NETWORKS}",
-                stated="a reasonable approximation",
-                ours=f"{two:.1e}",
-                agrees=TOLERANCE < two < 0.1,
-                note="Not exact, as the paper says.",
+            CheckRow(
+                f"two hidden layers of {HIDDEN // 2} units: the same, mean of {RANDOM_NETWORKS}",
+                "a reasonable approximation", f"{two:.1e}", TOLERANCE < two < 0.1,
+                "Not exact, as the paper says.",
             ),
         ),
-    )
+    )  # fmt: skip
 
 
-def ensemble(layers: int, seed: int, classes: int = 4) -> float:
+def measure_halving(layers: int, seed: int, classes: int = 4) -> float:
     """Return how far halving is from the geometric mean of all thinned networks, in float64.
 
     A random network of `layers` hidden layers with `HIDDEN` ReLUs together, on one input: each of

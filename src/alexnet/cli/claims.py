@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.claims.claim import Check, Claim, Result
-    from alexnet.claims.report.finding import Finding
-    from alexnet.claims.runner import Setting
-    from alexnet.claims.scale import Scale
+    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.grid import GridConfig
+    from alexnet.claims.report import Finding
+    from alexnet.claims.results import RunResult
+    from alexnet.claims.scales import Scale
     from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
 
-Said = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def claims(
@@ -77,44 +78,50 @@ def claims(
         Print one JSON object and nothing else.
     """
     from alexnet.claims.claim import Check, Claim
-    from alexnet.claims.experiments import chosen, everything
-    from alexnet.claims.report import write
-    from alexnet.claims.report.finding import found
-    from alexnet.claims.scale import scale_named
+    from alexnet.claims.experiments import make_claims_and_checks, select_claims
+    from alexnet.claims.report import find_missing_library, judge_claim, write_report
+    from alexnet.claims.scales import find_scale
 
     if seeds is not None and seeds < 1:
         raise ConfigError(f"--seeds is {seeds}.", "Give 2 or more: there is no verdict from one.")
-    asked = scale_named(scale)
-    wanted = chosen(everything(asked), names)
+    asked = find_scale(scale)
+    wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
-        print(json_format.dumps({"claims": listed(wanted)}) if json else as_list(wanted))
+        print(
+            json_format.dumps({"claims": describe_claims(wanted)}) if json else format_list(wanted)
+        )
         return 0
     notes = [*(note or [])]
-    results: Sequence[Result] = ()
+    results: Sequence[RunResult] = ()
     if any(isinstance(claim, Claim) for claim in wanted):
         from alexnet.cli.console import Console
         from alexnet.cli.prepare import connect_cluster
 
-        with Console() as screen, connect_cluster(cluster) as cluster_executor:
-            say = _on_standard_error if json else screen.say
-            prepared = images_for(wanted, asked, data, screen, say)
-            setting = setting_of(prepared, out, workers, threads, cluster_executor, screen, say)
-            notes.insert(0, about(asked, setting))
-            wanted, results = trained(
-                wanted, seeds or asked.seeds, budget, setting, say, dry_run=dry_run
+        with Console() as console, connect_cluster(cluster) as cluster_executor:
+            say = _on_standard_error if json else console.say
+            if missing := find_missing_library():
+                say(f"{missing} The runs need none of it.")
+            prepared = prepare_images(wanted, asked, data, console, say)
+            config = make_grid_config(
+                prepared, out, workers, threads, cluster_executor, console, say
+            )
+            notes.insert(0, describe_setting(asked, config))
+            wanted, results = run_claims(
+                wanted, seeds or asked.seeds, budget, config, say, dry_run=dry_run
             )
     if dry_run:
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["alexnet", "claims", *flags(data, scale, seeds, budget, out)])
-    page, _ = write(wanted, results, out, command=command, notes=notes)
-    findings = [found(claim, results) for claim in wanted if isinstance(claim, Claim)]
+    command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, budget, out)])
+    findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(as_json(findings, made))
-        if json
-        else f"{as_table(findings, made)}\nreport: {page}"
+        json_format.dumps(format_json(findings, made)) if json else format_table(findings, made),
+        flush=True,  # before the report, which may fail where the runs did not
     )
+    page, _ = write_report(wanted, results, out, command=command, notes=notes)
+    if not json:
+        print(f"report: {page}")
     return 0
 
 
@@ -122,7 +129,7 @@ def _on_standard_error(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def flags(
+def list_flags(
     data: str | None, scale: str, seeds: int | None, budget: str | None, out: Path
 ) -> list[str]:
     """Return the flags that repeat a command, but for the names of claims."""
@@ -133,18 +140,18 @@ def flags(
     return words
 
 
-def images_for(
+def prepare_images(
     wanted: "Sequence[Claim | Check]",
     scale: "Scale",
     data: str | None,
-    screen: "Console",
-    say: Said,
+    console: "Console",
+    say: Say,
 ) -> "tuple[PreparedData, PreparedData | None]":
     """Prepare the scale's images, and all of the source where a claim wants them."""
     from dataclasses import replace
 
     from alexnet.claims.claim import Claim
-    from alexnet.claims.images import images_of
+    from alexnet.claims.grid import open_images
 
     where = data or scale.data
     if where is None:
@@ -152,24 +159,24 @@ def images_for(
             f"The claims at scale {scale.name!r} have no data of their own.",
             "Name them: --data DIR, a prepared data set or any source of photographs.",
         )
-    shown: dict[str, Any] = {"say": say, "report": screen.prepared, "fetched": screen.fetched}
-    part = images_of(scale, where, **shown)
-    if scale.images is None or not any(isinstance(c, Claim) and c.whole for c in wanted):
+    shown: dict[str, Any] = {"say": say, "report": console.prepared, "fetched": console.fetched}
+    part = open_images(scale, where, **shown)
+    if scale.num_images is None or not any(isinstance(c, Claim) and c.all_images for c in wanted):
         return part, None
-    return part, images_of(replace(scale, images=None), where, **shown)
+    return part, open_images(replace(scale, num_images=None), where, **shown)
 
 
-def setting_of(
+def make_grid_config(
     prepared: "tuple[PreparedData, PreparedData | None]",
     out: Path,
     workers: int | None,
     threads: int | None,
     executor: Any,
-    screen: "Console",
-    say: Said,
-) -> "Setting":
+    console: "Console",
+    say: Say,
+) -> "GridConfig":
     """Gather how the runs are made."""
-    from alexnet.claims.runner import Setting, usual_workers
+    from alexnet.claims.grid import GridConfig, default_workers
     from alexnet.device import Device, describe_processor
     from alexnet.training.run import software_versions
 
@@ -177,72 +184,72 @@ def setting_of(
         raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
     gpu = not Device.best().is_cpu
     threads = threads or (None if gpu else 1)
-    return Setting(
+    return GridConfig(
         data=prepared[0],
         whole=prepared[1],
         out=out,
-        workers=workers or usual_workers(threads),
+        workers=workers or default_workers(threads),
         threads=threads,
         executor=executor,
         machine=describe_processor(),
-        made_with=software_versions(),
-        said=say,
-        report=screen.grid,
-        every=2.0 if sys.stderr.isatty() else 60.0,
+        versions=software_versions(),
+        say=say,
+        report=console.grid,
+        report_every=2.0 if sys.stderr.isatty() else 60.0,
     )
 
 
-def about(scale: "Scale", setting: "Setting") -> str:
+def describe_setting(scale: "Scale", config: "GridConfig") -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
-    if setting.whole and len(setting.whole.splits["train"]) > len(setting.data.splits["train"]):
-        whole = f" Figure 1 alone is of all {len(setting.whole.splits['train']):,}."
+    if config.whole and len(config.whole.splits["train"]) > len(config.data.splits["train"]):
+        whole = f" Figure 1 alone is of all {len(config.whole.splits['train']):,}."
     return (
-        f"Scale {scale.name}: {scale.about}. Data {setting.data.manifest.name}: "
-        f"{len(setting.data.splits['train']):,} training and {len(setting.data.held_out):,} test "
-        f"images, prepared at {scale.size} pixels.{whole} At another scale than the paper's an "
-        "effect may be smaller, larger or absent: a verdict is on the claim at this scale."
+        f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
+        f"{len(config.data.splits['train']):,} training and {len(config.data.held_out):,} test "
+        f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
+        "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
 
 
-def trained(
+def run_claims(
     wanted: "Sequence[Claim | Check]",
     seeds: int,
     budget: str | None,
-    setting: "Setting",
-    say: Said,
+    config: "GridConfig",
+    say: Say,
     *,
     dry_run: bool,
-) -> "tuple[tuple[Claim | Check, ...], list[Result]]":
+) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
-    from alexnet.claims.budget import planned
+    from alexnet.claims.budget import plan_grid
     from alexnet.claims.claim import Claim
-    from alexnet.claims.runner import run
+    from alexnet.claims.grid import run_grid
     from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = parse_duration(budget) if budget else None
-    say(about_data(setting))
-    claims_then, seeds, cost = planned(claims, seeds, within, setting)
-    say(f"{len(claims)} claims, {seeds} seeds, {setting.workers} runs at once: {cost} left")
+    say(describe_data(config))
+    claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
+    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
     if dry_run:
         return tuple(wanted), []
-    done, results = run(claims_then, seeds, setting)
+    done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
 
 
-def about_data(setting: "Setting") -> str:
+def describe_data(config: "GridConfig") -> str:
     """Say which images are used."""
-    manifest = setting.data.manifest
+    manifest = config.data.manifest
     counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
     return f"data     {manifest.name}: {len(manifest.classes)} classes, images: {counts}"
 
 
-def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
+def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
     """Return claims as plain values."""
     from alexnet.claims.claim import Claim
-    from alexnet.claims.report import words
+    from alexnet.claims.report import state_rule
 
     rows = []
     for claim in wanted:
@@ -255,18 +262,18 @@ def listed(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
                 "paper": claim.paper,
                 "arms": [claim.first.name, claim.second.name],
                 "differs": claim.switch,
-                "measure": claim.measured,
-                "rule": words.rule(claim),
+                "measure": claim.measure_text,
+                "rule": state_rule(claim),
                 "confounded": claim.confounded,
             }
         rows.append(row)
     return rows
 
 
-def as_list(wanted: "Sequence[Claim | Check]") -> str:
+def format_list(wanted: "Sequence[Claim | Check]") -> str:
     """Return the claims, some lines each."""
     lines = []
-    for row in listed(wanted):
+    for row in describe_claims(wanted):
         lines.append(f"{row['name']}  (section {row['section']})")
         lines.append(f"  {row['sentence']}")
         if "arms" in row:
@@ -276,7 +283,7 @@ def as_list(wanted: "Sequence[Claim | Check]") -> str:
     return "\n".join(lines)
 
 
-def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+def format_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
     """Return what was found as plain values; shares are 0 to 1."""
     claims = []
     for finding in findings:
@@ -285,7 +292,7 @@ def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[st
             {
                 "name": claim.name,
                 "verdict": comparison.verdict.value,
-                "measure": claim.measured,
+                "measure": claim.measure_text,
                 "arms": [claim.first.name, claim.second.name],
                 "means": [_finite(mean) for mean in comparison.means],
                 "effect": _finite(comparison.effect),
@@ -298,8 +305,7 @@ def as_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[st
             }
         )
     agreeing = [
-        {"name": check.name, "agrees": sum(row.agrees for row in check.rows), "of": len(check.rows)}
-        for check in checks
+        {"name": check.name, "agrees": check.agreeing, "of": len(check.rows)} for check in checks
     ]
     return {"claims": claims, "checks": agreeing}
 
@@ -308,19 +314,18 @@ def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # also where it is no number
 
 
-def as_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
+def format_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
     """Return what was found as a table."""
-    from alexnet.claims.report import words
+    from alexnet.claims.report import format_effect, format_interval
 
     lines = [f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'seeds':>5}  verdict"]
     for finding in findings:
         comparison = finding.comparison
-        effect, interval = words.effect(finding), words.interval(finding)
+        effect, interval = format_effect(finding), format_interval(finding)
         lines.append(
             f"{finding.claim.name:16} {effect:>24} {interval:>28} {comparison.seeds:5}  "
             f"{comparison.verdict.value}"
         )
     for check in checks:
-        agree = sum(row.agrees for row in check.rows)
-        lines.append(f"{check.name:16} {agree} of {len(check.rows)} lines agree")
+        lines.append(f"{check.name:16} {check.agreeing} of {len(check.rows)} lines agree")
     return "\n".join(lines)

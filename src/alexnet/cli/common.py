@@ -23,11 +23,11 @@ RunData = Annotated[
     str | None,
     Parameter(help="A prepared data set or any source; by default the run's own."),
 ]
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+CliPrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 def load_predictor(
-    run: Path, threads: int | None, precision: Precision | None = None
+    run: Path, threads: int | None, precision: CliPrecision | None = None
 ) -> "Predictor":
     """Load a run, for a number of threads; for int8 onto the processor, yet to be quantized."""
     import torch
@@ -124,7 +124,7 @@ def _photographs(data: Sequence[str]) -> list[Path]:
     return [file for name in data for file in find_files(name)]
 
 
-def apply_settings(value: "T", settings: Sequence[str]) -> "T":
+def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T":
     """Return a recipe or a network with ``NAME=VALUE`` settings applied, one after the other."""
     from alexnet.config import with_setting
 
@@ -132,7 +132,7 @@ def apply_settings(value: "T", settings: Sequence[str]) -> "T":
         name, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting!r} has no value.", "Write --set NAME=VALUE.")
-        value = with_setting(value, name, text)
+        value = with_setting(value, name.removeprefix(prefix), text)
     return value
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from alexnet.claims.progress import GridProgress
+    from alexnet.claims.grid import GridProgress
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
     from alexnet.training.monitor import Event

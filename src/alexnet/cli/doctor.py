@@ -7,6 +7,7 @@ EXTRAS = {
     "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
+    "claims": ("scipy", "the report of alexnet claims"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
     "import": ("onnx", "alexnet import of Caffe's files and ONNX"),
     "serve": ("fastapi", "alexnet serve"),

@@ -3,7 +3,7 @@
 import json as json_format
 from typing import Literal
 
-from alexnet.cli.common import Json, Precision, RunFolder, Threads, load_predictor, open_data
+from alexnet.cli.common import CliPrecision, Json, RunFolder, Threads, load_predictor, open_data
 
 
 def evaluate(
@@ -11,7 +11,7 @@ def evaluate(
     data: str | None = None,
     *,
     views: Literal[1, 9, 10] = 10,
-    precision: Precision | None = None,
+    precision: CliPrecision | None = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:

@@ -5,8 +5,8 @@ import sys
 from typing import Literal
 
 from alexnet.cli.common import (
+    CliPrecision,
     Json,
-    Precision,
     RunFolder,
     Threads,
     find_files,
@@ -21,7 +21,7 @@ def predict(
     *images: str,
     top: int = 5,
     views: Literal[1, 10] = 10,
-    precision: Precision | None = None,
+    precision: CliPrecision | None = None,
     data: str | None = None,
     threads: Threads = None,
     json: Json = False,

@@ -26,7 +26,7 @@ from alexnet.interop.bounds import (
     check_shape,
     read_bytes,
 )
-from alexnet.spec import Dropout, PixelFormat
+from alexnet.spec import DropoutSpec, PixelFormat
 
 Message = Any  # of `google.protobuf`, its class made of caffe.proto
 SOURCES = {"data", "imagedata", "windowdata", "memorydata", "hdf5data", "dummydata", "input"}
@@ -295,7 +295,7 @@ def _relu(layer: Message, name: str, arrays: object) -> ir.Activation:
 
 def _dropout(layer: Message, name: str, arrays: object) -> ir.Drop:
     rate = ir.round_float32(layer.dropout_param.dropout_ratio)
-    return ir.Drop(name, Dropout(rate=rate, form="inverted"))
+    return ir.Drop(name, DropoutSpec(rate=rate, form="inverted"))
 
 
 _READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], ir.Layer]] = {

@@ -20,7 +20,7 @@ from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
 from alexnet.pickles import ArrayUnpickler
-from alexnet.spec import Dropout, PixelFormat
+from alexnet.spec import DropoutSpec, PixelFormat
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
 PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
@@ -324,7 +324,7 @@ def _neuron(towers: Towers) -> ir.Layer:
 def _dropout(towers: Towers) -> ir.Layer:
     """Read dropout, whose outputs are multiplied by what is kept at test (section 4.2)."""
     kept = float(towers.alike("keep").get("keep", 0.5))
-    return ir.Drop(towers.name, Dropout(rate=ir.round_float32(1 - kept)))
+    return ir.Drop(towers.name, DropoutSpec(rate=ir.round_float32(1 - kept)))
 
 
 _READERS: Mapping[str, Callable[[Towers], ir.Layer]] = {

@@ -23,7 +23,7 @@ from alexnet.spec import (
     Conv,
     ConvStage,
     Dense,
-    Dropout,
+    DropoutSpec,
     PixelFormat,
     Pool,
     Spec,
@@ -93,7 +93,7 @@ class Drop:
     """Dropout."""
 
     name: str
-    dropout: Dropout = field(default_factory=lambda: Dropout(form="inverted"))
+    dropout: DropoutSpec = field(default_factory=lambda: DropoutSpec(form="inverted"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ def _make_spec(
     halves = any(isinstance(step, Normalisation) and step.parts == 2 for step in steps)
     towers: Literal[1, 2] = 2 if halves or any(b.layer.groups == 2 for b in convs) else 1
     sides = _map_sides(convs, image)
-    drops = [step.dropout for step in steps if isinstance(step, Drop)] or [Dropout(rate=0)]
+    drops = [step.dropout for step in steps if isinstance(step, Drop)] or [DropoutSpec(rate=0)]
     before_first = any(isinstance(step, Drop) for step in convs[-1].steps)
     try:
         return Spec(

@@ -19,7 +19,7 @@ from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.bounds import LARGEST_IMAGE, check_message, check_shape, read_bytes
 from alexnet.interop.caffe import IMAGENET_MEAN
-from alexnet.spec import Dropout, PixelFormat
+from alexnet.spec import DropoutSpec, PixelFormat
 from alexnet.variants import CAFFE, TORCHVISION
 
 Node = Any  # `onnx.NodeProto`
@@ -176,7 +176,7 @@ def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[ir.
         kept = _single(graph.other(node, current), node)
         if not 0 < kept < 1:
             raise RunError(f"Mul {node.name!r} multiplies by {kept}.", "Expected dropout's share.")
-        dropout = Dropout(rate=ir.round_float32(1 - kept), form="2012")
+        dropout = DropoutSpec(rate=ir.round_float32(1 - kept), form="2012")
         return ir.Drop(node.name, dropout), node.output[0]
     if node.op_type not in _READERS:
         raise RunError(
@@ -269,7 +269,7 @@ def _dropout(graph: Graph, node: Node) -> ir.Drop:
     rate = float(setting(node, "ratio", 0.5))
     if len(node.input) > 1 and node.input[1]:
         rate = _single(graph.array(node, 1), node)
-    return ir.Drop(node.name, Dropout(rate=rate, form="inverted"))
+    return ir.Drop(node.name, DropoutSpec(rate=rate, form="inverted"))
 
 
 _READERS: dict[str, Callable[[Graph, Node], ir.Layer]] = {

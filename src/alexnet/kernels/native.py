@@ -14,6 +14,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,16 @@ def _run(command: list[str]) -> str:
         command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
     )
     return done.stdout
+
+
+def call(operator: Any, *arguments: Any) -> Tensor:
+    """Call a `torch.library.custom_op`, past PyTorch where it has nothing to trace.
+
+    Its first call through PyTorch imports the compiler, which takes a second of a short process.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return operator(*arguments)  # type: ignore[no-any-return]
+    return operator._init_fn(*arguments)  # type: ignore[no-any-return]
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels.native import CPP_DTYPES, address, channels_last, compile_kernel
+from alexnet.kernels.native import CPP_DTYPES, address, call, channels_last, compile_kernel
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -95,8 +95,9 @@ def convert_to_squares(
     x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype
 ) -> Tensor:
     """Do so by the kernel on a processor, by operations that a compiler fuses elsewhere."""
-    convert = space_to_depth if x.device.type == "cpu" else plain_space_to_depth
-    return convert(x, side, padding, squares, dtype)
+    if x.device.type == "cpu":
+        return call(space_to_depth, x, side, padding, squares, dtype)
+    return plain_space_to_depth(x, side, padding, squares, dtype)
 
 
 def dense_filters(weight: Tensor, side: int) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
-from alexnet.claims.claim import Epoch, Result
+from alexnet.claims.results import CurvePoint, RunResult
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
@@ -25,7 +25,7 @@ from alexnet.training.monitor import Progressed, Stopped, Tested
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
 
-TARGET = 0.25  # training error at which Figure 1 is read
+TARGET_ERROR = 0.25  # training error at which Figure 1 is read
 CONVERGED = 0.02  # within so much of its lowest test error a network has converged
 EARLY = frozenset({"epochs_to_25"})  # measures that are known before a training ends
 
@@ -35,7 +35,7 @@ class StoppedError(AlexNetError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class RunTask:
     """A run to make: what a worker needs of it."""
 
     key: str
@@ -48,10 +48,10 @@ class Task:
     folder: Path  # of the run
     threads: int | None  # of the processor
     machine: str = ""
-    made_with: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # of the software, with the commit
 
 
-def perform(task: Task) -> Result:
+def execute_task(task: RunTask) -> RunResult:
     """Train and measure, or go on where a run of the same folder stopped.
 
     A training that diverges is a result too: its network then counts as one that guesses.
@@ -64,72 +64,65 @@ def perform(task: Task) -> Result:
     begun = time.monotonic()
     data = open_prepared(task.data)
     several = f"test_error_{task.recipe.test_crops}_views" in task.measures
-    views = task.recipe.test_crops if several else 1
-    recipe = replace(task.recipe, threads=task.threads, test_crops=views)
-    run = Run.start(task.folder, _config(task, recipe, data), data.statistics)
-    order = Order.of(recipe, len(data.splits["train"]))
-    try:
-        tested, failed = _trained(run, data, order, task.measures), ""
-    except DivergedError as error:
-        tested, failed = {}, error.what
-    lines = run.read_metrics()
-    curve = tuple(curve_of(lines, order))
-    measures, capped = measured(lines, curve, order, recipe)
-    measures |= tested
-    if failed:
-        counts = data.manifest.class_counts[data.held_out.name]
-        measures |= as_guessing(1 - max(counts) / sum(counts), task.recipe)
-        capped = ("epochs_to_25", "epochs_to_converge")
-    elif "gap" in task.measures:
-        of_training = _error_on(data.splits["train"], run.predictor())
-        gap = measures["test_error"] - of_training
-        measures |= {"final_train_error": of_training, "gap": gap}
-    return Result(
-        key=task.key,
-        arms=task.arms,
-        seed=recipe.seed,
-        spec=task.spec,
-        recipe=task.recipe,
-        data=about(data),
-        seconds=round(time.monotonic() - begun, 1),
-        machine=task.machine,
-        versions={k: v for k, v in task.made_with.items() if k in ("alexnet", "torch", "python")},
-        commit=task.made_with.get("commit", ""),
-        curve=curve,
-        measures={name: round(value, 6) for name, value in sorted(measures.items())},
-        capped=capped,
-        failed=failed,
-    )
-
-
-def about(data: PreparedData) -> dict[str, str | int]:
-    """Say which images were used."""
-    return {
-        "name": data.manifest.name,
-        "fingerprint": data.manifest.fingerprint,
-        "train": len(data.splits["train"]),
-        "test": len(data.held_out),
-        "size": data.manifest.size,
-    }
-
-
-def _config(task: Task, recipe: Recipe, data: PreparedData) -> RunConfig:
-    return RunConfig(
+    crops = task.recipe.test_crops if several else 1
+    recipe = replace(task.recipe, threads=task.threads, test_crops=crops)
+    config = RunConfig(
         spec=task.spec,
         recipe=recipe,
         classes=data.classes,
         data=str(data.root),
         data_fingerprint=data.manifest.fingerprint,
         data_size=data.manifest.size,
-        made_with=task.made_with,
+        made_with=task.versions,
+    )
+    run = Run.start(task.folder, config, data.statistics)
+    order = Order.of(recipe, len(data.splits["train"]))
+    try:
+        tested, failed = _train(run, data, order, task.measures), ""
+    except DivergedError as error:
+        tested, failed = {}, error.what
+    lines = run.read_metrics()
+    curve = tuple(learning_curve(lines, order))
+    measures, censored = measure_log(lines, curve, order, recipe)
+    measures |= tested
+    if failed:
+        counts = data.manifest.class_counts[data.held_out.name]
+        measures |= measures_of_chance(1 - max(counts) / sum(counts), task.recipe)
+        censored = ("epochs_to_25", "epochs_to_converge")
+    elif "gap" in task.measures:
+        train_error = _error_on(data.splits["train"], run.predictor())
+        gap = measures["test_error"] - train_error
+        measures |= {"final_train_error": train_error, "gap": gap}
+    return RunResult(
+        key=task.key,
+        arms=task.arms,
+        seed=recipe.seed,
+        spec=task.spec,
+        recipe=task.recipe,
+        data={
+            "name": data.manifest.name,
+            "fingerprint": data.manifest.fingerprint,
+            "train": len(data.splits["train"]),
+            "test": len(data.held_out),
+            "size": data.manifest.size,
+        },
+        seconds=round(time.monotonic() - begun, 1),
+        machine=task.machine,
+        versions={k: v for k, v in task.versions.items() if k in ("alexnet", "torch", "python")},
+        commit=task.versions.get("commit", ""),
+        curve=curve,
+        measures={name: round(value, 6) for name, value in sorted(measures.items())},
+        censored=censored,
+        failed=failed,
     )
 
 
-def _trained(
+def _train(
     run: Run, data: PreparedData, order: Order, measures: frozenset[str]
 ) -> dict[str, float]:
     """Train to the end, or until what is asked for is known; return the test at the end."""
     recipe = run.config.recipe
+    lines_per_epoch = _lines_per_epoch(order, recipe)
     recent: deque[float] | None = None
     events = fit(run, data)
     assert isinstance(events, Generator)
@@ -138,29 +131,36 @@ def _trained(
             if isinstance(event, Stopped):
                 raise StoppedError(f"Stopped after step {event.step:,}; the same goes on.")
             if isinstance(event, Tested):
-                views = "" if recipe.test_crops == 1 else f"_{recipe.test_crops}_views"
-                return {f"test_error{views}": 1 - event.result.top1}
+                crops = "" if recipe.test_crops == 1 else f"_{recipe.test_crops}_views"
+                return {f"test_error{crops}": 1 - event.result.top1}
             if isinstance(event, Progressed) and measures <= EARLY:
-                number, window = event.step.number, _window(order, recipe)
+                number = event.step.number
                 if recent is None:  # what was logged before this attempt
-                    recent = deque(_errors(run.read_metrics(), number), maxlen=window)
-                if len(recent) == window and sum(recent) / window <= TARGET:
+                    logged = _train_errors(run.read_metrics())
+                    errors = (error for step, error in logged if step < number)
+                    recent = deque(errors, maxlen=lines_per_epoch)
+                if _has_reached_target(recent):
                     return {}
                 if number % recipe.log_every == 0:  # it is logged after this event
                     recent.append(1 - event.step.correct / event.step.images)
     raise AssertionError("a training ends with an event")
 
 
-def _errors(lines: Iterable[dict[str, float]], before: int) -> Iterator[float]:
-    return (1 - x["train_top1"] for x in lines if "train_top1" in x and x["step"] < before)
+def _train_errors(lines: Iterable[dict[str, float]]) -> Iterator[tuple[int, float]]:
+    """Yield the steps of a log with their training errors."""
+    return ((int(x["step"]), 1 - x["train_top1"]) for x in lines if "train_top1" in x)
 
 
-def _window(order: Order, recipe: Recipe) -> int:
-    """Return how many lines of the metrics an epoch has."""
+def _lines_per_epoch(order: Order, recipe: Recipe) -> int:
     return max(1, round(order.steps_per_epoch / recipe.log_every))
 
 
-def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]:
+def _has_reached_target(recent: deque[float]) -> bool:
+    """Whether the mean training error over an epoch's lines of the log is the target or less."""
+    return len(recent) == recent.maxlen and sum(recent) / len(recent) <= TARGET_ERROR
+
+
+def learning_curve(lines: Iterable[dict[str, float]], order: Order) -> Iterator[CurvePoint]:
     """Yield a run's learning curve: the means over each epoch's updates, and its test."""
     losses: defaultdict[int, list[float]] = defaultdict(list)
     errors: defaultdict[int, list[float]] = defaultdict(list)
@@ -174,7 +174,7 @@ def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]
             errors[epoch].append(1 - line["train_top1"])
     for epoch in sorted(losses):
         test = tests.get(epoch)
-        yield Epoch(
+        yield CurvePoint(
             epoch=epoch,
             loss=round(fmean(losses[epoch]), 5),
             train_error=round(fmean(errors[epoch]), 6),
@@ -182,20 +182,17 @@ def curve_of(lines: Iterable[dict[str, float]], order: Order) -> Iterator[Epoch]
         )
 
 
-def measured(
-    lines: Iterable[dict[str, float]], curve: Iterable[Epoch], order: Order, recipe: Recipe
+def measure_log(
+    lines: Iterable[dict[str, float]], curve: Iterable[CurvePoint], order: Order, recipe: Recipe
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return what a run's log tells, and which of it the run ended before."""
+    """Return what can be measured on a run's log, and which of it the run ended before."""
     found: dict[str, float] = {"epochs_to_25": float(recipe.epochs)}
-    capped: tuple[str, ...] = ("epochs_to_25",)
-    window = _window(order, recipe)
-    recent: deque[float] = deque(maxlen=window)
-    for line in lines:
-        if "train_top1" not in line:
-            continue
-        recent.append(1 - line["train_top1"])
-        if len(recent) == window and sum(recent) / window <= TARGET:
-            found["epochs_to_25"], capped = line["step"] / order.steps_per_epoch, ()
+    censored: tuple[str, ...] = ("epochs_to_25",)
+    recent: deque[float] = deque(maxlen=_lines_per_epoch(order, recipe))
+    for step, error in _train_errors(lines):
+        recent.append(error)
+        if _has_reached_target(recent):
+            found["epochs_to_25"], censored = step / order.steps_per_epoch, ()
             break
     tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
     if tests:
@@ -203,18 +200,18 @@ def measured(
         found["test_error"] = tests[-1][1]
         near = (epoch for epoch, error in tests if error <= lowest + CONVERGED)
         found["epochs_to_converge"] = float(next(near))
-    return found, capped
+    return found, censored
 
 
-def as_guessing(error: float, recipe: Recipe) -> dict[str, float]:
+def measures_of_chance(error: float, recipe: Recipe) -> dict[str, float]:
     """Return the measures of a network that only guesses: it cannot be trained this way."""
-    views = {f"test_error_{recipe.test_crops}_views": error}
+    several = {f"test_error_{recipe.test_crops}_views": error}
     epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
-    return {"test_error": error, "final_train_error": error, "gap": 0.0, **views, **epochs}
+    return {"test_error": error, "final_train_error": error, "gap": 0.0, **several, **epochs}
 
 
-def _error_on(split: Split, model: Predictor) -> float:
-    """Return the error on all images of a split, one view."""
+def _error_on(split: Split, predictor: Predictor) -> float:
+    """Return the error on all images of a split, one crop each."""
     batches = evaluation_batches(split, batch_size=64)
-    result = evaluate(model.probabilities, batches, model.classes, crops=1)
+    result = evaluate(predictor.probabilities, batches, predictor.classes, crops=1)
     return 1 - result.top1

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.claims.budget import PLANS, planned
-from alexnet.claims.experiments import claims_at
-from alexnet.claims.images import part_of
-from alexnet.claims.results import read
-from alexnet.claims.runner import Setting, locked
-from alexnet.claims.scale import SMALL
+from alexnet.claims.budget import PLANS, plan_grid
+from alexnet.claims.experiments import make_claims
+from alexnet.claims.grid import GridConfig, lock_results, take_part
+from alexnet.claims.results import read_results
+from alexnet.claims.scales import SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
 
@@ -34,8 +33,8 @@ def asked(photographs, out, *more):
 def table(out):
     """Return what the runs gave, without how long they took."""
     return {
-        run.key: (run.seed, run.measures, run.capped, run.curve)
-        for run in read(out / "results.jsonl")
+        run.key: (run.seed, run.measures, run.censored, run.curve)
+        for run in read_results(out / "results.jsonl")
     }
 
 
@@ -62,7 +61,7 @@ def workers(process):
     return found
 
 
-def until(condition, process, seconds=60):
+def until(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -184,7 +183,7 @@ def test_runs_that_are_there_are_not_made_again(photographs, undisturbed, enviro
 
 
 def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):
-    with locked(undisturbed):
+    with lock_results(undisturbed):
         second = subprocess.run(
             asked(photographs, undisturbed, "overlap"),
             env=environment, capture_output=True, text=True,
@@ -210,33 +209,33 @@ def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
     names = {claim["name"] for claim in found["claims"]}
     page = (out / "report.html").read_text()
     assert all(f'id="claim-{name}"' in page for name in names)
-    for run in read(out / "results.jsonl"):
+    for run in read_results(out / "results.jsonl"):
         assert run.curve or run.failed
         assert run.commit or run.versions
     relu = next(claim for claim in found["claims"] if claim["name"] == "relu")
     assert relu["ratio"]
 
 
-def test_a_budget_chooses_seeds_and_epochs_once(setting):
+def test_a_budget_chooses_seeds_and_epochs_once(config):
     """What was chosen is kept, so that the same command goes on with the same grid."""
-    overlap = [claim for claim in claims_at(SMALL) if claim.name == "overlap"]
-    first = planned(overlap, 4, 20.0, setting)
-    kept = json.loads((setting.out / PLANS).read_text())
+    overlap = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
+    first = plan_grid(overlap, 4, 20.0, config)
+    kept = json.loads((config.out / PLANS).read_text())
     (chosen,) = kept.values()
     assert first[1] == chosen[0] >= 2
     (name,) = kept
-    (setting.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
-    claims, seeds, cost = planned(overlap, 4, 20.0, setting)
+    (config.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
+    claims, seeds, cost = plan_grid(overlap, 4, 20.0, config)
     assert seeds == 3
     assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2
     assert cost.runs == 6
     with pytest.raises(ConfigError, match="too short for these claims"):
-        planned(overlap, 4, 0.01, setting)
+        plan_grid(overlap, 4, 0.01, config)
 
 
-def test_without_a_budget_the_seeds_are_those_asked_for(setting):
-    (overlap,) = (claim for claim in claims_at(SMALL) if claim.name == "overlap")
-    claims, seeds, cost = planned([overlap], 4, None, setting)
+def test_without_a_budget_the_seeds_are_those_asked_for(config):
+    (overlap,) = (claim for claim in make_claims(SMALL) if claim.name == "overlap")
+    claims, seeds, cost = plan_grid([overlap], 4, None, config)
     assert (seeds, cost.runs) == (4, 8)
     assert claims[0].first.recipe == overlap.first.recipe
     assert claims[0].first.spec.num_classes == 2
@@ -244,17 +243,17 @@ def test_without_a_budget_the_seeds_are_those_asked_for(setting):
 
 
 @pytest.fixture
-def setting(prepared, tmp_path):
-    return Setting(data=prepared, out=tmp_path, workers=1)
+def config(prepared, tmp_path):
+    return GridConfig(data=prepared, out=tmp_path, workers=1)
 
 
 def test_a_part_of_a_source_is_even_over_its_classes(photographs):
     source = open_source(photographs)
-    part = part_of(source, (20, 8))
+    part = take_part(source, (20, 8))
     assert {name: len(listing) for name, listing in part.splits.items()} == {"train": 20, "test": 8}
     assert [sum(part.splits["train"].labels == label) for label in (0, 1)] == [10, 10]
-    assert part.fingerprint() == part_of(source, (20, 8)).fingerprint() != source.fingerprint()
-    assert part_of(source, None) is source
+    assert part.fingerprint() == take_part(source, (20, 8)).fingerprint() != source.fingerprint()
+    assert take_part(source, None) is source
 
 
 def test_the_list_needs_no_data_and_no_torch(command):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from alexnet.claims.claim import Epoch
-from alexnet.claims.figure import curves_of, draw
-from alexnet.claims.results import FILE, append
+from alexnet.claims.plots import curves_of_arm, draw_figure_1
+from alexnet.claims.results import FILE, CurvePoint, append_result, read_results
 from alexnet.errors import RunError
 from alexnet.figures.curves import draw_activations
 from alexnet.figures.style import drawing_style
@@ -13,7 +12,7 @@ from tests.claims.test_results import RELU, result
 
 def trained(arm, name, seed, *errors):
     points = [
-        Epoch(epoch=n, loss=1.0, train_error=error) for n, error in enumerate(errors, start=1)
+        CurvePoint(epoch=n, loss=1.0, train_error=error) for n, error in enumerate(errors, start=1)
     ]
     return result(arm, seed=seed, arms=(name,), curve=tuple(points))
 
@@ -26,12 +25,13 @@ def folder(tmp_path):
         trained(RELU.second, "relu/ReLU", 1, 0.6, 0.3, 0.2),
         trained(RELU.second, "relu/ReLU at 0.1", 2, 0.9),
     ):
-        append(tmp_path / FILE, one)
+        append_result(tmp_path / FILE, one)
     return tmp_path
 
 
 def test_each_compared_run_is_a_line_and_trials_of_rates_are_none(folder):
-    arms = {shown: curves_of(folder, f"relu/{shown}") for shown in ("tanh", "ReLU")}
+    runs = read_results(folder / FILE)
+    arms = {shown: curves_of_arm(runs, f"relu/{shown}") for shown in ("tanh", "ReLU")}
     with drawing_style():
         axes = draw_activations(arms).axes[0]
     lines = [(line.get_linestyle(), list(map(float, line.get_ydata()))) for line in axes.lines]
@@ -48,6 +48,6 @@ def test_the_command_draws_it_in_both_forms(folder, command):
 
 
 def test_without_runs_of_both_networks_it_says_how_they_are_made(tmp_path):
-    append(tmp_path / FILE, trained(RELU.second, "relu/ReLU", 0, 0.5))
+    append_result(tmp_path / FILE, trained(RELU.second, "relu/ReLU", 0, 0.5))
     with pytest.raises(RunError, match="alexnet claims relu"):
-        next(draw(tmp_path))
+        next(draw_figure_1(tmp_path))

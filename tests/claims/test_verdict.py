@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet.claims.statistics import (
-    Measured,
+from alexnet.claims.verdict import (
+    Measurement,
     Verdict,
     compare,
-    interval,
-    judged,
+    confidence_interval,
+    decide_verdict,
     t_quantile,
 )
 
 
-def arm(values, capped=()):
-    return {seed: Measured(float(v), seed in capped) for seed, v in enumerate(values)}
+def arm(values, censored=()):
+    return {seed: Measurement(float(v), seed in censored) for seed, v in enumerate(values)}
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_interval_of_a_ratio_is_scipys_on_logarithms(errors):
 
 
 def test_pairs_are_matched_by_seed_not_by_order():
-    first = {2: Measured(0.32), 0: Measured(0.30), 1: Measured(0.31)}
-    second = {0: Measured(0.20), 1: Measured(0.21), 2: Measured(0.22)}
+    first = {2: Measurement(0.32), 0: Measurement(0.30), 1: Measurement(0.31)}
+    second = {0: Measurement(0.20), 1: Measurement(0.21), 2: Measurement(0.22)}
     found = compare(first, second)
     assert [seed for seed, _, _ in found.pairs] == [0, 1, 2]
     assert found.interval == pytest.approx((0.1, 0.1))
@@ -80,32 +80,32 @@ def test_no_verdict_from_one_seed_or_none():
 
 
 def test_verdicts_are_those_of_the_written_rule():
-    assert judged(1.5, 0.5, 2.5, enough=None) is Verdict.HOLDS
-    assert judged(1.5, 0.5, 2.5, enough=1.5) is Verdict.HOLDS
-    assert judged(1.5, 0.5, 2.5, enough=1.6) is Verdict.DIRECTION
-    assert judged(1.5, -0.1, 3.1, enough=1.0) is Verdict.NOT_SEEN
-    assert judged(0.0, 0.0, 0.0, enough=None) is Verdict.NOT_SEEN
-    assert judged(-1.5, -2.9, -0.1, enough=1.0) is Verdict.REVERSED
-    assert judged(1.5, math.nan, math.nan, enough=1.0) is Verdict.TOO_FEW
+    assert decide_verdict(1.5, 0.5, 2.5, min_effect=None) is Verdict.HOLDS
+    assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.5) is Verdict.HOLDS
+    assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.6) is Verdict.DIRECTION
+    assert decide_verdict(1.5, -0.1, 3.1, min_effect=1.0) is Verdict.NOT_SEEN
+    assert decide_verdict(0.0, 0.0, 0.0, min_effect=None) is Verdict.NOT_SEEN
+    assert decide_verdict(-1.5, -2.9, -0.1, min_effect=1.0) is Verdict.REVERSED
+    assert decide_verdict(1.5, math.nan, math.nan, min_effect=1.0) is Verdict.TOO_FEW
 
 
-def test_a_ratio_is_held_against_enough_on_its_own_scale():
+def test_a_ratio_is_held_against_min_effect_on_its_own_scale():
     tanh, relu = arm([20, 22, 21]), arm([5, 5.2, 5.1])  # 4.1 times
-    assert compare(tanh, relu, ratio=True, enough=3).verdict is Verdict.HOLDS
-    assert compare(tanh, relu, ratio=True, enough=6).verdict is Verdict.DIRECTION
-    assert compare(relu, tanh, ratio=True, enough=3).verdict is Verdict.REVERSED
+    assert compare(tanh, relu, ratio=True, min_effect=3).verdict is Verdict.HOLDS
+    assert compare(tanh, relu, ratio=True, min_effect=6).verdict is Verdict.DIRECTION
+    assert compare(relu, tanh, ratio=True, min_effect=3).verdict is Verdict.REVERSED
 
 
 def test_stopped_runs_give_a_bound_and_an_open_interval():
     tanh, relu = [40.0, 31.0, 40.0], [5.0, 5.2, 5.1]
     closed = compare(arm(tanh), arm(relu), ratio=True)
-    found = compare(arm(tanh, capped={0, 2}), arm(relu), ratio=True, enough=3)
+    found = compare(arm(tanh, censored={0, 2}), arm(relu), ratio=True, min_effect=3)
     assert found.bound == "at least"
-    assert found.capped == (2, 0)
+    assert found.censored == (2, 0)
     assert found.effect == closed.effect
     assert found.interval == (closed.interval[0], math.inf)
     assert found.verdict is Verdict.HOLDS
-    slow = compare(arm(relu), arm(tanh, capped={0, 2}), ratio=True)
+    slow = compare(arm(relu), arm(tanh, censored={0, 2}), ratio=True)
     assert slow.bound == "at most"
     assert slow.interval == (0, pytest.approx(1 / closed.interval[0]))
     assert slow.verdict is Verdict.REVERSED
@@ -122,7 +122,7 @@ def test_stopped_runs_in_both_arms_say_nothing():
 def test_interval_covers_the_true_effect_in_95_of_100_grids(seeds):
     random, grids, effect = np.random.default_rng(seeds), 4000, 0.014
     differences = effect + random.normal(0, 0.01, (grids, seeds))
-    ends = np.array([interval(row) for row in differences])
+    ends = np.array([confidence_interval(row) for row in differences])
     covered = np.mean((ends[:, 0] <= effect) & (effect <= ends[:, 1]))
     assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / grids))
 
@@ -156,7 +156,7 @@ def test_lower_end_with_stopped_runs_is_below_the_true_ratio_in_97_of_100_grids(
     for _ in range(grids):
         relu = np.exp(random.normal(np.log(5), 0.15, 4))
         tanh = np.exp(random.normal(np.log(30), 0.25, 4))
-        capped = set(np.flatnonzero(tanh > cap).tolist())
-        found = compare(arm(np.minimum(tanh, cap), capped), arm(relu), ratio=True)
+        censored = set(np.flatnonzero(tanh > cap).tolist())
+        found = compare(arm(np.minimum(tanh, cap), censored), arm(relu), ratio=True)
         above += found.interval[0] > 6
     assert above / grids < 0.025 + 4 * math.sqrt(0.025 * 0.975 / grids)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from alexnet.claims.scale import SMALL
-from alexnet.claims.work import as_guessing, curve_of, measured
+from alexnet.claims.runs import learning_curve, measure_log, measures_of_chance
+from alexnet.claims.scales import SMALL
 from alexnet.training.randomness import Order
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
@@ -28,7 +28,7 @@ def validations(**errors):
 def test_a_curve_is_the_mean_of_each_epoch_and_its_test():
     """A step belongs to the epoch of its first image: 1 to 3, 4 and 5, 6 to 8, 9 and 10."""
     lines = steps(0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.3, 0.3, 0.2, 0.1) + validations(s3=0.75, s10=0.5)
-    curve = list(curve_of(lines, ORDER))
+    curve = list(learning_curve(lines, ORDER))
     assert [point.epoch for point in curve] == [1, 2, 3, 4]
     assert [point.train_error for point in curve] == pytest.approx([0.8, 0.5, 0.3, 0.15])
     assert [point.loss for point in curve] == pytest.approx([1.6, 1.0, 0.6, 0.3])
@@ -38,31 +38,31 @@ def test_a_curve_is_the_mean_of_each_epoch_and_its_test():
 def test_25_percent_is_reached_where_the_last_epochs_updates_have_it():
     """Steps 8 and 9: .3 and .2, whose mean is .25; a step before, .3."""
     lines = steps(0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.3, 0.3, 0.2, 0.1)
-    found, capped = measured(lines, (), ORDER, RECIPE)
+    found, censored = measure_log(lines, (), ORDER, RECIPE)
     assert found["epochs_to_25"] == pytest.approx(9 / 2.5)
-    assert capped == ()
+    assert censored == ()
 
 
 def test_a_run_that_does_not_get_there_is_a_bound():
-    found, capped = measured(steps(0.9, 0.8, 0.7, 0.3), (), ORDER, RECIPE)
+    found, censored = measure_log(steps(0.9, 0.8, 0.7, 0.3), (), ORDER, RECIPE)
     assert found["epochs_to_25"] == 4
-    assert capped == ("epochs_to_25",)
+    assert censored == ("epochs_to_25",)
 
 
 def test_one_good_step_is_no_epoch():
-    found, _ = measured(steps(0.0), (), ORDER, RECIPE)
+    found, _ = measure_log(steps(0.0), (), ORDER, RECIPE)
     assert found["epochs_to_25"] == 4
 
 
 def test_convergence_is_within_two_points_of_the_lowest():
     lines = steps(*[0.5] * 10) + validations(s3=0.6, s5=0.52, s8=0.505, s10=0.53)
-    found, _ = measured(lines, tuple(curve_of(lines, ORDER)), ORDER, RECIPE)
+    found, _ = measure_log(lines, tuple(learning_curve(lines, ORDER)), ORDER, RECIPE)
     assert found["epochs_to_converge"] == 2  # .52, with .505 the lowest
     assert found["test_error"] == pytest.approx(0.53)
 
 
 def test_a_diverged_run_has_every_measure_of_one_that_guesses():
-    found = as_guessing(0.9, RECIPE.with_(test_crops=10))
+    found = measures_of_chance(0.9, RECIPE.with_(test_crops=10))
     assert found == {
         "test_error": 0.9, "test_error_10_views": 0.9, "final_train_error": 0.9, "gap": 0.0,
         "epochs_to_25": 4, "epochs_to_converge": 4,

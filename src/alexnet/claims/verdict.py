@@ -1,0 +1,182 @@
+"""What paired runs say about a claim: mean difference, 95 % interval, and the verdict.
+
+Two runs of one seed see the same images in the same order and begin with the same weights, as far
+as their networks allow. So differences are taken inside each pair, where what the seed does to
+both runs cancels out.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.errors import MissingExtraError
+
+CONFIDENCE = 0.95
+MIN_SEEDS = 2  # one pair has no spread, so it has no interval either
+
+
+class Verdict(StrEnum):
+    """What a claim comes to; `decide_verdict` has the rules."""
+
+    HOLDS = "holds"
+    DIRECTION = "holds in direction only"
+    NOT_SEEN = "not seen at this scale"
+    REVERSED = "reversed"
+    TOO_FEW = "not enough seeds"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one run gave."""
+
+    value: float
+    censored: bool = False  # right-censored: the run was stopped first, so the true value is larger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two arms of a claim, over the seeds for which both have a number."""
+
+    pairs: tuple[tuple[int, Measurement, Measurement], ...]  # seed, first arm, second arm
+    means: tuple[float, float]  # of both arms; geometric where `ratio`. NaN without pairs
+    effect: float  # the mean of first - second, or geometric mean of first / second. NaN without
+    interval: tuple[float, float]  # where the true effect lies with 95 % confidence. A side about
+    # which censored runs leave nothing to say is infinite (0 below, for a ratio); both are NaN
+    # with fewer than two pairs
+    ratio: bool  # whether the effect is a quotient
+    censored: tuple[int, int]  # how many values of each arm are: the effect is then a bound
+    left_out: tuple[int, ...]  # seeds of which one arm has no run, or one that gave no number
+    verdict: Verdict
+
+    @property
+    def seeds(self) -> int:
+        """How many pairs there are."""
+        return len(self.pairs)
+
+    @property
+    def bound(self) -> Literal["", "at least", "at most", "unknown"]:
+        """What the true effect is, seen from `effect`: the same, more, less, or anything."""
+        first, second = self.censored
+        if first and second:
+            return "unknown"
+        return "at least" if first else "at most" if second else ""
+
+
+def compare(
+    first: Mapping[int, Measurement],
+    second: Mapping[int, Measurement],
+    *,
+    ratio: bool = False,
+    min_effect: float | None = None,
+) -> Comparison:
+    """Compare two arms by the seeds that both have.
+
+    Parameters
+    ----------
+    first, second : mapping of int to Measurement
+        By seed. The order says what is claimed: `first` gives the larger values (the error without
+        normalisation, the epochs that tanh needs).
+    ratio : bool
+        Compare by ``first / second``, on logarithms; a value must be above 0 to count.
+    min_effect : float, optional
+        The minimum effect at which the claim holds in size too (see `decide_verdict`).
+
+    Raises
+    ------
+    MissingExtraError
+        When SciPy is not installed.
+
+    Notes
+    -----
+    Where some of `first` are censored, their values are put in as they stand. Each difference is
+    then the true one or less; so is their mean, and the interval's lower end is a lower end for
+    the true effect. Its upper end would not be, and is infinite. For censored runs of `second` it
+    is the other way round, and with both nothing is known on either side.
+
+    Examples
+    --------
+    >>> without = {0: Measurement(0.20), 1: Measurement(0.22), 2: Measurement(0.21)}
+    >>> with_it = {0: Measurement(0.18), 1: Measurement(0.19), 2: Measurement(0.19)}
+    >>> found = compare(without, with_it, min_effect=0.02)
+    >>> round(found.effect, 4), [round(end, 4) for end in found.interval], found.verdict.value
+    (0.0233, [0.009, 0.0377], 'holds')
+    """
+    pairs = tuple(
+        (seed, first[seed], second[seed])
+        for seed in sorted(first.keys() & second.keys())
+        if _is_usable(first[seed], ratio) and _is_usable(second[seed], ratio)
+    )
+    scale, back = (np.log, np.exp) if ratio else (np.asarray, np.asarray)
+    values = scale(np.array([(a.value, b.value) for _, a, b in pairs], float).reshape(-1, 2))
+    censored = (sum(a.censored for _, a, _ in pairs), sum(b.censored for _, _, b in pairs))
+    means = values.mean(0) if pairs else np.full(2, math.nan)
+    differences = values[:, 0] - values[:, 1]
+    mean = float(differences.mean()) if pairs else math.nan
+    low, high = confidence_interval(differences)
+    if len(pairs) >= MIN_SEEDS:
+        low, high = (-math.inf if censored[1] else low), (math.inf if censored[0] else high)
+    least = None if min_effect is None else float(scale(min_effect))
+    return Comparison(
+        pairs=pairs,
+        means=(float(back(means[0])), float(back(means[1]))),
+        effect=float(back(mean)),
+        interval=(float(back(low)), float(back(high))),
+        ratio=ratio,
+        censored=censored,
+        left_out=tuple(sorted((first.keys() | second.keys()) - {seed for seed, _, _ in pairs})),
+        verdict=decide_verdict(mean, low, high, least),
+    )
+
+
+def _is_usable(measurement: Measurement, ratio: bool) -> bool:
+    return math.isfinite(measurement.value) and (measurement.value > 0 or not ratio)
+
+
+def decide_verdict(mean: float, low: float, high: float, min_effect: float | None) -> Verdict:
+    """Return the verdict on an effect whose sign is positive where it is as claimed.
+
+    - *not enough seeds*: fewer than two pairs, so that there is no interval.
+    - *holds*: the whole interval is above 0, and the mean effect is `min_effect` or more.
+    - *holds in direction only*: the whole interval is above 0, the mean effect below `min_effect`.
+    - *reversed*: the whole interval is below 0.
+    - *not seen at this scale*: the interval holds 0. That is no proof that there is no effect: the
+      interval says how large one may still be.
+
+    Where there is no effect at all, 5 in 100 intervals miss 0 by chance: half of them say that the
+    claim holds, half *reversed*. All four numbers are logarithms for a ratio.
+    """
+    if math.isnan(low):
+        return Verdict.TOO_FEW
+    if low > 0:
+        large = min_effect is None or mean >= min_effect
+        return Verdict.HOLDS if large else Verdict.DIRECTION
+    return Verdict.REVERSED if high < 0 else Verdict.NOT_SEEN
+
+
+def confidence_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
+    if len(values) < MIN_SEEDS:
+        return math.nan, math.nan
+    mean = float(values.mean())
+    reach = t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean - reach, mean + reach
+
+
+def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+    """Return the t within which Student's distribution has `confidence` of its mass, both sides.
+
+    Examples
+    --------
+    >>> [round(t_quantile(degrees), 3) for degrees in (1, 2, 4)]
+    [12.706, 4.303, 2.776]
+    """
+    try:
+        from scipy.special import stdtrit
+    except ImportError:
+        raise MissingExtraError("scipy", "claims", "Judging claims") from None
+    return float(stdtrit(degrees, (1 + confidence) / 2))
