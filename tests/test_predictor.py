@@ -1,7 +1,9 @@
 """The predictor computes what the plain layers do, crop by crop, in one float64 network."""
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -134,6 +136,17 @@ def test_logits_are_the_centre_crops_and_in_bfloat16_nearly(single):
     assert torch.equal(half.in_float32.logits(images), single.logits(images))
 
 
+def test_mixed_precision_around_a_question_changes_nothing(single):
+    images = images_of(single)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = single.probabilities(images), single.logits(images)
+        outputs = single.activations(images, ["conv3", "fc7"])
+    assert torch.equal(within[0], single.probabilities(images))
+    assert torch.equal(within[1], single.logits(images))
+    for name, values in single.activations(images, outputs).items():
+        assert torch.equal(outputs[name], values)
+
+
 def test_many_photographs_are_ranked_as_each_alone(single, photographs):
     files = sorted(photographs.rglob("*.*"))[:35]  # more than are taken at once
     together = list(single.predict_many(files, top=3))
@@ -159,6 +172,57 @@ def test_another_form_answers_in_place_of_the_network(quick):
 def test_an_unknown_number_of_crops_is_refused(quick):
     with pytest.raises(DataError, match="7 views"):
         quick.probabilities(images_of(quick), 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: images.float(), lambda images: images[:, 1:], lambda images: images[0],
+        lambda images: images[..., :1], lambda images: images.permute(0, 3, 1, 2),
+    ],
+    ids=["float", "not square", "one image", "grey", "channels first"],
+)  # fmt: skip
+def test_what_are_no_prepared_images_is_refused(quick, wrong):
+    images = wrong(images_of(quick))
+    for ask in (quick.probabilities, quick.logits, quick.centre_crops):
+        with pytest.raises(DataError, match="uint8 RGB"):
+            ask(images)
+    with pytest.raises(DataError, match="uint8 RGB"):
+        quick.activations(images, ["conv1"])
+
+
+def test_threads_that_share_a_predictor_get_what_each_gets_alone(single, monkeypatch):
+    monkeypatch.setattr("alexnet.predictor.MOST_BUILT", 2)  # forms are dropped and made anew
+    switches = [Switches(lrn=bool(i % 2), dropout_scale=i % 4 < 2, mirror=i > 3) for i in range(8)]
+    draws = images_of(single, 8).split(1)
+
+    def ask(predictor, which):
+        given = draws[which], switches[which]
+        outputs = predictor.activations(draws[which], [f"conv{which % 5 + 1}"], switches[which])
+        return [predictor.probabilities(given[0], 1, given[1]), *outputs.values()]
+
+    alone = [ask(replace(single), which) for which in range(8)]
+    shared = replace(single)
+    together = Barrier(8)
+
+    def ask_with_others(which):
+        together.wait()
+        return [ask(shared, which) for _ in range(3)]
+
+    with ThreadPoolExecutor(8) as threads:
+        for wanted, found in zip(alone, threads.map(ask_with_others, range(8)), strict=True):
+            for answers in found:
+                assert all(map(torch.equal, answers, wanted))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_without_fusion_it_is_the_network_itself(single, kind):
+    plain, images = replace(single, dtype=kind, fused=False), images_of(single)
+    with torch.no_grad(), torch.autocast("cpu", kind, enabled=kind == torch.bfloat16):
+        pixels = plain.centre_crops(images)
+        wanted = plain.network(pixels).float()
+    assert torch.equal(plain.logits(images), wanted)
+    assert plain.fast_network.conv1 is single.network.conv1
 
 
 def test_the_fast_forms_that_are_kept_are_bounded(quick, monkeypatch):

@@ -201,8 +201,12 @@ class Device:
         return torch.bfloat16
 
     def autocast(self, dtype: DType) -> autocast:
-        """Return the context in which matrix products are of a type; none for float32, float64."""
-        return autocast(self.type, dtype, enabled=dtype == torch.bfloat16)
+        """Return the context in which matrix products are of a type.
+
+        For float32 and float64 that is none, whatever context is around it.
+        """
+        narrow = dtype == torch.bfloat16
+        return autocast(self.type, dtype if narrow else None, enabled=narrow)
 
     # Moving numbers.
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,9 @@ CALIBRATION = 256  # training images that fix the scales of int8
 CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
 MOST_BUILT = 64  # fast forms that are kept; past it the oldest goes
 PHOTOGRAPHS_AT_ONCE = 32  # that `predict_many` decodes in threads and predicts together
+
+
+BUILDING = RLock()  # one thread at a time makes fast forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,9 @@ class Predictor:
     """A trained network with its preprocessing and the names of its classes.
 
     It computes with a fast form of the network that is made at the first question and kept: the
-    weights in `dtype`, several layers in one pass, on a GPU as a recorded graph. So weights that
-    change later need a new predictor: ``dataclasses.replace(predictor)``.
+    weights in `dtype`, several layers in one pass. So weights that change later need a new
+    predictor: ``dataclasses.replace(predictor)``. Several threads may ask one predictor at once,
+    but for `cuda_graphs`.
     """
 
     network: AlexNet  # in evaluation mode, on `device`
@@ -80,7 +85,8 @@ class Predictor:
     device: Device
     dtype: torch.dtype  # of the matrix products
     forward: Callable[[Tensor], Tensor] | None = None  # pixels to logits, in place of `network`
-    cuda_graphs: bool = True  # on a GPU, record the network; nothing else may use it meanwhile
+    cuda_graphs: bool = False  # on a GPU, record the network; nothing else may use it meanwhile
+    fused: bool = True  # in the fast form; False: `network` as it is, in mixed precision
 
     @property
     def spec(self) -> Spec:
@@ -177,13 +183,14 @@ class Predictor:
         Raises
         ------
         DataError
-            For another number of crops, or images of another size.
+            For another number of crops, or images of another size or type.
         """
         forward = self._forward(switches)
         total: Tensor | float = 0.0
-        for pixels in self._crops(images, crops, switches.mirror):
-            logits = forward(pixels).float()
-            total = total + logits.softmax(1).unflatten(0, (-1, len(images))).sum(0)
+        with self._autocast():
+            for pixels in self._crops(images, crops, switches.mirror):
+                logits = forward(pixels).float()
+                total = total + logits.softmax(1).unflatten(0, (-1, len(images))).sum(0)
         assert isinstance(total, Tensor)
         return total / crops
 
@@ -192,8 +199,14 @@ class Predictor:
         """Map ``(N, resize_to, resize_to, 3)`` uint8 to the centre crops' logits, ``(N, classes)``.
 
         They are float32, on `device`.
+
+        Raises
+        ------
+        DataError
+            For images of another size or type.
         """
-        return self._forward(switches)(self.centre_crops(images, switches)).float()
+        with self._autocast():
+            return self._forward(switches)(self.centre_crops(images, switches)).float()
 
     @torch.inference_mode()
     def activations(
@@ -219,6 +232,8 @@ class Predictor:
         ------
         ConfigError
             When a name is unknown.
+        DataError
+            For images of another size or type.
         """
         known = [name for name, _ in self.network.named_children()]
         wanted = set(names)
@@ -226,9 +241,10 @@ class Predictor:
             raise ConfigError(f"No layer is called {name!r}.", did_you_mean(name, known))
         ordered = tuple(name for name in known if name in wanted)
         out, found = self.centre_crops(images, switches), {}
-        for name, layers in zip(ordered, self._segments(ordered, switches), strict=True):
-            out = layers(out)
-            found[name] = out.float().cpu().contiguous()
+        with self._autocast():
+            for name, layers in zip(ordered, self._segments(ordered, switches), strict=True):
+                out = layers(out)
+                found[name] = out.float().cpu().contiguous()
         return found
 
     def centre_crops(self, images: Tensor, switches: Switches = AS_TRAINED) -> Tensor:
@@ -241,19 +257,22 @@ class Predictor:
     def evaluate(self, data: "PreparedData", *, crops: int = 10) -> Evaluation:
         """Test on the held-out split of a prepared data set; classes are matched by name.
 
+        On a GPU the network is recorded as a graph: nothing else may use the GPU meanwhile.
+
         Raises
         ------
         DataError
             When the data has a class that the run does not know, or was prepared at another size.
         """
         self.check_size(data)
+        recorded = replace(self, cuda_graphs=True) if self.device.type == "cuda" else self
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
             Batch(batch.images, labels[batch.labels], batch.indices)
             for batch in evaluation_batches(data.held_out, batch_size=64)
         )
         return evaluate(
-            lambda images: self.probabilities(images, crops), batches, self.classes, crops=crops
+            lambda images: recorded.probabilities(images, crops), batches, self.classes, crops=crops
         )
 
     def check_size(self, data: "PreparedData") -> None:
@@ -285,6 +304,13 @@ class Predictor:
         Of ten crops five are the mirror images of the others (section 4.1).
         """
         size = self.spec.image_size
+        shape = (len(images), self.resize_to, self.resize_to, 3)
+        if images.dtype != torch.uint8 or images.shape != shape:
+            raise DataError(
+                f"Images of {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')} are "
+                f"not what the network's data was prepared as.",
+                f"Give (N, {self.resize_to}, {self.resize_to}, 3) uint8 RGB (`load_pixels`).",
+            )
         places = [(place, mirror) for place in crop_offsets(images.shape[1], size, count)]
         if count == 10:
             places = [(place, turned) for place, _ in places for turned in (mirror, not mirror)]
@@ -299,6 +325,10 @@ class Predictor:
             repeated = images.repeat(len(some), 1, 1, 1) if len(some) > 1 else images
             pixels = augment(repeated, params, None, self.normalise, 1.0, size, self.dtype)
             yield pixels.contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        """Return the context of the network: the fast form is in `dtype` as it is."""
+        return self.device.autocast(torch.float32 if self.fused else self.dtype)
 
     @property
     def fast_network(self) -> nn.Sequential:
@@ -330,27 +360,33 @@ class Predictor:
         switches = replace(switches, mirror=False)
         if self.forward is not None and switches == AS_TRAINED:
             return self.forward
-        if switches not in self._runners:
-            (layers,) = self._segments(self._last, switches)
-            self._runners[switches] = CudaGraphRunner(layers) if self.cuda_graphs else layers
-        return self._runners[switches]
+        with BUILDING:
+            if switches not in self._runners:
+                (layers,) = self._segments(self._last, switches)
+                self._runners[switches] = CudaGraphRunner(layers) if self.cuda_graphs else layers
+            return self._runners[switches]
 
     def _segments(self, names: tuple[str, ...], switches: Switches) -> list[nn.Sequential]:
         """Return the layers up to each of the names, first to last, in their fast form."""
         key = (names, replace(switches, mirror=False))
-        if key not in self._built:
-            if len(self._built) == MOST_BUILT:  # of the sets of layers that a server is asked for
-                self._built.pop(next(iter(self._built)))
-            segments: list[nn.Sequential] = []
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
-            for name, layer in self._prepared.named_children():
-                if switches.keeps(layer):
-                    layers[name] = layer
-                if name in names:
-                    segments.append(fuse(nn.Sequential(layers)))
-                    layers = OrderedDict()
-            self._built[key] = segments
-        return self._built[key]
+        with BUILDING:
+            if key not in self._built:
+                if len(self._built) == MOST_BUILT:  # a server is asked for many sets of layers
+                    self._built.pop(next(iter(self._built)))
+                self._built[key] = self._build_segments(names, switches)
+            return self._built[key]
+
+    def _build_segments(self, names: tuple[str, ...], switches: Switches) -> list[nn.Sequential]:
+        segments: list[nn.Sequential] = []
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for name, layer in (self._prepared if self.fused else self.network).named_children():
+            if switches.keeps(layer):
+                layers[name] = layer
+            if name in names:
+                segment = nn.Sequential(layers)
+                segments.append(fuse(segment) if self.fused else segment)
+                layers = OrderedDict()
+        return segments
 
 
 def assemble(

@@ -12,6 +12,8 @@ from alexnet.kernels.inference import (
     FewRowsLinear,
     WinogradConv2d,
     faster_layer,
+    few_rows_linear,
+    winograd,
     winograd_matrices,
 )
 from alexnet.kernels.native import unavailable_reason
@@ -82,6 +84,18 @@ def test_other_layers_are_left_as_they_are(layer):
     assert faster_layer(layer) is layer
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3), nn.Linear(96, 20)], ids=str)
+def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
+    layer, monkeypatch, tmp_path
+):
+    refused = tmp_path / "inference.cpp"
+    refused.write_text("this is no C++", encoding="utf-8")
+    monkeypatch.setattr("alexnet.kernels.inference.SOURCE", refused)
+    assert faster_layer(layer) is layer
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    assert faster_layer(layer) is layer  # as found out before
+
+
 def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
     network = build(SINGLE, seed=1).eval()
     x = torch.randn(2, 3, 227, 227) * 60
@@ -92,6 +106,29 @@ def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
     wanted = exact(network, x)
     scale = wanted.abs().max()
     assert (mine - wanted).abs().max() < 2 * (plain - wanted).abs().max() + 1e-6 * scale
+
+
+def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
+    """The kernels read raw memory: half as wide numbers would end where twice as many are read."""
+    conv, linear = nn.Conv2d(32, 64, 3), nn.Linear(96, 20)
+    image, rows = torch.randn(3, 32, 8, 8), torch.randn(3, 96)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for layer, x in ((conv, image.bfloat16()), (linear, rows.bfloat16())):
+            assert torch.equal(faster_layer(layer)(x), layer(x))
+    fast = faster_layer(conv)
+    with pytest.raises(TypeError, match="bfloat16"):
+        winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)
+    with pytest.raises(TypeError, match="float64"):
+        winograd(image, fast.filters.double(), conv.bias, 3, 0, 1)
+    with pytest.raises(TypeError, match="bfloat16"):
+        few_rows_linear(rows.bfloat16(), linear.weight, linear.bias)
+    with pytest.raises(TypeError, match="float16"):
+        few_rows_linear(rows, linear.weight, linear.bias.half())
+
+
+def test_a_fully_connected_layer_refuses_rows_of_another_length():
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        faster_layer(nn.Linear(96, 20))(torch.randn(3, 80))
 
 
 def test_it_is_one_operator_to_the_compiler():

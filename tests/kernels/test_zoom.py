@@ -63,6 +63,27 @@ def test_without_zoom_it_is_the_window_coloured_bit_for_bit(kind, channels, divi
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": torch.zeros(2, 8, 8, 3)},
+        {"images": torch.zeros(2, 8, 8, dtype=torch.uint8)},
+        {"windows": torch.zeros(2, 4)},
+        {"windows": torch.zeros(1, 4).double()},
+        {"mean": torch.zeros(1, 3, 1, 1).double()},
+        {"shift": torch.zeros(2, 3, 1, 1).bfloat16()},
+    ],
+    ids=["float", "no channels", "float32 windows", "too few windows", "mean", "shift"],
+)
+def test_other_types_and_shapes_are_refused(wrong):
+    given = {
+        "images": torch.zeros(2, 8, 8, 3, dtype=torch.uint8),
+        "windows": torch.zeros(2, 4).double(),
+    }
+    with pytest.raises(TypeError, match=r"float|uint8"):
+        zoom_crops(**given | wrong, side=5)
+
+
 def test_no_images_are_none():
     assert (
         zoom_crops(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 4).double(), 5).shape[

@@ -209,6 +209,19 @@ def test_a_switch_takes_layers_out_of_the_same_network(networks, switches, kind)
     assert (found - as_trained).abs().max() > 1e-3
 
 
+def test_the_network_is_run_for_one_and_for_several_images_before_a_request(networks):
+    seen = []
+
+    def forward(pixels):
+        seen.append(len(pixels))
+        return torch.zeros(len(pixels), 10)
+
+    started = Networks(replace(networks.predictor, forward=forward))
+    assert seen == [1, 2]
+    assert started.compile() == ""
+    assert not started.is_compiled  # in float32 on a processor that gains nothing
+
+
 def test_the_mirror_switch_is_a_mirrored_photograph(networks):
     images = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
     switched = torch.stack(networks.probabilities(Switches(mirror=True), 1)(images))

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,21 @@ def test_the_mean_image_is_the_first_network_s_and_the_colours_are_the_data_s(tr
     side = run.config.spec.image_size
     assert np.array_equal(state.normalise.mean[0].numpy(), first.mean_image[:, :side, :side])
     assert np.array_equal(state.data.statistics.colour_stdevs, data.statistics.colour_stdevs)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_validation_runs_the_fused_network_only_where_the_recipe_compiles(
+    trained, compile, monkeypatch
+):
+    fused = []
+    monkeypatch.setattr("alexnet.predictor.fuse", lambda layers: fused.append(layers) or layers)
+    run = Run.open(trained)
+    data = open_prepared(run.config.data)
+    state, _, _ = restore(run, data, DistributedContext(), "data")
+    recipe = replace(run.config.recipe, compile=compile)
+    run = SimpleNamespace(config=replace(run.config, recipe=recipe))
+    replace(state, run=run).test(data.held_out, 1)
+    assert bool(fused) == compile
 
 
 def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, tmp_path):

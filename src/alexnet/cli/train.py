@@ -328,6 +328,7 @@ def _follow(
     run: "Run", data: "PreparedData", context: "DistributedContext", execution: "Execution"
 ) -> int:
     """Train, showing and logging what happens; return the exit status."""
+    from alexnet.cli.console import Console
     from alexnet.training.fit import fit
     from alexnet.training.monitor import Notice, Stopped
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet.kernels.native import address, call, channels_last, compile_kernel
+from alexnet.kernels.native import address, call, channels_last, compile_kernel, find_compile_error
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 OUTPUTS = 4  # pixels along a side of a tile of the result
@@ -66,7 +66,14 @@ def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
 def winograd(
     x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups: int
 ) -> Tensor:
-    """Convolve ``(N, C, H, W)`` float32 with filters of `WinogradConv2d`; no gradient."""
+    """Convolve ``(N, C, H, W)`` float32 with filters of `WinogradConv2d`; no gradient.
+
+    Raises
+    ------
+    TypeError
+        For another type than float32.
+    """
+    _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
     tile = OUTPUTS + side - 1
     library = compile_kernel(SOURCE, tile=tile, outputs=OUTPUTS)
@@ -93,7 +100,14 @@ def _(x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups:
 
 @torch.library.custom_op("alexnet::few_rows_linear", mutates_args=(), device_types="cpu")
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply a fully-connected layer to ``(N, inputs)`` float32; no gradient."""
+    """Apply a fully-connected layer to ``(N, inputs)`` float32; no gradient.
+
+    Raises
+    ------
+    TypeError
+        For another type than float32.
+    """
+    _check_float32(x, weight, bias)
     x, out = x.contiguous(), bias.repeat(len(x), 1)
     sizes = (*x.shape, len(weight), torch.get_num_threads())
     library = compile_kernel(SOURCE, tile=OUTPUTS + 2, outputs=OUTPUTS)
@@ -130,11 +144,13 @@ class WinogradConv2d(nn.Conv2d):
         self.filters = made  # (tile**2 * groups, out channels, in channels), of a group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last."""
+        """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
+
+        Another type than float32 is left to the plain layer, and a single image, whose few tiles
+        take as long as their transformed filters to be read.
+        """
         assert self.bias is not None
-        if (
-            input.shape[0] == 1
-        ):  # whose few tiles take as long as their transformed filters to be read
+        if input.dtype != torch.float32 or input.shape[0] == 1:
             return super().forward(input)
         side, padding = self.kernel_size[0], int(self.padding[0])
         return call(winograd, input, self.filters, self.bias, side, padding, self.groups)
@@ -148,14 +164,18 @@ class FewRowsLinear(nn.Linear):
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map ``(N, inputs)`` to ``(N, units)``."""
-        if ROWS[0] <= input.shape[0] <= ROWS[1]:
+        """Map ``(N, inputs)`` to ``(N, units)``; what is no float32 by the plain layer."""
+        fits = input.dtype == torch.float32 and input.shape[1:] == (self.in_features,)
+        if fits and ROWS[0] <= input.shape[0] <= ROWS[1]:
             return call(few_rows_linear, input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 
 
 def faster_layer(layer: nn.Module) -> nn.Module:
-    """Return a layer in its form here, with the same weights; or itself where there is none."""
+    """Return a layer in its form here, with the same weights; or itself where there is none.
+
+    There is none either where its kernel cannot be compiled.
+    """
     if (
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size in ((3, 3), (5, 5))
@@ -165,6 +185,7 @@ def faster_layer(layer: nn.Module) -> nn.Module:
         and layer.bias is not None
         and layer.in_channels // layer.groups % LANES == 0
         and layer.out_channels // layer.groups % LANES == 0
+        and _has_kernel(layer.kernel_size[0])
     ):
         return WinogradConv2d(layer)
     if (
@@ -172,9 +193,20 @@ def faster_layer(layer: nn.Module) -> nn.Module:
         and layer.bias is not None
         and layer.in_features % LANES == 0
         and layer.out_features % UNITS == 0
+        and _has_kernel(3)
     ):
         return FewRowsLinear(layer)
     return layer
+
+
+def _has_kernel(side: int) -> bool:
+    return not find_compile_error(SOURCE, tile=OUTPUTS + side - 1, outputs=OUTPUTS)
+
+
+def _check_float32(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        if tensor.dtype != torch.float32:
+            raise TypeError(f"The kernels of inference are for float32, not {tensor.dtype}.")
 
 
 def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:

@@ -32,13 +32,18 @@ COMPILE_SECONDS = 120  # at most
 PROBE = {"stored": "float", "channels": 2, "relu": 1, "norm": 0, "window": 1, "stride": 1}
 
 
-@cache
 def unavailable_reason() -> str:
     """Return why kernels cannot be compiled and run here, or nothing where they can."""
+    return find_compile_error(Path(__file__).with_name("lrn_pool.cpp"), **PROBE)
+
+
+@cache
+def find_compile_error(source: Path, **constants: str | int) -> str:
+    """Return why a kernel cannot be compiled and run here, or nothing where it can."""
     if sys.byteorder != "little":
         return "pairs of bfloat16 are read as little-endian words"
     try:
-        compile_kernel(Path(__file__).with_name("lrn_pool.cpp"), **PROBE)
+        compile_kernel(source, **constants)
     except subprocess.CalledProcessError as error:
         return (error.stderr.strip().splitlines() or [str(error)])[0][:120]
     except (OSError, subprocess.SubprocessError) as error:

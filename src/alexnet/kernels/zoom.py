@@ -84,18 +84,31 @@ def zoom_crops(
 
     Raises
     ------
+    TypeError
+        When a tensor is of another type or shape.
     OSError, subprocess.SubprocessError
         Where `native.unavailable_reason` has a reason.
     """
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise TypeError(f"Images are (N, H, W, C) uint8, not {_describe(images)}.")
+    if windows.dtype != torch.float64 or windows.shape != (len(images), 4):
+        raise TypeError(f"Windows are ({len(images)}, 4) float64, not {_describe(windows)}.")
+    for given in (shift, mean):
+        if given is not None and given.dtype != torch.float32:
+            raise TypeError(f"What is added and subtracted is float32, not {_describe(given)}.")
     count, height, width, channels = images.shape
     shift = torch.zeros(count, channels) if shift is None else shift.reshape(count, channels)
     mean = torch.zeros(1, channels, 1, 1) if mean is None else mean
     laid = mean.expand(1, channels, side, side).permute(0, 2, 3, 1)
-    given = [one.contiguous() for one in (images, windows, shift, laid)]
+    inputs = [one.contiguous() for one in (images, windows, shift, laid)]
     out = torch.empty((count, channels, side, side), memory_format=torch.channels_last, dtype=dtype)
     kernel = compile_kernel(
         SOURCE, wanted=CPP_DTYPES[dtype], channels=channels, divides=int(divisor != 1)
     )
     arguments = ZoomArguments(count, height, width, side, torch.get_num_threads(), divisor)
-    kernel.run(*map(address, (*given, out)), ctypes.byref(arguments))
+    kernel.run(*map(address, (*inputs, out)), ctypes.byref(arguments))
     return out
+
+
+def _describe(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"

@@ -25,8 +25,7 @@ class Networks:
 
     def __init__(self, predictor: Predictor) -> None:
         predictor.network.to(predictor.dtype)  # the weights are held once
-        # Other threads use the device too, so nothing may be recorded on it.
-        self.predictor = replace(predictor, cuda_graphs=False)
+        self.predictor = predictor
         self.shapes = layer_shapes(predictor.spec)  # of every named output, first to last
         self.fields = {name: receptive_field(predictor.spec, name) for name in self.shapes}
         mean = predictor.normalise.mean.mean((0, 2, 3)) / predictor.normalise.scale
@@ -36,7 +35,9 @@ class Networks:
         self.activations = lru_cache(KEPT)(self._activations)
         self._compiled: Predictor | None = None
         # Kernels are built at the first call on a machine: no request is to wait for a compiler.
-        self.predictor.probabilities(self._black(1))
+        # Two images are run by others than one is.
+        for images in (1, 2):
+            self.predictor.probabilities(self._black(images))
 
     @property
     def is_compiled(self) -> bool:
@@ -72,10 +73,12 @@ class Networks:
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
 
-        It takes some seconds to a minute, while the plain form answers, and is worth a fifth of
-        the time of a batch on a processor (docs/serving.md).
+        It takes some seconds to a minute, while the plain form answers. In float32 on a processor
+        nothing is compiled: the kernels there are as fast (docs/serving.md).
         """
         predictor = self.predictor
+        if predictor.device.is_cpu and predictor.dtype == torch.float32:
+            return ""
         works, complaint = predictor.device.can_compile()
         if works:
             compiled = torch.compile(predictor.fast_network, dynamic=True)

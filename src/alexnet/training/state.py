@@ -103,7 +103,7 @@ class TrainState:
             0,
             self.device,
             self.dtype,
-            cuda_graphs=False,  # other threads use the GPU meanwhile
+            fused=self.run.config.recipe.compile,
         )
         predict = partial(predictor.probabilities, crops=crops)
         size = EVALUATION_BATCH
