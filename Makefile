@@ -2,6 +2,7 @@
 # make test    set up, then run the tests
 # make check   lint, format, types and the import contract
 # make bench   side by side with the usual ways to run the same network
+# make findings   what other libraries do that one would not expect   (some minutes; not in CI)
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ ELPV := --epochs 36 --set crop_area=none --set label_smoothing=0
 # which brings gigabytes of CUDA. Where there is an NVIDIA GPU that is what is wanted.
 TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch>=2.11,<2.14)
 
-.PHONY: setup train test check bench figures clean
+.PHONY: setup train test check bench figures findings clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +45,12 @@ bench: setup
 
 figures: setup
 	$(ALEXNET) figures $(RUN)
+
+# Each installs what it needs in a folder of its own; one that fails does not keep back the others.
+findings:
+	@failed=0; for script in findings/*.sh; do \
+		echo "== $$script"; $$script || { echo "$$script: no longer so"; failed=1; }; \
+	done; exit $$failed
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -304,8 +304,12 @@ def _count(type: str) -> int:
 
 
 def count_devices() -> int:
-    """Return how many processes can have a device of the best kind each; 1 without a GPU."""
-    return _count(Device.best().type)
+    """Return how many processes can have a device of the best kind each; 1 without a GPU.
+
+    Also 1 where ``ALEXNET_DEVICE`` names one of several, such as ``cuda:1``.
+    """
+    named_one = ":" in os.environ.get(VARIABLE, "")
+    return 1 if named_one else _count(Device.best().type)
 
 
 @dataclass(frozen=True, slots=True)

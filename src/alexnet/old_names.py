@@ -54,6 +54,11 @@ def renamed(kind: type, name: str, value: Any) -> tuple[str, Any]:
     return new, _translated(value, VALUES.get(name, {}))
 
 
+def renamed_layer(name: str) -> str:
+    """Return the name of a network's layer as it is now: ``within_channel_lrn2``, ``pad1``."""
+    return name.replace("same_map_norm", "within_channel_lrn").replace("overhang", "pad")
+
+
 def dict_with_old_names(value: Any) -> Any:
     """Return what `dataclasses.asdict` made of a value before the names changed."""
     if is_dataclass(value):

@@ -38,6 +38,13 @@ class _DType:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name that a pickle asks for, the one thing in it that can be called."""
+
+    stands_for: Callable[..., Any]
+
+
 class _Dispatch(dict[int, Callable[[Any], None]]):
     """The steps that are taken, by opcode; no more than `MOST_STEPS` of them."""
 
@@ -91,12 +98,12 @@ class ArrayUnpickler(pickle._Unpickler):
         except Exception as error:  # a damaged pickle raises nearly every type
             raise DataError(f"It is no whole pickle ({type(error).__name__}).") from None
 
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """Return what a name stands for; nothing is imported."""
+    def find_class(self, module: str, name: str) -> _Name:
+        """Return a name, with what it stands for; nothing is imported."""
         if f"{module}.{name}" in self._names:
-            return self._names[f"{module}.{name}"]
+            return _Name(self._names[f"{module}.{name}"])
         if module in self._modules:
-            return lambda *arguments: None
+            return _Name(lambda *arguments: None)
         text = f"{module}.{name}"[:80]
         raise DataError(f"It asks for {text}, which it does not need: not run.")
 
@@ -138,6 +145,20 @@ class ArrayUnpickler(pickle._Unpickler):
         if not isinstance(name, str) or not isinstance(module, str):
             raise DataError("It asks for a name that is no text.")
         self.append(self.find_class(module, name))
+
+    def _load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self._call(self.stack.pop(), arguments)
+
+    def _instantiate(self, called: Any, arguments: list[Any]) -> None:
+        """Call what the steps INST and OBJ of Python's unpickler found."""
+        self._call(called, tuple(arguments))
+
+    def _call(self, called: Any, arguments: Any) -> None:
+        """Call a name; text or an array as arguments would become an object for every byte."""
+        if not isinstance(called, _Name) or type(arguments) is not tuple:
+            raise DataError("It calls something that is no name.")
+        self.append(called.stands_for(*arguments))
 
     def _load_build(self) -> None:
         """Give an array its numbers, and a type of numbers its order of bytes."""
@@ -183,7 +204,8 @@ _FUNCTIONS: dict[int, Callable[[Any], None]] = {
     pickle.BUILD[0]: ArrayUnpickler._load_build,
     pickle.BYTEARRAY8[0]: ArrayUnpickler._load_bytearray8,
     pickle.DICT[0]: ArrayUnpickler._load_dict,
-    pickle.NEWOBJ[0]: pickle._Unpickler.dispatch[pickle.REDUCE[0]],
+    pickle.NEWOBJ[0]: ArrayUnpickler._load_reduce,
+    pickle.REDUCE[0]: ArrayUnpickler._load_reduce,
     pickle.SETITEM[0]: ArrayUnpickler._load_setitem,
     pickle.SETITEMS[0]: ArrayUnpickler._load_setitems,
     pickle.STACK_GLOBAL[0]: ArrayUnpickler._load_stack_global,
@@ -222,7 +244,7 @@ def _checked_shape(shape: Any, kind: Any, raw: Any) -> tuple[int, ...]:
     """Return the shape of an array, whose numbers must be the bytes that are there."""
     if not isinstance(kind, _DType) or not isinstance(raw, bytes):
         raise DataError("It has an array of objects: not read.")
-    sizes = tuple(int(size) for size in shape)
+    sizes = tuple(int(size) for size in shape[:33])
     size = kind.dtype.itemsize
     if len(sizes) > 32 or min(sizes, default=1) < 0 or math.prod(sizes) * size != len(raw):
         raise DataError(f"It has an array of {sizes[:32]} with {len(raw):,} bytes.")

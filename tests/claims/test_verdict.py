@@ -28,6 +28,24 @@ def errors():
     return by_seed + random.normal(0.015, 0.004, 7), by_seed
 
 
+@pytest.mark.parametrize(
+    ("degrees", "table"),
+    [(1, 12.7062), (2, 4.30265), (4, 2.77645), (10, 2.22814), (30, 2.04227)],
+)
+def test_t_quantile_is_that_of_the_tables(degrees, table):
+    """Student's distribution has 0.975 of its mass below these, as printed tables give them."""
+    assert t_quantile(degrees) == pytest.approx(table, rel=3e-6)
+    assert t_quantile(degrees, 0.95) == t_quantile(degrees)
+
+
+def test_t_quantile_of_one_and_two_degrees_has_a_closed_form():
+    for confidence in (0.5, 0.95, 0.999):
+        cauchy = math.tan(math.pi / 2 * confidence)
+        assert t_quantile(1, confidence) == pytest.approx(cauchy, rel=1e-12)
+        two = confidence * math.sqrt(2 / (1 - confidence**2))
+        assert t_quantile(2, confidence) == pytest.approx(two, rel=1e-12)
+
+
 def test_t_quantile_is_scipys():
     for degrees in (*range(1, 31), 99, 1000):
         for confidence in (0.5, 0.95, 0.999):

@@ -8,7 +8,7 @@ import torch
 
 from alexnet.api import load
 from alexnet.errors import RunError
-from alexnet.interop.imports import detect_format, import_file
+from alexnet.interop.imports import PEEKED, detect_format, import_file
 from tests.interop.caffe_files import Step, alexnet, blob, caffemodel, field, message, prototxt
 
 cv2 = pytest.importorskip("cv2")
@@ -233,6 +233,10 @@ def test_the_form_is_seen_from_the_content_alone(tmp_path):
     for form in ("layers", "layer"):
         (tmp_path / "some file").write_bytes(caffemodel(SMALL, form))
         assert detect_format(tmp_path / "some file") == "caffe"
+    nameless = caffemodel(alexnet("norm-pool")[:1])[len(field(1, "AlexNet")) :]
+    assert len(nameless) > 2 * PEEKED  # all of it is one field
+    (tmp_path / "some file").write_bytes(nameless)
+    assert detect_format(tmp_path / "some file") == "caffe"
     (tmp_path / "text").write_text("No weights are here.")
     with pytest.raises(RunError, match="Say it with --as: caffe, torchvision"):
         detect_format(tmp_path / "text")

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 
+import alexnet
 from alexnet.errors import AlexNetError, MissingExtraError
 from alexnet.interop.export import (
     METADATA,
@@ -58,6 +60,8 @@ def test_the_file_takes_what_a_decoder_gives_and_says_so(models, tmp_path):
     np.testing.assert_allclose(chances, model.probabilities(images), atol=1e-5)
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["classes"]) == list(model.classes)
+    source = str(Path(alexnet.__file__).parent).encode()
+    assert source not in (tmp_path / "net.onnx").read_bytes()  # PyTorch writes its stack traces
     assert json.loads(told["preprocessing_inside"]) is True
     assert json.loads(told["preprocessing"])["channels"] == "BGR"
 

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,30 @@ def test_a_small_file_takes_little_memory(files, tmp_path):
     forget_peak()
     kept = np.ones(20_000_000)
     assert memory("VmHWM") - held > 100, kept.size  # it would be seen
+
+
+@pytest.mark.parametrize("step", [b"R", b"\x81"], ids=["REDUCE", "NEWOBJ"])
+@pytest.mark.parametrize("arguments", [bytes(4_000_000), np.zeros(4_000_000, np.uint8)], ids=type)
+def test_bytes_and_arrays_are_no_arguments_of_a_call(arguments, step):
+    """Unpacked, they would be an object for every byte, some forty times their size."""
+    held = pickle.dumps(arguments, 3)
+    data = b"\x80\x03cnumpy\nndarray\n" + held[2:-1] + step + b"."
+    tracemalloc.start()
+    try:
+        with pytest.raises(AlexNetError, match="calls something that is no name"):
+            load_arrays(data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_names_are_called():
+    for steps in (b"X\x01\0\0\0x)R", b"N)\x81", b"(K\x01K\x02o", b"cnumpy\nndarray\n]R",
+                  b"(cnumpy\ndtype\nX\x02\0\0\0f4o)R"):  # fmt: skip
+        with pytest.raises(AlexNetError, match="calls something that is no name"):
+            load_arrays(b"\x80\x02" + steps + b".")
+    assert load_arrays(b"\x80\x02(inumpy\nndarray\n.").shape == (0,)
+    assert load_arrays(b"\x80\x02(cnumpy\nndarray\no.").shape == (0,)
 
 
 def test_one_array_that_is_named_many_times_is_refused(files, tmp_path):

@@ -255,6 +255,25 @@ def test_a_configuration_that_lies_is_refused(copy, change):
         alexnet.from_pretrained(copy)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda content: content.pop("run"), r"config\.json' has no 'run'\. Export or"),
+        (lambda content: content["run"].pop("spec"), r"config\.json' has no 'spec'\."),
+        (lambda content: content.update(model_type="bert"), r"cannot be used: its model_type is"),
+        (lambda content: content.update(run=[]), r"cannot be used: list indices"),
+        (
+            lambda content: content["run"]["spec"]["convs"].extend([{}] * 100),  # of no settings
+            r"cannot be used: its network has more than 100 layers",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_said(copy, change, sentence):
+    change_config(copy, change)
+    with pytest.raises(RunError, match=sentence):
+        alexnet.from_pretrained(copy)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\xff", "1e999", "7" * 10_000, "null"])
 def test_a_configuration_that_is_no_json_is_refused(copy, text):
     (copy / "config.json").write_bytes(text.encode("latin-1"))

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from alexnet.api import load
 from alexnet.errors import ConfigError, RunError
 from alexnet.interop.export import build_onnx
-from alexnet.interop.imports import detect_format, import_file
+from alexnet.interop.imports import PEEKED, detect_format, import_file
 from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
 
@@ -184,3 +184,14 @@ def test_other_graphs_are_refused_with_what_was_expected(sentence, tmp_path):
     with pytest.raises(RunError, match=sentence):
         import_file(tmp_path / "model.onnx", tmp_path / "run", form="onnx")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_begins_with_its_graph_is_recognised(tmp_path):
+    model = zoo(divisor=16, classes=5)
+    graph = ModelProto()
+    graph.graph.CopyFrom(model.graph)
+    model.ClearField("graph")
+    first = graph.SerializeToString()
+    assert len(first) > 2 * PEEKED
+    (tmp_path / "some file").write_bytes(first + model.SerializeToString())
+    assert detect_format(tmp_path / "some file") == "onnx"

@@ -1,5 +1,6 @@
 """State dicts in: torchvision's published layer list, and its own network where it is installed."""
 
+import collections
 import io
 import pickle
 import zipfile
@@ -138,6 +139,8 @@ def test_another_network_is_refused_with_the_tensor_and_its_shape(theirs, tmp_pa
         | {"features.6.bias": torch.full((24,), torch.nan)},
         r"other things than tensors": state | {"epoch": 3},
         r"no state dict": [1, 2],
+        r"has 'features.0.bias' twice, once as 'module.features.0.bias'": state
+        | {"module.features.0.bias": torch.ones(8)},
     }
     for sentence, content in cases.items():
         torch.save(content, tmp_path / "net.pth")
@@ -165,6 +168,41 @@ def test_declared_sizes_are_checked_before_memory_is_taken(theirs, tmp_path):
             archive.writestr(name, bytes(len(data)) if name != pickled else data)
     with pytest.raises(RunError, match="compressed"):
         import_file(tmp_path / "bomb.pth", tmp_path / "run")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_another_network_is_refused_before_its_tensors_are_made(
+    theirs, zipped, tmp_path, monkeypatch
+):
+    loaded = []
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: loaded.append(arguments))
+    state = theirs.state_dict()
+    for more, sentence in (({"bn.weight": torch.ones(1)}, "has 'bn.weight', which"),
+                           ({"module.features.0.bias": torch.ones(8)}, "twice"),
+                           ({"classifier.6.bias": torch.ones(1).expand(13)}, "on a memory of 1 "),
+                           ({"features.0.bias": torch.ones(9)}, r"is \(9,\)")):  # fmt: skip
+        torch.save(state | more, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(RunError, match=sentence):
+            import_file(tmp_path / "net.pth", tmp_path / "run")
+    assert not loaded
+
+
+class Reaching:
+    """A tensor of 8 numbers, each a million numbers after the last, on a memory of 8."""
+
+    def __reduce__(self):
+        memory = torch.ones(8)._typed_storage()
+        told = (memory, 0, (8,), (1_000_000,), False, collections.OrderedDict())
+        return torch._utils._rebuild_tensor_v2, told
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_tensor_that_reaches_beyond_its_memory_is_refused(theirs, zipped, tmp_path):
+    """PyTorch enlarges an older file's memory to all that the steps between its numbers span."""
+    state = theirs.state_dict() | {"features.0.bias": Reaching()}
+    torch.save(state, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RunError, match=r"tensor of \(8,\) on a memory of 8 numbers"):
+        import_file(tmp_path / "net.pth", tmp_path / "run")
 
 
 def test_a_run_is_never_overwritten(theirs, tmp_path):

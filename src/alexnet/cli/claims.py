@@ -113,14 +113,15 @@ def claims(
         return 0
     out.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, budget, out)])
-    page, _ = write_report(wanted, results, out, command=command, notes=notes)
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(format_json(findings, made))
-        if json
-        else f"{format_table(findings, made)}\nreport: {page}"
+        json_format.dumps(format_json(findings, made)) if json else format_table(findings, made),
+        flush=True,  # before the report, which may fail where the runs did not
     )
+    page, _ = write_report(wanted, results, out, command=command, notes=notes)
+    if not json:
+        print(f"report: {page}")
     return 0
 
 

@@ -124,7 +124,7 @@ def _photographs(data: Sequence[str]) -> list[Path]:
     return [file for name in data for file in find_files(name)]
 
 
-def apply_settings(value: "T", settings: Sequence[str]) -> "T":
+def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T":
     """Return a recipe or a network with ``NAME=VALUE`` settings applied, one after the other."""
     from alexnet.config import with_setting
 
@@ -132,7 +132,7 @@ def apply_settings(value: "T", settings: Sequence[str]) -> "T":
         name, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting!r} has no value.", "Write --set NAME=VALUE.")
-        value = with_setting(value, name, text)
+        value = with_setting(value, name.removeprefix(prefix), text)
     return value
 
 

@@ -147,12 +147,10 @@ class TrainRequest:
         if self.batch_size == "auto":
             del flags["batch_size"]
         recipe = recipe.with_(**{name: value for name, value in flags.items() if value is not None})
-        network = "network."
-        settings = self.set or []
-        spec = apply_settings(
-            spec, [text.removeprefix(network) for text in settings if text.startswith(network)]
-        )
-        recipe = apply_settings(recipe, [text for text in settings if not text.startswith(network)])
+        for_network = [text for text in self.set or [] if text.startswith("network.")]
+        for_recipe = [text for text in self.set or [] if text not in for_network]
+        recipe = apply_settings(recipe, for_recipe)
+        spec = apply_settings(spec, for_network, prefix="network.")
         return recipe.with_(freeze=spec.frozen(*recipe.freeze)), spec
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.network import AlexNet
+from alexnet.old_names import renamed_layer
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec, pool_name
 
@@ -59,7 +60,7 @@ def select_layers(spec: Spec, names: Iterable[str]) -> dict[str, Shape]:
         When a name is unknown, with the nearest one, or none is given.
     """
     shapes = layer_shapes(spec)
-    wanted = set(names)
+    wanted = set(map(renamed_layer, names))
     for name in sorted(wanted - shapes.keys()):
         raise ConfigError(
             f"Network {spec.name!r} has no layer {name!r}.", did_you_mean(name, shapes)

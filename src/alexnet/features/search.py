@@ -14,6 +14,7 @@ from alexnet.errors import ConfigError, DataError
 from alexnet.features.extraction import BATCH, checksum, pool_channels
 from alexnet.features.layers import activations, receptive_field, select_layers
 from alexnet.features.storage import StoredFeatures
+from alexnet.old_names import renamed_layer
 from alexnet.predictor import Predictor
 
 CHUNK = 32 << 20  # bytes of vectors at a time
@@ -231,7 +232,7 @@ def find_nearest(
             "Extract them again with this run.",
         )
     vectors = Neighbours(stored.array(layer))
-    name = layer.replace("same_map_norm", "within_channel_lrn")  # as it was until 2026-11-26
+    name = renamed_layer(layer)
     values = activations(predictor, images, [name])[name]
     return vectors.nearest(pool_channels(values, stored.about.pool), count)
 

@@ -37,8 +37,13 @@ class FormatError(ValueError):
 
 
 @contextmanager
-def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
-    """Turn whatever a stranger's file raises while it is understood into a sentence."""
+def explain_damage(path: Path | str, fix: str = "", *, importing: bool = True) -> Iterator[None]:
+    """Turn whatever a stranger's file raises while it is understood into a sentence.
+
+    Where nothing is imported, the file is this project's own JSON, and a KeyError is an entry that
+    it lacks.
+    """
+    refused = f"{str(path)!r} cannot be {'imported' if importing else 'used'}"
     try:
         yield
     except FileNotFoundError:
@@ -48,13 +53,16 @@ def explain_damage(path: Path | str, fix: str = "") -> Iterator[None]:
     except MissingExtraError:
         raise
     except AlexNetError as error:
-        what = f"{str(path)!r} cannot be imported: {error.what[:1000]}"
-        raise RunError(what, error.fix or fix) from None
+        raise RunError(f"{refused}: {error.what[:1000]}", error.fix or fix) from None
     except RecursionError:
         raise RunError(f"{str(path)!r} is nested too deeply.", fix) from None
     except MemoryError:
         raise RunError(f"{str(path)!r} asks for more memory than there is.", fix) from None
     except Exception as error:  # zipfile, safetensors and PyTorch have some of no common base
+        if not importing:
+            lacks = isinstance(error, KeyError)
+            what = f"{str(path)!r} has no {error}." if lacks else f"{refused}: {str(error)[:300]}"
+            raise RunError(what, fix) from None
         said = f"{type(error).__name__}: {str(error)[:200]}"
         raise RunError(
             f"{str(path)!r} is damaged or of another format ({said}).",
@@ -118,10 +126,7 @@ _WHOLE_NUMBERS = frozenset((1, 2, 3, 4, 7, 8))  # C++ types of `FieldDescriptor`
 
 def next_field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
     """Return number and wire type of the field at a place, and where its value begins and ends."""
-    key, start = _varint(data, at, end)
-    number, wire = key >> 3, key & 7
-    if not number:
-        raise FormatError(f"there is no field at byte {at:,}")
+    number, wire, start = read_key(data, at, end)
     if wire == VARINT:
         return number, wire, start, _varint(data, start, end)[1]
     if wire == LENGTH:
@@ -133,6 +138,14 @@ def next_field(data: bytes, at: int, end: int) -> tuple[int, int, int, int]:
     if size > end - start:
         raise FormatError(f"a field wants {size:,} bytes where {end - start:,} are left")
     return number, wire, start, start + size
+
+
+def read_key(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """Return number and wire type of the field at a place, and where its length or value begins."""
+    key, start = _varint(data, at, end)
+    if not key >> 3:
+        raise FormatError(f"there is no field at byte {at:,}")
+    return key >> 3, key & 7, start
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -316,6 +316,8 @@ def build_onnx(model: Predictor, kind: InputKind) -> Any:
         )
     assert program is not None
     proto = program.model_proto
+    for node in proto.graph.node:  # stack traces of the exporter: paths of this machine
+        node.ClearField("metadata_props")
     for key, value in describe(model, kind).items():
         proto.metadata_props.add(
             key=key, value=value if isinstance(value, str) else json.dumps(value)

@@ -212,7 +212,7 @@ def detect_format(path: Path) -> WeightsFormat:
 
 
 def _detect_protobuf(start: bytes) -> WeightsFormat | None:
-    """Tell Caffe from ONNX by the numbers of the first fields, as far as they are whole."""
+    """Tell Caffe from ONNX by the first fields' numbers; the last may go on after what was read."""
     varint, length = bounds.VARINT, bounds.LENGTH
     known: dict[WeightsFormat, set[tuple[int, int]]] = {
         "onnx": {
@@ -226,8 +226,9 @@ def _detect_protobuf(start: bytes) -> WeightsFormat | None:
     at = 0
     with contextlib.suppress(bounds.FormatError):
         while at < len(start):
-            number, wire, _, at = bounds.next_field(start, at, len(start))
+            number, wire, _ = bounds.read_key(start, at, len(start))
             fields.add((number, wire))
+            *_, at = bounds.next_field(start, at, len(start))
     fitting = [form for form, told in known.items() if fields and fields <= told]
     return fitting[0] if len(fitting) == 1 else None
 

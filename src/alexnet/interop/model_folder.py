@@ -24,7 +24,7 @@ from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.files import atomic_write, sha256, translate_os_error
-from alexnet.interop.bounds import LARGEST_LIST, explain_damage
+from alexnet.interop.bounds import LARGEST_LIST, MOST_LAYERS, explain_damage
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
@@ -162,7 +162,7 @@ def read(folder: str | Path) -> ModelFolder:
     """Read a model folder that nobody vouches for."""
     folder = Path(folder)
     path = folder / CONFIG
-    with explain_damage(path, AGAIN):
+    with explain_damage(path, AGAIN, importing=False):
         if path.stat().st_size > LARGEST_LIST:
             raise RunError(f"it is larger than {LARGEST_LIST >> 20} MB.")
         text = path.read_text(encoding="utf-8")
@@ -171,6 +171,9 @@ def read(folder: str | Path) -> ModelFolder:
             raise RunError("its model_type is not 'alexnet'.")
         if content.get("format") != FORMAT:
             raise RunError(f"its format is {content.get('format')!r}; {FORMAT} is known here.")
+        spec = content["run"]["spec"]  # counted before an object is made for every layer
+        if len(spec["convs"]) + len(spec["dense"]) > MOST_LAYERS:
+            raise RunError(f"its network has more than {MOST_LAYERS} layers.")
         config = from_json(RunConfig, content["run"])
         side = config.data_size
         if side < config.spec.image_size:
@@ -186,7 +189,7 @@ def read(folder: str | Path) -> ModelFolder:
         if unknown := sorted(checksums.keys() - {WEIGHTS, STATISTICS}):
             raise RunError(f"it has a checksum of {unknown[0]!r}, which is unknown.")
     for name, wanted in checksums.items():
-        with explain_damage(folder / name, AGAIN):
+        with explain_damage(folder / name, AGAIN, importing=False):
             if sha256(folder / name) != wanted:
                 raise RunError(f"its checksum is not the one in {CONFIG}.")
     weights = read_safetensors(folder / WEIGHTS, shapes)

@@ -1,15 +1,17 @@
 """Files of weights alone, in and out: safetensors, and state dicts of torchvision's ``alexnet``.
 
-A ``.pth`` is a pickle. It is read first by a reader that runs nothing and makes nothing; PyTorch
-loads it, ``weights_only``, once it is known to ask for tensors alone, no larger than the file.
+A ``.pth`` is a pickle. It is read first by a reader that runs nothing, for the names and shapes of
+its tensors alone; PyTorch loads it, ``weights_only``, once they are known to be an AlexNet's and no
+larger than the file.
 """
 
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +204,10 @@ def read_state_dict(path: Path) -> ImportedNetwork:
         spec, where = find_torchvision_spec(shapes), "safetensors"
         tensors = read_safetensors(path, shapes)
     else:
-        tensors, where = _load_tensors(read_bytes(path)), "state dict of PyTorch"
-        spec = find_torchvision_spec({name: tuple(one.shape) for name, one in tensors.items()})
+        data, where = read_bytes(path), "state dict of PyTorch"
+        described = _find_state_dict(_describe_content(data), _Described)
+        spec = find_torchvision_spec({name: one.shape for name, one in described.items()})
+        tensors = _load_tensors(data)
     weights = {}
     for ours, theirs in TORCHVISION_NAMES.items():
         for part in ("weight", "bias"):
@@ -241,6 +245,13 @@ def find_torchvision_spec(shapes: Shapes) -> Spec:
     return spec
 
 
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A tensor that was not made."""
+
+    shape: tuple[int, ...]
+
+
 class _StorageCounter(ArrayUnpickler):
     """Reads a ``.pth`` and makes no tensor; more memory than the file holds is refused."""
 
@@ -249,8 +260,8 @@ class _StorageCounter(ArrayUnpickler):
         self.file_size, self.total = file_size, 0
         self.sizes: dict[str, int] = {}  # numbers, by the memory's name
 
-    def persistent_load(self, pid: Any) -> None:
-        """Count what a reference to a tensor's memory says."""
+    def persistent_load(self, pid: Any) -> int:
+        """Count what a reference to a tensor's memory says; return its numbers."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] not in ("storage", b"storage"):
             raise RunError("It refers to something that is no tensor's memory.")
         key, size = pid[2], pid[4]
@@ -260,27 +271,54 @@ class _StorageCounter(ArrayUnpickler):
         self.sizes[str(key)] = size
         if self.total > self.file_size:
             raise RunError(f"It declares {size:,} numbers; the file has {self.file_size:,} bytes.")
+        return size
+
+
+def _describe_tensor(count: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> _Described:
+    """Return a tensor's shape; one that reaches beyond its memory would enlarge that."""
+    sizes, steps = tuple(map(int, shape[:9])), tuple(map(int, stride[:9]))
+    if not isinstance(count, int) or len(sizes) > 8 or min((offset, *sizes, *steps)) < 0:
+        raise RunError("It has a tensor of no sense.")
+    reach = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) + 1
+    if math.prod(sizes) > count or (min(sizes, default=1) and reach > count):
+        raise RunError(f"It has a tensor of {sizes} on a memory of {count:,} numbers.")
+    return _Described(sizes)
 
 
 _DTYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _TENSORS: Mapping[str, Any] = {
     "collections.OrderedDict": lambda *arguments: {},
-    "torch._utils._rebuild_tensor": lambda *arguments: None,
-    "torch._utils._rebuild_tensor_v2": lambda *arguments: None,
-    "torch._utils._rebuild_parameter": lambda *arguments: None,
+    "torch._utils._rebuild_tensor": _describe_tensor,
+    "torch._utils._rebuild_tensor_v2": _describe_tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *more: tensor,
     **{f"torch.{dtype}Storage": lambda *arguments: None for dtype in _DTYPES},
 }
 
 
+def _describe_content(data: bytes) -> Any:
+    """Return what a ``.pth`` holds, its tensors described; nothing is made."""
+    if not data.startswith(LEGACY):
+        return _StorageCounter(read_inner_pickle(data), len(data)).load()
+    counter = _StorageCounter(data, len(data))
+    for _ in range(3):  # a number, a version, the sizes of the system's numbers
+        counter.load()
+    content = counter.load()
+    counter.load()  # the names of the tensors' memories; their numbers follow
+    return content
+
+
 def _load_tensors(data: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a ``.pth``, or of the part of a training's checkpoint that has them."""
-    if data.startswith(LEGACY):  # three pickles say what wrote it, the last names the memories
-        counter = _StorageCounter(data, len(data))
-        for _ in range(5):
-            counter.load()
-    else:
-        _StorageCounter(read_inner_pickle(data), len(data)).load()
+    """Return the tensors of a ``.pth`` that was described before."""
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    tensors = _find_state_dict(content, Tensor)
+    for name, tensor in tensors.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number, many times
+            raise RunError(f"It has {name!r} of {tuple(tensor.shape)} on a smaller memory.")
+    return tensors
+
+
+def _find_state_dict(content: Any, kind: type) -> dict[str, Any]:
+    """Return the state dict in a file, or in the part of a training's checkpoint that has it."""
     if isinstance(content, dict):
         content = next(
             (content[key] for key in WRAPPED if isinstance(content.get(key), dict)), content
@@ -289,12 +327,15 @@ def _load_tensors(data: bytes) -> dict[str, Tensor]:
         raise RunError(
             "It holds no state dict.", "Save one with torch.save(model.state_dict(), …)."
         )
-    for name, tensor in content.items():
-        if not isinstance(tensor, Tensor):
+    found: dict[str, Any] = {}
+    for wrapped, tensor in content.items():
+        if not isinstance(tensor, kind):
             raise RunError("It holds other things than tensors under the names of a state dict.")
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number, many times
-            raise RunError(f"It has {name!r} of {tuple(tensor.shape)} on a smaller memory.")
-    return {_strip_wrappers(name): tensor for name, tensor in content.items()}
+        name = _strip_wrappers(wrapped)
+        if name in found:
+            raise RunError(f"It has {name!r} twice, once as {wrapped!r}.")
+        found[name] = tensor
+    return found
 
 
 def _strip_wrappers(name: str) -> str:

@@ -201,7 +201,7 @@ async def filters(
     service: Serving, layer: str = "conv1", unit: int | None = None
 ) -> responses.Filters:
     """Draw a convolution's filters: all of the first, those of one unit of another."""
-    weight, is_coloured = service.networks.get_filters(layer)
+    weight, is_coloured = await service.run_aside(service.networks.get_filters, layer)
     if is_coloured:
         unit = None
     else:

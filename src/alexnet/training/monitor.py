@@ -20,6 +20,7 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from alexnet.data.loader import Batch
 from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation
+from alexnet.files import translate_os_error
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.state import History
 from alexnet.training.trainer import Step, check_finite
@@ -171,7 +172,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, done: int) -> None:
         self._writer: Any = None
-        with contextlib.suppress(ImportError):
+        self._folder = folder
+        with contextlib.suppress(ImportError), translate_os_error(folder):
             from torch.utils.tensorboard import SummaryWriter
 
             # Points after `done` are of steps that a stopped run is about to take again.
@@ -179,13 +181,15 @@ class TensorBoard:
 
     def add(self, step: int, **numbers: float) -> None:
         """Add a point to each curve."""
-        for name, number in numbers.items() if self._writer else ():
-            self._writer.add_scalar(name, number, step)
+        with translate_os_error(self._folder):
+            for name, number in numbers.items() if self._writer else ():
+                self._writer.add_scalar(name, number, step)
 
     def close(self) -> None:
         """Write what is buffered, and end."""
         if self._writer:
-            self._writer.close()
+            with translate_os_error(self._folder):
+                self._writer.close()
 
 
 @dataclass(frozen=True, slots=True)

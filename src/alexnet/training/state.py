@@ -1,7 +1,7 @@
 """A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 
 import torch
@@ -169,7 +169,8 @@ def restore(
         remembered = dict(start.state)
         buffers = layout.division.take_part(start.momentum_buffers)
         resume(optimizer, layout.replica.network, buffers, remembered.pop("rates"))
-        history = History(**remembered)
+        known = {field.name for field in fields(History)}
+        history = History(**{k: v for k, v in remembered.items() if k in known})
     normalise = make_normaliser(spec.pixels, data.statistics, spec.image_size, device.torch)
     mean = normalise.mean.contiguous(memory_format=torch.channels_last)  # as the pixels lie
     state = TrainState(
