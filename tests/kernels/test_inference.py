@@ -115,6 +115,10 @@ def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for layer, x in ((conv, image.bfloat16()), (linear, rows.bfloat16())):
             assert torch.equal(faster_layer(layer)(x), layer(x))
+        within = faster_layer(conv)(image), faster_layer(linear)(rows)
+    with torch.inference_mode():
+        assert torch.equal(within[0], faster_layer(conv)(image))
+        assert torch.equal(within[1], faster_layer(linear)(rows))
     fast = faster_layer(conv)
     with pytest.raises(TypeError, match="bfloat16"):
         winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)

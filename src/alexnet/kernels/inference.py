@@ -85,7 +85,8 @@ def winograd(
         tiles = x.new_empty(tile**2 * groups, count * down * across, channels // groups)
         shape = WinogradArguments(count, *size, channels, *more)
         library.spread(address(images), address(b), address(tiles), ctypes.byref(shape))
-        products = tiles @ filters.mT
+        with torch.autocast("cpu", enabled=False):  # else they could be of bfloat16
+            products = tiles @ filters.mT
         shape = WinogradArguments(count, *out.shape[2:], len(bias), *more)
         library.gather(
             address(products), address(a), address(bias), address(results), ctypes.byref(shape)
@@ -140,7 +141,9 @@ class WinogradConv2d(nn.Conv2d):
         _, matrix, _ = winograd_matrices(side)
         both = torch.from_numpy(np.kron(matrix, matrix)).to(conv.weight.dtype)
         flat = conv.weight.detach().permute(2, 3, 0, 1).flatten(0, 1).flatten(1)
-        made = (both @ flat).view(-1, len(conv.weight) // conv.groups, conv.weight.shape[1])
+        with torch.autocast("cpu", enabled=False):
+            made = both @ flat
+        made = made.view(-1, len(conv.weight) // conv.groups, conv.weight.shape[1])
         self.filters = made  # (tile**2 * groups, out channels, in channels), of a group
 
     def forward(self, input: Tensor) -> Tensor:
