@@ -24,7 +24,7 @@ from alexnet.bench.network_suites import (
 from alexnet.bench.rounds import make_cases
 from alexnet.device import Device
 from alexnet.network import build
-from alexnet.spec import Dropout
+from alexnet.spec import DropoutSpec
 from alexnet.variants import TORCHVISION
 from tests.bench.networks import TINY, settings
 
@@ -37,7 +37,7 @@ def uncompiled(monkeypatch):
 
 
 def test_the_peer_is_the_same_network():
-    spec = replace(TINY, dropout=Dropout(form="inverted"))
+    spec = replace(TINY, dropout=DropoutSpec(form="inverted"))
     ours, theirs = build(spec, seed=1).eval(), build_plain_network(TINY).eval()
     theirs.load_state_dict(ours.state_dict())
     kinds = {type(module) for module in theirs}
