@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from alexnet.claims.results import key_of
+from alexnet.claims.results import run_key
 from alexnet.old_names import renamed, repr_with_old_names
 from alexnet.recipes import FAST
 from alexnet.spec import Conv
@@ -26,7 +26,7 @@ MADE_THEN = {  # of repr(spec), and of a run of claims with the recipe `fast` on
 def test_what_was_stored_is_recognised(name):
     spec, (of_spec, of_run) = NETWORKS[name], MADE_THEN[name]
     assert hashlib.sha256(repr_with_old_names(spec).encode()).hexdigest()[:12] == of_spec
-    assert key_of(spec, FAST, "x") == of_run
+    assert run_key(spec, FAST, "x") == of_run
 
 
 @pytest.mark.parametrize(
