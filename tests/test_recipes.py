@@ -1,7 +1,6 @@
 """Recipes are values that refuse what cannot work."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -69,9 +68,3 @@ def test_the_help_tells_the_defaults_that_the_recipes_have(field):
     }
     for name, recipe in RECIPES.items():
         assert told.get(name, told.get("asrun")) == getattr(recipe, field), name
-
-
-def test_no_file_is_longer_than_a_reader_wants():
-    root = Path(__file__).parents[1] / "src"
-    longest = max(len(file.read_text().splitlines()) for file in root.rglob("*.py"))
-    assert longest <= 400
