@@ -12,6 +12,7 @@ from alexnet.cli.bench import bench
 from alexnet.cli.claims import claims
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
+from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.features import features
 from alexnet.cli.figures import figures
@@ -40,7 +41,7 @@ app = cyclopts.App(
 )
 for command in (
     *(summary, prepare, train, launch, evaluate, predict, serve),
-    *(claims, figures, export, bench, doctor),
+    *(explain, claims, figures, export, bench, doctor),
 ):
     app.command(command, help_format="markdown")
 app.command(features)
