@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from alexnet.errors import ConfigError, MissingExtraError, did_you_mean
 from alexnet.features import receptive_field
 from alexnet.predictor import AS_TRAINED, Predictor, Switches
 
-COVERED = 11  # squares along a side of the view, as many as the page's grey square has places
+COVERED = 7  # squares along a side of the view: each half over the next
 PIECES = 7  # along a side that feature ablation covers one by one
 AT_ONCE = 32  # covered or noisy copies in a batch
-STEPS = 32  # of integrated gradients, by the rule of Gauss and Legendre
+STEPS = 20  # of integrated gradients, by the rule of Gauss and Legendre
 SAMPLES, NOISE = 16, 0.15  # of SmoothGrad; the noise as a share of the range of the pixels
 
 
@@ -42,9 +42,9 @@ class Question:
 class Method:
     """A way to answer a question, and what of its answer is drawn."""
 
-    attribute: Callable[[Question], Tensor]  # to (1, 3 or 1, height, width)
+    attribute: Callable[[Any, Question], Tensor]  # with captum.attr, to (1, 3 or 1, height, width)
     drawn: Literal["magnitude", "sum"]  # over colours: the largest size, or the sum with its sign
-    covers: bool = False  # it covers parts, and so is in probability; others are in logits
+    changes_relu: bool = False  # on the way back, so that it needs a network with ReLUs
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,11 +180,16 @@ def attribute(predictor: Predictor, question: Question, method: str) -> NDArray[
         raise ConfigError(f"No method is called {method!r}.", did_you_mean(method, METHODS))
     chosen = METHODS[method]
     try:
-        with warnings.catch_warnings():  # Captum announces each hook that it sets
-            warnings.filterwarnings("ignore", module="captum", category=UserWarning)
-            found = chosen.attribute(question).detach().float().cpu()
+        from captum import attr
     except ImportError:
         raise MissingExtraError("captum", "explain", "Explaining a prediction") from None
+    if chosen.changes_relu and not any(isinstance(layer, nn.ReLU) for layer in question.network):
+        raise ConfigError(
+            f"{method} changes how ReLUs go backward, and network {predictor.spec.name!r} has none."
+        )
+    with warnings.catch_warnings():  # Captum announces each hook that it sets
+        warnings.filterwarnings("ignore", module="captum", category=UserWarning)
+        found = chosen.attribute(attr, question).detach().float().cpu()
     drawn = found.abs().amax(1) if chosen.drawn == "magnitude" else found.sum(1)
     if drawn.shape[-1] != question.pixels.shape[-1]:
         drawn = place_units(predictor, question.layer, drawn)
@@ -208,67 +213,50 @@ def place_units(predictor: Predictor, layer: str, units: Tensor) -> Tensor:
     )[:, 0]  # fmt: skip
 
 
-def _find_saliency(question: Question) -> Tensor:
-    from captum.attr import Saliency
-
-    return Saliency(question.network).attribute(question.pixels, target=question.target)
+def _find_saliency(attr: Any, question: Question) -> Tensor:
+    return attr.Saliency(question.network).attribute(question.pixels, question.target)
 
 
-def _find_smoothgrad(question: Question) -> Tensor:
-    from captum.attr import NoiseTunnel, Saliency
-
-    spread = float(question.pixels.detach().max() - question.pixels.detach().min())
-    with torch.random.fork_rng():  # the same map for the same photograph
+def _find_smoothgrad(attr: Any, question: Question) -> Tensor:
+    with torch.random.fork_rng(), torch.no_grad():  # the same map for the same photograph
         torch.manual_seed(0)
-        return NoiseTunnel(Saliency(question.network)).attribute(
+        spread = float(question.pixels.max() - question.pixels.min())
+        return attr.NoiseTunnel(attr.Saliency(question.network)).attribute(
             question.pixels, target=question.target, nt_samples=SAMPLES,
-            nt_samples_batch_size=min(SAMPLES, AT_ONCE), stdevs=NOISE * spread, abs=False,
+            nt_samples_batch_size=SAMPLES, stdevs=NOISE * spread, abs=False,
         )  # fmt: skip
 
 
-def _find_integrated_gradients(question: Question) -> Tensor:
-    from captum.attr import IntegratedGradients
-
+def _find_integrated_gradients(attr: Any, question: Question) -> Tensor:
     # From the mean image, which is zero to the network, to the photograph.
-    return IntegratedGradients(question.network).attribute(
+    return attr.IntegratedGradients(question.network).attribute(
         question.pixels, target=question.target, n_steps=STEPS, internal_batch_size=AT_ONCE
     )
 
 
-def _find_guided(question: Question) -> Tensor:
-    from captum.attr import GuidedBackprop
-
-    _require_relu(question, "Guided backpropagation")
-    return GuidedBackprop(question.network).attribute(question.pixels, target=question.target)
+def _find_guided(attr: Any, question: Question) -> Tensor:
+    return attr.GuidedBackprop(question.network).attribute(question.pixels, question.target)
 
 
-def _find_deconvolution(question: Question) -> Tensor:
-    from captum.attr import Deconvolution
-
-    _require_relu(question, "Deconvolution")
-    return Deconvolution(question.network).attribute(question.pixels, target=question.target)
+def _find_deconvolution(attr: Any, question: Question) -> Tensor:
+    return attr.Deconvolution(question.network).attribute(question.pixels, question.target)
 
 
-def _find_grad_cam(question: Question) -> Tensor:
-    from captum.attr import LayerGradCam
-
+def _find_grad_cam(attr: Any, question: Question) -> Tensor:
     layer = question.network.get_submodule(question.layer)
-    return LayerGradCam(question.network, layer).attribute(
+    return attr.LayerGradCam(question.network, layer).attribute(
         question.pixels, question.target, relu_attributions=True
     )
 
 
-def _find_guided_grad_cam(question: Question) -> Tensor:
-    from captum.attr import GuidedGradCam
-
-    _require_relu(question, "Guided Grad-CAM")
+def _find_guided_grad_cam(attr: Any, question: Question) -> Tensor:
     layer = question.network.get_submodule(question.layer)
-    return GuidedGradCam(question.network, layer).attribute(
+    return attr.GuidedGradCam(question.network, layer).attribute(
         question.pixels, question.target, interpolate_mode="bilinear"
     )
 
 
-def _find_layercam(question: Question) -> Tensor:
+def _find_layercam(attr: Any, question: Question) -> Tensor:
     """Weigh each unit by its own gradient where that is positive (Jiang and others, 2021)."""
     at = list(question.network._modules).index(question.layer) + 1
     units = question.network[:at](question.pixels)
@@ -277,44 +265,34 @@ def _find_layercam(question: Question) -> Tensor:
     return (gradient.relu() * units).sum(1, keepdim=True).relu()
 
 
-def _find_occlusion(question: Question) -> Tensor:
-    from captum.attr import Occlusion
-
+def _find_occlusion(attr: Any, question: Question) -> Tensor:
     side = question.pixels.shape[-1]
     square = max(1, side // 4)
     stride = max(1, -(-(side - square) // (COVERED - 1)))
-    return Occlusion(question.probabilities).attribute(
+    return attr.Occlusion(question.probabilities).attribute(
         question.pixels.detach(), (3, square, square), (3, stride, stride),
         target=question.target, perturbations_per_eval=AT_ONCE,
     )  # fmt: skip
 
 
-def _find_ablation(question: Question) -> Tensor:
-    from captum.attr import FeatureAblation
-
+def _find_ablation(attr: Any, question: Question) -> Tensor:
     side = question.pixels.shape[-1]
-    row = torch.arange(side) * PIECES // side
-    pieces = row[:, None] * PIECES + row
-    return FeatureAblation(question.probabilities).attribute(
+    row = torch.arange(side, device=question.pixels.device) * PIECES // side
+    return attr.FeatureAblation(question.probabilities).attribute(
         question.pixels.detach(), target=question.target, perturbations_per_eval=AT_ONCE,
-        feature_mask=pieces.to(question.pixels.device).expand(1, 1, -1, -1),
+        feature_mask=(row[:, None] * PIECES + row).expand(1, 1, -1, -1),
     )  # fmt: skip
-
-
-def _require_relu(question: Question, what: str) -> None:
-    if not any(isinstance(layer, nn.ReLU) for layer in question.network):
-        raise ConfigError(f"{what} changes how ReLUs go backward, and this network has none.")
 
 
 METHODS = {
     "saliency": Method(_find_saliency, "magnitude"),
     "smoothgrad": Method(_find_smoothgrad, "magnitude"),
     "integrated-gradients": Method(_find_integrated_gradients, "sum"),
-    "guided-backprop": Method(_find_guided, "magnitude"),
-    "deconvolution": Method(_find_deconvolution, "magnitude"),
+    "guided-backprop": Method(_find_guided, "magnitude", changes_relu=True),
+    "deconvolution": Method(_find_deconvolution, "magnitude", changes_relu=True),
     "grad-cam": Method(_find_grad_cam, "sum"),
-    "guided-grad-cam": Method(_find_guided_grad_cam, "magnitude"),
+    "guided-grad-cam": Method(_find_guided_grad_cam, "magnitude", changes_relu=True),
     "layercam": Method(_find_layercam, "sum"),
-    "occlusion": Method(_find_occlusion, "sum", covers=True),
-    "ablation": Method(_find_ablation, "sum", covers=True),
+    "occlusion": Method(_find_occlusion, "sum"),
+    "ablation": Method(_find_ablation, "sum"),
 }

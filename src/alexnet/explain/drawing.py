@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet.explain.attribution import Explanation
-from alexnet.figures.style import new_figure
+from alexnet.explain.checks import Check
+from alexnet.explain.compare import Comparison
+from alexnet.figures.style import FAINT, OTHER, RIGHT, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,13 +77,37 @@ def _describe(explanation: Explanation) -> str:
     return f"{explanation.method}: {explanation.name}, {explanation.probability:.1%}"
 
 
-def lay_out_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> Any:
-    """Lay tiles ``(side, side, 3)`` uint8 of one size in rows on white, with gaps of pixels."""
-    side = tiles[0].shape[0] + gap
-    width = tiles[0].shape[1] + gap
-    rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * side + gap, columns * width + gap, 3), 255, np.uint8)
-    for number, tile in enumerate(tiles):
-        top, left = number // columns * side + gap, number % columns * width + gap
-        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    return sheet
+def draw_comparison(found: Comparison, one: str, other: str) -> "Figure":
+    """Draw layers against layers: linear CKA, and the correlation of dissimilarities."""
+    figure = new_figure(8.2, 4.0)
+    for axes, values, title in zip(
+        figure.subplots(1, 2), (found.cka, found.rsa), ("linear CKA", "RDMs, Spearman"), strict=True
+    ):
+        drawn = axes.imshow(values, COLOURS, vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(values):
+            shade = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{value:.2f}", color=shade, ha="center", va="center", size=6)
+        axes.set_xticks(range(len(found.layers[1])), found.layers[1], rotation=60)
+        axes.set_yticks(range(len(found.layers[0])), found.layers[0])
+        axes.set(title=title, xlabel=other, ylabel=one)
+    figure.colorbar(drawn, ax=figure.axes, shrink=0.8)
+    return figure
+
+
+def draw_checks(checks: Sequence[Check]) -> "Figure":
+    """Draw what methods passed: the two curves' means, and the sanity check by layer."""
+    figure = new_figure(9, 3.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
+    for place, check in enumerate(checks):
+        left.plot([check.deletion, check.insertion], [place, place], color=FAINT)
+        left.plot(check.deletion, place, "o", color=OTHER)
+        left.plot(check.insertion, place, "o", color=RIGHT)
+    left.set_yticks(range(len(checks)), [check.method for check in checks])
+    left.invert_yaxis()
+    left.set(xlabel="mean probability: deletion (blue, low is good), insertion (red)")
+    for check in checks:
+        if check.sanity:
+            right.plot([*check.sanity], [*check.sanity.values()], label=check.method)
+    right.set(xlabel="weights redrawn down to", ylabel="rank correlation of the maps")
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -7,15 +7,20 @@ training set, seen a little moved and scaled at every step (Olah and others, Fea
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from alexnet.data.augment import Normaliser
+from alexnet.data.decode import ImageLike
 from alexnet.data.statistics import Statistics
+from alexnet.errors import ConfigError
+from alexnet.explain.attribution import plain_network
+from alexnet.features.layers import select_layers
+from alexnet.predictor import Predictor
 
 RATE = 0.05  # of Adam, as in the reference above
 JITTER = 8 / 227  # of a side: the image is moved by at most so much at every step
@@ -23,14 +28,6 @@ ZOOM = 0.08  # and scaled by at most so much
 NOISE = 0.01  # of the spectrum that ascent begins with
 
 Objective = Callable[[Tensor], Tensor]  # a layer's outputs for N images -> (N,), to be raised
-
-
-@dataclass(frozen=True, eq=False)
-class Optimised:
-    """Images that ascent ended with."""
-
-    images: NDArray[np.uint8]  # (N, side, side, 3) RGB
-    scores: tuple[float, ...]  # of the objective for those very images, unmoved
 
 
 def raise_unit(unit: int) -> Objective:
@@ -65,72 +62,125 @@ def raise_likeness(outputs: Tensor) -> Objective:
     return score
 
 
-def optimise(
-    network: nn.Sequential,
-    normalise: Normaliser,
-    statistics: Statistics,
-    objective: Objective,
-    *,
-    side: int,
-    count: int = 1,
-    steps: int = 256,
-    seed: int = 0,
-    diversity: float = 0.0,
-    start: NDArray[np.uint8] | None = None,
-) -> Optimised:
-    """Change images until a layer's outputs raise an objective; the same for a seed.
+@dataclass(frozen=True, eq=False)
+class Optimised:
+    """Images that ascent ended with."""
+
+    images: NDArray[np.uint8]  # (N, side, side, 3) RGB
+    scores: tuple[float, ...]  # of the objective for those very images, unmoved
+
+
+class Ascent:
+    """Gradient ascent of an image through a run's network, up to a layer.
 
     Parameters
     ----------
-    network : nn.Sequential
-        The plain layers up to and with the layer (`plain_network`).
-    normalise, statistics
-        The run's preprocessing, and the colours of its training images.
-    objective : callable
-        Such as ``raise_unit(12)``.
-    side : int
-        Of the images, in pixels: ``spec.image_size``.
-    count : int
-        How many images, which begin differently.
-    steps : int
-        Of Adam.
-    seed : int
-        Of the first noise and of how the images are moved.
+    predictor, statistics
+        A trained run, and the colours of its training images.
+    layer : str
+        A name of `layer_names`.
+    count, steps : int
+        Images, which begin differently, and steps of Adam.
     diversity : float
         How much likeness among the images costs, as a share of the objective.
-    start : ndarray
-        ``(side, side, 3)`` uint8 RGB, a photograph to begin with in place of noise.
+    photograph : str, Path, ...
+        What `Predictor.load_pixels` takes, to begin with in place of noise.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such layer, or there is nothing to do.
     """
-    device = normalise.mean.device
-    draws = torch.Generator().manual_seed(seed)
-    colours = _Colours(statistics, device)
-    weights = 1 / _frequencies(side).clamp(min=1 / side).to(device)  # (side, side // 2 + 1)
-    if start is None:
-        noise = torch.randn(count, 3, *weights.shape, 2, generator=draws).to(device)
-        spectrum = NOISE * torch.view_as_complex(noise)
-    else:
-        pixels = torch.from_numpy(start).to(device).permute(2, 0, 1)[None].float()
-        spectrum = torch.fft.rfft2(colours.from_rgb(pixels), norm="ortho") / weights
-        spectrum = spectrum.repeat(count, 1, 1, 1)
-    values = torch.view_as_real(spectrum).contiguous().requires_grad_()
-    adam = torch.optim.Adam([values], RATE)
 
-    def images() -> Tensor:
-        shaped = torch.view_as_complex(values) * weights
-        return colours.to_rgb(torch.fft.irfft2(shaped, s=(side, side), norm="ortho"))
+    def __init__(
+        self, predictor: Predictor, statistics: Statistics, layer: str, *, count: int = 1,
+        steps: int = 256, diversity: float = 0.0, photograph: ImageLike | None = None,
+    ) -> None:  # fmt: skip
+        if count < 1 or steps < 1:
+            raise ConfigError(f"{count} images in {steps} steps cannot be.", "Give 1 or more.")
+        (self.channels, *_) = select_layers(predictor.spec, [layer])[layer]
+        self.layer, self._count, self._steps, self._diversity = layer, count, steps, diversity
+        whole = plain_network(predictor)
+        self._network = whole[: list(whole._modules).index(layer) + 1]
+        self._normalise = predictor.normalise
+        self._device = predictor.device.torch
+        self._side = predictor.spec.image_size
+        self._colours = _Colours(statistics, self._device)
+        self._start: Tensor | None = None  # (1, 3, side, side) RGB of 0-255
+        if photograph is not None:
+            edge = (predictor.resize_to - self._side) // 2
+            view = predictor.load_pixels(photograph)[edge : edge + self._side, edge:][
+                :, : self._side
+            ]
+            pixels = torch.from_numpy(view).to(self._device)
+            self._start = pixels.permute(2, 0, 1)[None].float()
 
-    for _ in range(steps):
-        outputs = network(normalise(_move(images(), draws)))
-        score = objective(outputs).sum()
-        if diversity and count > 1:
-            score = score - diversity * score.detach().abs() * _likeness(outputs)
-        (values.grad,) = torch.autograd.grad(-score, values)
-        adam.step()
-    with torch.no_grad():
-        final = images().round().clamp(0, 255)
-        scores = objective(network(normalise(final)))
-    drawn = final.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
-    return Optimised(drawn, tuple(scores.tolist()))
+    def choose(
+        self, unit: int | None = None, channel: int | None = None, direction: Path | None = None,
+        *, caricature: bool = False,
+    ) -> Objective:  # fmt: skip
+        """Return what to raise: one of the three, or else what the layer finds in the photograph.
+
+        `direction` is a ``.npy`` file of one number a channel.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such unit, or the direction has another length.
+        """
+        number = unit if unit is not None else channel
+        if number is not None and not 0 <= number < self.channels:
+            raise ConfigError(
+                f"{self.layer} has no unit {number}.", f"Its units are 0 to {self.channels - 1}."
+            )
+        if unit is not None:
+            return raise_unit(unit)
+        if channel is not None:
+            return raise_channel(channel)
+        if direction is not None:
+            vector = torch.from_numpy(np.load(direction)).float().to(self._device)
+            if vector.shape != (self.channels,):
+                raise ConfigError(
+                    f"{str(direction)!r} has the shape {tuple(vector.shape)}.",
+                    f"{self.layer} takes ({self.channels},).",
+                )
+            return raise_direction(vector)
+        if caricature and self._start is not None:
+            with torch.no_grad():
+                return raise_likeness(self._network(self._normalise(self._start)))
+        return raise_all()
+
+    def run(self, objective: Objective, seed: int = 0) -> Optimised:
+        """Raise an objective; the same images for a seed, of the noise and of the movements."""
+        draws = torch.Generator().manual_seed(seed)
+        side, colours = self._side, self._colours
+        # (side, side // 2 + 1): photographs have so much of each frequency
+        weights = 1 / _frequencies(side).clamp(min=1 / side).to(self._device)
+        if self._start is None:
+            noise = torch.randn(self._count, 3, *weights.shape, 2, generator=draws)
+            spectrum = NOISE * torch.view_as_complex(noise.to(self._device))
+        else:
+            plain = torch.fft.rfft2(colours.from_rgb(self._start), norm="ortho") / weights
+            spectrum = plain.repeat(self._count, 1, 1, 1)
+        values = torch.view_as_real(spectrum).contiguous().requires_grad_()
+        adam = torch.optim.Adam([values], RATE)
+
+        def draw() -> Tensor:
+            shaped = torch.view_as_complex(values) * weights
+            return colours.to_rgb(torch.fft.irfft2(shaped, s=(side, side), norm="ortho"))
+
+        for _ in range(self._steps):
+            outputs = self._network(self._normalise(_move(draw(), draws)))
+            score = objective(outputs).sum()
+            if self._diversity and self._count > 1:
+                score = score - self._diversity * score.detach().abs() * _likeness(outputs)
+            (values.grad,) = torch.autograd.grad(-score, values)
+            adam.step()
+        with torch.no_grad():
+            final = draw().round().clamp(0, 255)
+            scores = objective(self._network(self._normalise(final)))
+        images = final.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        return Optimised(images, tuple(scores.tolist()))
 
 
 class _Colours:
