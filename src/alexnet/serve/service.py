@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -22,8 +23,9 @@ from alexnet import device as devices
 from alexnet.data.imagenet import describe_classes
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import PreparedData, open_prepared
+from alexnet.explain.optimise import Ascent, Optimised, raise_unit
 from alexnet.predictor import Predictor
-from alexnet.serve.admission import Admission, read_images
+from alexnet.serve.admission import Admission, read_images, require_ready
 from alexnet.serve.engine import BatchFunction, Engine
 from alexnet.serve.gallery import Gallery
 from alexnet.serve.images import Photograph
@@ -32,6 +34,8 @@ from alexnet.training.run import Run
 
 T = TypeVar("T")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+OPTIMISED = 256  # images of units that are kept
+ASCENT = 64  # steps in which one is made: some seconds
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 LOG = logging.getLogger("alexnet.serve")
 
@@ -98,6 +102,8 @@ class Service:
             return open_or_prepare(data, options, seed=run.config.recipe.seed)
 
         self.gallery = Gallery(self.networks, self.engine, settings.training_images, open_data)
+        self.optimise = lru_cache(OPTIMISED)(self._optimise)
+        self._optimising = threading.Lock()
         self.decoders = ThreadPoolExecutor(
             settings.decoders, "decoder", initializer=devices.lower_thread_priority
         )
@@ -137,6 +143,17 @@ class Service:
     async def run_aside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what takes the processor for long, and no network, in a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
+
+    def _optimise(self, layer: str, unit: int) -> Optimised:
+        """Return the image that excites a unit most; 503 while another one is being made."""
+        free = self._optimising.acquire(blocking=False) or None
+        require_ready(free, "The image of another unit is being made.", 3)
+        try:
+            statistics = self.run.load_statistics()
+            ascent = Ascent(self.predictor, statistics, layer, steps=ASCENT)
+            return ascent.run(raise_unit(unit))
+        finally:
+            self._optimising.release()
 
     def close(self) -> None:
         """End the threads, when what is queued is done."""
