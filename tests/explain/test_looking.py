@@ -55,7 +55,7 @@ def test_the_deconvnet_is_a_slow_loop_with_windows_that_share_a_maximum():
     pixels[:, :, 5, 5] = 9  # a maximum that windows share
     outs = [pixels]
     for layer in network:
-        outs.append(layer(outs[-1]))
+        outs.append(layer(outs[-1]).detach())
     best = outs[-1].flatten(1).argmax(1)
     places = torch.stack([torch.tensor(np.unravel_index(int(b), outs[-1].shape[1:])) for b in best])
     found = project(network, pixels, "4", places).numpy()

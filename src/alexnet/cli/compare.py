@@ -63,8 +63,9 @@ def compare(
     else:
         again = images
     out = out or run / f"compared-{other.resolve().name}"
-    with translate_os_error(out), tempfile.TemporaryDirectory() as folder, Console() as console:
+    with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as folder, Console() as console:
         names = layers.split(",") if layers else ()
         found = compare_runs(
             both[0], both[1], (images, again), Path(folder), layers=names, report=console.extracted

@@ -155,6 +155,7 @@ def _fool(
     from alexnet.data.imagenet import describe_classes
     from alexnet.explain.adversarial import fool
     from alexnet.explain.attribution import find_class
+    from alexnet.files import atomic_write
 
     target = None if label is None else find_class(predictor, label)
     found = fool(predictor, predictor.load_pixels(file), method, epsilon=epsilon, target=target)
@@ -162,7 +163,8 @@ def _fool(
     strip = np.concatenate([found.before, added, found.after], 1)
     paths = [stem.with_name(f"{stem.name}-{what}.png") for what in ("fooled", "fooling")]
     for path, pixels in zip(paths, (found.after, strip), strict=True):
-        Image.fromarray(pixels).save(path)
+        with atomic_write(path) as temporary:
+            Image.fromarray(pixels).save(temporary, "PNG")
     names = describe_classes(predictor.classes)
     before, after = (int(chances.argmax()) for chances in found.probabilities)
     chances = [float(found.probabilities[0][before]), float(found.probabilities[1][after])]

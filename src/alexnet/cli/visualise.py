@@ -76,9 +76,9 @@ def visualise(
     from alexnet.cli.console import Console
     from alexnet.data.decode import Pixels
     from alexnet.explain.attribution import find_class
-    from alexnet.explain.optimise import Ascent, raise_unit
+    from alexnet.explain.optimise import Ascent
     from alexnet.explain.sheets import lay_out_sheet, make_tiles, project_patches
-    from alexnet.files import translate_os_error
+    from alexnet.files import atomic_write, translate_os_error
     from alexnet.training.run import Run
 
     goals = {"unit": unit, "channel": channel, "class": class_, "direction": direction}
@@ -89,9 +89,9 @@ def visualise(
             "Give --class, or --layer with at most one of --unit, --channel and --direction.",
         )
     predictor = load_predictor(run, threads).in_float32
-    layer = layer or predictor.spec.output_name
     if class_ is not None:
-        unit = find_class(predictor, class_)
+        layer, unit = predictor.spec.output_name, find_class(predictor, class_)
+    assert layer is not None
     ascent = Ascent(
         predictor, Run.open(run).load_statistics(), layer,
         count=count, steps=steps, diversity=diversity, photograph=photograph,
@@ -119,10 +119,12 @@ def visualise(
             (out / name).mkdir(exist_ok=True)
 
             def make(number: int) -> Pixels:
-                return lay_out_sheet(ascent.run(raise_unit(number), seed + number).images, count)
+                found = ascent.run(ascent.choose(number), seed + number)
+                return lay_out_sheet(found.images, count)
 
             tiles = make_tiles(out / name, numbers, make, console.drawn)
             picture = lay_out_sheet(tiles, max(1, round(len(tiles) ** 0.5)))
-        Image.fromarray(picture).save(out / f"{name}.png")
+        with atomic_write(out / f"{name}.png") as temporary:
+            Image.fromarray(picture).save(temporary, "PNG")
         raised = f": {', '.join(f'{score:.4g}' for score in scores)}" if scores else ""
         console.say(f"{out / name}.png{raised}")
