@@ -82,12 +82,12 @@ def test_a_sheet_has_a_tile_a_unit_and_projections_inside_the_patch(paper, large
     split = large.splits["train"]
     tiles = dict(project_patches(paper, split, "conv3", [2, 5]))
     assert tiles.keys() == {2, 5}
-    assert {tile.shape for tile in tiles.values()} == {(148, 296, 3)}
+    assert {tile.shape for tile in tiles.values()} == {(196, 392, 3)}
     assert all(np.ptp(tile) > 100 for tile in tiles.values())
 
 
 def test_optimised_units_exceed_every_training_patch_and_a_seed_gives_the_same(paper, large):
-    ascent = Ascent(paper, large.statistics, "conv3", steps=24)
+    ascent = Ascent(paper, large.statistics, "conv3", steps=64)
     best = top_activating(paper, large.splits["train"], "conv3", range(4), 1)
     for unit in range(4):
         found = ascent.run(raise_unit(unit), seed=unit)
@@ -114,7 +114,7 @@ def test_dreams_caricatures_directions_and_diversity(paper, large):
         image = ascent.run(goal).images[0]
         view = photograph[14:241, 14:241]
         likeness = np.corrcoef(image.ravel(), view.ravel())[0, 1]
-        assert 0.4 < likeness < 0.9999, objective
+        assert 0.2 < likeness < 0.9999, objective
     direction = torch.zeros(24)
     direction[7] = 2
     ascent = Ascent(paper, large.statistics, "conv3", steps=4)

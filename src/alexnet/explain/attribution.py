@@ -43,7 +43,7 @@ class Method:
     """A way to answer a question, and what of its answer is drawn."""
 
     attribute: Callable[[Any, Question], Tensor]  # with captum.attr, to (1, 3 or 1, height, width)
-    drawn: Literal["magnitude", "sum"]  # over colours: the largest size, or the sum with its sign
+    drawn: Literal["magnitude", "sum", "mean"]  # over colours: the largest size, the sum, the mean
     changes_relu: bool = False  # on the way back, so that it needs a network with ReLUs
 
 
@@ -190,7 +190,9 @@ def attribute(predictor: Predictor, question: Question, method: str) -> NDArray[
     with warnings.catch_warnings():  # Captum announces each hook that it sets
         warnings.filterwarnings("ignore", module="captum", category=UserWarning)
         found = chosen.attribute(attr, question).detach().float().cpu()
-    drawn = found.abs().amax(1) if chosen.drawn == "magnitude" else found.sum(1)
+    drawn = {
+        "magnitude": found.abs().amax(1), "sum": found.sum(1), "mean": found.mean(1)
+    }[chosen.drawn]  # fmt: skip
     if drawn.shape[-1] != question.pixels.shape[-1]:
         drawn = place_units(predictor, question.layer, drawn)
     return drawn[0].numpy()
@@ -267,10 +269,9 @@ def _find_layercam(attr: Any, question: Question) -> Tensor:
 
 def _find_occlusion(attr: Any, question: Question) -> Tensor:
     side = question.pixels.shape[-1]
-    square = max(1, side // 4)
-    stride = max(1, -(-(side - square) // (COVERED - 1)))
+    stride = -(-side // (COVERED + 1))
     return attr.Occlusion(question.probabilities).attribute(
-        question.pixels.detach(), (3, square, square), (3, stride, stride),
+        question.pixels.detach(), (3, 2 * stride, 2 * stride), (3, stride, stride),
         target=question.target, perturbations_per_eval=AT_ONCE,
     )  # fmt: skip
 
@@ -293,6 +294,6 @@ METHODS = {
     "grad-cam": Method(_find_grad_cam, "sum"),
     "guided-grad-cam": Method(_find_guided_grad_cam, "magnitude", changes_relu=True),
     "layercam": Method(_find_layercam, "sum"),
-    "occlusion": Method(_find_occlusion, "sum"),
-    "ablation": Method(_find_ablation, "sum"),
+    "occlusion": Method(_find_occlusion, "mean"),  # colours are covered together
+    "ablation": Method(_find_ablation, "mean"),
 }

@@ -16,7 +16,8 @@ from alexnet.files import atomic_write
 from alexnet.predictor import Predictor
 
 PATCHES = 9  # of a unit, as in Figure 2 of Zeiler and Fergus
-TILE = 48  # pixels of a patch on a sheet
+TILE = 64  # pixels of a patch on a sheet
+STRONGEST = 0.999  # quantile of a projection that is drawn in full
 
 
 def lay_out_sheet(tiles: Sequence[Pixels], columns: int, gap: int = 4) -> Pixels:
@@ -53,7 +54,7 @@ def project_patches(
     """Yield for each unit the patches that excite it most, beside their deconvnet projections.
 
     A tile has three rows and three columns of patches on the left, and the projection of each in
-    the same place on the right: grey is nought, the strongest pixel of each is full.
+    the same place on the right: grey is nought, and of each the strongest pixels are full.
     """
     predictor = predictor.in_float32
     found = top_activating(predictor, split, layer, units, PATCHES)
@@ -64,8 +65,9 @@ def project_patches(
         device = predictor.device.torch
         pixels = project(network, predictor.centre_crops(images), layer, places.to(device)).cpu()
         pixels = pixels.flip(1) if predictor.normalise.bgr else pixels
-        most = pixels.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
-        drawn = (127.5 * (1 + pixels / most)).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        most = pixels.abs().flatten(1).quantile(STRONGEST, 1).clamp(min=1e-30)[:, None, None, None]
+        scaled = (pixels / most).clamp(-1, 1)
+        drawn = (127.5 * (1 + scaled)).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         seen = [_fit(field, patch(predictor, split, layer, top)) for top in tops]
         back = [
             _fit(field, _cut(field, image, top)) for image, top in zip(drawn, tops, strict=True)
@@ -82,8 +84,9 @@ def _cut(field: ReceptiveField, image: Pixels, top: TopActivation) -> Pixels:
 def _fit(field: ReceptiveField, pixels: Pixels) -> Pixels:
     """Scale a patch so that a whole receptive field is a tile; one cut by the edge is smaller."""
     whole = min(field.size, field.windows[0].inputs)
-    height, width = (max(1, round(size * TILE / whole)) for size in pixels.shape[:2])
+    height, width = (min(TILE, max(1, round(size * TILE / whole))) for size in pixels.shape[:2])
     tile = np.full((TILE, TILE, 3), 255, np.uint8)
     scaled = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    tile[:height, :width] = np.array(scaled)[:TILE, :TILE]
+    top, left = (TILE - height) // 2, (TILE - width) // 2
+    tile[top : top + height, left : left + width] = np.array(scaled)
     return tile
