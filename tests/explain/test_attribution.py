@@ -22,7 +22,7 @@ from alexnet.explain.attribution import (
 from alexnet.explain.checks import correlate_ranks
 from alexnet.network import build
 from alexnet.predictor import Switches, assemble
-from alexnet.variants import AS_RUN, CAFFE, CIFAR_LOCAL, PAPER, SINGLE
+from alexnet.variants import AS_RUN, CAFFE, CIFAR_LOCAL, PAPER, SINGLE, TORCHVISION
 from tests.test_network import narrow
 
 
@@ -152,6 +152,7 @@ def test_occlusion_is_what_covering_a_square_costs(single, photograph):
 
 FORMS = {
     "single": SINGLE, "paper": PAPER, "as_run": AS_RUN, "caffe": CAFFE, "cifar_local": CIFAR_LOCAL,
+    "torchvision": TORCHVISION,
 }  # fmt: skip
 
 

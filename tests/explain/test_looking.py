@@ -19,7 +19,7 @@ from alexnet.explain.compare import align, centre, compare, find_rdm
 from alexnet.explain.deconvnet import project
 from alexnet.explain.optimise import Ascent, raise_channel, raise_direction, raise_unit
 from alexnet.explain.sheets import project_patches
-from alexnet.features import top_activating
+from alexnet.features import SampledSplit, top_activating
 from alexnet.variants import PAPER
 from tests.features.conftest import model_of
 from tests.test_network import narrow
@@ -214,6 +214,17 @@ def test_a_network_is_like_itself_and_less_like_another(paper, large, tmp_path):
     expected = spearmanr(found.rdms[0][0], found.rdms[1][1]).statistic
     assert found.rsa[0, 1] == pytest.approx(expected, abs=1e-4)
     assert found.weights["conv1"] > 1
+    with pytest.raises(ConfigError, match="Did you mean 'conv5'"):
+        compare(paper, other, (split, split), tmp_path / "no", layers=["cnv5"])
+
+
+def test_a_sample_is_spread_over_the_split(large):
+    split = large.splits["train"]
+    some = SampledSplit(split, 4)
+    assert [some.path(n) for n in range(4)] == [split.path(n) for n in (0, 12, 23, 35)]
+    assert (some.label(3), len(SampledSplit(split, 99))) == (split.label(35), 36)
+    np.testing.assert_array_equal(some.pixels(2), split.pixels(23))
+    assert some.identity != SampledSplit(split, 5).identity
 
 
 def test_ranks_correlate_as_spearman_says():

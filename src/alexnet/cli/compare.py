@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from alexnet.cli.common import Json, RunFolder, Threads, find_images, load_predictor
+from alexnet.errors import ConfigError
 
 
 def compare(
@@ -13,6 +14,7 @@ def compare(
     *data: str,
     layers: str | None = None,
     split: str = "held-out",
+    count: int = 1000,
     degrees: float = 10.0,
     out: Path | None = None,
     form: Literal["png", "svg", "both"] = "png",
@@ -37,6 +39,8 @@ def compare(
         Names with commas between; by default what each layer with weights hands on.
     split
         Of a data set: train, val, test, held-out or all.
+    count
+        Images at most, evenly spread over the split: every pair of them is compared.
     degrees
         Of visual angle that the network's view spans, for receptive fields in degrees.
     out
@@ -44,6 +48,9 @@ def compare(
     form
         png, svg or both.
     """
+    if count < 2:
+        raise ConfigError(f"--count is {count}.", "Networks are compared on 2 images or more.")
+
     import tempfile
     from dataclasses import asdict
 
@@ -53,15 +60,16 @@ def compare(
     from alexnet.explain.compare import compare as compare_runs
     from alexnet.explain.compare import describe_rdms
     from alexnet.explain.drawing import draw_comparison
+    from alexnet.features import SampledSplit
     from alexnet.figures.style import drawing_style, save
     from alexnet.files import translate_os_error
 
     both = [load_predictor(folder, threads) for folder in (run, other)]
     images, _ = find_images(run, both[0], data, split)
-    if data or both[0].resize_to != both[1].resize_to:
-        again, _ = find_images(other if not data else run, both[1], data, split)
-    else:
-        again = images
+    again = images
+    if both[0].resize_to != both[1].resize_to:
+        again, _ = find_images(run, both[1], data, split)
+    images, again = SampledSplit(images, count), SampledSplit(again, count)
     out = out or run / f"compared-{other.resolve().name}"
     with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)

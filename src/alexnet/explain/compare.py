@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.errors import ConfigError, did_you_mean
 from alexnet.features import StoredFeatures, extract, layer_names, receptive_field
 from alexnet.features.images import NamedImages
 from alexnet.network import AlexNet
@@ -48,13 +49,22 @@ def compare(
         hands on (`stages`).
     report : callable
         Called with the images done and all, twice the images' number.
+
+    Raises
+    ------
+    ConfigError
+        When neither has such a layer.
     """
+    known = {name for predictor in (one, other) for name in layer_names(predictor.spec)}
+    for name in layers:
+        if name not in known:
+            raise ConfigError(f"Neither network has a layer {name!r}.", did_you_mean(name, known))
     grams, rdms, names = [], [], []
     predicted: list[NDArray[np.int64]] = []
     for number, (predictor, split) in enumerate(zip((one, other), images, strict=True)):
-        known = layer_names(predictor.spec)
-        wanted = [name for name in layers if name in known] or stages(predictor)
-        kept = list(dict.fromkeys([*wanted, known[-1]]))
+        own = layer_names(predictor.spec)
+        wanted = [name for name in own if name in layers] or stages(predictor)
+        kept = list(dict.fromkeys([*wanted, own[-1]]))
         before = number * len(split)
 
         def told(done: int, total: int, before: int = before) -> None:
@@ -65,7 +75,7 @@ def compare(
         grams.append([centre(gram) for gram, _ in products.values()])
         rdms.append(np.stack([find_rdm(*pair) for pair in products.values()]).astype(np.float32))
         names.append(tuple(wanted))
-        predicted.append(stored.array(known[-1]).argmax(1))
+        predicted.append(stored.array(own[-1]).argmax(1))
     return Comparison(
         (names[0], names[1]),
         np.array([[align(a, b) for b in grams[1]] for a in grams[0]]),

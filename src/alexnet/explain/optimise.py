@@ -109,10 +109,9 @@ class Ascent:
         self._start: Tensor | None = None  # (1, 3, side, side) RGB of 0-255
         if photograph is not None:
             edge = (predictor.resize_to - self._side) // 2
-            view = predictor.load_pixels(photograph)[edge : edge + self._side, edge:][
-                :, : self._side
-            ]
-            pixels = torch.from_numpy(view).to(self._device)
+            view = slice(edge, edge + self._side)
+            pixels = torch.from_numpy(predictor.load_pixels(photograph)[view, view])
+            pixels = pixels.to(self._device)
             self._start = pixels.permute(2, 0, 1)[None].float()
 
     def choose(
@@ -138,7 +137,10 @@ class Ascent:
         if channel is not None:
             return raise_channel(channel)
         if direction is not None:
-            vector = torch.from_numpy(np.load(direction)).float().to(self._device)
+            try:
+                vector = torch.from_numpy(np.load(direction)).float().to(self._device)
+            except (OSError, ValueError, TypeError) as error:
+                raise ConfigError(f"{str(direction)!r} is no array ({error}).") from None
             if vector.shape != (self.channels,):
                 raise ConfigError(
                     f"{str(direction)!r} has the shape {tuple(vector.shape)}.",
