@@ -36,6 +36,7 @@ class Question:
     pixels: Tensor  # (1, 3, side, side) float32, as the network takes them; requires its gradient
     target: int  # the class
     layer: str  # that Grad-CAM and LayerCAM look at
+    is_mirrored: bool = False  # left to right, so that the map is turned back
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ def make_question(
         raise ConfigError(f"No layer of maps is called {layer!r}.", did_you_mean(layer, spatial))
     pixels = precise.centre_crops(prepared[None], switches).requires_grad_()
     fast = precise.choose_forward(switches)
-    return Question(network, lambda x: fast(x).softmax(1), pixels, target, layer)
+    return Question(
+        network, lambda x: fast(x).softmax(1), pixels, target, layer, switches.mirror
+    )  # fmt: skip
 
 
 def plain_network(predictor: Predictor, switches: Switches = AS_TRAINED) -> nn.Sequential:
@@ -195,7 +198,7 @@ def attribute(predictor: Predictor, question: Question, method: str) -> NDArray[
     }[chosen.drawn]  # fmt: skip
     if drawn.shape[-1] != question.pixels.shape[-1]:
         drawn = place_units(predictor, question.layer, drawn)
-    return drawn[0].numpy()
+    return (drawn[0].flip(1) if question.is_mirrored else drawn[0]).numpy()
 
 
 def place_units(predictor: Predictor, layer: str, units: Tensor) -> Tensor:
