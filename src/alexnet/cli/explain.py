@@ -222,11 +222,11 @@ def _check(
         print(f"{'method':22} deletion insertion  order  redrawn  sanity  pointing")
         for one in found:
             order = "" if one in controls else "passes" if one.passes_order(controls) else "fails"
-            left = f"{[*one.sanity.values()][-1]:7.2f}" if one.sanity else f"{'':7}"
+            redrawn = f"{[*one.sanity.values()][-1]:7.2f}" if one.sanity else f"{'':7}"
             sanity = "" if one in controls else "passes" if one.passes_sanity else "fails"
             pointing = "" if one.pointing is None else f"{one.pointing:.0%}"
             print(
-                f"{one.method:22} {one.deletion:8.3f} {one.insertion:9.3f}  {order:6} {left}"
+                f"{one.method:22} {one.deletion:8.3f} {one.insertion:9.3f}  {order:6} {redrawn}"
                 f"  {sanity:6}  {pointing}".rstrip()
             )
         print(pictures[0])

@@ -15,6 +15,7 @@ from alexnet.data.decode import ImageLike
 from alexnet.explain.attribution import Explanation, explain_all, find_class, make_question
 from alexnet.network import init_layer
 from alexnet.predictor import Predictor
+from alexnet.spec import Conv, Dense
 
 STEPS = 20  # in which the pixels go, or come
 BLUR = 0.05  # standard deviation of the picture that insertion begins with, as a share of a side
@@ -93,8 +94,9 @@ def run_checks(
         maps |= {"edges": find_edges(pixels), "blobs": draw_blobs(pixels.shape[-1], draws)}
         for name, drawn in maps.items():
             curves[name].append(order_curves(question.probabilities, pixels, drawn, target))
-        for one in found if box else ():
-            hits[one.method].append(points_into(one, box))
+        if box is not None:
+            for one in found:
+                hits[one.method].append(points_into(one, box))
         trained.append(found)
         report(len(trained), total)
     sanity: dict[str, dict[str, float]] = {name: {} for name in methods}
@@ -108,15 +110,12 @@ def run_checks(
             report(done := done + 1, total)
         for name, mean in zip(methods, np.mean(alike, 0).tolist(), strict=True):
             sanity[name][layer] = mean
-    return [
-        Check(
-            name,
-            *np.mean(both, 0).tolist(),
-            float(np.mean(hits[name])) if hits.get(name) else None,
-            sanity.get(name, {}),
-        )
-        for name, both in curves.items()
-    ]
+    checks = []
+    for name, both in curves.items():
+        deletion, insertion = np.mean(both, 0).tolist()
+        pointing = float(np.mean(hits[name])) if hits.get(name) else None
+        checks.append(Check(name, deletion, insertion, pointing, sanity.get(name, {})))
+    return checks
 
 
 def order_curves(
@@ -171,7 +170,8 @@ def redraw_from_the_top(predictor: Predictor) -> Iterator[tuple[str, Predictor]]
     """
     spec, draws = predictor.spec, torch.Generator().manual_seed(0)
     network = deepcopy(predictor.network)
-    drawn = {layer.name: (layer.std, layer.bias) for layer in (*spec.convs, *spec.dense)}
+    layers: tuple[Conv | Dense, ...] = (*spec.convs, *spec.dense)
+    drawn = {layer.name: (layer.std, layer.bias) for layer in layers}
     drawn[spec.output_name] = (spec.output_std, spec.output_bias)
     for name, (std, bias) in reversed(drawn.items()):
         init_layer(network.get_submodule(name), std, bias, draws)
@@ -183,7 +183,7 @@ def correlate_ranks(one: Map, other: Map) -> float:
     ranks = [np.abs(found).ravel().argsort(kind="stable").argsort() for found in (one, other)]
     if any(np.ptp(found) == 0 for found in (one, other)):
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def points_into(explanation: Explanation, box: Box) -> bool:

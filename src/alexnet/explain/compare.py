@@ -89,8 +89,10 @@ def compare(
 def stages(predictor: Predictor) -> list[str]:
     """Return what each convolution and each fully-connected layer hands on: pool1, … relu7, fc8."""
     names = layer_names(predictor.spec)
-    own = [layer.name for layer in (*predictor.spec.convs, *predictor.spec.dense)]
-    starts = [names.index(name) for name in own]
+    spec = predictor.spec
+    starts = [
+        names.index(name) for name in [x.name for x in spec.convs] + [x.name for x in spec.dense]
+    ]
     return [names[after - 1] for after in (*starts[1:], len(names) - 1)] + [names[-1]]
 
 

@@ -20,7 +20,7 @@ TILE = 64  # pixels of a patch on a sheet
 STRONGEST = 0.999  # quantile of a projection that is drawn in full
 
 
-def lay_out_sheet(tiles: Sequence[Pixels], columns: int, gap: int = 4) -> Pixels:
+def lay_out_sheet(tiles: Sequence[Pixels] | Pixels, columns: int, gap: int = 4) -> Pixels:
     """Lay tiles ``(height, width, 3)`` uint8 of one size in rows on white."""
     height, width = (size + gap for size in tiles[0].shape[:2])
     rows = -(-len(tiles) // columns)
