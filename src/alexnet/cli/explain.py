@@ -219,10 +219,10 @@ def _check(
         for one in found
     ]
     if not quiet:
-        print(f"{'method':22} deletion insertion  order  redrawn  sanity  pointing")
+        print(f"{'method':22} deletion insertion  order  likeness sanity  pointing")
         for one in found:
             order = "" if one in controls else "passes" if one.passes_order(controls) else "fails"
-            redrawn = f"{[*one.sanity.values()][-1]:7.2f}" if one.sanity else f"{'':7}"
+            redrawn = f"{one.likeness:7.2f}" if one.sanity else f"{'':7}"
             sanity = "" if one in controls else "passes" if one.passes_sanity else "fails"
             pointing = "" if one.pointing is None else f"{one.pointing:.0%}"
             print(

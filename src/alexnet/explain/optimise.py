@@ -22,7 +22,7 @@ from alexnet.explain.attribution import plain_network
 from alexnet.features.layers import select_layers
 from alexnet.predictor import Predictor
 
-RATE = 0.05  # of Adam, as in the reference above
+RATE = 0.012  # of Adam; above it images end in black and white
 JITTER = 8 / 227  # of a side: the image is moved by at most so much at every step
 ZOOM = 0.08  # and scaled by at most so much
 NOISE = 0.01  # of the spectrum that ascent begins with
