@@ -1,7 +1,7 @@
 """Images that excite a unit, a channel, a class or a direction most, by gradient ascent.
 
 The image is a spectrum whose frequencies weigh alike, in the decorrelated colours of the run's
-training set, seen a little moved and scaled at every step (Olah and others, Feature Visualization,
+training set, seen a little moved and scaled at most steps (Olah and others, Feature Visualization,
 2017): ascent in plain pixels ends in noise of high frequency.
 """
 
@@ -25,6 +25,7 @@ from alexnet.predictor import Predictor
 RATE = 0.012  # of Adam; above it images end in black and white
 JITTER = 8 / 227  # of a side: the image is moved by at most so much at every step
 ZOOM = 0.08  # and scaled by at most so much
+MOVED = 0.75  # share of the steps at which the image is moved; at the others it is made sharp
 NOISE = 0.01  # of the spectrum that ascent begins with
 
 Objective = Callable[[Tensor], Tensor]  # a layer's outputs for N images -> (N,), to be raised
@@ -171,8 +172,9 @@ class Ascent:
             shaped = torch.view_as_complex(values) * weights
             return colours.to_rgb(torch.fft.irfft2(shaped, s=(side, side), norm="ortho"))
 
-        for _ in range(self._steps):
-            outputs = self._network(self._normalise(_move(draw(), draws)))
+        for step in range(self._steps):
+            seen = _move(draw(), draws) if step < MOVED * self._steps else draw()
+            outputs = self._network(self._normalise(seen))
             score = objective(outputs).sum()
             if self._diversity and self._count > 1:
                 score = score - self._diversity * score.detach().abs() * _likeness(outputs)
