@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Metrics = dict[str, float]  # a line of ``metrics.jsonl``
 Curve = Sequence[tuple[float, float]]  # epoch, training error of 0 to 1
 TARGET = 0.25  # the error whose reaching the paper compares (section 3.1)
 STYLES = {"tanh": (OTHER, "--"), "ReLU": (RIGHT, "-")}  # dashed and solid, as in the paper
 
 
-def draw_curves(metrics: Sequence[Metrics]) -> "Figure":
+def draw_curves(metrics: Sequence[Mapping[str, float]]) -> "Figure":
     """Draw the training loss, the error rates and the learning rate over the epochs.
 
     Parameters
@@ -60,7 +59,7 @@ def _draw_rates(axes: "Axes", epochs: Sequence[float], rates: Sequence[float]) -
     axes.yaxis.set_minor_formatter("")
 
 
-def _draw_errors(axes: "Axes", lines: Sequence[Metrics]) -> None:
+def _draw_errors(axes: "Axes", lines: Sequence[Mapping[str, float]]) -> None:
     """Draw the errors on the watched split, top-5 where it says more than top-1."""
     epochs = [line["epoch"] for line in lines]
     marker = "o-" if len(lines) < 60 else "-"

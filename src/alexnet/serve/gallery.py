@@ -15,7 +15,7 @@ from alexnet.data.decode import encode_jpeg
 from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import AlexNetError, ImageError
-from alexnet.features import Neighbours, last_hidden
+from alexnet.features import NeighbourSearch, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError, require_ready
@@ -28,7 +28,7 @@ NEAREST = 6  # as in Figure 4
 CHUNK = 8  # images run at a time: what a request has to wait for at most
 STOP_SECONDS = 5  # that the end of the server waits for the thread
 EXAMPLE_QUALITY = 98  # of the JPEG of an image that comes back to be classified
-LOG = logging.getLogger("alexnet.serve")
+_LOG = logging.getLogger("alexnet.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class _Found:
 
     split: Split
     numbers: list[int]  # of the images in the split
-    neighbours: Neighbours
+    neighbours: NeighbourSearch
     values: dict[str, Tensor]  # by layer, (units, PATCHES): the strongest, falling
     places: dict[str, Tensor]  # by layer, (units, PATCHES, 2): row of `numbers`, place in the map
 
@@ -119,12 +119,12 @@ class Gallery:
             layer=layer, unit=unit, patches=patches, images=len(found.numbers)
         )
 
-    def find_nearest(self, vector: Tensor) -> responses.Neighbours:
+    def find_nearest(self, vector: Tensor) -> responses.NearestImages:
         """Return the training images nearest to a vector of the last hidden layer."""
         found = self.require_found()
         distances, rows = found.neighbours.nearest(vector.numpy()[None], NEAREST)
         numbers = [found.numbers[row] for row in rows[0]]
-        return responses.Neighbours(
+        return responses.NearestImages(
             layer=last_hidden(self._networks.predictor.spec),
             neighbours=[
                 responses.Neighbour(
@@ -152,7 +152,7 @@ class Gallery:
         except AlexNetError as error:
             self._missing = error.what
         except Exception as error:  # of a thread that nobody waits for
-            LOG.exception("The training images could not be looked at.")
+            _LOG.exception("The training images could not be looked at.")
             self._missing = f"{type(error).__name__}: {error}"
 
     def _search(self, split: Split) -> _Found | None:
@@ -181,7 +181,7 @@ class Gallery:
                 )
         if not numbers:
             raise AlexNetError("none of them can be read.")
-        neighbours = Neighbours(torch.stack(vectors).numpy())
+        neighbours = NeighbourSearch(torch.stack(vectors).numpy())
         return _Found(split, numbers, neighbours, values, places)
 
     def _run_images(
