@@ -20,8 +20,8 @@ from alexnet.features.search import (
 from alexnet.features.storage import Description, StoredFeatures, describe_folder, open_stored
 
 __all__ = [
-    "Description", "JoinedSplits", "NamedImages", "NeighbourSearch", "Photographs", "ReceptiveField",
-    "StoredFeatures", "TopActivation", "activations", "describe", "describe_folder", "extract",
-    "find_nearest", "last_hidden", "layer_names", "layer_shapes", "open_stored", "patch",
-    "receptive_field", "top_activating",
+    "Description", "JoinedSplits", "NamedImages", "NeighbourSearch", "Photographs",
+    "ReceptiveField", "StoredFeatures", "TopActivation", "activations", "describe",
+    "describe_folder", "extract", "find_nearest", "last_hidden", "layer_names", "layer_shapes",
+    "open_stored", "patch", "receptive_field", "top_activating",
 ]  # fmt: skip

@@ -1,10 +1,9 @@
 """Admission: whatever this server refuses, and what it answers then.
 
 `ServerSettings` has every limit. `Admission` counts what a process has in hand and decides every
-503.
-`AdmissionMiddleware`, plain ASGI around the whole application, checks each request and its body as
-it comes: uvicorn and FastAPI bound neither the size of a body nor the time that it takes. The
-deadlines of a connection on which no whole request has come are in `protocol`.
+503. `AdmissionMiddleware`, plain ASGI around the whole application, checks each request and its
+body as it comes: uvicorn and FastAPI bound neither the size of a body nor the time that it takes.
+The deadlines of a connection on which no whole request has come are in `protocol`.
 """
 
 import asyncio
