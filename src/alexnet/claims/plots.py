@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alexnet.claims.report import Finding
-    from alexnet.figures.curves import Curve
+    from alexnet.figures.charts import Curve
     from alexnet.figures.style import ImageFormat
 
 COLOURS = {
@@ -301,7 +301,7 @@ def draw_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     MissingExtraError
         When matplotlib is not installed.
     """
-    from alexnet.figures.curves import draw_activations
+    from alexnet.figures.charts import draw_activations
     from alexnet.figures.style import drawing_style, save
 
     results = read_results(folder / FILE)

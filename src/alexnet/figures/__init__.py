@@ -12,8 +12,7 @@ from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.evaluation import summarize
 from alexnet.features.extraction import Report
-from alexnet.figures.confusion import draw_confusion
-from alexnet.figures.curves import draw_curves
+from alexnet.figures.charts import draw_confusion, draw_curves
 from alexnet.figures.examples import (
     draw_filters,
     draw_neighbours,

@@ -1,4 +1,4 @@
-"""Learning curves of a run, and Figure 1: those of networks that differ in their activation."""
+"""What a run was and came to: its learning curves, Figure 1, and the confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.figures.style import FAINT, INK, OTHER, RIGHT, new_figure
+from alexnet.data.imagenet import describe_classes
+from alexnet.figures.style import FAINT, INK, OTHER, RIGHT, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 Curve = Sequence[tuple[float, float]]  # epoch, training error of 0 to 1
 TARGET = 0.25  # the error whose reaching the paper compares (section 3.1)
 STYLES = {"tanh": (OTHER, "--"), "ReLU": (RIGHT, "-")}  # dashed and solid, as in the paper
+COUNTED = 20  # classes up to which every cell has its number
+NAMED = 60  # classes up to which every row has its name
+WORST = 40  # mistakes that are listed where there are more
+LONGEST = 24  # letters of a name
+DARK = 0.65  # share of a row from which white is read better than ink
 
 
 def draw_curves(metrics: Sequence[Mapping[str, float]]) -> "Figure":
@@ -98,3 +104,84 @@ def draw_activations(arms: Mapping[str, Sequence[Curve]]) -> "Figure":
     axes.set(xlabel="epochs", ylabel="training error rate", xlim=(0, None), ylim=(0, 0.8))
     axes.legend()
     return figure
+
+
+def draw_confusion(
+    classes: Sequence[str], counts: Sequence[Sequence[int]], title: str = ""
+) -> "Figure":
+    """Draw how often the images of each class were taken for each class.
+
+    Up to 20 classes every cell has its number of images; up to 60 every row and column its name.
+    With more, cells are a few dots each: the mistakes made most often are listed beside them.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        As the data names them: folders or wnids.
+    counts : sequence of sequences of int
+        Images by true class and by the class ranked first.
+    title : str
+        What was tested.
+    """
+    table = np.array(counts, dtype=np.int64)
+    names = [shorten(name, LONGEST) for name in describe_classes(classes)]
+    shares = table / np.maximum(1, table.sum(1, keepdims=True))
+    if len(names) > NAMED:
+        return _draw_large(names, table, shares, title)
+    side = max(4.0, min(11.0, 2.4 + 0.42 * len(names)))
+    letters = max(map(len, names)) * 0.075
+    figure = new_figure(side + letters + 0.4, side + letters)
+    axes = figure.subplots()
+    _draw_matrix(axes, shares)
+    axes.set_xticks(
+        range(len(names)), names, rotation=90 if letters > 0.8 * side / len(names) else 0
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0, labelsize=8 if len(names) <= 30 else 6)
+    if len(names) <= COUNTED:
+        for (row, column), count in np.ndenumerate(table):
+            dark = shares[row, column] > DARK
+            axes.text(
+                column, row, f"{count:,}" if count else "", ha="center", va="center", fontsize=7,
+                color="white" if dark else INK,
+            )  # fmt: skip
+    axes.set_title(title, fontsize=9)
+    return figure
+
+
+def _draw_large(
+    names: Sequence[str], table: NDArray[np.int64], shares: NDArray[np.float64], title: str
+) -> "Figure":
+    """Draw a matrix without names, and the list of the most frequent mistakes beside it."""
+    figure = new_figure(13, 8.2)
+    axes, beside = figure.subplots(1, 2, width_ratios=(8, 4))
+    _draw_matrix(axes, np.sqrt(shares))  # a single image must be seen
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+    beside.set_axis_off()
+    wrong = [
+        f"{count:5,}  {names[true]} → {names[taken]}"
+        for true, taken, count in find_worst(table, WORST)
+    ]
+    note = (
+        f"{len(names):,} classes, in the order of their labels; names do not fit.\n"
+        "Dark by the square root of the share of the row.\n\n"
+        "The most frequent mistakes (images, true → taken for):\n"
+    )
+    beside.text(0, 1, "\n".join([note, *wrong]), va="top", fontsize=8, linespacing=1.5)
+    return figure
+
+
+def _draw_matrix(axes: "Axes", shares: NDArray[np.float64]) -> None:
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlabel="taken for", ylabel="true class")
+    axes.spines[["top", "right"]].set_visible(True)
+
+
+def find_worst(table: NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
+    """Return the most frequent mistakes: true class, class taken for it, images."""
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(int(a), int(b), int(wrong[a, b])) for a, b in places if wrong[a, b]]
