@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.features import NeighbourSearch
+from alexnet.features import Neighbours
 
 PART = 4096
 
@@ -68,7 +68,7 @@ def search(path: Path, queries: int) -> dict[str, object]:
             pass
     held = peak_megabytes()
     begin, worked = time.perf_counter(), time.process_time()
-    distances, indices = NeighbourSearch(vectors).nearest(asked, 6)
+    distances, indices = Neighbours(vectors).nearest(asked, 6)
     seconds, worked = time.perf_counter() - begin, time.process_time() - worked
     peak = peak_megabytes()
     plain = product(vectors, asked)

@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from alexnet.errors import ConfigError, DataError
-from alexnet.features import NeighbourSearch, search
+from alexnet.features import Neighbours, search
 
 
 def brute(vectors, queries, count):
@@ -38,7 +38,7 @@ CASES = list(cases())
 def test_neighbours_and_distances_are_those_of_float64(vectors, queries, chunk, monkeypatch):
     monkeypatch.setattr(search, "CHUNK", chunk)
     monkeypatch.setattr(search, "BLOCK", 4)
-    distances, indices = NeighbourSearch(vectors).nearest(queries, 7)
+    distances, indices = Neighbours(vectors).nearest(queries, 7)
     wanted, order = brute(vectors, queries, 7)
     np.testing.assert_array_equal(indices, order)
     np.testing.assert_allclose(distances, wanted, rtol=1e-12, atol=0)
@@ -55,7 +55,7 @@ def test_float32_products_alone_would_get_it_wrong():
 def test_neighbours_equal_a_tree_of_scipy():
     draws = np.random.default_rng(6)
     vectors, queries = draws.random((5000, 8), np.float32), draws.random((200, 8), np.float32)
-    distances, indices = NeighbourSearch(vectors).nearest(queries, 6)
+    distances, indices = Neighbours(vectors).nearest(queries, 6)
     wanted, order = cKDTree(vectors.astype(np.float64)).query(queries.astype(np.float64), 6)
     np.testing.assert_array_equal(indices, order)
     np.testing.assert_allclose(distances, wanted, rtol=1e-12)
@@ -63,7 +63,7 @@ def test_neighbours_equal_a_tree_of_scipy():
 
 def test_maps_are_flattened_and_fewer_vectors_than_asked_for_are_all_returned():
     vectors = np.arange(24, dtype=np.float32).reshape(3, 2, 2, 2)
-    distances, indices = NeighbourSearch(vectors).nearest(vectors[1:2], 9)
+    distances, indices = Neighbours(vectors).nearest(vectors[1:2], 9)
     assert indices.tolist() == [[1, 0, 2]]
     np.testing.assert_allclose(distances, [[0, 8 * 8**0.5, 8 * 8**0.5]])
 
@@ -72,10 +72,10 @@ def test_what_cannot_be_searched_is_refused_by_number():
     vectors = np.zeros((90, 4), np.float32)
     vectors[71, 2] = np.nan
     with pytest.raises(DataError, match="Vector 71 has a number that is not finite"):
-        NeighbourSearch(vectors).nearest(vectors[:1])
+        Neighbours(vectors).nearest(vectors[:1])
     with pytest.raises(DataError, match="Query 1 has"):
-        NeighbourSearch(vectors[:50]).nearest(vectors[70:72])
+        Neighbours(vectors[:50]).nearest(vectors[70:72])
     with pytest.raises(ConfigError, match="Queries of 3 numbers"):
-        NeighbourSearch(vectors[:50]).nearest(vectors[:1, :3])
+        Neighbours(vectors[:50]).nearest(vectors[:1, :3])
     with pytest.raises(ConfigError, match="no vectors"):
-        NeighbourSearch(vectors[:0])
+        Neighbours(vectors[:0])

@@ -90,7 +90,7 @@ def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
 ):
     refused = tmp_path / "inference.cpp"
     refused.write_text("this is no C++", encoding="utf-8")
-    monkeypatch.setattr("alexnet.kernels.inference.SOURCE", refused)
+    monkeypatch.setattr("alexnet.kernels.inference.KERNEL", str(refused))
     assert faster_layer(layer) is layer
     monkeypatch.setenv("CXX", "/nowhere/g++")
     assert faster_layer(layer) is layer  # as found out before

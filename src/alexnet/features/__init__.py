@@ -11,7 +11,7 @@ from alexnet.features.layers import (
     receptive_field,
 )
 from alexnet.features.search import (
-    NeighbourSearch,
+    Neighbours,
     TopActivation,
     find_nearest,
     patch,
@@ -20,7 +20,7 @@ from alexnet.features.search import (
 from alexnet.features.storage import Description, StoredFeatures, describe_folder, open_stored
 
 __all__ = [
-    "Description", "JoinedSplits", "NamedImages", "NeighbourSearch", "Photographs",
+    "Description", "JoinedSplits", "NamedImages", "Neighbours", "Photographs",
     "ReceptiveField", "StoredFeatures", "TopActivation", "activations", "describe",
     "describe_folder", "extract", "find_nearest", "last_hidden", "layer_names", "layer_shapes",
     "open_stored", "patch", "receptive_field", "top_activating",

@@ -24,7 +24,7 @@ UNIT = 2.0**-24  # float32 rounds to within this, relatively
 Vectors = NDArray[np.floating]
 
 
-class NeighbourSearch:
+class Neighbours:
     r"""The nearest of many vectors to some others, by Euclidean distance; exact.
 
     Distances come from matrix products in float32,
@@ -231,7 +231,7 @@ def find_nearest(
             "preprocessing.",
             "Extract them again with this run.",
         )
-    vectors = NeighbourSearch(stored.array(layer))
+    vectors = Neighbours(stored.array(layer))
     name = renamed_layer(layer)
     values = activations(predictor, images, [name])[name]
     return vectors.nearest(pool_channels(values, stored.about.pool), count)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from alexnet.kernels.native import address, call, channels_last, compile_kernel, find_compile_error
 
+KERNEL = "inference.cpp"
 OUTPUTS = 4  # pixels along a side of a tile of the result
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 LANES = 16  # floats in the widest vector register
@@ -74,7 +75,7 @@ def winograd(
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
     tile = OUTPUTS + side - 1
-    library = compile_kernel("inference.cpp", tile=tile, outputs=OUTPUTS)
+    library = compile_kernel(KERNEL, tile=tile, outputs=OUTPUTS)
     a, _, b = (torch.from_numpy(matrix).float().contiguous() for matrix in winograd_matrices(side))
     down, across = (-(-length // OUTPUTS) for length in out.shape[2:])
     for images, results in zip(x.split(TOGETHER), out.split(TOGETHER), strict=True):
@@ -109,7 +110,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     _check_float32(x, weight, bias)
     x, out = x.contiguous(), bias.repeat(len(x), 1)
     sizes = (*x.shape, len(weight), torch.get_num_threads())
-    library = compile_kernel("inference.cpp", tile=OUTPUTS + 2, outputs=OUTPUTS)
+    library = compile_kernel(KERNEL, tile=OUTPUTS + 2, outputs=OUTPUTS)
     library.multiply(address(x), address(weight), address(out), *map(ctypes.c_int64, sizes))
     return out
 
@@ -201,7 +202,7 @@ def faster_layer(layer: nn.Module) -> nn.Module:
 
 
 def _has_kernel(side: int) -> bool:
-    return not find_compile_error("inference.cpp", tile=OUTPUTS + side - 1, outputs=OUTPUTS)
+    return not find_compile_error(KERNEL, tile=OUTPUTS + side - 1, outputs=OUTPUTS)
 
 
 def _check_float32(*tensors: Tensor) -> None:

@@ -68,7 +68,7 @@ def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
     flags = [*FLAGS, *(f"-D{name.upper()}={value}" for name, value in constants.items())]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append(WIDE_VECTORS)
-    path = Path(__file__).with_name(source)
+    path = Path(__file__).parent / source
     key = "\0".join([path.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
     library = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
     if not library.exists():

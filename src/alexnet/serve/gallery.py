@@ -15,7 +15,7 @@ from alexnet.data.decode import encode_jpeg
 from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import AlexNetError, ImageError
-from alexnet.features import NeighbourSearch, last_hidden
+from alexnet.features import Neighbours, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError, require_ready
@@ -37,7 +37,7 @@ class _Found:
 
     split: Split
     numbers: list[int]  # of the images in the split
-    neighbours: NeighbourSearch
+    neighbours: Neighbours
     values: dict[str, Tensor]  # by layer, (units, PATCHES): the strongest, falling
     places: dict[str, Tensor]  # by layer, (units, PATCHES, 2): row of `numbers`, place in the map
 
@@ -181,7 +181,7 @@ class Gallery:
                 )
         if not numbers:
             raise AlexNetError("none of them can be read.")
-        neighbours = NeighbourSearch(torch.stack(vectors).numpy())
+        neighbours = Neighbours(torch.stack(vectors).numpy())
         return _Found(split, numbers, neighbours, values, places)
 
     def _run_images(
