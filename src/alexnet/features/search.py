@@ -17,7 +17,7 @@ from alexnet.features.storage import StoredFeatures
 from alexnet.old_names import renamed_layer
 from alexnet.predictor import Predictor
 
-CHUNK_BYTES = 32 << 20  # bytes of vectors at a time
+CHUNK = 32 << 20  # bytes of vectors at a time
 BLOCK = 256  # queries at a time
 UNIT = 2.0**-24  # float32 rounds to within this, relatively
 
@@ -112,7 +112,7 @@ class Neighbours:
 
     def _chunks(self) -> Iterator[tuple[int, Vectors]]:
         """Yield the vectors in order, ``(rows, D)`` at a time, with the first one's number."""
-        rows = max(1, CHUNK_BYTES // (4 * self._vectors.shape[1]))
+        rows = max(1, CHUNK // (4 * self._vectors.shape[1]))
         for first in range(0, len(self._vectors), rows):
             yield first, self._vectors[first : first + rows]
             _release_pages(self._vectors)

@@ -25,7 +25,7 @@ from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
-CHUNK = 8  # images run at a time: what a request has to wait for at most
+IMAGES_A_RUN = 8  # in one turn of the network: what a request has to wait for at most
 STOP_SECONDS = 5  # that the end of the server waits for the thread
 EXAMPLE_QUALITY = 98  # of the JPEG of an image that comes back to be classified
 _LOG = logging.getLogger("alexnet.serve")
@@ -164,9 +164,9 @@ class Gallery:
         wanted = np.unique(np.linspace(0, len(split) - 1, self._count).astype(np.int64)).tolist()
         numbers: list[int] = []
         vectors: list[Tensor] = []
-        for start in range(0, len(wanted), CHUNK):
+        for start in range(0, len(wanted), IMAGES_A_RUN):
             images, first = [], len(numbers)
-            for number in wanted[start : start + CHUNK]:
+            for number in wanted[start : start + IMAGES_A_RUN]:
                 with contextlib.suppress(ImageError):  # a damaged one is left out
                     images.append(torch.from_numpy(split.pixels(number).copy()))
                     numbers.append(number)
