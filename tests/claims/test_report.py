@@ -12,9 +12,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from alexnet.claims import plots, report
-from alexnet.claims.claim import Claim
+from alexnet.claims.claim import Claim, RunResult
 from alexnet.claims.report import judge_claim, tabulate_changes, write_report
-from alexnet.claims.results import RunResult
 from alexnet.claims.verdict import Measurement, Verdict
 from alexnet.config import from_json
 from alexnet.errors import MissingExtraError

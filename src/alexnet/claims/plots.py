@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from alexnet.claims.claim import Claim
-from alexnet.claims.results import FILE, RunResult, read_results
+from alexnet.claims.claim import FILE, Claim, RunResult, read_results
 from alexnet.errors import RunError
 from alexnet.files import translate_os_error
 

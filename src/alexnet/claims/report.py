@@ -15,14 +15,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alexnet.claims.claim import Arm, Check, Claim
-from alexnet.claims.plots import render_curves, render_pairs
-from alexnet.claims.results import (
+from alexnet.claims.claim import (
+    Arm,
+    Check,
+    Claim,
     RunResult,
     measurements_by_seed,
     results_by_seed,
     trial_results,
 )
+from alexnet.claims.plots import render_curves, render_pairs
 from alexnet.claims.verdict import Comparison, Measurement, Verdict, compare
 from alexnet.config import differences
 from alexnet.errors import MissingExtraError

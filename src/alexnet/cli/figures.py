@@ -33,8 +33,8 @@ def figures(
     seed
         Of the choice of photographs.
     """
+    from alexnet.claims.claim import FILE as RESULTS
     from alexnet.claims.plots import draw_figure_1
-    from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.console import Console
     from alexnet.figures import FIGURES, draw_all
     from alexnet.training.run import Run
