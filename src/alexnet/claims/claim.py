@@ -9,9 +9,11 @@ left of others.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from alexnet.claims.verdict import Measurement
 from alexnet.config import differences, from_json
@@ -120,6 +122,32 @@ class Check:
         return self.agreeing == len(self.rows)
 
 
+def list_changes(first: Arm, second: Arm) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two arms: fields by their paths, with both values.
+
+    A part that one arm lacks (the norm of a layer, a layer) is one entry, whose values are the
+    part's fields as a dictionary, or ``None``. Names and seeds are left out.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    if first.measure != second.measure:
+        found["measure"] = first.measure, second.measure
+    both = ("spec", first.spec, second.spec), ("recipe", first.recipe, second.recipe)
+    for kind, old, new in both:
+        parts: dict[str, dict[str, tuple[Any, Any]]] = {}
+        for path, values in differences(old, new).items():
+            part, _, field = path.rpartition(".")
+            if field not in ("name", "seed"):
+                parts.setdefault(part, {})[field] = values
+        for part, fields in sorted(parts.items()):
+            whole = ".".join(filter(None, (kind, part)))
+            sides = [{f: v[i] for f, v in fields.items() if v[i] is not None} for i in (0, 1)]
+            if part and len(fields) > 1 and not all(sides):
+                found[whole] = sides[0] or None, sides[1] or None
+            else:
+                found |= {f"{whole}.{field}": values for field, values in fields.items()}
+    return found
+
+
 def varied_fields(first: Arm, second: Arm) -> frozenset[str]:
     """Return the fields in which two arms differ, names of layers and of the values left out.
 
@@ -127,21 +155,8 @@ def varied_fields(first: Arm, second: Arm) -> frozenset[str]:
     where a constant of it differs, ``spec.convs`` where one network has a convolution that the
     other lacks, ``measure`` where one run is measured in two ways.
     """
-    found = {"measure"} if first.measure != second.measure else set()
-    old, new = ({conv.name: conv for conv in arm.spec.convs} for arm in (first, second))
-    if list(old) != list(new):
-        found.add("spec.convs")
-    for name in old.keys() & new.keys():
-        for part in ("norm", "within_channel_lrn", "pool"):
-            if (getattr(old[name], part) is None) != (getattr(new[name], part) is None):
-                found.add(f"spec.convs.{part}")
-    pairs = ("spec", first.spec, second.spec), ("recipe", first.recipe, second.recipe)
-    for kind, before, after in pairs:
-        for path in differences(before, after):
-            parts = path.split(".")
-            of_layer = parts[0] in ("convs", "dense", "weight_decays")
-            found.add(".".join((kind, parts[0], *parts[2:]) if of_layer else (kind, *parts)))
-    found -= {"spec.name", "recipe.name", "recipe.seed"}
+    of_layers = r"(spec\.convs|spec\.dense|recipe\.weight_decays)\.[^.]+"
+    found = {re.sub(of_layers, r"\1", path) for path in list_changes(first, second)}
     inside = {path for path in found if any(path.startswith(f"{whole}.") for whole in found)}
     return frozenset(found - inside)
 
@@ -182,7 +197,7 @@ class RunResult:
     failed: str = ""  # why training could not go on; the network then counts as one that guesses
 
     def measurement(self, name: str) -> Measurement:
-        """Return a measure, no number where the run has none of it."""
+        """Return a measure, NaN where the run has none of it."""
         return Measurement(self.measures.get(name, float("nan")), censored=name in self.censored)
 
 

@@ -440,10 +440,10 @@ def measure_speed(spec: Spec, recipe: Recipe, threads: int | None) -> float:
 
 
 def measure_speeds(tasks: Iterable[RunTask], threads: int | None) -> dict[Spec, float]:
-    """Measure each network of some runs, or tell its speed from a like one's that is slow.
+    """Return the speed of each network of some runs, in images a second.
 
-    A slow network, half a second a step, is measured once; the others of its kind are told by
-    their multiplications.
+    Of the slow networks of a recipe, half a second a step, one is measured; the speed of the others
+    is estimated from their multiplications.
     """
     found: dict[Spec, float] = {}
     slow: dict[str, tuple[Spec, float]] = {}

@@ -47,7 +47,7 @@ Report = Callable[[int, int], None]
 
 
 class NamedImages(ImageSplit, Protocol):
-    """Images that have names, and are told from all others; a `Split` is one."""
+    """Images that have names, and a checksum of all of them; a `Split` is one."""
 
     def path(self, index: int) -> str:
         """Return the name of an image in its source."""
