@@ -415,7 +415,7 @@ class Cost:
 def measure_speed(spec: Spec, recipe: Recipe, threads: int | None) -> float:
     """Measure how many images a second a network is trained on here: the median of some steps.
 
-    On random pixels, with the loop's own update and type; reading images costs next to nothing.
+    On random pixels, with the loop's own update and dtype; reading images costs next to nothing.
     """
     keep_freed_memory()
     use_threads(threads)
