@@ -13,7 +13,7 @@ from alexnet.errors import find_named
 from alexnet.recipes import AS_RUN as AS_RUN_RECIPE
 from alexnet.recipes import PAPER as PAPER_RECIPE
 from alexnet.recipes import LayerDecay, Recipe
-from alexnet.spec import Spec
+from alexnet.spec import Conv, Dense, Spec
 from alexnet.variants import AS_RUN, CIFAR_LOCAL, CIFAR_QUICK, PAPER, SINGLE, narrow, without_lrn
 
 # Figure 1's "four-layer convolutional network" is given nowhere; the nearest that 2012 left is
@@ -49,7 +49,8 @@ def shrink(spec: Spec, *, width: int = 4, image_size: int = 24) -> Spec:
     def strengthen(layer: str, std: float | None) -> float | None:
         return std and round(std * math.sqrt(before[layer] / after[layer]), 5)
 
-    for layer in (*small.convs, *small.dense):
+    layers: tuple[Conv | Dense, ...] = (*small.convs, *small.dense)
+    for layer in layers:
         small = small.with_layers(layer.name, std=strengthen(layer.name, layer.std))
     return replace(small, output_std=strengthen(spec.output_name, spec.output_std))
 
