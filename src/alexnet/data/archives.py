@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from alexnet.bounds import MAX_IMAGE_BYTES
 from alexnet.data.samples import FileSlice
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, cache_folder
@@ -25,13 +26,17 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
-MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
 ZIP_HEADER = 30  # bytes before the name of a member
 
 
 def is_image(piece: FileSlice) -> bool:
+    """Whether a file is an image by its name."""
+    return is_image_name(piece.name)
+
+
+def is_image_name(name: str) -> bool:
     """Whether a name ends like an image's; hidden files and what lies in hidden folders do not."""
-    path = PurePosixPath(piece.name)
+    path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and all(part[0] != "." for part in path.parts)
 
 

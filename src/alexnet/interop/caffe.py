@@ -16,9 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.errors import MissingExtraError, RunError
-from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import (
+from alexnet.bounds import (
     LARGEST_IMAGE,
     LARGEST_MEAN,
     LARGEST_TEXT,
@@ -26,6 +24,8 @@ from alexnet.interop.bounds import (
     check_shape,
     read_bytes,
 )
+from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop import layer_ir as ir
 from alexnet.spec import DropoutSpec, PixelFormat
 
 Message = Any  # of `google.protobuf`, its class made of caffe.proto

@@ -16,14 +16,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import LARGEST_IMAGE, read_bytes
 from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
 from alexnet.pickles import ArrayUnpickler
 from alexnet.spec import DropoutSpec, PixelFormat
 
-MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
-PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
+PROGRAMS = frozenset((
+    *("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict"),
+    "python_util",
+))  # fmt: skip
 # The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
 IMAGENET_MEAN = (127.30, 119.72, 104.91)
 MOST_STEPS = 100

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.bounds import LARGEST_IMAGE, MOST_LAYERS
 from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
-from alexnet.interop.bounds import LARGEST_IMAGE, MOST_LAYERS
 from alexnet.spec import (
     LRN,
     Conv,
@@ -176,9 +176,10 @@ def assemble_network(
     """Return the spec of a list of layers and its weights, named ``conv1.weight`` ...
 
     The layers are first to last, without the softmax; `image` is the side of the input. Without
-    it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image.
+    it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image. Pools of
+    one pixel, as exporters make of an adaptive one, are passed over.
     """
-    blocks = list(_group_blocks(layers))
+    blocks = list(_group_blocks([layer for layer in layers if not _is_identity(layer)]))
     convs = [b for b in blocks if isinstance(b.layer, Convolution)]
     dense = [b for b in blocks if isinstance(b.layer, FullyConnected)]
     if not convs or not dense or blocks != [*convs, *dense]:
@@ -199,6 +200,12 @@ def assemble_network(
                 raise RunError(f"{block.layer.name!r} has numbers that are not finite.")
             weights[f"{name}.{part}"] = torch.from_numpy(np.array(values, np.float32, order="C"))
     return recognise(spec), weights
+
+
+def _is_identity(layer: Layer) -> bool:
+    return isinstance(layer, Pooling) and (
+        (layer.kernel_size, layer.stride, layer.padding_after) == (1, 1, 0)
+    )
 
 
 def _group_blocks(layers: Sequence[Layer]) -> Iterator[Block]:

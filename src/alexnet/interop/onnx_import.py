@@ -5,7 +5,6 @@ layers that every reader makes. Nothing of a file is run, and nothing outside of
 """
 
 import base64
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +14,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import LARGEST_IMAGE, check_message, check_shape, parse_json, read_bytes
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import LARGEST_IMAGE, check_message, check_shape, read_bytes
 from alexnet.interop.caffe import IMAGENET_MEAN
 from alexnet.spec import DropoutSpec, PixelFormat
 from alexnet.variants import CAFFE, TORCHVISION
 
 Node = Any  # `onnx.NodeProto`
-BEFORE = ("Slice", "Transpose", "Cast", "Mul", "Sub", "Div")  # preprocessing inside of an export
+BEFORE = ("Slice", "Transpose", "Mul", "Sub", "Div")  # preprocessing inside of an export
 MOST_OPERATORS = 1000  # on the way from the pixels to the logits
 FLATTENING = ("Flatten", "Reshape", "Squeeze")
 OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", "MatMul")
-ITEMS = {1: 4, 7: 8, 10: 2, 11: 8}  # bytes of a number, by the types that weights and sizes have
+# Bytes of a number, by the types that weights and sizes have.
+ITEMS = {1: 4, 6: 4, 7: 8, 10: 2, 11: 8, 16: 2}
+CONVERTED = {10: "float16", 11: "float64", 16: "bfloat16"}
 
 
 def read_onnx(path: Path) -> ir.ImportedNetwork:
@@ -40,20 +41,23 @@ def read_onnx(path: Path) -> ir.ImportedNetwork:
     check_message(data, onnx.ModelProto.DESCRIPTOR)
     model = onnx.ModelProto.FromString(data)
     told = {entry.key: entry.value for entry in model.metadata_props}
-    about = json.loads(told["preprocessing"]) if "preprocessing" in told else None
+    about = parse_json(told["preprocessing"]) if "preprocessing" in told else None
     graph = Graph(model.graph)
     layers, mean = _follow(graph, 2 * len(data), own=about is not None)
     image = graph.image or (about and int(about["crop"]))
     network, weights = ir.assemble_network(layers, PixelFormat(), image)
     producer = model.producer_name or "an unnamed program"
-    found = (f"ONNX graph {model.graph.name!r} of {producer}",)
+    converted = " and ".join(sorted(graph.converted))
+    found: tuple[str, ...] = (f"ONNX graph {model.graph.name!r} of {producer}",)
+    if converted:
+        found = (*found, f"{converted}, made float32")
     if about is not None:
-        classes = tuple(map(str, json.loads(told.get("classes", "[]"))))
+        classes = tuple(map(str, parse_json(told.get("classes", "[]"))))
         return _read_own(ir.ImportedNetwork(network, weights, found, classes=classes), about, mean)
     torchvision, ours = (
         [replace(conv, out_channels=0) for conv in spec.convs] for spec in (TORCHVISION, network)
     )
-    like = TORCHVISION if ours == torchvision else CAFFE
+    like = TORCHVISION if ours == torchvision or producer == "pytorch" else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
     colour = ir.MeanColour(IMAGENET_MEAN, "mean colour of ImageNet") if like is CAFFE else None
     network = replace(network, pixels=like.pixels)
@@ -68,6 +72,8 @@ class Graph:
             raise RunError("It has no graph.")
         self.tensors = {tensor.name: tensor for tensor in content.initializer}
         self.takers: dict[str, list[Node]] = {}
+        self.makers: dict[str, Node] = {}
+        self.converted: set[str] = set()  # types of the arrays that become float32
         for number, node in enumerate(content.node):
             node.name = node.name or f"number {number}"
             if node.domain not in ("", "ai.onnx"):
@@ -76,6 +82,10 @@ class Graph:
             if constant is not None and node.output:
                 self.tensors[node.output[0]] = constant
                 continue
+            if node.op_type == "Identity" and node.input[0] in self.tensors:
+                self.tensors[node.output[0]] = self.tensors[node.input[0]]  # of equal arrays one
+                continue
+            self.makers |= dict.fromkeys(node.output, node)
             for name in {*node.input}:
                 self.takers.setdefault(name, []).append(node)
         inputs = [one for one in content.input if one.name not in self.tensors]
@@ -106,7 +116,27 @@ class Graph:
         count = len(tensor.raw_data) // ITEMS[tensor.data_type]
         lists = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.int32_data)
         check_shape(name, tensor.dims, count or max(map(len, lists)))
+        if tensor.data_type in CONVERTED:
+            self.converted.add(CONVERTED[tensor.data_type])
         return numpy_helper.to_array(tensor)
+
+    def after(self, name: str) -> list[Node]:
+        """Return the nodes that take a value; not those that ask for its shape alone."""
+        return [node for node in self.takers.get(name, []) if node.op_type != "Shape"]
+
+    def check_flat(self, node: Node) -> None:
+        """See that a reshape makes one row of an image: two numbers, in the file or joined."""
+        name = node.input[1] if len(node.input) > 1 else ""
+        if name in self.tensors:
+            sizes = self.array(node, 1).size
+        else:
+            maker = self.makers.get(name)
+            joined = maker is not None and maker.op_type == "Concat"
+            sizes = len(maker.input) if joined else len(setting(node, "shape", ()))
+        if node.op_type == "Reshape" and sizes != 2:
+            raise RunError(
+                f"Reshape {node.name!r} makes {sizes} axes.", "Expected 2: a row of each image."
+            )
 
     def other(self, node: Node, current: str) -> NDArray[Any]:
         """Return the array that a node of two inputs takes besides `current`."""
@@ -141,7 +171,7 @@ def _follow(
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
     for _ in range(MOST_OPERATORS):
-        takers = graph.takers.get(current, [])
+        takers = graph.after(current)
         if not takers or takers[0].op_type == "Softmax":
             return layers, mean
         node, kind = takers[0], takers[0].op_type
@@ -153,6 +183,7 @@ def _follow(
             bias = graph.other(node, current).astype(np.float32).reshape(-1)
             layers[-1], current = replace(layers[-1], bias=bias), node.output[0]
         elif kind in FLATTENING:
+            graph.check_flat(node)
             flat, current = True, node.output[0]
         else:
             if (flat and kind in OF_MAPS) or (not flat and kind in OF_ROWS):
@@ -168,7 +199,7 @@ def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[ir.
     node = takers[0]
     if len(takers) > 1:
         return _within_channel_norm(graph, takers, current)
-    if node.op_type == "Identity":
+    if node.op_type in ("Identity", "Cast") or _adds_nothing(graph, node):
         return None, node.output[0]
     if node.op_type == "Split":
         return _halves(graph, node)
@@ -184,6 +215,15 @@ def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[ir.
             f"Expected only {', '.join(_READERS)}.",
         )
     return _READERS[node.op_type](graph, node), node.output[0]
+
+
+def _adds_nothing(graph: Graph, node: Node) -> bool:
+    """Whether a node pads by nothing, as PyTorch wrote before an average pool."""
+    if node.op_type != "Pad":
+        return False
+    inside = len(node.input) > 1
+    pads = graph.array(node, 1).tolist() if inside else setting(node, "pads", ())
+    return not any(pads)
 
 
 def _conv(graph: Graph, node: Node) -> ir.Convolution:
