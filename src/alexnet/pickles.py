@@ -41,7 +41,7 @@ class _DType:
 class _Name:
     """A name that a pickle asks for, the one thing in it that can be called."""
 
-    stands_for: Callable[..., Any]
+    stands_for: Any
 
 
 KEYS = (str, bytes, int, float, type(None), _Name)  # of dictionaries: what is quick to hash
@@ -67,8 +67,8 @@ class ArrayUnpickler(pickle._Unpickler):
     """Python's unpickler, for pickles that lie one after the other and hold only arrays.
 
     Text of Python 2 becomes ``bytes``. `names` says what other names than NumPy's stand for,
-    ``"module.name"`` to a function; objects of other classes in the `packages` of another program
-    come as empty dictionaries.
+    ``"module.name"`` to a function or a value; objects of other classes in the `packages` of
+    another program come as empty dictionaries.
     """
 
     read: Callable[[int], bytes]  # of `pickle._Unpickler`, whose types are not published
@@ -79,7 +79,7 @@ class ArrayUnpickler(pickle._Unpickler):
     def __init__(
         self,
         data: bytes,
-        names: Mapping[str, Callable[..., Any]] | None = None,
+        names: Mapping[str, Any] | None = None,
         packages: Collection[str] = (),
     ) -> None:
         self._file = io.BytesIO(data)

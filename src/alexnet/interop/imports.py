@@ -50,7 +50,7 @@ OTHERS = [
         (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|\?xml))", "a web page",
          "Download the file itself; the page may ask to sign in first."),
         (rb"\s*\{\s*\"", "JSON, which has no weights", "Name the file of weights beside it."),
-        (rb"\s*(?:#[^\n]*\s+)*(?:name|layers?|input|net)\s*[:{]", "a description of layers",
+        (rb"\s*(?:#[^\n]*\n\s*)*(?:name|layers?|input|net)\s*[:{]", "a description of layers",
          "Name a .caffemodel, and this as --prototxt."),
         (rb"\x08[\x80-\xff]{0,4}[\0-\x7f]\x12.[ -~]*\.caffemodel",
          "the state of Caffe's solver: a step and momenta", "Name the .caffemodel beside it."),

@@ -8,7 +8,7 @@ made of the file's bytes when it is asked for. PyTorch's own reader takes no par
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -68,11 +68,11 @@ class _TensorUnpickler(ArrayUnpickler):
         if not isinstance(pid, tuple) or len(pid) < 5 or as_text(pid[0]) != "storage":
             raise DataError("It refers to something that is no tensor's memory.")
         _, named, key, _, count, *view = pid
-        dtype = getattr(named, "stands_for", lambda: None)()
-        if not isinstance(key, str | bytes) or type(count) is not int or count < 0 or any(view):
-            raise DataError("It refers to a tensor's memory of no sense.")
+        dtype = getattr(named, "stands_for", None)
         if not isinstance(dtype, torch.dtype):
             raise DataError("It has a tensor of a type that no network's weights have.")
+        if not isinstance(key, str | bytes) or type(count) is not int or count < 0 or any(view):
+            raise DataError("It refers to a tensor's memory of no sense.")
         memory = self.memories.get(as_text(key))
         if memory is None:
             memory = self.memories[as_text(key)] = _Memory(dtype, count)
@@ -136,9 +136,11 @@ def _read_legacy(data: bytes) -> Any:
     return content
 
 
-def as_text(value: Any) -> str:
-    """Return text, which in pickles of Python 2 is bytes."""
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def as_text(key: Any) -> str:
+    """Return the text of a key, which in pickles of Python 2 is bytes; of others what they are."""
+    if isinstance(key, bytes):
+        return key.decode("latin-1")
+    return str(key) if isinstance(key, str | int) else type(key).__name__
 
 
 def _describe_tensor(memory: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> StoredTensor:
@@ -152,34 +154,21 @@ def _describe_tensor(memory: Any, offset: Any, shape: Any, stride: Any, *more: A
     return StoredTensor(sizes, memory.dtype, lambda: memory.make_tensor(sizes, steps, offset))
 
 
-def _make_dict(pairs: Any = ()) -> dict[Any, Any]:
+def _make_dict(pairs: Any = ()) -> dict[str, Any]:
     """Return an ordered dictionary, which Python 2 gave its entries at once."""
-    made = {}
-    for key, value in pairs:
-        if not isinstance(key, str | bytes):
-            raise DataError("It has a dictionary of tensors whose keys are no names.")
-        made[key] = value
-    return made
+    return {as_text(key): value for key, value in pairs}
 
 
-_DTYPES = {
-    "Float": torch.float32, "Double": torch.float64, "Half": torch.float16,
-    "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
-    "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool,
-}  # fmt: skip
-
-
-def _storages() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for name, dtype in _DTYPES.items():
-        yield f"torch.{name}Storage", lambda *arguments, dtype=dtype: dtype
-
-
-_NAMES: Mapping[str, Callable[..., Any]] = {
+_NAMES: Mapping[str, Any] = {
     "collections.OrderedDict": _make_dict,
     "pathlib.PosixPath": lambda *parts: {},
     "pathlib.WindowsPath": lambda *parts: {},
     "torch._utils._rebuild_tensor": _describe_tensor,
     "torch._utils._rebuild_tensor_v2": _describe_tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *more: tensor,
-    **dict(_storages()),
-}
+    **{f"torch.{name}Storage": dtype for name, dtype in (
+        ("Float", torch.float32), ("Double", torch.float64), ("Half", torch.float16),
+        ("BFloat16", torch.bfloat16), ("Long", torch.int64), ("Int", torch.int32),
+        ("Short", torch.int16), ("Char", torch.int8), ("Byte", torch.uint8), ("Bool", torch.bool),
+    )},
+}  # fmt: skip
