@@ -461,6 +461,79 @@ def _(folder: Path) -> str:
     return beside(folder, "features")
 
 
+# The same kinds, after public reports on other tools: see the results for which.
+
+
+@case
+def _(folder: Path) -> str:
+    """names that begin with module.0. (DenseTorch 14)."""
+    return imported(folder, "a.pth", pth(renamed("module.0.")))
+
+
+@case
+def _(folder: Path) -> str:
+    """{'net_coarse': ..., 'net_fine': ...} (GNT 4)."""
+    return imported(folder, "a.pth", pth({"net_coarse": renamed(""), "net_fine": renamed("")}))
+
+
+@case
+def _(folder: Path) -> str:
+    """a .pth cut in half (sapiens 85)."""
+    data = pth(network().state_dict())
+    return imported(folder, "a.pth", data[: len(data) // 2])
+
+
+@case
+def _(folder: Path) -> str:
+    """parts of one memory, turned, in a .pth (safetensors 95)."""
+    state = network().state_dict()
+    memory = torch.cat([value.flatten() for value in state.values()])
+    parts = memory.split([value.numel() for value in state.values()])
+    shared = {k: part.view(v.shape) for part, (k, v) in zip(parts, state.items(), strict=True)}
+    shared["classifier.4.weight"] = shared["classifier.4.weight"].t().contiguous().t()
+    return imported(folder, "a.pth", pth(shared))
+
+
+@case
+def _(folder: Path) -> str:
+    """every array of an ONNX file as a node (onnx2torch 243)."""
+    model = onnx.load_from_string(exported(network()))
+    arrays = [helper.make_node("Constant", [], [a.name], value=a) for a in model.graph.initializer]
+    nodes = [*arrays, *model.graph.node]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    return imported(folder, "a.onnx", model.SerializeToString())
+
+
+@case
+def _(folder: Path) -> str:
+    """arrays in an ONNX file that nothing takes (pytorch 13552)."""
+    model = onnx.load_from_string(exported(network()))
+    for name in "234":
+        unused = model.graph.initializer.add()
+        unused.CopyFrom(model.graph.initializer[0])
+        unused.name = name
+    return imported(folder, "a.onnx", model.SerializeToString())
+
+
+@case
+def _(folder: Path) -> str:
+    """a 16-bit TIFF, high byte first, in every form (Pillow 5991, iiif 23)."""
+    deep = (np.linspace(0, 65535, 4800).reshape(60, 80)).astype(">u2")
+    return forms(folder, "a.tiff", saved(Image.fromarray(deep), "TIFF"))
+
+
+@case
+def _(folder: Path) -> str:
+    """a PNG turned by its Exif, as a path and as an image (sd-scripts 1316)."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(photograph(), "PNG", exif=exif)
+    (folder / "a.png").write_bytes(data)
+    sizes = {decode.to_rgb(one).size for one in (folder / "a.png", Image.open(io.BytesIO(data)))}
+    return f"{sizes} of 80x60"
+
+
 def main() -> None:
     """Print a line a case."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -51,9 +51,7 @@ def oriented(number: int) -> dict[str, Image.Exif]:
 
 def with_segments(data: bytes, *segments: bytes) -> bytes:
     """Put segments, each a marker's last byte and its content, at the start of a JPEG."""
-    made = (
-        b"\xff" + part[:1] + struct.pack(">H", len(part) + 1) + part[1:] for part in segments
-    )
+    made = (b"\xff" + part[:1] + struct.pack(">H", len(part) + 1) + part[1:] for part in segments)
     return data[:2] + b"".join(made) + data[2:]
 
 
@@ -93,8 +91,10 @@ ZOO = {
     "jpeg, a profile alone": with_segments(saved(photograph(), "JPEG"), *profile(2)),
     "jpeg, filled up": saved(photograph(), "JPEG").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),
     "jpeg, two pictures": saved(photograph(), "MPO", save_all=True, append_images=[photograph()]),
-    **{f"tiff of {kind}, 0-{most:g}": many_bits(kind, most)
-       for kind, most in (("i4", 255), ("i4", 65535), ("f4", 1), ("f4", 255), ("f4", 60_000))},
+    **{
+        f"tiff of {kind}, 0-{most:g}": many_bits(kind, most)
+        for kind, most in (("i4", 255), ("i4", 65535), ("f4", 1), ("f4", 255), ("f4", 60_000))
+    },
     "webp, turned": saved(photograph(), "WEBP", **oriented(8)),
     "16-bit grey, turned": saved(Image.fromarray(DEEP[..., 0]), "PNG", **oriented(6)),
     "rgba": saved(transparent("RGBA"), "PNG"),
@@ -146,8 +146,10 @@ def test_every_door_and_both_decoders_give_the_same_pixels(name, model, tmp_path
 def test_an_orientation_is_found_wherever_it_stands(name):
     wide = photograph().resize((90, 60))
     plain = saved(wide, "JPEG")
-    turned = with_segments(plain, in_xmp(6)) if "XMP" in name else with_segments(
-        plain, *profile(2), b"\xe1" + oriented(6)["exif"].tobytes()
+    turned = (
+        with_segments(plain, in_xmp(6))
+        if "XMP" in name
+        else with_segments(plain, *profile(2), b"\xe1" + oriented(6)["exif"].tobytes())
     )
     assert to_rgb(turned).size == (60, 90)
     assert decode.open_image(turned, exif=False).size == (90, 60)

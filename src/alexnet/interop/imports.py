@@ -25,8 +25,10 @@ from alexnet.interop.weights import (
     is_safetensors,
     is_torch,
     list_names,
+    list_safetensors,
     read_own_safetensors,
     read_state_dict,
+    tell_conversion,
 )
 from alexnet.pickles import load_arrays
 from alexnet.recipes import FAST
@@ -119,8 +121,10 @@ def import_file(
     if form == "huggingface":
         if classes or mean or pixels:
             raise RunError("A model folder has all of its own.", "Leave the other options out.")
-        run = model_folder.to_run(source, out)
-        return Import(run, form, ("model folder of alexnet",))
+        folder = model_folder.fetch(source)
+        run = model_folder.to_run(folder, out)
+        converted = tell_conversion(list_safetensors(folder / model_folder.WEIGHTS).values())
+        return Import(run, form, ("model folder of alexnet", *converted))
     imported = read_file(path, form, prototxt)
     if pixels is not None:
         imported = with_pixels(imported, pixels)
@@ -129,7 +133,8 @@ def import_file(
     found = imported.found
     if image is None and imported.mean is not None:
         image, found = np.array(imported.mean.values, np.float32), (*found, imported.mean.origin)
-    spec, statistics = with_mean(imported.spec, image, imported.resize_to)
+    with bounds.explain_damage(path):
+        spec, statistics = with_mean(imported.spec, image, imported.resize_to)
     config = RunConfig(
         spec=spec,
         recipe=replace(FAST, precision="fp32"),

@@ -35,7 +35,7 @@ class StoredTensor:
     """A tensor that lies in a file, and is not made yet."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | str  # a name where PyTorch has no such type
     load: Callable[[], Tensor]
 
 
@@ -51,6 +51,8 @@ class _Memory:
         size = self.count * self.dtype.itemsize
         if self.data is None or len(self.data) < size:
             raise RunError(f"It lacks {size:,} bytes of a tensor of {shape}.")
+        if not size:
+            return torch.empty(shape, dtype=self.dtype)
         flat = torch.frombuffer(bytearray(self.data[:size]), dtype=self.dtype)
         return flat.as_strided(shape, stride, offset)
 
