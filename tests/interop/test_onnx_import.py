@@ -150,11 +150,14 @@ def padded_by_nothing(data):
     return model
 
 
-def with_shape(data, shape):
+def with_shape(data, shape, *, as_node=False):
     """Reshape, to a shape that is in the file, instead of flattening."""
     model = onnx.load_from_string(data)
+    if as_node:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["shape"], value_ints=shape))
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
     flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
-    model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
     flatten.CopyFrom(
         helper.make_node("Reshape", [flatten.input[0], "shape"], [*flatten.output], name="view")
     )
@@ -166,6 +169,7 @@ BY_PYTORCH = {
     "view, Gather": lambda data: with_view(data, "Gather"),
     "view, Slice": lambda data: with_view(data, "Slice"),
     "view, a shape in the file": lambda data: with_shape(data, [-1, 576]),
+    "view, a shape of plain numbers": lambda data: with_shape(data, [1, 576], as_node=True),
     "equal arrays joined": joined,
     "arrays as nodes": by_constants,
     "float16": in_float16,

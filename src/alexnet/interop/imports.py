@@ -3,7 +3,10 @@
 import contextlib
 import math
 import re
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,9 @@ from alexnet.interop.cuda_convnet import read_checkpoint
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.interop.model_folder import IMPORTED
 from alexnet.interop.onnx_import import read_onnx
+from alexnet.interop.torch_files import LEGACY
 from alexnet.interop.weights import (
     is_safetensors,
-    is_torch,
-    list_names,
     list_safetensors,
     read_own_safetensors,
     read_state_dict,
@@ -39,7 +41,7 @@ from alexnet.variants import network_named
 
 PEEKED = 4096  # bytes of a file that tell what it is
 USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
-NPY, PICKLED = b"\x93NUMPY", b"\x80"  # how NumPy's files begin, and pickles of protocol 2
+NPY, PICKLED, ZIP = b"\x93NUMPY", b"\x80", b"PK"  # how files begin; pickles from protocol 2
 AGAIN = "Download it again."
 UNPACK = "Unpack it, and name the file of weights in it."
 WITHOUT_LAYERS = "Give the file that it was converted from."
@@ -156,42 +158,45 @@ def read_file(path: Path, form: WeightsFormat, prototxt: Path | None = None) -> 
     """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
+    readers: dict[str, Callable[[Path], ImportedNetwork]] = {
+        "caffe": partial(read_caffemodel, prototxt=prototxt), "torchvision": read_state_dict,
+        "safetensors": read_own_safetensors, "onnx": read_onnx, "cuda-convnet": read_checkpoint,
+    }  # fmt: skip
     with bounds.explain_damage(path):
-        _refuse_others(path)
-        if form == "caffe":
-            return read_caffemodel(path, prototxt)
-        readers = {"torchvision": read_state_dict, "safetensors": read_own_safetensors,
-                   "onnx": read_onnx, "cuda-convnet": read_checkpoint}  # fmt: skip
+        _peek(path)
         return readers[form](path)
 
 
-def _refuse_others(path: Path) -> None:
-    """Name a file that is certainly no weights of a kind that is read here."""
-    if is_safetensors(path):  # whose first bytes are a number
-        return
+def _peek(path: Path) -> bytes:
+    """Return a file's first bytes, unless they say that it is certainly of another kind."""
     with path.open("rb") as file:
         start = file.read(PEEKED)
-    found = [(what, fix) for pattern, what, fix in OTHERS if pattern.match(start)]
-    if start.startswith(b"PK"):
-        found += _name_zip(path)
-    for what, fix in found:
-        raise RunError(f"It is {what}.", fix)
+    if is_safetensors(path):  # begins with any number
+        return start
+    for pattern, what, fix in OTHERS:
+        if pattern.match(start):
+            raise RunError(f"It is {what}.", fix)
+    if start.startswith(ZIP):
+        _refuse_other_zips(path)
+    return start
 
 
-def _name_zip(path: Path) -> list[tuple[str, str]]:
-    """Say what a zip is, and what to do, unless it is of `torch.save`."""
-    names = [name.rpartition("/")[2] for name in list_names(path)]
+def _refuse_other_zips(path: Path) -> None:
+    """Name a zip that ``torch.save`` did not write."""
+    names: list[str] = []
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
     weights = [name for name in names if name.endswith((".pth", ".pt", ".caffemodel", ".onnx"))]
     save = "In Python: m = {}.load(file), then torch.save({}, 'weights.pth')."
     if "constants.pkl" in names:
-        return [("TorchScript, a program", save.format("torch.jit", "m.state_dict()"))]
-    if "data.pkl" in names:
-        return []
+        raise RunError("It is a TorchScript program.", save.format("torch.jit", "m.state_dict()"))
     if "archive_format" in names:
-        return [("a program of torch.export", save.format("torch.export", "m.state_dict"))]
+        fix = save.format("torch.export", "m.state_dict")
+        raise RunError("It is a program of torch.export.", fix)
     if weights:
-        return [(f"a zip with {weights[0]!r} in it", UNPACK)]
-    return [("a zip, not of torch.save or cut short", AGAIN)]
+        raise RunError(f"It is a zip with {weights[0]!r} in it.", UNPACK)
+    if "data.pkl" not in names:
+        raise RunError("It is a zip, not of torch.save or cut short.", AGAIN)
 
 
 def with_pixels(imported: ImportedNetwork, name: str) -> ImportedNetwork:
@@ -259,16 +264,13 @@ def detect_format(path: Path) -> WeightsFormat:
     if path.is_dir():
         return "huggingface"
     with bounds.explain_damage(path):
-        _refuse_others(path)
+        start = _peek(path)
         if is_safetensors(path):
             own = "spec" in bounds.read_safetensors_header(path).get("__metadata__", {})
             return "safetensors" if own else "torchvision"
-        with path.open("rb") as file:
-            start = file.read(PEEKED)
-        torch = is_torch(start, path)
-    if torch:
+    if start.startswith((ZIP, LEGACY)):
         return "torchvision"
-    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+    if start[:1] == PICKLED and start[1:2] in b"\x02\x03\x04\x05":
         return "cuda-convnet"
     found = _detect_protobuf(start)
     if found is None:

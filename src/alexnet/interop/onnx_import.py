@@ -78,7 +78,7 @@ class Graph:
             node.name = node.name or f"number {number}"
             if node.domain not in ("", "ai.onnx"):
                 raise RunError(f"{node.op_type} {node.name!r} is an operator of {node.domain!r}.")
-            constant = setting(node, "value") if node.op_type == "Constant" else None
+            constant = _read_constant(node)
             if constant is not None and node.output:
                 self.tensors[node.output[0]] = constant
                 continue
@@ -149,6 +149,19 @@ class Graph:
             found = ", ".join(node.op_type for node in takers) or "nothing"
             raise RunError(f"{name!r} is taken by {found}.", f"Expected {kind}.")
         return takers[0]
+
+
+def _read_constant(node: Node) -> Any:
+    """Return the array of a Constant, whole or of plain numbers; nothing of another node."""
+    from onnx import helper, numpy_helper
+
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
+            dtype = np.int64 if "int" in attribute.name else np.float32
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))
+    return None
 
 
 def setting(node: Node, name: str, default: Any = None) -> Any:
