@@ -384,8 +384,9 @@ def _(folder: Path) -> str:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(photograph(), "JPEG", exif=exif.tobytes())
-    chunk = b"\xff\xe2" + struct.pack(">H", 65_002) + b"ICC_PROFILE\0\1\2" + bytes(64_986)
-    return both_decoders(data[:2] + 2 * chunk + data[2:])
+    head = b"\xff\xe2" + struct.pack(">H", 65_002) + b"ICC_PROFILE\0"
+    profile = b"".join(head + bytes([part, 2]) + bytes(64_986) for part in (1, 2))
+    return both_decoders(data[:2] + profile + data[2:])
 
 
 def forms(folder: Path, name: str, data: bytes) -> str:

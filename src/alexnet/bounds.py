@@ -66,7 +66,8 @@ def explain_damage(path: Path | str, fix: str = "", *, importing: bool = True) -
             lacks = isinstance(error, KeyError)
             what = f"{str(path)!r} has no {error}." if lacks else f"{refused}: {str(error)[:300]}"
             raise RunError(what, fix) from None
-        said = f"{type(error).__name__}: {str(error)[:200]}"
+        kind = "" if isinstance(error, FormatError) else f"{type(error).__name__}: "
+        said = f"{kind}{str(error)[:200]}"
         raise RunError(
             f"{str(path)!r} is damaged or of another format ({said}).",
             fix or "Download it again, or say what it is with --as.",

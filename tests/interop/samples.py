@@ -21,9 +21,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from alexnet.interop import WeightsFormat
 from alexnet.interop.export import build_onnx
-from alexnet.interop.imports import import_file, read_file, read_mean
+from alexnet.interop.imports import WeightsFormat, import_file, read_file, read_mean
 from alexnet.interop.weights import export_safetensors
 from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow

@@ -127,15 +127,16 @@ class Graph:
     def check_flat(self, node: Node) -> None:
         """See that a reshape makes one row of an image: two numbers, in the file or joined."""
         name = node.input[1] if len(node.input) > 1 else ""
+        maker = self.makers.get(name)
         if name in self.tensors:
-            sizes = self.array(node, 1).size
+            axes = self.array(node, 1).size
+        elif maker is not None and maker.op_type == "Concat":
+            axes = len(maker.input)
         else:
-            maker = self.makers.get(name)
-            joined = maker is not None and maker.op_type == "Concat"
-            sizes = len(maker.input) if joined else len(setting(node, "shape", ()))
-        if node.op_type == "Reshape" and sizes != 2:
+            axes = len(setting(node, "shape", ()))  # PyTorch before 1.0, and Caffe2
+        if node.op_type == "Reshape" and axes != 2:
             raise RunError(
-                f"Reshape {node.name!r} makes {sizes} axes.", "Expected 2: a row of each image."
+                f"Reshape {node.name!r} makes {axes} axes.", "Expected 2: a row of each image."
             )
 
     def other(self, node: Node, current: str) -> NDArray[Any]:

@@ -163,8 +163,9 @@ def _make_dict(pairs: Any = ()) -> dict[str, Any]:
 
 _NAMES: Mapping[str, Any] = {
     "collections.OrderedDict": _make_dict,
-    "pathlib.PosixPath": lambda *parts: {},
-    "pathlib.WindowsPath": lambda *parts: {},
+    **dict.fromkeys((  # beside the weights: not needed
+        "__builtin__.set", "builtins.set", "pathlib.PosixPath", "pathlib.WindowsPath",
+    ), lambda *arguments: {}),
     "torch._utils._rebuild_tensor": _describe_tensor,
     "torch._utils._rebuild_tensor_v2": _describe_tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *more: tensor,
