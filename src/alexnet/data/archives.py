@@ -30,13 +30,8 @@ ZIP_HEADER = 30  # bytes before the name of a member
 
 
 def is_image(piece: FileSlice) -> bool:
-    """Whether a file is an image by its name."""
-    return is_image_name(piece.name)
-
-
-def is_image_name(name: str) -> bool:
     """Whether a name ends like an image's; hidden files and what lies in hidden folders do not."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(piece.name)
     return path.suffix.lower() in IMAGE_SUFFIXES and all(part[0] != "." for part in path.parts)
 
 

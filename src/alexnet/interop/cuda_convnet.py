@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.bounds import LARGEST_IMAGE, read_bytes
+from alexnet.bounds import read_bytes
 from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.pickles import ArrayUnpickler
@@ -216,8 +216,6 @@ def _convolution(towers: Towers) -> ir.Layer:
     side, stride = _whole(layer, "filterSize"), _whole(layer, "stride")
     pad, positions = -_whole(layer, "padding"), _whole(layer, "modulesX")
     image = _whole(layer, "imgSize")
-    if pad < 0 or min(side, stride, positions) < 1 or max(image, side) > LARGEST_IMAGE:
-        raise RunError(f"The convolution {towers.names[0]!r} has sizes of no sense.")
     over = (positions - 1) * stride + side - image - 2 * pad  # past the right and bottom edge
     if not 0 <= over < stride + side:
         raise RunError(f"{towers.names[0]!r} has {positions} positions along {image} pixels.")
@@ -305,8 +303,6 @@ def _pool(towers: Towers) -> ir.Layer:
             "Expected max or avg, from 0.",
         )
     window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
-    if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
-        raise RunError(f"The pool {towers.name!r} has a window of {window} at stride {stride}.")
     return ir.Pooling(towers.name, window, stride, kind, ceil_mode=True)
 
 

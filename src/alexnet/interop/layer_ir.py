@@ -49,6 +49,9 @@ class Convolution:
     padding: tuple[int, int] = (0, 0)  # zeros before (top and left), and after
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.name, self.stride, *self.padding)
+
 
 @dataclass(frozen=True, slots=True)
 class FullyConnected:
@@ -87,6 +90,10 @@ class Pooling:
     ceil_mode: bool = False
     padding_after: int = 0  # rows and columns added at the end alone
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.name, min(self.kernel_size, self.stride), self.padding_after)
+        _check_sizes(self.name, max(self.kernel_size, self.stride))
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -120,6 +127,15 @@ class ImportedNetwork:
 Weighted = Convolution | FullyConnected
 Following = Activation | Normalisation | Pooling | Drop
 Layer = Weighted | Following
+
+
+def _check_sizes(name: str, least: int, *others: int) -> None:
+    """See that sizes are those of an image: the first at least 1, none below 0."""
+    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others) <= LARGEST_IMAGE:
+        raise RunError(
+            f"{name!r} has a window, stride or padding of {', '.join(map(str, (least, *others)))}.",
+            f"Expected sizes of at least 1, padding of at least 0, and at most {LARGEST_IMAGE}.",
+        )
 
 
 def make_norm(
@@ -179,6 +195,8 @@ def assemble_network(
     it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image. Pools of
     one pixel, as exporters make of an adaptive one, are passed over.
     """
+    if image is not None and not 1 <= image <= LARGEST_IMAGE:
+        raise RunError(f"Its images are said to be of {image:,} pixels.")
     blocks = list(_group_blocks([layer for layer in layers if not _is_identity(layer)]))
     convs = [b for b in blocks if isinstance(b.layer, Convolution)]
     dense = [b for b in blocks if isinstance(b.layer, FullyConnected)]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.bounds import LARGEST_IMAGE, check_message, check_shape, parse_json, read_bytes
+from alexnet.bounds import check_message, check_shape, parse_json, read_bytes
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.caffe import IMAGENET_MEAN
@@ -95,7 +95,7 @@ class Graph:
             raise RunError(f"Its graph has the inputs {names}.", "Expected one, for the pixels.")
         sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim]
         square = len(sides) == 4 and sides[1] == 3 and sides[2] == sides[3]
-        self.image = sides[2] if square and 0 < sides[2] <= LARGEST_IMAGE else None
+        self.image = sides[2] if square and sides[2] else None
         self.first = inputs[0].name
 
     def array(self, node: Node, place: int) -> NDArray[Any]:
@@ -262,13 +262,7 @@ def _padding(node: Node) -> tuple[int, int]:
     """Return the padding before and after, the same in both directions."""
     pads = tuple(map(int, setting(node, "pads", (0, 0, 0, 0))))
     auto = setting(node, "auto_pad", b"NOTSET").decode("utf-8", "replace")
-    if (
-        auto not in ("NOTSET", "VALID")
-        or len(pads) != 4
-        or pads[0] != pads[1]
-        or pads[2] != pads[3]
-        or not 0 <= min(pads) <= max(pads) <= LARGEST_IMAGE
-    ):
+    if auto not in ("NOTSET", "VALID") or len(pads) != 4 or pads[::2] != pads[1::2]:
         raise RunError(
             f"{node.op_type} {node.name!r} is padded by {pads}, {auto}.",
             "Expected the same above and left, and the same below and right.",
@@ -278,7 +272,7 @@ def _padding(node: Node) -> tuple[int, int]:
 
 def _square(node: Node, name: str, default: tuple[int, int]) -> int:
     found = tuple(map(int, setting(node, name, default)))
-    if len(found) != 2 or found[0] != found[1] or not 1 <= found[0] <= LARGEST_IMAGE:
+    if len(found) != 2 or found[0] != found[1]:
         raise RunError(
             f"{node.op_type} {node.name!r} has {name} of {found}.", "Expected two alike."
         )
