@@ -4,7 +4,9 @@ import gzip
 import io
 import json
 import re
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,26 @@ def test_predict_evaluate_figures_and_export_take_it_at_once(
     assert json.loads(again)["as"] == "huggingface", said
     status, once, _ = here("predict", run.parent / "again", image, "--json")
     assert json.loads(once) == json.loads(predicted)
+
+
+def test_hidden_files_in_a_folder_are_passed_over_and_one_that_is_named_is_not(
+    imported, here, photographs, tmp_path
+):
+    """As macOS leaves them beside photographs, in every folder that is named."""
+    run, folder = imported[0], tmp_path / ".data" / "photographs"
+    (folder / ".cache").mkdir(parents=True)
+    shutil.copy(next((photographs / "test").rglob("*.*")), folder / "a.png")
+    for name in ("._a.png", ".cache/b.png"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    status, said, complaint = here("predict", run, folder, "--json")
+    assert [Path(one["path"]).name for one in json.loads(said)["images"]] == ["a.png"], complaint
+    assert status == 0
+    out = tmp_path / "features"
+    status, _, said = here("features", run, folder, "--layers", "fc7", "--out", out)
+    assert (status, "1 of 1 images" in said) == (0, True), said
+    status, _, said = here("predict", run, folder / "._a.png")
+    assert status == 1
+    assert "not an image of a known format" in said
 
 
 def test_without_data_of_its_own_it_says_what_to_name(imported, here):
