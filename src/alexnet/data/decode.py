@@ -27,8 +27,11 @@ Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 ORIENTATION = 0x0112  # the EXIF tag
-SCAN = b"\xff\xda"  # the marker of a JPEG behind which its pixels begin
-ORIENTED = (b"Exif\0\0", b"Orientation")  # what a JPEG has that may have to be turned: EXIF, XMP
+START_OF_SCAN = b"\xff\xda"  # the marker of a JPEG behind which its pixels begin
+ORIENTATION_MARKS = (
+    b"Exif\0\0",
+    b"Orientation",
+)  # what a JPEG has that may have to be turned: EXIF, XMP
 SAME_RGB = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
 
 
@@ -187,10 +190,10 @@ def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
 def _may_be_turned(data: bytes) -> bool:
     """Whether anything before a JPEG's scan may hold an orientation, however far behind."""
     at, marker = 2, data[2:4]
-    while marker[:1] == b"\xff" and marker not in (SCAN, b"\xff\xff"):
+    while marker[:1] == b"\xff" and marker not in (START_OF_SCAN, b"\xff\xff"):
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
         marker = data[at : at + 2]
-    return marker != SCAN or any(data.find(mark, 0, at) >= 0 for mark in ORIENTED)
+    return marker != START_OF_SCAN or any(data.find(mark, 0, at) >= 0 for mark in ORIENTATION_MARKS)
 
 
 def _scale(image: Image.Image, factor: float) -> Image.Image:

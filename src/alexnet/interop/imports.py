@@ -42,14 +42,14 @@ from alexnet.variants import network_named
 PEEKED = 4096  # bytes of a file that tell what it is
 USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
 NPY, PICKLED, ZIP = b"\x93NUMPY", b"\x80", b"PK"  # how files begin; pickles from protocol 2
-AGAIN = "Download it again."
+DOWNLOAD_AGAIN = "Download it again."
 UNPACK = "Unpack it, and name the file of weights in it."
 WITHOUT_LAYERS = "Give the file that it was converted from."
 # How files begin that people take for weights, what they are, and what to do.
-OTHERS = [
+OTHER_FILES = [
     (re.compile(pattern, re.DOTALL), what, fix)
     for pattern, what, fix in (
-        (rb"$", "empty", AGAIN),
+        (rb"$", "empty", DOWNLOAD_AGAIN),
         (rb"version https://git-lfs", "a pointer of Git LFS", "Fetch the file with git lfs pull."),
         (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|\?xml))", "a web page",
          "Download the file itself; the page may ask to sign in first."),
@@ -173,7 +173,7 @@ def _peek(path: Path) -> bytes:
         start = file.read(PEEKED)
     if is_safetensors(path):  # begins with any number
         return start
-    for pattern, what, fix in OTHERS:
+    for pattern, what, fix in OTHER_FILES:
         if pattern.match(start):
             raise RunError(f"It is {what}.", fix)
     if start.startswith(ZIP):
@@ -196,7 +196,7 @@ def _refuse_other_zips(path: Path) -> None:
     if weights:
         raise RunError(f"It is a zip with {weights[0]!r} in it.", UNPACK)
     if "data.pkl" not in names:
-        raise RunError("It is a zip, not of torch.save or cut short.", AGAIN)
+        raise RunError("It is a zip, not of torch.save or cut short.", DOWNLOAD_AGAIN)
 
 
 def with_pixels(imported: ImportedNetwork, name: str) -> ImportedNetwork:

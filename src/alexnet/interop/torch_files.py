@@ -24,7 +24,7 @@ from alexnet.pickles import ArrayUnpickler
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how the files began before PyTorch 1.6
 SAVE_WEIGHTS = "In the program that made it: torch.save(model.state_dict(), 'weights.pth')."
 # Programs whose objects lie beside the weights in the checkpoints of their trainings.
-PROGRAMS = frozenset((
+TRAINING_PACKAGES = frozenset((
     *("torch", "torchvision", "argparse", "omegaconf", "ignite"),
     *("lightning", "lightning_fabric", "pytorch_lightning"),
 ))  # fmt: skip
@@ -61,7 +61,7 @@ class _TensorUnpickler(ArrayUnpickler):
     """Reads the pickle, and gathers the memories that it names."""
 
     def __init__(self, data: bytes, file_size: int) -> None:
-        super().__init__(data, _NAMES, PROGRAMS)
+        super().__init__(data, _TENSORS, TRAINING_PACKAGES)
         self.memories: dict[str, _Memory] = {}
         self._left_bytes = file_size
 
@@ -161,7 +161,7 @@ def _make_dict(pairs: Any = ()) -> dict[str, Any]:
     return {as_text(key): value for key, value in pairs}
 
 
-_NAMES: Mapping[str, Any] = {
+_TENSORS: Mapping[str, Any] = {
     "collections.OrderedDict": _make_dict,
     **dict.fromkeys((  # beside the weights: not needed
         "__builtin__.set", "builtins.set", "pathlib.PosixPath", "pathlib.WindowsPath",
