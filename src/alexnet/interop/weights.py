@@ -50,7 +50,7 @@ TORCHVISION_NAMES = {
 }
 # What may differ from TORCHVISION without a difference in what the network computes.
 HARMLESS = ("name", "num_classes", "pixels", "dropout.rate", "output_std", "output_bias")
-FIRST_WEIGHT = "features.0.weight"
+CONV1 = "features.0.weight"
 WRAPPERS = (  # where trainings keep it
     *("state_dict", "model", "model_state_dict", "model_state", "net", "network"),
     *("weights", "params"),
@@ -265,9 +265,7 @@ def find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], tuple[str, .
     shorter = {name: re.sub(r"(^|\.)(?:module|_orig_mod)\.", r"\1", name) for name in held}
     if shorter.keys() != {*shorter.values()}:
         said.append("'module.' and '_orig_mod.' taken off the names")
-    prefixes = {
-        name.removesuffix(FIRST_WEIGHT) for name in shorter.values() if name.endswith(FIRST_WEIGHT)
-    }
+    prefixes = {name.removesuffix(CONV1) for name in shorter.values() if name.endswith(CONV1)}
     if len(prefixes) > 1:
         raise RunError(
             f"It has several networks, of names that begin with {sorted(prefixes)}.",
