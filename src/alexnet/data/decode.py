@@ -29,9 +29,6 @@ ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | ND
 ORIENTATION = 0x0112  # the EXIF tag
 START_OF_SCAN = b"\xff\xda"  # the marker of a JPEG behind which its pixels begin
 ORIENTATION_MARKS = (b"Exif\0\0", b"Orientation")  # in a JPEG that may be turned: EXIF, XMP
-    b"Exif\0\0",
-    b"Orientation",
-)  # what a JPEG has that may have to be turned: EXIF, XMP
 SAME_RGB = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
 
 
