@@ -131,7 +131,7 @@ Layer = Weighted | Following
 
 def _check_sizes(name: str, least: int, *others: int) -> None:
     """See that sizes are those of an image: the first at least 1, none below 0."""
-    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others) <= LARGEST_IMAGE:
+    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others, 0) <= LARGEST_IMAGE:
         raise RunError(
             f"{name!r} has a window, stride or padding of {', '.join(map(str, (least, *others)))}.",
             f"Expected sizes of at least 1, padding of at least 0, and at most {LARGEST_IMAGE}.",
