@@ -29,7 +29,7 @@ MOST_LAYERS = 100  # with weights
 MOST_VALUES = 2_000_000  # of JSON; of 22,000 classes each is named twice
 MOST_FIELDS = 200_000  # of a protobuf message, those inside of others included
 MOST_DEPTH = 12  # of protobuf messages in each other
-MOST_STEPS = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
+MAX_OPCODES = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 WIDTHS = {FIXED64: 8, FIXED32: 4}  # bytes

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.bounds import MOST_STEPS
+from alexnet.bounds import MAX_OPCODES
 from alexnet.errors import AlexNetError, DataError
 
 SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU][1-9]\d{0,3})")  # numbers, short text
@@ -48,14 +48,14 @@ KEYS = (str, bytes, int, float, type(None), _Name)  # of dictionaries: what is q
 
 
 class _Dispatch(dict[int, Callable[[Any], None]]):
-    """The steps that are taken, by opcode; no more than `MOST_STEPS` of them."""
+    """The steps that are taken, by opcode; no more than `MAX_OPCODES` of them."""
 
-    left = MOST_STEPS
+    left = MAX_OPCODES
 
     def __getitem__(self, code: int) -> Callable[[Any], None]:
         self.left -= 1
         if self.left < 0:
-            raise DataError(f"It has more than {MOST_STEPS:,} steps.")
+            raise DataError(f"It has more than {MAX_OPCODES:,} steps.")
         return super().__getitem__(code)
 
     def __missing__(self, code: int) -> Callable[[Any], None]:

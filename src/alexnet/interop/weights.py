@@ -22,7 +22,7 @@ from alexnet.bounds import LARGEST_IMAGE, MOST_LAYERS, parse_json, read_safetens
 from alexnet.config import differences, from_json
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
-from alexnet.interop.export import describe
+from alexnet.interop.export import describe_model
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.interop.torch_files import (
     SAVE_WEIGHTS,
@@ -66,7 +66,7 @@ def export_safetensors(model: Predictor, path: Path) -> None:
     the mean image is not in it: a model folder has it.
     """
     metadata = {"format": "pt", "spec": json.dumps(asdict(model.spec))}
-    for key, value in describe(model, "images").items():
+    for key, value in describe_model(model, "images").items():
         if key not in ("input", "preprocessing_inside"):
             metadata[key] = value if isinstance(value, str) else json.dumps(value)
     write_safetensors(path, model.network.state_dict(), metadata)
