@@ -14,7 +14,7 @@ from alexnet.data.prepare import Options, prepare_image
 from alexnet.data.samples import Sample
 from alexnet.errors import ImageError, TooManyPixelsError
 from alexnet.features import Photographs
-from alexnet.serve.admission import FORMATS
+from alexnet.serve.admission import IMAGE_FORMATS
 from alexnet.serve.images import Photograph
 from tests.data.test_decode import photograph, saved
 from tests.interop.conftest import model_of, narrow
@@ -135,7 +135,7 @@ def test_every_door_and_both_decoders_give_the_same_pixels(name, model, tmp_path
             Photographs(model, [path]).pixels(0),
             prepare_image(sample, Options(size=size, raw=True)).pixels,
         ]
-        if Image.open(io.BytesIO(ZOO[name])).format in FORMATS:
+        if Image.open(io.BytesIO(ZOO[name])).format in IMAGE_FORMATS:
             found.append(Photograph.decode(ZOO[name], size, decode.MAX_PIXELS).pixels.numpy())
     assert found[0].shape == (size, size, 3)
     assert found[0].std() > 5
