@@ -10,6 +10,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,17 @@ class _Memory:
     count: int
     data: memoryview | None = None
 
-    def make_tensor(self, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> Tensor:
-        size = self.count * self.dtype.itemsize
-        if self.data is None or len(self.data) < size:
-            raise RunError(f"It lacks {size:,} bytes of a tensor of {shape}.")
-        if not size:
+    def make_tensor(
+        self, shape: tuple[int, ...], stride: tuple[int, ...], start: int, stop: int
+    ) -> Tensor:
+        """Copy what a tensor spans of the memory, and no more."""
+        if start == stop:
             return torch.empty(shape, dtype=self.dtype)
-        flat = torch.frombuffer(bytearray(self.data[:size]), dtype=self.dtype)
-        return flat.as_strided(shape, stride, offset)
+        first, last = start * self.dtype.itemsize, stop * self.dtype.itemsize
+        if self.data is None or len(self.data) < last:
+            raise RunError(f"It lacks the numbers of a tensor of {shape}.")
+        flat = torch.frombuffer(bytearray(self.data[first:last]), dtype=self.dtype)
+        return flat.as_strided(shape, stride)
 
 
 class _TensorUnpickler(ArrayUnpickler):
@@ -132,9 +136,10 @@ def _read_legacy(data: bytes) -> Any:
     for key in map(as_text, keys if isinstance(keys, list) else []):
         if (memory := unpickler.memories.get(key)) is None:
             raise DataError(f"It has a memory {key[:40]!r} that no tensor lies in.")
-        size = memory.count * memory.dtype.itemsize
-        memory.data = memoryview(data)[at + 8 : at + 8 + size]  # behind their number
-        at += 8 + size
+        if int.from_bytes(data[at : at + 8], "little") != memory.count:
+            raise DataError(f"It has not the {memory.count:,} numbers that it declares.")
+        end = at + 8 + memory.count * memory.dtype.itemsize
+        memory.data, at = memoryview(data)[at + 8 : end], end
     return content
 
 
@@ -150,10 +155,12 @@ def _describe_tensor(memory: Any, offset: Any, shape: Any, stride: Any, *more: A
     sizes, steps = tuple(map(int, shape[:9])), tuple(map(int, stride[:9]))
     if not isinstance(memory, _Memory) or len(sizes) > 8 or min((offset, *sizes, *steps)) < 0:
         raise DataError("It has a tensor of no sense.")
-    reach = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) + 1
-    if math.prod(sizes) > memory.count or (min(sizes, default=1) and reach > memory.count):
+    span = 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+    stop = offset + (span if min(sizes, default=1) else 0)
+    if max(math.prod(sizes), stop) > memory.count:
         raise DataError(f"It has a tensor of {sizes} on a memory of {memory.count:,} numbers.")
-    return StoredTensor(sizes, memory.dtype, lambda: memory.make_tensor(sizes, steps, offset))
+    load = partial(memory.make_tensor, sizes, steps, offset, stop)
+    return StoredTensor(sizes, memory.dtype, load)
 
 
 def _make_dict(pairs: Any = ()) -> dict[str, Any]:
