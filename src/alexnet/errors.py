@@ -8,13 +8,16 @@ AlexNetError
 │       └── TooManyPixelsError   it announces more pixels than are decoded
 ├── RunError               a run's folder or checkpoint that cannot be used
 ├── TrainingError          a training that cannot go on
-│   ├── DivergedError      its loss or its weights are no numbers any more
+│   ├── DivergedError      its loss or its weights are not finite any more
 │   └── LostError          another process of the training is gone; starting again helps
 └── MissingExtraError      an optional package that is not installed
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class AlexNetError(Exception):
@@ -63,7 +66,7 @@ class TrainingError(AlexNetError):
 
 
 class DivergedError(TrainingError):
-    """A training whose loss or weights are no numbers any more."""
+    """A training whose loss or weights are not finite any more."""
 
 
 class LostError(TrainingError):
@@ -85,3 +88,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
+
+def find_named(what: str, table: Mapping[str, _T], name: str) -> _T:
+    """Return the entry of a table; `ConfigError` with the nearest name where there is none."""
+    if name not in table:
+        raise ConfigError(f"No {what} is called {name!r}.", did_you_mean(name, table))
+    return table[name]

@@ -12,9 +12,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from alexnet.claims import plots, report
-from alexnet.claims.claim import Claim
+from alexnet.claims.claim import Claim, RunResult
 from alexnet.claims.report import judge_claim, tabulate_changes, write_report
-from alexnet.claims.results import RunResult
 from alexnet.claims.verdict import Measurement, Verdict
 from alexnet.config import from_json
 from alexnet.errors import MissingExtraError
@@ -164,7 +163,7 @@ def test_numbers_have_the_signs_and_units_of_a_printed_page():
         report.format_measurement(Measurement(40, censored=True), is_fraction=False)
         == "more than 40"
     )
-    assert report.format_number(math.nan, is_fraction=True) == "no number"
+    assert report.format_number(math.nan, is_fraction=True) == "not finite"
 
 
 @pytest.mark.parametrize("claim", [LRN, replace(LRN, ratio=True), replace(LRN, is_fraction=False)])
@@ -222,8 +221,8 @@ def test_mean_curve_is_the_mean_where_all_seeds_have_a_point():
 def test_one_run_measured_in_two_ways_has_no_curves_to_compare():
     results = paired(WITHOUT, WITH, 0.01, np.random.default_rng(0))
     with plots.page_style():
-        assert list(plots.draw_curves(judge_claim(VIEWS, results))) == []
-        assert len(list(plots.draw_curves(judge_claim(LRN, results)))) == 1
+        assert list(plots.draw_loss_curves(judge_claim(VIEWS, results))) == []
+        assert len(list(plots.draw_loss_curves(judge_claim(LRN, results)))) == 1
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "scipy", "scipy.special"])

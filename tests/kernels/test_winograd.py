@@ -139,8 +139,8 @@ def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
 ):
     refused = tmp_path / "kernel.cpp"
     refused.write_text("this is no C++", encoding="utf-8")
-    monkeypatch.setattr(winograd, "SOURCE", refused)
-    monkeypatch.setattr(few_rows, "SOURCE", refused)
+    monkeypatch.setattr(winograd, "KERNEL", str(refused))
+    monkeypatch.setattr(few_rows, "KERNEL", str(refused))
     assert type(faster_layer(layer)) is type(layer)
     assert type(fuse(nn.Sequential(layer))[0]) is type(layer)
     monkeypatch.setenv("CXX", "/nowhere/g++")

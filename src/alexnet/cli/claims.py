@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.claim import Check, Claim, RunResult
     from alexnet.claims.grid import GridConfig
     from alexnet.claims.report import Finding
-    from alexnet.claims.results import RunResult
     from alexnet.claims.scales import Scale
     from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
@@ -116,7 +115,7 @@ def claims(
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(format_json(findings, made)) if json else format_table(findings, made),
+        json_format.dumps(list_findings(findings, made)) if json else format_table(findings, made),
         flush=True,  # before the report, which may fail where the runs did not
     )
     page, _ = write_report(wanted, results, out, command=command, notes=notes)
@@ -222,9 +221,8 @@ def run_claims(
     dry_run: bool,
 ) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
-    from alexnet.claims.budget import plan_grid
     from alexnet.claims.claim import Claim
-    from alexnet.claims.grid import run_grid
+    from alexnet.claims.grid import plan_grid, run_grid
     from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
@@ -283,7 +281,7 @@ def format_list(wanted: "Sequence[Claim | Check]") -> str:
     return "\n".join(lines)
 
 
-def format_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+def list_findings(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
     """Return what was found as plain values; shares are 0 to 1."""
     claims = []
     for finding in findings:

@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.features import StoredFeatures, extract, layer_names, receptive_field
-from alexnet.features.images import NamedImages
+from alexnet.features import (
+    NamedImages,
+    StoredFeatures,
+    extract,
+    layer_names,
+    receptive_field,
+)
 from alexnet.network import AlexNet
 from alexnet.predictor import Predictor
 

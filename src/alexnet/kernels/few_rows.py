@@ -4,7 +4,6 @@ What takes time is reading the weights; ``few_rows.cpp`` reads them once for all
 """
 
 import ctypes
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from alexnet.kernels.native import address, call, compile_kernel, find_compile_error
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+KERNEL = "few_rows.cpp"
 LANES = 16  # floats in the widest vector register
 UNITS = 4  # that are computed together
 ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
@@ -32,7 +31,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             raise TypeError(f"The kernel of few rows is for float32, not {tensor.dtype}.")
     x, out = x.contiguous(), bias.repeat(len(x), 1)
     sizes = (*x.shape, len(weight), torch.get_num_threads())
-    library = compile_kernel(SOURCE)
+    library = compile_kernel(KERNEL)
     library.multiply(address(x), address(weight), address(out), *map(ctypes.c_int64, sizes))
     return out
 
@@ -64,5 +63,5 @@ def has_few_rows_form(layer: nn.Module) -> bool:
         and layer.bias is not None
         and layer.in_features % LANES == 0
         and layer.out_features % UNITS == 0
-        and not find_compile_error(SOURCE)
+        and not find_compile_error(KERNEL)
     )

@@ -6,7 +6,6 @@ of the plain layers; ``winograd.cpp`` has the transforms, and the products are P
 
 import ctypes
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.kernels.native import address, call, channels_last, compile_kernel, find_compile_error
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+KERNEL = "winograd.cpp"
 OUTPUTS = {
     3: 5,
     5: 4,
@@ -231,7 +230,7 @@ def has_winograd_form(layer: nn.Module) -> bool:
         and layer.bias is not None
         and layer.in_channels // layer.groups % LANES == 0
         and layer.out_channels // layer.groups % LANES == 0
-        and not find_compile_error(SOURCE, **_constants(layer.kernel_size[0]))
+        and not find_compile_error(KERNEL, **_constants(layer.kernel_size[0]))
     )
 
 
@@ -240,7 +239,7 @@ def _constants(side: int) -> dict[str, str | int]:
 
 
 def _library(side: int) -> ctypes.CDLL:
-    return compile_kernel(SOURCE, **_constants(side))
+    return compile_kernel(KERNEL, **_constants(side))
 
 
 def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:

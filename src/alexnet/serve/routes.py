@@ -21,10 +21,10 @@ from alexnet.serve.admission import HTTPError
 from alexnet.serve.images import (
     GRID,
     OcclusionGrid,
-    draw_filters,
     draw_maps,
     encode_jpeg_uri,
     round_digits,
+    tile_filters,
 )
 from alexnet.serve.service import Service
 from alexnet.training.run import Run
@@ -91,7 +91,7 @@ async def _switches(
 
 Serving = Annotated[Service, Depends(_service)]
 Switched = Annotated[Switches, Depends(_switches)]
-Layer = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
+LayerName = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
 
 
 @post("/v1/predict", tags=["predict"])
@@ -153,7 +153,7 @@ async def features(
 
 @post("/v1/maps", tags=["look"])
 async def maps(
-    request: Request, service: Serving, layer: Layer, switches: Switched
+    request: Request, service: Serving, layer: LayerName, switches: Switched
 ) -> responses.Maps:
     """Draw a layer's feature maps for an image."""
     service.networks.check(layer)
@@ -230,7 +230,7 @@ async def explain(
 
 
 @post("/v1/neighbours", tags=["look"])
-async def neighbours(request: Request, service: Serving) -> responses.Neighbours:
+async def neighbours(request: Request, service: Serving) -> responses.NearestImages:
     """Return the six training images nearest to an image in the last hidden layer."""
     service.gallery.require_found()  # before an upload is decoded for it
     (photograph, *_) = await service.read_photographs(request)
@@ -251,12 +251,12 @@ async def filters(
     else:
         unit = unit or 0
         service.networks.check(layer, unit)
-    return await service.run_aside(draw_filters, layer, weight, unit)
+    return await service.run_aside(tile_filters, layer, weight, unit)
 
 
 @get("/v1/exciting", tags=["look"])
 async def exciting(
-    service: Serving, layer: Layer, unit: Annotated[int, Query(ge=0)]
+    service: Serving, layer: LayerName, unit: Annotated[int, Query(ge=0)]
 ) -> responses.TopPatches:
     """Return the patches of training images that excite a unit most."""
     return await service.run_aside(service.gallery.find_top_patches, layer, unit)
@@ -264,7 +264,7 @@ async def exciting(
 
 @get("/v1/optimised", tags=["look"])
 async def optimised(
-    service: Serving, layer: Layer, unit: Annotated[int, Query(ge=0)]
+    service: Serving, layer: LayerName, unit: Annotated[int, Query(ge=0)]
 ) -> responses.OptimisedUnit:
     """Return an image made to excite a unit most; it takes some seconds, one at a time."""
     service.networks.check(layer, unit)
