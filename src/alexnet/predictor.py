@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # pyarrow, for one photograph
 
 CALIBRATION = 256  # training images that fix the scales of int8
 CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
-MOST_BUILT = 64  # fast forms that are kept; past it the oldest goes
+MAX_BUILT = 64  # fast forms that are kept; past it the oldest goes
 PHOTOGRAPHS_AT_ONCE = 32  # that `predict_many` decodes in threads and predicts together
 
 
@@ -371,7 +371,7 @@ class Predictor:
         key = (names, replace(switches, mirror=False))
         with BUILDING:
             if key not in self._built:
-                if len(self._built) == MOST_BUILT:  # a server is asked for many sets of layers
+                if len(self._built) == MAX_BUILT:  # a server is asked for many sets of layers
                     self._built.pop(next(iter(self._built)))
                 self._built[key] = self._build_segments(names, switches)
             return self._built[key]

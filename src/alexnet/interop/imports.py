@@ -228,10 +228,10 @@ def with_mean(
     """
     seen, pixels = spec.image_size, spec.pixels
     side = USUAL_SIDE if 192 < seen <= USUAL_SIDE - 16 else seen + seen // 8
-    if resize_to and not seen <= resize_to <= bounds.LARGEST_SIDE:
+    if resize_to and not seen <= resize_to <= bounds.MAX_SIDE:
         raise RunError(
             f"Its images are said to be prepared at {resize_to:,} pixels.",
-            f"Expected {seen}, what the network takes, to {bounds.LARGEST_SIDE:,}.",
+            f"Expected {seen}, what the network takes, to {bounds.MAX_SIDE:,}.",
         )
     side = resize_to or side
     if mean is None:
@@ -310,7 +310,7 @@ def read_classes(path: Path, count: int) -> tuple[str, ...]:
     ``batches.meta`` of cuda-convnet has names, too.
     """
     with bounds.explain_damage(path):
-        data = bounds.read_bytes(path, bounds.LARGEST_LIST)
+        data = bounds.read_bytes(path, bounds.MAX_LIST)
         if data.startswith(PICKLED):
             lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
         else:
@@ -353,7 +353,7 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         if start == NPY:
             mean = _read_npy(path)
         elif start.startswith(PICKLED):
-            flat = _read_meta(bounds.read_bytes(path, bounds.LARGEST_MEAN)).get("data_mean")
+            flat = _read_meta(bounds.read_bytes(path, bounds.MAX_MEAN)).get("data_mean")
             if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
                 raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
             mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)
@@ -370,7 +370,7 @@ def read_mean(path: Path) -> NDArray[np.float32]:
 def _read_npy(path: Path) -> NDArray[np.float32]:
     """Read an array of a size that was looked at first; never an object."""
     values = np.load(path, mmap_mode="r", allow_pickle=False)
-    if values.dtype.kind not in "fiu" or values.size > 3 * bounds.LARGEST_SIDE**2:
+    if values.dtype.kind not in "fiu" or values.size > 3 * bounds.MAX_SIDE**2:
         raise RunError(
             f"It is an array of {values.shape}, {values.dtype}.",
             "Expected numbers, (3, side, side).",

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 import torch
 
-from alexnet.bounds import LARGEST_LIST, MOST_LAYERS, explain_damage, parse_json, read_bytes
+from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError, RunError
@@ -162,14 +162,14 @@ def read(folder: str | Path) -> ModelFolder:
     folder = Path(folder)
     path = folder / CONFIG
     with explain_damage(path, AGAIN, importing=False):
-        content = parse_json(read_bytes(path, LARGEST_LIST))
+        content = parse_json(read_bytes(path, MAX_LIST))
         if not isinstance(content, dict) or content.get("model_type") != "alexnet":
             raise RunError("its model_type is not 'alexnet'.")
         if content.get("format") != FORMAT:
             raise RunError(f"its format is {content.get('format')!r}; {FORMAT} is known here.")
         spec = content["run"]["spec"]  # counted before an object is made for every layer
-        if len(spec["convs"]) + len(spec["dense"]) > MOST_LAYERS:
-            raise RunError(f"its network has more than {MOST_LAYERS} layers.")
+        if len(spec["convs"]) + len(spec["dense"]) > MAX_LAYERS:
+            raise RunError(f"its network has more than {MAX_LAYERS} layers.")
         config = from_json(RunConfig, content["run"])
         side = config.data_size
         if side < config.spec.image_size:
