@@ -222,7 +222,7 @@ def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_
     row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
     for wrong, message in (
         (row, "without a label"),
-        (row | {"label": None}, "is not Parquet with the columns"),
+        (row | {"label": None}, "without a label"),
         ({"label": 0}, "is not Parquet with the columns"),
     ):
         pq.write_table(pa.Table.from_pylist([wrong]), tmp_path / "train.parquet")

@@ -10,7 +10,6 @@ writes: the shard and, last, its metadata with the sums of its pixels.
 import hashlib
 import json
 import os
-import platform
 import random
 import time
 import zlib
@@ -46,7 +45,14 @@ from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.data.workers import ATTEMPTS, process_pool, run_in_processes, run_on_executor
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, cache_folder, free_bytes, sha256, translate_os_error
+from alexnet.files import (
+    atomic_write,
+    cache_folder,
+    free_bytes,
+    sha256,
+    temporary_suffix,
+    translate_os_error,
+)
 
 UNFINISHED = "preparing.json"
 CLUSTER_TASKS = 256  # shards in work on a cluster
@@ -238,14 +244,9 @@ def _claim(root: Path, identity: dict[str, Any]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with atomic_write(claim, _temporary_suffix()) as temporary:
+    with atomic_write(claim, temporary_suffix()) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
     return True
-
-
-def _temporary_suffix() -> str:
-    """Return a suffix of temporary files that no other preparation of the folder has."""
-    return f".{platform.node()}-{os.getpid()}"
 
 
 def _check_space(root: Path, needed: float) -> None:
@@ -287,7 +288,7 @@ def _split_into_tasks(source: Source, root: Path, options: Options) -> list[Shar
         for number, start in enumerate(range(0, len(samples), options.shard_images)):
             of_shard = np.arange(start, min(start + options.shard_images, len(samples)))
             shard = root / f"{split}-{number:05}.arrow"
-            tasks.append(ShardTask(shard, samples.take(of_shard), options, _temporary_suffix()))
+            tasks.append(ShardTask(shard, samples.take(of_shard), options, temporary_suffix()))
     return tasks
 
 
@@ -408,7 +409,7 @@ def _finish(
     shards: dict[str, list[ShardInfo]] = {split: [] for split in source.splits}
     counts = {split: [0] * len(source.classes) for split in source.splits}
     found: dict[str, list[dict[str, str]]] = {"skipped": [], "repaired": []}
-    size, suffix = identity["options"]["size"], _temporary_suffix()
+    size, suffix = identity["options"]["size"], temporary_suffix()
     sums = PixelSums.empty(size)
     for task in tasks:
         split = task.shard.name.split("-")[0]
