@@ -119,7 +119,7 @@ class Contents:
     def describe(self) -> str:
         """Say what it holds that is no image, after `take_images`."""
         found = describe_counts({kind: len(names) for kind, names in self.passed_over.items()})
-        return f"It holds these: {found}." if found else "It is empty."
+        return f"What it holds: {found}." if found else "It is empty."
 
 
 def list_folder(root: Path) -> Contents:

@@ -95,12 +95,12 @@ def _folder(name: str) -> Folder:
 def _no_images(contents: Contents) -> DataError:
     """Return the error of a source without an image; one of archives is named for what it is."""
     archives = [piece.name for piece in contents.files if piece.name.endswith(ARCHIVE_SUFFIXES)]
-    return DataError(
-        f"No images were found in {contents.name!r}. {contents.describe()}",
-        f"It holds the archive {archives[0]!r}: name that, unpacked from this one."
-        if archives
-        else "It should hold one folder of images a class.",
-    )
+    fix = "It should hold one folder of images a class."
+    if archives:
+        fix = f"Name the archive that it holds, {archives[0]!r}, unpacked from this one."
+    if "encrypted" in contents.passed_over:
+        fix = "Unpack it with its password, and name the folder."
+    return DataError(f"No images were found in {contents.name!r}. {contents.describe()}", fix)
 
 
 def _strip(piece: FileSlice, top: Folder, contents: Contents) -> FileSlice:
@@ -226,8 +226,8 @@ def _describe_folders(
         yield f"No class is made of folders without an image: {names}."
     if joined := [label for label in sorted(inner) if len(inner[label] - {""}) > 1]:
         names = ", ".join(map(escape, sorted(inner[joined[0]] - {""})[:3]))
-        more = f", and {len(joined) - 1} more classes so" if joined[1:] else ""
-        yield f"Folders below a class belong to it: {escape(joined[0])} has those of {names}{more}."
+        more = f" (and {len(joined) - 1} more classes)" if joined[1:] else ""
+        yield f"Folders below a class belong to it: {names} to {escape(joined[0])}{more}."
 
 
 def group_by_class(splits: Iterable[str]) -> Grouped:
@@ -575,7 +575,12 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         parts = [group.column(at) for group in groups for at in range(group.num_columns)]
         held = [part for part in parts if part.path_in_schema in (image, f"{image}.bytes")]
-        nulls = [part.statistics.null_count if part.statistics else 0 for part in held]
+        # Nulls alone may be written without a type: as whole numbers without statistics.
+        nulls = sum(
+            part.statistics.null_count if part.statistics else part.num_values
+            for part in held
+            if part.statistics or part.physical_type != "BYTE_ARRAY"
+        )
         features = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = features.get("info", {}).get("features", {}).get(label, {}).get("names")
         names = [str(name) for name in names] if names else None
@@ -583,7 +588,7 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
         raise DataError(
             f"{str(file)!r} is not Parquet with the columns image and label ({error})."
         ) from None
-    if labels and sum(nulls) >= len(labels):
+    if labels and nulls >= len(labels):
         raise DataError(
             f"{str(file)!r} has the paths of images and not the images.",
             "Write their bytes into the column, or name the folder of the images.",

@@ -10,6 +10,7 @@ import numpy as np
 
 from alexnet.data.decode import Pixels
 from alexnet.data.loader import ImageSplit
+from alexnet.data.samples import escape
 from alexnet.errors import DataError, ImageError
 from alexnet.files import sha256
 from alexnet.predictor import Predictor
@@ -55,7 +56,7 @@ class Photographs:
 
     def path(self, index: int) -> str:
         """Return the file as it was named."""
-        return str(self._files[index])
+        return escape(str(self._files[index]))
 
     def describe(self, index: int) -> str:
         """Name an image for a message."""
