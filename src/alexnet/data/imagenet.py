@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from alexnet.data.archives import Contents, is_image, list_nested_tars, list_tar, read_slice
-from alexnet.data.layouts import group_by_class, index_classes, label_in_order
+from alexnet.data.folders import group_by_class, index_classes, label_in_order
 from alexnet.data.samples import FileSlice, SampleIndex, Source, stamp_files
 from alexnet.errors import DataError, MissingExtraError
 

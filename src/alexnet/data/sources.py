@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alexnet.data import imagenet, layouts
+from alexnet.data import folders, imagenet, layouts
 from alexnet.data.archives import Contents, is_image, list_folder, list_tar, list_zip, read_file
 from alexnet.data.downloads import ARCHIVES, DownloadReport, find_archive
 from alexnet.data.samples import FileSlice, SampleIndex, Source, find_split
@@ -100,6 +100,10 @@ def _open_folder(root: Path, order: imagenet.ClassOrder) -> Source:
 def _open_file(file: Path, order: imagenet.ClassOrder) -> Source:
     if imagenet.ILSVRC_TAR.fullmatch(file.name):
         return _open_folder(file.parent, order)
+    if file.suffix == ".csv":
+        return folders.list_label_table(
+            list_folder(file.parent), FileSlice(file.name, str(file.parent))
+        )
     if file.suffix == ".zip":
         return _recognise(list_zip(file))
     if file.suffix not in (".tar", ".tgz", ".gz"):
@@ -124,10 +128,14 @@ def _recognise(contents: Contents) -> Source:
         for piece in contents.files:
             if f"/{piece.name}".endswith(f"/{table}"):
                 return list_source(contents.below(piece.name.removesuffix(table)))
-    for piece in contents.files:
-        if PurePosixPath(piece.name).name == layouts.LABEL_TABLE:
-            return layouts.list_label_table(contents, piece)
-    return layouts.list_class_folders(contents)
+    tables = [p for p in contents.files if PurePosixPath(p.name).name == folders.LABEL_TABLE]
+    if tables and not folders.has_class_folders(contents):
+        return folders.list_label_table(contents, tables[0])
+    if tables:
+        contents.notes.append(
+            f"Classes are told by folders; to go by {tables[0].name}, name that file itself."
+        )
+    return folders.list_class_folders(contents)
 
 
 def open_elpv() -> Source:
