@@ -157,9 +157,7 @@ def read_class_list(path: Path) -> list[str]:
         text = path.read_bytes()[:MOST_CLASS_BYTES].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error}).", "Save it in UTF-8.") from None
-    names = _parse_literal(text) or [line.strip() for line in text.splitlines()]
-    while names and not names[-1]:
-        names.pop()
+    names = _parse_literal(text) or [line.strip() for line in text.rstrip().splitlines()]
     numbered = [NUMBERED_NAME.fullmatch(name) for name in names]
     if names and all(numbered):
         by_number = {int(m[1]): m[2].strip("'\",") for m in numbered if m}
