@@ -464,9 +464,8 @@ def test_what_is_not_taken_is_reported_by_kind(photographs, tmp_path):
     repaired, passed_over, _ = describe_report(tmp_path / "out")
     assert repaired == "3 images were repaired: 3 the first frame of an animation."
     assert (
-        passed_over == "Passed over: hidden: 1 file; ends in .txt: 2 files; has no ending: 1 file."
+        passed_over == "Passed over: ends in .txt: 2 files; has no ending: 1 file; hidden: 1 file."
     )
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [one["files"] for one in report["passed_over"]] == [1, 2, 1]
-    assert report["passed_over"][1]["first"] == [f"train/defective/{n}.txt" for n in "ab"]
-    assert describe_report(tmp_path / "out") == describe_report(tmp_path / "out")
+    assert [one["files"] for one in report["passed_over"]] == [2, 1, 1]
+    assert report["passed_over"][0]["first"] == [f"train/defective/{n}.txt" for n in "ab"]

@@ -468,8 +468,8 @@ def _finish(
         for group in groups
     ]
     report["passed_over"] = [
-        {"reason": why, "files": len(names), "first": [escape(n) for n in names[:MOST_NAMED]]}
-        for why, names in source.passed_over.items()
+        {"reason": why, "files": len(names), "first": sorted(map(escape, names))[:MOST_NAMED]}
+        for why, names in sorted(source.passed_over.items())
         if names
     ]
     with atomic_write(root / REPORT, suffix) as temporary:
