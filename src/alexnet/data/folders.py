@@ -135,11 +135,6 @@ class FolderLayout:
                     f"{name!r} has more than one of {split}: {', '.join(twice)}.",
                     "Keep one of them.",
                 )
-        if splits and "train" not in splits.values():
-            raise DataError(
-                f"{name!r} has {next(iter(splits))!r} and no 'train'.",
-                "Name the training folder 'train'.",
-            )
         if splits or len(inside) < 2 or len(set.intersection(*inside.values())) < 2:
             told = {top for top in splits if [*map(find_split, inside[top])] == [splits[top]]}
             return cls(splits, frozenset(told))
@@ -235,7 +230,7 @@ def index_classes(contents: Contents, found: Grouped, images: Sequence[FileSlice
             same = spelled.setdefault(unicodedata.normalize("NFC", label), label)
             if same != label:
                 found[split][same] += found[split].pop(label)
-    classes = tuple(sorted(found["train"]))
+    classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
     splits = {}
     for split, by_class in found.items():
         for extra in sorted(by_class.keys() - set(classes)):

@@ -129,7 +129,7 @@ def _index_numbered(
     if names is not None and max(used, default=0) >= len(names):
         raise DataError(f"{str(folder)!r} has label {max(used)} but names {len(names)} classes.")
     told = {label: names[label] if names else str(label) for label in sorted(used)}
-    if extra := used - {label for _, label in rows.get("train", ())}:
+    if "train" in rows and (extra := used - {label for _, label in rows["train"]}):
         raise DataError(
             f"Class {told[min(extra)]!r} of {str(folder)!r} has no training image.",
             "Add some, or remove the class.",

@@ -70,7 +70,10 @@ def open_source(
             "Put the images of each class into a folder of its own.",
         )
     if "train" not in source.splits:
-        raise DataError(f"{where} has no training images.", "Name one of its folders 'train'.")
+        raise DataError(
+            f"{where} has {next(iter(source.splits))!r} images and no 'train'.",
+            "Name one of its folders 'train'.",
+        )
     return source if len(source.splits) > 1 else _hold_out(source, seed)
 
 
