@@ -488,6 +488,86 @@ def _(root: Path) -> Path:
     return root / "data"
 
 
+# Reports of other tools' users, each built as it was told.
+
+
+@case("report huggingface/datasets 5021: 'photo of a train.jpg' makes a split, others are dropped")
+def _(root: Path) -> Path:
+    data = put(root / "data", "cat dog", 0)
+    for number, text in enumerate(("cat", "dog", "train", "test tubes")):
+        for name in ("cat", "dog"):
+            file = data / name / f"photo of a {text}.jpg"
+            file.write_bytes(photo(2 * number + 50 * len(name) + (name == "dog")))
+    return data
+
+
+@case("report huggingface/datasets 7880: train/ and test/ without classes become the labels")
+def _(root: Path) -> Path:
+    return put(root / "data", "train test")
+
+
+@case(
+    "report huggingface/datasets 5098: linked photographs take the class of the file's own folder"
+)
+def _(root: Path) -> Path:
+    put(root / "all", "others")
+    put(root / "data", "normal", first=90)
+    (root / "data" / "abnormal").mkdir()
+    for file in sorted((root / "all" / "others").iterdir()):
+        (root / "data" / "abnormal" / file.name).symlink_to(file)
+    return root / "data"
+
+
+@case("report pytorch/vision 4925: an empty folder beside the classes is an error")
+def _(root: Path) -> Path:
+    (put(root / "data", "bus car") / "later").mkdir()
+    return root / "data"
+
+
+@case("report fastai/fastai 1552: a flat test folder becomes a class")
+def _(root: Path) -> Path:
+    return put(root / "data", "train/ok train/nok test")
+
+
+@case("report webdataset/webdataset 237: dots in names end the key")
+def _(root: Path) -> Path:
+    parts = [(f"Track 2.{n}", photo(n), str(n % 2).encode()) for n in range(8)]
+    return shards(root, [m for k, i, c in parts for m in ((f"{k}.jpg", i), (f"{k}.cls", c))])
+
+
+@case("report webdataset/webdataset 407: files of a sample that are not adjacent")
+def _(root: Path) -> Path:
+    members = [(f"{n}.cls", str(n % 2).encode()) for n in range(8)]
+    return shards(root, [*members, *((f"{n}.jpg", photo(n)) for n in reversed(range(8)))])
+
+
+@case("report replicate/lora-training 9: a zip of IMG_6003.JPG at its root")
+def _(root: Path) -> Path:
+    return pack({f"IMG_60{n:02}.JPG": photo(n) for n in range(8)}, root / "photos.zip")
+
+
+@case("report open-mmlab/mmpretrain 507: .ipynb_checkpoints is a class")
+def _(root: Path) -> Path:
+    return put(root / "data", "a b .ipynb_checkpoints")
+
+
+@case("report stefyste/RIAWELC 2: every test image is a training image")
+def _(root: Path) -> Path:
+    put(root / "data", "train/bus train/car")
+    shutil.copytree(root / "data" / "train", root / "data" / "test")
+    return root / "data"
+
+
+@case("report huggingface/datasets 7529: a split called custom is dropped")
+def _(root: Path) -> Path:
+    return put(root / "data", both("train", "test", "custom"))
+
+
+@case("report modestyachts/ImageNetV2 10: classes 0 to 11 in the order of text")
+def _(root: Path) -> Path:
+    return put(root / "data", " ".join(map(str, range(12))))
+
+
 def alexnet(*arguments: object) -> str:
     """Run a command in this process; return its status and what it said."""
     out, said = io.StringIO(), io.StringIO()

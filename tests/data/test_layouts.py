@@ -301,6 +301,16 @@ def test_a_key_that_a_shard_has_twice_is_two_samples(tmp_path):
     assert sorted(i.read() for s in source.splits.values() for i in s) == [pixel(6), pixel(7)]
 
 
+def test_a_key_may_have_dots(tmp_path):
+    members = [
+        m for n in range(4) for m in ((f"a 2.{n}.ppm", pixel(n)), (f"a 2.{n}.cls", b"%d" % n))
+    ]
+    source = open_source(webdataset(tmp_path / "data", *members))
+    assert sorted(i.read() for s in source.splits.values() for i in s) == [
+        pixel(n) for n in range(4)
+    ]
+
+
 @pytest.mark.parametrize("ending", ["json", "txt", "caption"])
 def test_shards_without_labels_are_refused_in_a_sentence(tmp_path, ending):
     members = [m for n in range(4) for m in ((f"{n}.ppm", pixel(n)), (f"{n}.{ending}", b"{}"))]

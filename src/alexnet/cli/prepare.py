@@ -32,10 +32,11 @@ def prepare(
     Parameters
     ----------
     source
-        A class folder (`DIR/class/*.jpg`, with or without `train`, `val`, `test` above); a folder
-        with the tars and the devkit of ILSVRC; Parquet files in the Hugging Face layout;
-        WebDataset tars; Kaggle's, Tiny ImageNet's or CIFAR's layout; a tar, tar.gz or zip of these;
-        or a built-in name: elpv, cifar10, cifar100, tiny-imagenet, imagenette, clothing.
+        A class folder (`DIR/class/*.jpg`, with or without `train`, `val`, `test` above); a flat one
+        with `labels.csv` (file,label); a folder with the tars and the devkit of ILSVRC; Parquet
+        files in the Hugging Face layout; WebDataset tars; Kaggle's, Tiny ImageNet's or CIFAR's
+        layout; a tar, tar.gz or zip of these; or a built-in name: elpv, cifar10, cifar100,
+        tiny-imagenet, imagenette, clothing.
     dir
         The folder to make.
     verify

@@ -76,9 +76,12 @@ def _pair_with_labels(
     """Return images with their labels, and the number of samples that lack one of the two.
 
     A key names one sample wherever its files lie; where a shard has a file twice, a sample is files
-    of one key that follow one another, as WebDataset itself reads them.
+    of one key that follow one another, as WebDataset itself reads them. A key ends at the first
+    dot, or at the last where no label's does (`1.5.jpg`, `1.5.cls`).
     """
     parts = [(*_split_key(piece.name), piece) for piece in pieces]
+    if not any(ending == "cls" for _, ending, _ in parts):
+        parts = [(*piece.name.rpartition(".")[::2], piece) for piece in pieces]
     parts = [part for part in parts if part[1] == "cls" or is_image(part[2])]
     unique = len({(key, ending) for key, ending, _ in parts}) == len(parts)
     images: dict[tuple[str, int], FileSlice] = {}
