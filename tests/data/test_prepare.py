@@ -462,7 +462,7 @@ def test_what_is_not_taken_is_reported_by_kind(photographs, tmp_path):
         frames.append(frames.pop(0))
     prepare(open_source(tmp_path / "data"), tmp_path / "out", Options(size=16))
     repaired, passed_over, _ = describe_report(tmp_path / "out")
-    assert repaired == "3 images were repaired: 3 the first frame of an animation."
+    assert repaired == "Repaired: the first frame of an animation: 3 images."
     assert (
         passed_over == "Passed over: ends in .txt: 2 files; has no ending: 1 file; hidden: 1 file."
     )

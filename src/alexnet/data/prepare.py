@@ -62,6 +62,7 @@ from alexnet.files import (
 
 UNFINISHED = "preparing.json"
 DROPPED = "dropping.json"  # while it is being made: which rows of which shards are duplicates
+MOST_KINDS = 5  # of trouble with images that are said on the screen
 MOST_NAMED = 1000  # files of a kind that the report names of those passed over
 CLUSTER_TASKS = 256  # shards in work on a cluster
 SUMMED_AT_ONCE = 64  # images whose pixels are held before they are summed
@@ -547,10 +548,14 @@ def describe_report(root: Path) -> list[str]:
     report = json.loads((root / REPORT).read_text(encoding="utf-8"))
     lines = []
     for kind in ("skipped", "repaired"):
-        reasons = Counter(reason for one in report[kind] for reason in one["reason"].split("; "))
+        reasons = Counter(
+            why.rstrip(".") for one in report[kind] for why in one["reason"].split("; ")
+        )
         if reasons:
-            told = ", ".join(f"{n:,} {why.rstrip('.')}" for why, n in reasons.most_common(5))
-            lines.append(f"{len(report[kind]):,} images were {kind}: {told}.")
+            most = dict(reasons.most_common(MOST_KINDS))
+            if others := reasons.total() - sum(most.values()):
+                most["other reasons"] = others
+            lines.append(f"{kind.capitalize()}: {describe_counts(most, 'image')}.")
     if passed_over := report.get("passed_over"):
         told = describe_counts({one["reason"]: one["files"] for one in passed_over})
         lines.append(f"Passed over: {told}.")

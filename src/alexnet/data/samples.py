@@ -144,9 +144,9 @@ def escape(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def describe_counts(counts: Mapping[str, int]) -> str:
-    """Return how many files there are of each kind: ``ends in .txt: 3 files; hidden: 1 file``."""
-    return "; ".join(f"{kind}: {n:,} file{'s' * (n > 1)}" for kind, n in counts.items())
+def describe_counts(counts: Mapping[str, int], noun: str = "file") -> str:
+    """Return how many there are of each kind: ``ends in .txt: 3 files; hidden: 1 file``."""
+    return "; ".join(f"{kind}: {n:,} {noun}{'s' * (n > 1)}" for kind, n in counts.items())
 
 
 def stamp_files(files: Iterable[Path]) -> str:
