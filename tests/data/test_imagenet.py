@@ -120,7 +120,7 @@ def test_prepared_verified_trained_and_evaluated(ilsvrc, tmp_path, command):
     done = command("prepare", ilsvrc, tmp_path / "data", "--size", "32", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "classes: tench, crane" in done.stdout
-    assert "repaired" in done.stdout  # PNG files named .JPEG
+    assert "Repaired" in done.stdout  # PNG files named .JPEG
     assert verify(tmp_path / "data") == []
     assert command("prepare", "--verify", tmp_path / "data").stdout.endswith("all is well.\n")
     run = tmp_path / "run"

@@ -42,7 +42,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")
 MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
 ZIP_HEADER = 30  # bytes before the name of a member
 SPARSE = -2  # the length of a slice that is a sparse member of a tar, from its header on
-DOS = {0, 10, 11, 14}  # systems that zips are made on whose names have backslashes
+DOS = {0, 10, 11, 14}  # systems of zips whose names may have backslashes
 MOST_LINKS = 40  # that are followed to one file, as in Linux
 MOST_LINKED = 1 << 22  # files that links in an archive lead to, all together
 
@@ -278,9 +278,12 @@ def list_zip(file: Path) -> Contents:
         raise DataError(f"{str(file)!r} is no whole zip ({error}).", "Download it again.") from None
     links: dict[str, str] = {}
     coded = 0
+    slashes = any("/" in member.filename for member in members)
     for member in members:
         text, told = _decode_zip_name(member)
         coded += not told
+        if member.create_system in DOS and not slashes:
+            text = text.replace("\\", "/")
         name = _normalise(text)
         piece = FileSlice(name, str(file), member.header_offset, member.compress_size)
         if text.endswith("/"):
@@ -301,17 +304,16 @@ def list_zip(file: Path) -> Contents:
 
 
 def _decode_zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
-    """Return the name of a member with ``/``, and whether its encoding is known.
+    """Return the name of a member, and whether its encoding is known.
 
     A name that is not marked as UTF-8 often is: Unix's zip and macOS do not mark theirs.
     """
-    name, told = member.filename, True
-    if not member.flag_bits & 0x800 and not name.isascii():
-        try:
-            name = name.encode("cp437").decode("utf-8")
-        except UnicodeError:
-            told = False
-    return name.replace("\\", "/") if member.create_system in DOS else name, told
+    if member.flag_bits & 0x800 or member.filename.isascii():
+        return member.filename, True
+    try:
+        return member.filename.encode("cp437").decode("utf-8"), True
+    except UnicodeError:
+        return member.filename, False
 
 
 def _read_link(name: str, piece: FileSlice) -> str:
