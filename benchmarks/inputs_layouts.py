@@ -244,7 +244,9 @@ def _(root: Path) -> Path:
         return put(root / "data", "bus car", 6, "HEIC", 20)
     for folder in ("bus", "car"):
         for number in range(6):
-            image = Image.open(io.BytesIO(photo(100 + number + 7 * len(folder)))).convert("RGB")
+            image = Image.open(io.BytesIO(photo(100 + number + 50 * (folder == "car")))).convert(
+                "RGB"
+            )
             pillow_heif.from_pillow(image).save(str(root / "data" / folder / f"{number}.HEIC"))
     return root / "data"
 

@@ -1,5 +1,9 @@
 """Which folders are splits and which are classes, and that nothing is passed over in silence."""
 
+import os
+import shutil
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -210,17 +214,30 @@ def test_links_are_followed_but_not_around(tmp_path):
 
 
 def test_files_that_are_none_are_passed_over(tmp_path):
-    import os
-
     put(tmp_path, "bus", "car")
     os.mkfifo(tmp_path / "bus" / "9.png")
     for name in ("bus/a.HEIF2", "car/photo", "car/notes.txt", "car/.hidden.png"):
         (tmp_path / name).write_bytes(b"")
     contents = list_folder(tmp_path)
     contents.take_images()
-    assert {why: len(names) for why, names in contents.passed_over.items()} == {
-        "no file": 1, "ends in .heif2": 1, "has no ending": 1, "ends in .txt": 1, "hidden": 1,
-    }  # fmt: skip
+    assert {why: len(names) for why, names in contents.passed_over.items()} == dict.fromkeys(
+        ("no regular file", "ends in .heif2", "has no ending", "ends in .txt", "hidden"), 1
+    )
+
+
+def test_a_folder_that_may_not_be_read_costs_no_neighbour(tmp_path):
+    (put(tmp_path, "bus", "car", "hat") / "hat").chmod(0)
+    code = "import sys; from alexnet.data.sources import open_source as o; s = o(sys.argv[1])"
+    command = [sys.executable, "-c", f"{code}; print(s.classes, s.passed_over)", tmp_path]
+    if os.geteuid() == 0:  # who reads everything
+        if shutil.which("setpriv") is None:
+            pytest.skip("the right to read everything cannot be given up here")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "hat").chmod(0o700)
+    assert done.stdout == (
+        "('bus', 'car') {'folder that cannot be read (Permission denied)': ['hat/']}\n"
+    ), done.stderr
 
 
 def test_names_of_splits():

@@ -434,7 +434,7 @@ def test_a_drop_that_is_killed_goes_on_to_the_same_bytes(doubled, tmp_path, monk
 
 
 def test_duplicates_may_be_an_error_and_it_goes_on_with_keep(doubled, tmp_path):
-    with pytest.raises(DataError, match=r"6 images .*report.json lists them"):
+    with pytest.raises(DataError, match=r"6 images in 3 groups.*report.json lists"):
         prepare(open_source(doubled), tmp_path / "out", SMALL, duplicates="error")
     assert prepare(open_source(doubled), tmp_path / "out", SMALL).counts["train"] == 38
 

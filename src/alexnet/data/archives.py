@@ -172,7 +172,7 @@ def _tell_kind(entry: "os.DirEntry[str]") -> str:
             return "file" if entry.is_file() else "folder"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return "link to nothing" if entry.is_symlink() else "no file"
+    return "link to nothing" if entry.is_symlink() else "no regular file"
 
 
 def _holds(folder: str, path: str) -> bool:

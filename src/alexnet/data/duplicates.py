@@ -86,7 +86,7 @@ def describe_duplicates(groups: Iterable[Iterable[tuple[str, int]]]) -> str:
         kinds["in several splits"] += len(splits) > 1
         kinds["within a class"] += len(labels) == len(splits) == 1
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
-    return f"{images:,} images are of {total:,} groups of the same: {counts}" if total else ""
+    return f"{images:,} images in {total:,} group{'s' * (total > 1)}: {counts}" if total else ""
 
 
 def find_near_duplicates(data: PreparedData) -> list[Group]:

@@ -210,7 +210,7 @@ def _describe_folders(
         yield f"No class is made of folders without an image: {names}."
     if joined := [label for label in sorted(inner) if len(inner[label] - {""}) > 1]:
         names = ", ".join(map(escape, sorted(inner[joined[0]] - {""})[:3]))
-        more = f" (and {len(joined) - 1} more classes)" if joined[1:] else ""
+        more = f", and so in {len(joined)} classes" if joined[1:] else ""
         yield f"Folders below a class belong to it: {names} to {escape(joined[0])}{more}."
 
 

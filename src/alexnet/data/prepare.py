@@ -477,7 +477,8 @@ def _finish(
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if groups and duplicates == "error":
         raise DataError(
-            f"{_describe_groups(report['duplicates'])}; {root / REPORT} lists them.",
+            f"There are duplicates, {_describe_groups(report['duplicates'])}: {root / REPORT} "
+            "lists them.",
             "Remove them from the source, or run again with --duplicates keep; or prepare into "
             "another folder with --duplicates drop.",
         )
@@ -560,7 +561,7 @@ def describe_report(root: Path) -> list[str]:
         told = describe_counts({one["reason"]: one["files"] for one in passed_over})
         lines.append(f"Passed over: {told}.")
     if report.get("duplicates"):
-        lines.append(f"{_describe_groups(report['duplicates'])} (--duplicates drop).")
+        lines.append(f"Duplicates: {_describe_groups(report['duplicates'])}.")
     if report.get("dropped"):
         lines.append(f"{len(report['dropped']):,} duplicates were dropped.")
     return [*lines, f"{root / REPORT} lists them."] if lines else []
