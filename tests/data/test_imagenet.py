@@ -95,6 +95,18 @@ def test_images_and_labels_are_those_of_the_tars_and_the_ground_truth(ilsvrc, pi
     assert any("2 of 3 classes" in note for note in source.notes)
 
 
+def test_a_devkit_that_a_browser_unpacked_is_read(ilsvrc):
+    """Safari undoes the gzip of what it downloads; who opens that then has a folder."""
+    packed, before = ilsvrc / "ILSVRC2012_devkit_t12.tar.gz", open_source(ilsvrc).fingerprint()
+    unpacked = packed.with_suffix("")
+    unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+    assert open_source(ilsvrc).fingerprint() == before
+    shutil.unpack_archive(unpacked, ilsvrc, filter="data")
+    unpacked.unlink()
+    assert open_source(ilsvrc).fingerprint() == before
+
+
 def test_the_devkits_order_is_cuda_convnets(ilsvrc):
     by_kit, by_wnid = open_source(ilsvrc, class_order="devkit"), open_source(ilsvrc)
     assert by_kit.classes == ("n02012849", "n01440764")

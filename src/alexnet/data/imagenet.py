@@ -9,7 +9,6 @@ import csv
 import importlib.resources
 import io
 import re
-import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,14 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from alexnet.data.archives import Contents, is_image, list_nested_tars, list_tar, read_slice
+from alexnet.data.archives import (
+    Contents,
+    is_image,
+    list_folder,
+    list_nested_tars,
+    list_tar,
+    read_slice,
+)
 from alexnet.data.folders import group_by_class, index_classes, label_in_order
 from alexnet.data.samples import FileSlice, SampleIndex, Source, stamp_files
 from alexnet.errors import DataError, MissingExtraError
@@ -52,7 +58,7 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
     for file in sorted(root.iterdir()):
         if match := ILSVRC_TAR.fullmatch(file.name):
             found[match[2]] = file
-        elif match := DEVKIT.fullmatch(file.name):
+        elif match := DEVKIT.fullmatch(f"{file.name}.tar" if file.is_dir() else file.name):
             found["kit"] = file
         elif file.name == PATCH_TAR:
             found["patches"] = file
@@ -161,16 +167,16 @@ def read_devkit(file: Path, beside: Path) -> DevKit:
 
     The ground truth of 2010's test images is a file of its own, ``beside`` the tars.
     """
-    content: dict[str, bytes] = {}
     try:
-        with tarfile.open(file) as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if member.isreg() and (name == "meta.mat" or name.endswith("ground_truth.txt")):
-                    stream = tar.extractfile(member)
-                    content[name] = stream.read() if stream else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{str(file)!r} is damaged ({error}).", "Download it again.") from None
+        contents = list_folder(file) if file.is_dir() else list_tar(file)
+        content = {
+            name: contents.reader(piece)
+            for piece in contents.files
+            if (name := PurePosixPath(piece.name).name) == "meta.mat"
+            or name.endswith("ground_truth.txt")
+        }
+    except DataError as error:
+        raise DataError(f"{str(file)!r} is damaged ({error.what})", "Download it again.") from None
     content |= {path.name: path.read_bytes() for path in beside.glob("ILSVRC*_ground_truth.txt")}
     truths = {}
     for name, data in content.items():
