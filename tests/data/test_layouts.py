@@ -403,7 +403,7 @@ def test_a_class_without_an_image_is_none_and_one_that_is_only_tested_is_refused
     (tmp_path / "data" / "classes.txt").write_text("a\nb\nc\n")
     source = open_source(tmp_path / "data")
     assert source.classes == ("a", "b")
-    assert "No class is made of names without an image: c." in source.notes
+    assert "1 names without an image make no class: c." in source.notes
     webdataset(tmp_path / "data", ("0.ppm", pixel(0)), ("0.cls", b"2"), name="val-0.tar")
     with pytest.raises(DataError, match=r"Class 'c' .* has no training image"):
         open_source(tmp_path / "data")

@@ -138,8 +138,9 @@ def _index_numbered(
             "Add some, or remove the class.",
         )
     if names and len(told) < len(names):
-        lacking = [name for label, name in enumerate(names) if label not in told]
-        notes = [*notes, f"No class is made of names without an image: {', '.join(lacking)}."]
+        lacking = [escape(name) for label, name in enumerate(names) if label not in told]
+        first = f"{', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}"
+        notes = [*notes, f"{len(lacking):,} names without an image make no class: {first}."]
     number = {label: index for index, label in enumerate(told)}
     splits = {
         split: SampleIndex.of(reader, ((piece, number[label]) for piece, label in pairs))
@@ -204,13 +205,13 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
         folders = [name for name in inside.parts[:-1] if name != "data"]
         told = [split for split in (find_split(file.stem), *map(tell_split, folders)) if split]
         if told:
-            labels, given = _read_labels(file)
+            column, given = _read_labels(file)
             names = names or given
             kinds.add(tuple(name for name in folders if not tell_split(name)))
             shown = inside.as_posix() if folders else file.stem
             rows[told[0]] += [
                 (FileSlice(f"{shown}/{row}", str(file), row), label)
-                for row, label in enumerate(labels)
+                for row, label in enumerate(column)
             ]
     if not rows:
         raise DataError(
@@ -235,11 +236,12 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
         if without:
             notes.append(f"The {split} split has no labels: passed over.")
             del rows[split]
-    texts = {label for pairs in rows.values() for _, label in pairs if isinstance(label, str)}
-    if texts:
-        names = sorted(texts)
+    labels = {label for pairs in rows.values() for _, label in pairs}
+    if any(isinstance(label, str) for label in labels):
+        names = sorted({str(label) for label in labels})
         number = {name: index for index, name in enumerate(names)}
-        rows = {s: [(p, number[str(label)]) for p, label in pairs] for s, pairs in rows.items()}  # type: ignore[assignment]
+        for split, pairs in rows.items():
+            rows[split] = [(piece, number[str(label)]) for piece, label in pairs]
     name, stamp = root.resolve().name, stamp_files(files)
     return _index_numbered(name, root, rows, read_parquet_row, notes, stamp, names)
 
