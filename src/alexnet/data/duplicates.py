@@ -50,8 +50,10 @@ def find_duplicates(root: Path, shards: Mapping[str, Sequence[ShardInfo]]) -> li
     groups: dict[tuple[int, bytes], list[Copy]] = defaultdict(list)
     for (split, info), of_shard in zip(listed, keys, strict=True):
         rows = np.flatnonzero(np.isin(of_shard, suspect)).tolist()
-        shard = open_shard(root, info) if rows else None
-        for row in rows if shard else ():
+        if not rows:
+            continue
+        shard = open_shard(root, info)
+        for row in rows:
             path, label = str(shard.paths[row].as_py()), int(shard.labels[row])
             copy = Copy(split, path, label, info.file, row)
             groups[int(of_shard[row]), bytes(shard.image(row))].append(copy)
