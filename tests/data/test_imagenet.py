@@ -234,6 +234,13 @@ def test_kaggles_layout(photographs, tmp_path):
     assert ours == {"train": sorted(theirs["train"]), "val": sorted(theirs["test"])}
 
 
+def test_tiny_imagenet_without_an_image_is_a_sentence(tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01440764\n")
+    with pytest.raises(DataError, match="No images were found"):
+        open_source(tmp_path)
+
+
 def test_readable_names_are_unique_and_the_thousand_are_there():
     wnids = [wnid for wnid in load_synsets() if wnid in ("n02012849", "n03126707", "n03710637")]
     assert describe_classes(wnids) == ("crane (n02012849)", "crane (n03126707)", "maillot")

@@ -231,6 +231,8 @@ def index_classes(contents: Contents, found: Grouped, images: Sequence[FileSlice
             if same != label:
                 found[split][same] += found[split].pop(label)
     classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
+    if not any(found.values()):
+        raise _no_images(contents)
     splits = {}
     for split, by_class in found.items():
         for extra in sorted(by_class.keys() - set(classes)):
@@ -312,7 +314,7 @@ def _read_label_table(
     try:
         text = contents.reader(table).decode("utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        rows = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
         files = [columns[name] for name in FILE_COLUMNS if name in columns]
         labels = [columns[name] for name in LABEL_COLUMNS if name in columns]
@@ -321,13 +323,9 @@ def _read_label_table(
                 f"{table.name!r} in {contents.name!r} has no columns 'file' and 'label'.",
                 "Its first line should be: file,label",
             )
+        named = files[0], labels[0], columns.get("split")
         for row in rows:
-            fields = (
-                row[files[0]],
-                row[labels[0]],
-                row[columns["split"]] if "split" in columns else "",
-            )
-            file, label, split = ((field or "").strip() for field in fields)
+            file, label, split = ((name and row[name] or "").strip() for name in named)
             yield rows.line_num, (file.replace("\\", "/"), label, split)
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(
