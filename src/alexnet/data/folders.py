@@ -325,7 +325,7 @@ def _read_label_table(
             )
         named = files[0], labels[0], columns.get("split")
         for row in rows:
-            file, label, split = ((name and row[name] or "").strip() for name in named)
+            file, label, split = (((name and row[name]) or "").strip() for name in named)
             yield rows.line_num, (file.replace("\\", "/"), label, split)
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(
