@@ -233,7 +233,7 @@ def _accept_finished(root: Path, identity: dict[str, Any]) -> Manifest:
             f"{str(root)!r} holds another prepared data set ({manifest.name}).",
             "Delete it or choose another folder.",
         )
-    if manifest.stamp not in ("", identity["stamp"]):
+    if manifest.stamp and identity["stamp"] not in ("", manifest.stamp):
         raise DataError(
             f"The files that {str(root)!r} was prepared from were changed or moved since.",
             "Delete it or choose another folder, to prepare them as they are now.",
