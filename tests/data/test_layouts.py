@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import shutil
 import struct
 import tarfile
 from pathlib import Path
@@ -372,8 +373,11 @@ def test_parquet_as_it_is_handed_around(tmp_path, where, image, label, labels):
     rows = [{image: {"bytes": pixel(n)}, label: value} for n, value in enumerate(labels)]
     (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / where)
+    beside = (tmp_path / where.replace("train/0000", "train")).with_name("other.parquet")
+    shutil.copy(tmp_path / where, beside)
     source = open_source(tmp_path)
     assert source.classes == tuple(str(value) for value in labels[:2])
+    assert "other.parquet does not say which split it is: passed over." in source.notes
     held = sorted((i.read(), i.label) for s in source.splits.values() for i in s)
     assert held == [(pixel(0), 0), (pixel(1), 1), (pixel(2), 0), (pixel(3), 1)]
 

@@ -263,7 +263,7 @@ def _list_with_wnids(contents: Contents, table: str, wnids: Mapping[str, str]) -
             if wnid:
                 found["val"][wnid].append(image)
         else:
-            contents.passed_over[f"lies in {parts[0]}, which has no labels"].append(image.name)
+            contents.passed_over["is of a split without labels"].append(image.name)
     if unlabelled:
         contents.notes.append(f"{unlabelled:,} validation images have no label: left out.")
     return index_classes(contents, found, contents.files)

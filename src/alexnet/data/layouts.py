@@ -199,7 +199,7 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
     """
     rows: dict[str, list[tuple[FileSlice, Any]]] = defaultdict(list)
     names: Sequence[str] | None = None
-    kinds = set()
+    kinds, notes = set(), []
     for file in files:
         inside = file.relative_to(root).with_suffix("")
         folders = [name for name in inside.parts[:-1] if name != "data"]
@@ -213,6 +213,8 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
                 (FileSlice(f"{shown}/{row}", str(file), row), label)
                 for row, label in enumerate(column)
             ]
+        else:
+            notes.append(f"{file.name} does not say which split it is: passed over.")
     if not rows:
         raise DataError(
             f"No Parquet file in {str(root)!r} names its split.",
@@ -224,7 +226,6 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
             f"{', '.join(sorted('/'.join(kind) or '.' for kind in kinds))}.",
             "Name the folder of one of them.",
         )
-    notes = []
     for split in list(rows):
         without = sum(label in (None, "") or label == -1 for _, label in rows[split])
         if without and (split == "train" or without < len(rows[split])):
