@@ -199,7 +199,8 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
     """
     rows: dict[str, list[tuple[FileSlice, Any]]] = defaultdict(list)
     names: Sequence[str] | None = None
-    kinds, notes = set(), []
+    kinds: set[tuple[str, ...]] = set()
+    notes: list[str] = []
     for file in files:
         inside = file.relative_to(root).with_suffix("")
         folders = [name for name in inside.parts[:-1] if name != "data"]
