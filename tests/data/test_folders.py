@@ -244,8 +244,8 @@ def test_names_of_splits():
     assert [tell_split(n) for n in ("Train", "test_set", "val2", "eval", "trains", "pretrain")] == [
         "train", "test", "val", "test", None, None,
     ]  # fmt: skip
-    assert [find_split(n) for n in ("x-train-00", "seg_test", "contest", "val.1")] == [
-        "train", "test", None, "val",
+    assert [find_split(n) for n in ("x-train-00", "seg_test", "contest", "dev-train-1")] == [
+        "train", "test", None, "train",
     ]  # fmt: skip
     layout = FolderLayout.of({("Train", "a"), ("Train", "b", "c"), ("Test", "a")}, "data")
     assert layout.place(("Train", "b", "c")) == ("train", "b", "c")

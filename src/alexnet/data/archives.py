@@ -157,10 +157,6 @@ def _scan(folder: Path, name: str, contents: Contents) -> "list[os.DirEntry[str]
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        if not name:
-            raise DataError(
-                f"{str(folder)!r} cannot be read ({error.strerror}).", "Check its permissions."
-            ) from None
         contents.passed_over[f"folder that cannot be read ({error.strerror})"].append(name)
         return []
 

@@ -25,7 +25,8 @@ SPLITS = {
     **dict.fromkeys(("val", "validation", "valid", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-SPLIT_WORD = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set)?(?:[^a-z]|$)")
+USUAL = ("train", "val", "validation", "valid", "test")  # go before others in the same name
+SPLIT_WORD = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set)?(?=[^a-z]|$)")
 SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})[ _-]*(?:set|data|images)?[ _-]*\d*")
 
 PassedOver = Mapping[str, Sequence[str]]  # files that are not taken, by the reason
@@ -129,8 +130,8 @@ class Source:
 
 def find_split(name: str) -> str | None:
     """Return the split that a name tells of: ``imagenet-train-0001.tar``, ``seg_train``."""
-    found = SPLIT_WORD.search(name.lower())
-    return SPLITS[found[1]] if found else None
+    words = SPLIT_WORD.findall(name.lower())
+    return SPLITS[min(words, key=lambda word: word not in USUAL)] if words else None
 
 
 def tell_split(name: str) -> str | None:

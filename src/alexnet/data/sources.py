@@ -84,8 +84,11 @@ def _open_built_in(name: str, report: DownloadReport) -> Source:
 
 
 def _open_folder(root: Path, order: imagenet.ClassOrder) -> Source:
-    if imagenet.find_ilsvrc_files(root):
-        return imagenet.list_ilsvrc(root, order)
+    try:
+        if imagenet.find_ilsvrc_files(root):
+            return imagenet.list_ilsvrc(root, order)
+    except PermissionError as error:
+        raise DataError(f"{error.filename} cannot be read.", "Check its permissions.") from None
     if order != "wnid":
         raise DataError(f"{str(root)!r} has no devkit to take the order of classes from.")
     if tables := sorted({*root.glob("*.parquet"), *root.glob("data/*.parquet")}):
