@@ -102,10 +102,13 @@ def _list_near_duplicates(root: Path) -> None:
 
     from alexnet.data.duplicates import describe_duplicates, find_near_duplicates
     from alexnet.data.shards import open_prepared
+    from alexnet.files import atomic_write
 
     groups = find_near_duplicates(open_prepared(root))
     listed = root / "near_duplicates.json"
-    listed.write_text(json.dumps([[asdict(copy) for copy in group] for group in groups], indent=1))
+    with atomic_write(listed) as temporary:
+        content = [[asdict(copy) for copy in group] for group in groups]
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     told = describe_duplicates([(copy.split, copy.label) for copy in group] for group in groups)
     print(f"Near duplicates: {told or 'none'}. {listed} lists them.")
 
