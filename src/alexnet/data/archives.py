@@ -27,7 +27,6 @@ from alexnet.data.samples import (
     Reader,
     SampleIndex,
     Source,
-    describe_counts,
     stamp_files,
 )
 from alexnet.errors import DataError, ImageError
@@ -116,11 +115,6 @@ class Contents:
         notes, passed_over = tuple(self.notes), dict(self.passed_over)
         return Source(self.name, classes, splits, notes, self.stamp(used), passed_over)
 
-    def describe(self) -> str:
-        """Say what it holds that is no image, after `take_images`."""
-        found = describe_counts({kind: len(names) for kind, names in self.passed_over.items()})
-        return f"What it holds: {found}." if found else "It is empty."
-
 
 def list_folder(root: Path) -> Contents:
     """List the files below a folder, sorted.
@@ -143,7 +137,9 @@ def list_folder(root: Path) -> Contents:
                 contents.passed_over[kind].append(name)
             elif reason_to_pass_over(name) == "hidden":
                 contents.passed_over["hidden"].append(f"{name}/")
-            elif entry.is_symlink() and (linked or _holds(entry.path, f"{real}/{inside}")):
+            elif entry.is_symlink() and (
+                linked or Path(real, inside).is_relative_to(os.path.realpath(entry.path))
+            ):
                 contents.passed_over["link that leads around"].append(name)
             else:
                 folders.append((f"{name}/", linked or entry.is_symlink()))
@@ -169,11 +165,6 @@ def _tell_kind(entry: "os.DirEntry[str]") -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "link to nothing" if entry.is_symlink() else "no regular file"
-
-
-def _holds(folder: str, path: str) -> bool:
-    """Whether a path is that of a folder, links followed, or lies in it."""
-    return Path(path).is_relative_to(os.path.realpath(folder))
 
 
 def list_tar(file: Path) -> Contents:

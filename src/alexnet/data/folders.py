@@ -18,6 +18,7 @@ from alexnet.data.samples import (
     FileSlice,
     SampleIndex,
     Source,
+    describe_counts,
     escape,
     find_split,
     tell_split,
@@ -89,7 +90,9 @@ def _no_images(contents: Contents) -> DataError:
         fix = f"Name the archive that it holds, {archives[0]!r}, unpacked from this one."
     if "encrypted" in contents.passed_over:
         fix = "Unpack it with its password, and name the folder."
-    return DataError(f"No images were found in {contents.name!r}. {contents.describe()}", fix)
+    held = describe_counts({kind: len(names) for kind, names in contents.passed_over.items()})
+    held = f"What it holds: {held}." if held else "It is empty."
+    return DataError(f"No images were found in {contents.name!r}. {held}", fix)
 
 
 def _strip(piece: FileSlice, top: Folder, contents: Contents) -> FileSlice:
