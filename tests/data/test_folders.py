@@ -46,6 +46,7 @@ def counts(source):
         ("train2017", "val2017", "test2017"),
         ("train/train", "valid/valid", "test/test"),
         ("seg_train/seg_train", "seg_val", "seg_test"),
+        ("train/images", "val/images", "test/images"),
     ],
 )
 def test_splits_are_told_by_their_usual_names(tmp_path, train, val, test):
@@ -144,6 +145,12 @@ def test_a_table_of_labels_beside_a_flat_folder(tmp_path, text):
     assert [(i.path, source.classes[i.label]) for items in source.splits.values() for i in items] \
         == [("images/0.png", "bus"), ("images/1.png", "car")]  # fmt: skip
     assert not any(source.passed_over.values())
+
+
+def test_a_table_names_a_file_in_either_form_of_unicode(tmp_path):
+    put(tmp_path, "images", names=("caf\u00e9.png", "the\u0301.png"))
+    (tmp_path / "labels.csv").write_text("file,label\ncafe\u0301,bus\nth\u00e9.png,car\n")
+    assert sum(map(len, open_source(tmp_path).splits.values())) == 2
 
 
 def test_a_table_says_the_splits_and_what_it_lacks_is_named(tmp_path):

@@ -324,7 +324,7 @@ def test_shards_without_labels_are_refused_in_a_sentence(tmp_path, ending):
     [
         "\ufeffdress\nhat\n", "dress\nhat\n\n", "0: dress\n1: hat\n", "0, dress\r\n1, hat\r\n",
         "1\that\n0\tdress\n", "{0: 'dress',\n 1: 'hat'}", '{"0": "dress", "1": "hat"}',
-        '["dress", "hat"]',
+        '["dress", "hat"]', "{'hat': 1, 'dress': 0}",
     ],
 )  # fmt: skip
 def test_a_list_of_classes_in_any_of_its_forms(tmp_path, text):

@@ -37,11 +37,11 @@ IMAGE_SUFFIXES = {
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}  # what telephones write
+HIDDEN = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"}  # of systems, not hidden
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")
 MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
 ZIP_HEADER = 30  # bytes before the name of a member
 SPARSE = -2  # the length of a slice that is a sparse member of a tar, from its header on
-DOS = {0, 10, 11, 14}  # systems of zips whose names may have backslashes
 MOST_LINKS = 40  # that are followed to one file, as in Linux
 MOST_LINKED = 1 << 22  # files that links in an archive lead to, all together
 
@@ -49,7 +49,7 @@ MOST_LINKED = 1 << 22  # files that links in an archive lead to, all together
 def reason_to_pass_over(name: str) -> str:
     """Return why a file is no image of a data set, by its name; nothing where it is one."""
     path = PurePosixPath(name)
-    if any(part[0] == "." or part == "__MACOSX" for part in path.parts):
+    if any(part[0] == "." or part in HIDDEN for part in path.parts):
         return "hidden"
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES or (ending in HEIF_SUFFIXES and find_spec("pillow_heif")):
@@ -269,7 +269,7 @@ def list_zip(file: Path) -> Contents:
     for member in members:
         text, told = _decode_zip_name(member)
         coded += not told
-        if member.create_system in DOS and not slashes:
+        if not slashes:  # as old programs of Windows wrote names
             text = text.replace("\\", "/")
         name = _normalise(text)
         piece = FileSlice(name, str(file), member.header_offset, member.compress_size)

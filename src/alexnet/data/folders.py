@@ -9,7 +9,7 @@ import io
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -82,6 +82,11 @@ def _folder(name: str) -> Folder:
     return tuple(name.split("/")[:-1])
 
 
+def _normalise(name: str) -> str:
+    """Return a name in the one form of Unicode in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _no_images(contents: Contents) -> DataError:
     """Return the error of a source without an image; one of archives is named for what it is."""
     archives = [piece.name for piece in contents.files if piece.name.endswith(ARCHIVE_SUFFIXES)]
@@ -125,7 +130,7 @@ class FolderLayout:
     inverted: bool = False  # classes, with splits below each
 
     @classmethod
-    def of(cls, folders: Iterable[Folder], name: str) -> "FolderLayout":
+    def of(cls, folders: Collection[Folder], name: str) -> "FolderLayout":
         """Return the layout of all folders of images; a DataError where it contradicts itself."""
         inside: dict[str, set[str]] = {}
         for folder in folders:
@@ -139,7 +144,11 @@ class FolderLayout:
                     "Keep one of them.",
                 )
         if splits or len(inside) < 2 or len(set.intersection(*inside.values())) < 2:
-            told = {top for top in splits if [*map(find_split, inside[top])] == [splits[top]]}
+            lone = {top: next(iter(inside[top])) for top in splits if len(inside[top]) == 1}
+            if len(lone) == len(splits) and len(set(lone.values())) == 1:  # train/images/CLASS
+                told = {top for top in splits if any(f[0] == top for f in folders if len(f) > 2)}
+            else:
+                told = {top for top, name in lone.items() if find_split(name) == splits[top]}
             return cls(splits, frozenset(told))
         shared = set.union(*inside.values())
         if all(map(tell_split, shared)) and not any(len(folder) > 2 for folder in folders):
@@ -230,7 +239,7 @@ def index_classes(contents: Contents, found: Grouped, images: Sequence[FileSlice
     spelled: dict[str, str] = {}
     for split in sorted(found, key=lambda split: split != "train"):
         for label in sorted(found[split]):
-            same = spelled.setdefault(unicodedata.normalize("NFC", label), label)
+            same = spelled.setdefault(_normalise(label), label)
             if same != label:
                 found[split][same] += found[split].pop(label)
     classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
@@ -274,12 +283,12 @@ def list_label_table(contents: Contents, table: FileSlice) -> Source:
     for number, piece in enumerate(images):
         path = PurePosixPath(piece.name)
         for called in (piece.name, str(path.with_suffix("")), path.name, path.stem):
-            where[called].add(number)
+            where[_normalise(called)].add(number)
     layout = FolderLayout(_find_splits({f[0]: set() for p in images if (f := _folder(p.name))}))
     found = group_by_class(["train"])
     lines: dict[int, tuple[int, str]] = {}  # of images that are labelled: their line and label
     for line, (file, label, split) in _read_label_table(contents, table):
-        numbers = where.get("/".join(part for part in file.split("/") if part not in ("", ".")))
+        numbers = where.get(_normalise(file.removeprefix("./")))
         if not numbers or not label:
             why = f"has no label in {name}" if numbers else f"is named in {name} alone"
             contents.passed_over[why].append(file)

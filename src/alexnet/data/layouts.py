@@ -178,12 +178,14 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def _parse_literal(text: str) -> list[str]:
-    """Return the names in a list or a dict by number; nothing where the text is neither."""
+    """Return the names in a list, or a dict by or of numbers; nothing where the text is neither."""
     try:
         value = ast.literal_eval(text.strip()) if text.lstrip()[:1] in ("[", "{") else None
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []
     if isinstance(value, dict):
+        if all(isinstance(number, int) for number in value.values()):  # torchvision's class_to_idx
+            value = {number: name for name, number in value.items()}
         numbers = {int(k): v for k, v in value.items() if str(k).isdecimal() and len(str(k)) < 9}
         value = [numbers.get(number, "") for number in range(len(value))]
     return [str(name).strip() for name in value or ()]
