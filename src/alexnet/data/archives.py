@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 
+from alexnet.bounds import MAX_IMAGE_BYTES, MOST_LINKED
 from alexnet.data.samples import (
     FileSlice,
     Reader,
@@ -39,11 +40,9 @@ IMAGE_SUFFIXES = {
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}  # what telephones write
 HIDDEN = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"}  # of systems, not hidden
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")
-MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
 ZIP_HEADER = 30  # bytes before the name of a member
 SPARSE = -2  # the length of a slice that is a sparse member of a tar, from its header on
 MOST_LINKS = 40  # that are followed to one file, as in Linux
-MOST_LINKED = 1 << 22  # files that links in an archive lead to, all together
 
 
 def reason_to_pass_over(name: str) -> str:

@@ -5,7 +5,6 @@ ImageNet's own are in `imagenet`, class folders in `folders`.
 
 import ast
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import LARGEST_LIST, check_parquet, parse_json
 from alexnet.data.archives import Contents, is_image, read_file, read_slice
 from alexnet.data.samples import (
     FileSlice,
@@ -32,7 +32,6 @@ from alexnet.files import atomic_write, cache_folder, sha256, temporary_suffix
 from alexnet.pickles import load_arrays
 
 CLASS_LISTS = ("classes.txt", "classnames.txt")
-MOST_CLASS_BYTES = 1 << 24  # of a list of names
 NUMBERED_NAME = re.compile(r"\s*(\d+)\s*[:,;\s]\s*(.*\S)\s*")  # 0: cat
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label")
@@ -158,15 +157,10 @@ def read_class_list(path: Path) -> list[str]:
         When it is no such list, or has a name twice; with the lines.
     """
     try:
-        text = path.read_bytes()[:MOST_CLASS_BYTES].decode("utf-8-sig")
+        text = path.read_bytes()[:LARGEST_LIST].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error}).", "Save it in UTF-8.") from None
-    names = _parse_literal(text) or [line.strip() for line in text.rstrip().splitlines()]
-    numbered = [NUMBERED_NAME.fullmatch(name) for name in names]
-    if names and all(numbered):
-        by_number = {int(m[1]): m[2].strip("'\",") for m in numbered if m}
-        if by_number.keys() == set(range(len(names))):
-            names = [by_number[number] for number in range(len(names))]
+    names = parse_class_list(text)
     lines: dict[str, int] = {}
     for line, name in enumerate(names, 1):
         if not name or lines.setdefault(name, line) != line:
@@ -174,6 +168,17 @@ def read_class_list(path: Path) -> list[str]:
                 f"{name!r} in lines {lines[name]} and {line}" if name else f"no name in line {line}"
             )
             raise DataError(f"{str(path)!r} has {wrong}.", "Give each class a name of its own.")
+    return names
+
+
+def parse_class_list(text: str) -> list[str]:
+    """Return the names in a list of classes in any of the forms of `read_class_list`, unchecked."""
+    names = _parse_literal(text) or [line.strip() for line in text.rstrip().splitlines()]
+    numbered = [NUMBERED_NAME.fullmatch(name) for name in names]
+    if names and all(numbered):
+        by_number = {int(m[1]): m[2].strip("'\",") for m in numbered if m}
+        if by_number.keys() == set(range(len(names))):
+            return [by_number[number] for number in range(len(names))]
     return names
 
 
@@ -253,7 +258,9 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
 def _open_parquet(file: str | Path) -> Any:
     import pyarrow.parquet  # slow to import, and seldom needed
 
-    return pyarrow.parquet.ParquetFile(file)  # type: ignore[no-untyped-call]
+    opened = pyarrow.parquet.ParquetFile(file)  # type: ignore[no-untyped-call]
+    check_parquet(opened.metadata)
+    return opened
 
 
 def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
@@ -276,7 +283,7 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
             for part in held
             if part.statistics or part.physical_type != "BYTE_ARRAY"
         )
-        features = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = parse_json((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = features.get("info", {}).get("features", {}).get(label, {}).get("names")
         names = [str(name) for name in names] if names else None
     except Exception as error:  # Arrow raises many types on broken files
