@@ -18,6 +18,7 @@ from alexnet.errors import AlexNetError, MissingExtraError, RunError
 
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit, a gibibyte of RGBA at three quarters
 MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
+MAX_LINKED = 1 << 22  # files that links in an archive lead to, all together
 MAX_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
 MAX_MEAN = 1 << 28  # bytes of a mean image's file
 MAX_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors

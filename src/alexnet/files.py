@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def temporary_suffix() -> str:
+    """Return a mark of temporary files that no other process has, on this machine or another."""
+    return f".{platform.node()}-{os.getpid()}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """From a photograph to ranked classes: the one way that the whole project takes."""
 
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -291,12 +292,14 @@ class Predictor:
             )
 
     def _label(self, name: str) -> int:
-        if name not in self.classes:
+        """Return the label of a class, whose name may be in another normal form of Unicode."""
+        names = [unicodedata.normalize("NFC", known) for known in self.classes]
+        if unicodedata.normalize("NFC", name) not in names:
             raise DataError(
                 f"The data has a class {name!r} that the run was not trained on.",
                 did_you_mean(name, self.classes),
             )
-        return self.classes.index(name)
+        return names.index(unicodedata.normalize("NFC", name))
 
     def _crops(self, images: Tensor, count: int, mirror: bool) -> Iterator[Tensor]:
         """Yield normalised crops, ``(K * N, 3, size, size)``: K crops of every image at once.

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import alexnet
-from alexnet.cli.train import check_size, prepared_size
+from alexnet.cli.console import Console
+from alexnet.cli.train import TrainRequest, check_size, open_run, prepared_size
 from alexnet.variants import network_named
 from tests.conftest import QUICK, damaged
 
@@ -271,7 +272,7 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
     (tmp_path / "data" / "train" / "defective" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     done = command("prepare", tmp_path / "data", tmp_path / "out", "--size", 32)
     assert done.returncode == 0
-    assert "1 images were skipped and 0 repaired" in done.stdout
+    assert "Skipped: It is not an image of a known format: 1 image.\n" in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["skipped"] == [
         {
@@ -280,6 +281,25 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
             "reason": "It is not an image of a known format.",
         }
     ]
+
+
+def test_a_run_whose_training_images_changed_says_so(
+    photographs, tmp_path, environment, monkeypatch
+):
+    monkeypatch.setenv("ALEXNET_CACHE", environment["ALEXNET_CACHE"])
+    shutil.copytree(photographs, tmp_path / "data")
+    request = TrainRequest(out=tmp_path / "run", network="cifar_quick")
+
+    def said() -> list[str]:
+        lines: list[str] = []
+        open_run(str(tmp_path / "data"), request, Console(lines.append))
+        return lines
+
+    changed = "The training images are not those that this run has begun with."
+    assert changed not in said() + said()
+    files = sorted((tmp_path / "data" / "train" / "defective").iterdir())
+    shutil.copy(files[0], files[1])
+    assert changed in said()
 
 
 def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):

@@ -3,6 +3,8 @@
 EXTRAS = {
     "demo": ("elpv_dataset", "the built-in photographs"),
     "fast": ("simplejpeg", "faster decoding"),
+    "heic": ("pillow_heif", "photographs of telephones"),
+    "near": ("imagehash", "alexnet prepare --near-duplicates"),
     "imagenet": ("scipy", "ILSVRC's devkit"),
     "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alexnet.training.fit import Execution
     from alexnet.training.run import Pretrained, Run, RunConfig
 
+TRAINING_IMAGES = "training_images"  # in what a run was made with: a checksum of the images
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
@@ -217,6 +219,9 @@ def open_run(
         fetched=console.fetched,
     )
     check_size(prepared.manifest.size, spec, first)
+    images = prepared.splits["train"].identity
+    if existing and existing.made_with.get(TRAINING_IMAGES, images) != images:
+        console.say("The training images are not those that this run has begun with.")
     origin = first.origin if first else existing.initial_weights if existing else None
     config = RunConfig(
         spec=replace(spec, num_classes=len(prepared.classes)),
@@ -226,7 +231,7 @@ def open_run(
         data_fingerprint=prepared.manifest.fingerprint,
         data_size=prepared.manifest.size,
         initial_weights=origin,
-        made_with=software_versions(),
+        made_with=software_versions() | {TRAINING_IMAGES: images},
     )
     statistics, weights = prepared.statistics, None
     if first:

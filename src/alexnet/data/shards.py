@@ -65,6 +65,7 @@ class Manifest:
     repaired: int  # images that needed more than decoding: report.json says which
     shards: dict[str, tuple[ShardInfo, ...]]  # by split
     checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
+    stamp: str = ""  # of the source's files, as `Source.stamp`; none in data of 2026-11-26
     format: int = DATA_FORMAT
 
     @property

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet import bounds
 from alexnet.data.imagenet import WNID
+from alexnet.data.layouts import parse_class_list
 from alexnet.data.statistics import Statistics
 from alexnet.errors import RunError
 from alexnet.files import sha256
@@ -304,7 +305,7 @@ def _detect_protobuf(start: bytes) -> WeightsFormat | None:
 
 
 def read_classes(path: Path, count: int) -> tuple[str, ...]:
-    """Read names of classes, one a line in the order of the outputs.
+    """Read names of classes in the order of the outputs, as `data.layouts.read_class_list` does.
 
     A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
     ``batches.meta`` of cuda-convnet has names, too.
@@ -314,7 +315,7 @@ def read_classes(path: Path, count: int) -> tuple[str, ...]:
         if data.startswith(PICKLED):
             lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
         else:
-            lines = [line.strip() for line in data.decode("utf-8").splitlines() if line.strip()]
+            lines = [line for line in parse_class_list(data.decode("utf-8-sig")) if line]
         firsts = [line.split()[0] for line in lines]
         names = tuple(a if WNID.fullmatch(a) else b for a, b in zip(firsts, lines, strict=True))
         if len(names) != count:
