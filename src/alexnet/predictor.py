@@ -409,10 +409,15 @@ def assemble(
         Of the matrix products; for int8 see `quantize`.
     device
         Where the network is to run; by default the GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        When the weights are another network's.
     """
     device = Device.best() if device is None else Device.named(device)
     network = build(spec, seed=None)
-    network.load_state_dict(weights)
+    network.load_weights(weights)
     return Predictor(
         device.place_network(network).eval(),
         classes,

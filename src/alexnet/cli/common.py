@@ -1,6 +1,8 @@
 """What commands share: their common parameters, the run they load, the images that they name."""
 
+import contextlib
 import glob
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,7 +141,9 @@ def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T"
 def parse_duration(text: str) -> float:
     """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    try:
-        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
-    except (ValueError, IndexError):
-        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
+    seconds = math.nan
+    with contextlib.suppress(ValueError, IndexError):
+        seconds = float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.")
+    return seconds

@@ -196,6 +196,7 @@ def open_run(
 ) -> "tuple[Run, PreparedData]":
     """Open or begin the run that is asked for, and its data."""
     from alexnet.data.prepare import Options, open_or_prepare
+    from alexnet.training.checkpoint import Checkpoint
     from alexnet.training.run import Run, RunConfig, software_versions
 
     existing = request.existing()
@@ -223,14 +224,14 @@ def open_run(
         initial_weights=origin,
         made_with=software_versions(),
     )
-    statistics, weights = prepared.statistics, None
+    statistics, begin = prepared.statistics, None
     if first:
         statistics = first.statistics_for(statistics)
-        weights = first.weights_for(spec, prepared.classes, recipe.seed)
+        begin = Checkpoint(0, first.weights_for(spec, prepared.classes, recipe.seed))
         if not first.same_classes(prepared.classes):
             console.say(f"The classes are others, so {spec.output_name} is drawn anew.")
     folder = request.out or Path("runs") / prepared.manifest.name
-    run = Run.start(folder, config, statistics, weights=weights, override=request.override)
+    run = Run.start(folder, config, statistics, first=begin, override=request.override)
     return run, prepared
 
 

@@ -130,7 +130,7 @@ def extract(
         f"Another process is writing features to {str(out)!r}.",
         "Wait for it, or choose another folder.",
     )
-    with lock(out, refusal):
+    with lock(out / ".lock", refusal):
         if (old := read_description(out)) is not None:
             _check_same(out, old, about)
             (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this

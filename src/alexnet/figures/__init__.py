@@ -3,7 +3,6 @@
 `style` has what other pictures of the project are drawn with.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,11 +90,8 @@ def draw_all(
 
 def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
-    path = run.folder / "test.json"
-    if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        found = summary(predictor.evaluate(data, crops=1))
+    own = data.manifest.fingerprint == run.config.data_fingerprint
+    found = (own and run.read_test()) or summary(predictor.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

@@ -1,7 +1,7 @@
 """Learning curves of a run, and Figure 1: those of networks that differ in their activation."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Metrics = dict[str, float]  # a line of ``metrics.jsonl``
+Metrics = dict[str, Any]  # a line of ``metrics.jsonl``
 Curve = Sequence[tuple[float, float]]  # epoch, training error of 0 to 1
 TARGET = 0.25  # the error whose reaching the paper compares (section 3.1)
 STYLES = {"tanh": (OTHER, "--"), "ReLU": (RIGHT, "-")}  # dashed and solid, as in the paper
@@ -28,7 +28,8 @@ def draw_curves(metrics: Sequence[Metrics]) -> "Figure":
     """
     figure = new_figure(11, 3.4)
     loss, errors, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    trained = [line for line in metrics if "loss" in line]
+    # The loss is None where it was no number.
+    trained = [line for line in metrics if line.get("loss") is not None and "lr" in line]
     watched = [line for line in metrics if "val_top1" in line]
     epochs = [line["epoch"] for line in trained]
     window = max(1, len(trained) // 60)

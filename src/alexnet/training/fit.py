@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from alexnet.config import require, require_whole
 from alexnet.data.shards import PreparedData
-from alexnet.errors import ConfigError, DivergedError
+from alexnet.errors import DivergedError
 from alexnet.evaluation import summary
+from alexnet.recipes import MAX_BATCH
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.input_pipeline import local_batches
@@ -41,6 +43,7 @@ from alexnet.training.run import Run
 from alexnet.training.state import TrainState, restore
 from alexnet.training.trainer import LocalBatch, MicroBatch, Step, probe_batch_size, train
 
+MAX_SECONDS = 10 * 366 * 86400  # of a training or a timeout
 AUTO = -1  # of `Execution.micro_batch`: find the largest that fits before the first step
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 MAX_WAITING = 0.1  # share of the time
@@ -75,13 +78,11 @@ class Execution:
     timeout: float = 600.0  # seconds without progress after which processes give each other up
 
     def __post_init__(self) -> None:
-        size = self.micro_batch
-        if size is not None and size != AUTO and size < 1:
-            raise ConfigError(f"A micro-batch of {size} images is none.", "Give 1 or more.")
-        if self.max_time is not None and self.max_time <= 0:
-            raise ConfigError(f"A time of {self.max_time:g} s is none.", "Give one above 0.")
-        if self.timeout < 1:
-            raise ConfigError(f"A timeout of {self.timeout:g} s is too short.", "Give 1 s or more.")
+        if self.micro_batch != AUTO:
+            require_whole(self, ["micro_batch"], 1, MAX_BATCH)
+        seconds = f"{{}} to {MAX_SECONDS:,} seconds"
+        require(self, ["max_time"], seconds.format("above 0"), lambda t: 0 < t <= MAX_SECONDS)
+        require(self, ["timeout"], seconds.format(1), lambda t: 1 <= t <= MAX_SECONDS)
 
 
 ALONE, PLAIN = DistributedContext(), Execution()
@@ -112,6 +113,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if context.is_main:
             stack.enter_context(run.lock())
+            run.check_is_as_begun()
             clear_leftovers(run.checkpoints)
         watchdog = Watchdog(context, execution.timeout, run.folder)
         stack.enter_context(watchdog.watch())
@@ -126,6 +128,12 @@ def fit(
             total = min(planned, recipe.max_steps or planned)
             if start.step:
                 yield Notice(f"Going on after step {start.step:,} of {total:,}.")
+                before = start.state.get("machine", state.machine)
+                if before != state.machine and start.step < total:
+                    yield Notice(
+                        f"It was trained on {before} and goes on with {state.machine}: sums are "
+                        "rounded otherwise, so it is not bit for bit the undisturbed run."
+                    )
             if context.is_main:
                 run.drop_metrics_after(start.step)
             if start.step < total:
