@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alexnet.cli.common import Json, Threads
 from alexnet.errors import ConfigError, did_you_mean
+from alexnet.recipes import MAX_BATCH
 
 WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
 NEED_IMAGES = ("prepare", "loader")
@@ -49,8 +50,8 @@ def bench(
             raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
 
     for name, value in (("batch-size", batch_size), ("rounds", rounds)):
-        if value < 1:
-            raise ConfigError(f"--{name} is {value}.", "It must be at least 1.")
+        if not 1 <= value <= MAX_BATCH:
+            raise ConfigError(f"--{name} is {value}.", f"Give 1 to {MAX_BATCH:,}.")
     chosen = works or [
         work for work in WORKS if work not in ASKED_FOR and (images or work not in NEED_IMAGES)
     ]

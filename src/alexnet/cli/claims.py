@@ -202,11 +202,11 @@ def make_grid_config(
 def describe_setting(scale: "Scale", config: "GridConfig") -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
-    if config.whole and len(config.whole.splits["train"]) > len(config.data.splits["train"]):
-        whole = f" Figure 1 alone is of all {len(config.whole.splits['train']):,}."
+    if config.whole and len(config.whole.train) > len(config.data.train):
+        whole = f" Figure 1 alone is of all {len(config.whole.train):,}."
     return (
         f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
-        f"{len(config.data.splits['train']):,} training and {len(config.data.held_out):,} test "
+        f"{len(config.data.train):,} training and {len(config.data.held_out):,} test "
         f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
         "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )

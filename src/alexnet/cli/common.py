@@ -44,28 +44,22 @@ def load_predictor(
     return load(run, precision=precision)
 
 
-def open_data(run: Path, predictor: "Predictor", named: str | None) -> "PreparedData":
+def open_data(
+    run: Path, predictor: "Predictor", named: str | None, *, hold_out: bool = True
+) -> "PreparedData":
     """Open the data that were named, or else the run's own, at the size of the run's images.
 
-    Raises
-    ------
-    DataError
-        When none were named and the run was imported: it has none.
+    `hold_out` is False where nothing is trained or calibrated: then any images will do.
     """
     from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.training.run import Run
 
-    config = Run.open(run).config
-    origin = config.made_with.get("imported")
-    if named is None and origin:
-        raise DataError(
-            f"The run was imported ({origin}) and has no data of its own.",
-            "Name some: a prepared data set, a folder of classes, or a built-in name.",
-        )
+    opened = Run.open(run)
     return open_or_prepare(
-        named or config.data,
+        named or opened.find_data(),
         Options(size=predictor.resize_to),
-        seed=config.recipe.seed,
+        seed=opened.config.recipe.seed,
+        hold_out=hold_out,
         say=lambda text: print(text, file=sys.stderr),
     )
 
@@ -97,20 +91,27 @@ def find_images(
     run: Path, predictor: "Predictor", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
-    from alexnet.features import JoinedSplits, Photographs
+    from alexnet.features import Photographs
 
     if data and (files := _photographs(data)):
         return Photographs(predictor, files), ()
-    prepared = open_data(run, predictor, data[0] if data else None)
+    prepared = open_data(run, predictor, data[0] if data else None, hold_out=False)
     predictor.check_size(prepared)
-    if split == "held-out":
-        return prepared.held_out, prepared.classes
-    if split == "all":
-        return JoinedSplits(list(prepared.splits.values())), prepared.classes
-    if split not in prepared.splits:
+    return find_split(prepared, split), prepared.classes
+
+
+def find_split(prepared: "PreparedData", name: str) -> "NamedImages":
+    """Return a split of a data set: train, val, test, held-out or all."""
+    from alexnet.features import JoinedSplits
+
+    if name == "held-out":
+        return prepared.held_out
+    if name == "all":
+        return JoinedSplits(list(prepared.splits.values()))
+    if name not in prepared.splits:
         known = (*prepared.splits, "held-out", "all")
-        raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))
-    return prepared.splits[split], prepared.classes
+        raise ConfigError(f"The data has no split {name!r}.", did_you_mean(name, known))
+    return prepared.splits[name]
 
 
 def _photographs(data: Sequence[str]) -> list[Path]:

@@ -11,6 +11,8 @@ from cyclopts import Parameter
 
 from alexnet.errors import ConfigError, TrainingError
 
+MAX_PROCESSES = 1024  # on a machine; also how often they are started again
+
 
 def launch(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -42,6 +44,9 @@ def launch(
     restarts
         How often to start again.
     """
+    for flag, count, least in (("processes", processes, 1), ("restarts", restarts, 0)):
+        if count is not None and not least <= count <= MAX_PROCESSES:
+            raise ConfigError(f"--{flag} is {count}.", f"Give {least} to {MAX_PROCESSES}.")
     fewest, _, most = nodes.partition(":")
     if not (fewest.isdecimal() and (most or fewest).isdecimal() and int(fewest) > 0):
         raise ConfigError(f"--nodes {nodes!r} is no number of machines.", "Write 2, or 2:4.")
@@ -84,8 +89,9 @@ def launch(
 
 def worker(command: list[str]) -> int:
     """Run a command in one process of several; what a restart can mend ends the process."""
-    from alexnet.cli.main import LOST, run
+    from alexnet.cli.main import LOST, mend_streams, run
 
+    mend_streams()
     status = run(command)
     if status == LOST:
         sys.exit(LOST)

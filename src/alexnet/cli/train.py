@@ -205,7 +205,7 @@ def open_run(
     begun = first.config if first else existing
     fine_tuned = first or (existing and existing.initial_weights)
     prepared = open_or_prepare(
-        data or (existing.data if existing else "elpv"),
+        data or (Run.open(request.out).find_data() if existing and request.out else "elpv"),
         Options(size=begun.data_size if begun and fine_tuned else prepared_size(spec)),
         seed=recipe.seed,
         say=console.say,

@@ -48,10 +48,6 @@ def list_class_folders(name: str, slices: Iterable[FileSlice], reader: Reader) -
         raise DataError(
             f"{name!r} has more than one of val, valid and validation.", "Keep one of them."
         )
-    if named and "train" not in named:
-        raise DataError(
-            f"{name!r} has {named[0]!r} and no 'train'.", "Name the training folder 'train'."
-        )
     found = group_by_class([SPLITS[top] for top in named] or ["train"])
     for piece in images:
         parts = piece.name.split("/")
@@ -74,7 +70,7 @@ def index_classes(
     name: str, found: Grouped, reader: Reader, stamp: str, notes: Sequence[str] = ()
 ) -> Source:
     """Return the source of images that are grouped by split and class."""
-    classes = tuple(sorted(found["train"]))
+    classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
     if not classes:
         raise DataError(
             f"No images were found in {name!r}.", "It should hold one folder of images a class."

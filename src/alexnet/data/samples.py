@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+ALL = "all"  # the split of a source that has none, where nothing is held out of it
 SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|val|validation|valid|test)(?:[^a-z]|$)")
 
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
@@ -91,7 +91,7 @@ def draw_all(
 def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     own = data.manifest.fingerprint == run.config.data_fingerprint
-    found = (own and run.read_test()) or summary(predictor.evaluate(data, crops=1))
+    found: Any = (own and run.read_test()) or summary(predictor.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

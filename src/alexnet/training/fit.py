@@ -123,7 +123,7 @@ def fit(
             if complaint:
                 yield Notice(complaint)
             recipe = run.config.recipe
-            order = Order.of(recipe, len(data.splits["train"]))
+            order = Order.of(recipe, len(data.train))
             planned = order.steps(recipe.epochs)
             total = min(planned, recipe.max_steps or planned)
             if start.step:
@@ -275,7 +275,7 @@ class _Training:
         history.refused += 1
         name = f"refused-{step.number:08}.json"
         if self.context.is_main:
-            split = self.state.data.splits["train"]
+            split = self.state.data.train
             images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
             self.run.write_json(name, {"loss": repr(step.loss), "images": images})
         what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"

@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.device import Device, Precision, describe_processor
-from alexnet.errors import ConfigError, RunError
+from alexnet.errors import ConfigError, DataError, RunError
 from alexnet.evaluation import Summary
 from alexnet.files import atomic_write, lock, sha256, translate_os_error
 from alexnet.network import build
@@ -203,6 +203,21 @@ class Run:
                 "Choose another --out.",
             )
 
+    def find_data(self) -> str:
+        """Return where the run's prepared data set lies; `DataError` where it is no more."""
+        if origin := self.config.made_with.get("imported"):
+            raise DataError(
+                f"The run was imported ({origin}) and has no data of its own.",
+                "Name some: a prepared data set, a folder of classes, or a built-in name.",
+            )
+        if not Path(self.config.data).exists():
+            raise DataError(
+                f"The data of the run {str(self.folder)!r} is not in {self.config.data!r} any "
+                "more.",
+                "Name where it is now, or the source that it was prepared from.",
+            )
+        return self.config.data
+
     def load_statistics(self) -> Statistics:
         """Return the statistics of the run's training data."""
         return Statistics.load(self.folder / "statistics.safetensors")
@@ -256,9 +271,9 @@ class Run:
 
     def _append(self, name: str, line: str) -> None:
         path = self.folder / name
-        form = {"encoding": "utf-8", "errors": "backslashreplace"}  # names of files may be no text
-        with translate_os_error(path), path.open("a", **form) as log:
-            log.write(line + "\n")
+        data = f"{line}\n".encode(errors="backslashreplace")  # names of files may be no text
+        with translate_os_error(path), path.open("ab") as log:
+            log.write(data)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl``: numbers by name, among them a step and an epoch.
