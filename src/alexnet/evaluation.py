@@ -71,7 +71,7 @@ class ClassSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What `summary` returns, as a file of it is checked; with it the split that was tested."""
+    """What `summarize` returns, as a file of it is checked; with it the split that was tested."""
 
     split: str
     top1: float
@@ -84,7 +84,7 @@ class Summary:
     confusion: tuple[tuple[int, ...], ...]
 
 
-def summary(result: Evaluation) -> dict[str, object]:
+def summarize(result: Evaluation) -> dict[str, object]:
     """Return an evaluation as plain numbers, for JSON."""
     return {
         "top1": result.top1,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 from alexnet.config import require, require_whole
-from alexnet.errors import ConfigError, did_you_mean
+from alexnet.errors import ConfigError, did_you_mean, find_named
 
 MAX_BATCH = 1 << 20  # images a step; the largest batches in print are of 2^16
 MAX_THREADS = 1024  # of a process; the OpenMP of PyTorch ends the process at a million
@@ -189,13 +189,5 @@ RECIPES = {recipe.name: recipe for recipe in (FAST, FAST_GPU, PAPER, AS_RUN, CAF
 
 
 def recipe_named(name: str) -> Recipe:
-    """Return the named recipe.
-
-    Raises
-    ------
-    ConfigError
-        When there is none, with the nearest name.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"No recipe is called {name!r}.", did_you_mean(name, RECIPES))
-    return RECIPES[name]
+    """Return the named recipe; `ConfigError` with the nearest name where there is none."""
+    return find_named("recipe", RECIPES, name)

@@ -21,7 +21,7 @@ def compile_anew(tmp_path, monkeypatch):
 
     def run() -> tuple[int, Path]:
         native.compile_kernel.cache_clear()
-        library = native.compile_kernel(tmp_path / "answer.cpp", answer=42)
+        library = native.compile_kernel(str(tmp_path / "answer.cpp"), answer=42)
         return library.answer(), Path(library._name)
 
     return run

@@ -5,9 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from alexnet.cli.common import Json, Threads
+from alexnet.cli.common import Json, Threads, check_counts
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.recipes import MAX_BATCH
 
 WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
 NEED_IMAGES = ("prepare", "loader")
@@ -49,9 +48,7 @@ def bench(
         if work not in WORKS:
             raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
 
-    for name, value in (("batch-size", batch_size), ("rounds", rounds)):
-        if not 1 <= value <= MAX_BATCH:
-            raise ConfigError(f"--{name} is {value}.", f"Give 1 to {MAX_BATCH:,}.")
+    check_counts(batch_size=batch_size, rounds=rounds)
     chosen = works or [
         work for work in WORKS if work not in ASKED_FOR and (images or work not in NEED_IMAGES)
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet.cli.common import check_counts
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ def claims(
     from alexnet.claims.report import find_missing_library, judge_claim, write_report
     from alexnet.claims.scales import find_scale
 
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds is {seeds}.", "Give 2 or more: there is no verdict from one.")
+    check_counts(seeds=seeds, workers=workers, most=1000)
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
@@ -116,7 +116,7 @@ def claims(
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(format_json(findings, made)) if json else format_table(findings, made),
+        json_format.dumps(list_findings(findings, made)) if json else format_table(findings, made),
         flush=True,  # before the report, which may fail where the runs did not
     )
     page, _ = write_report(wanted, results, out, command=command, notes=notes)
@@ -180,8 +180,6 @@ def make_grid_config(
     from alexnet.device import Device, describe_processor
     from alexnet.training.run import software_versions
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
     gpu = not Device.best().is_cpu
     threads = threads or (None if gpu else 1)
     return GridConfig(
@@ -229,7 +227,7 @@ def run_claims(
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = parse_duration(budget) if budget else None
-    say(describe_data(config))
+    say(f"data     {config.data.manifest.describe()}")
     claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
     say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
     if dry_run:
@@ -237,13 +235,6 @@ def run_claims(
     done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
-
-
-def describe_data(config: "GridConfig") -> str:
-    """Say which images are used."""
-    manifest = config.data.manifest
-    counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
-    return f"data     {manifest.name}: {len(manifest.classes)} classes, images: {counts}"
 
 
 def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
@@ -283,7 +274,7 @@ def format_list(wanted: "Sequence[Claim | Check]") -> str:
     return "\n".join(lines)
 
 
-def format_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+def list_findings(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
     """Return what was found as plain values; shares are 0 to 1."""
     claims = []
     for finding in findings:

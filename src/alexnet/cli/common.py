@@ -139,6 +139,14 @@ def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T"
     return value
 
 
+def check_counts(least: int = 1, most: int = 1 << 20, **counts: int | None) -> None:
+    """See that the numbers of flags, each called as its flag, can be counted up to."""
+    for name, count in counts.items():
+        if count is not None and not least <= count <= most:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} is {count}.", f"Give {least} to {most:,}.")
+
+
 def parse_duration(text: str) -> float:
     """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}

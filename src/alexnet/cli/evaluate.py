@@ -44,7 +44,7 @@ def evaluate(
         default as the run was trained.
     """
     from alexnet.cli.console import format_evaluation
-    from alexnet.evaluation import summary
+    from alexnet.evaluation import summarize
     from alexnet.predictor import quantize
 
     predictor = load_predictor(run, threads, precision)
@@ -55,6 +55,6 @@ def evaluate(
         predictor = quantize(predictor, prepared if has_own else open_data(run, predictor, None))
     result = predictor.evaluate(prepared, crops=views, split=images)
     if json:
-        print(json_format.dumps({"split": images.name, **summary(result)}))
+        print(json_format.dumps({"split": images.name, **summarize(result)}))
     else:
         print(format_evaluation(images.name, result))

@@ -5,17 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.common import Json, RunFolder, Threads
+from alexnet.cli.common import Json, RunFolder, Threads, check_counts
 from alexnet.errors import ConfigError
 
-Form = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
+ExportFormat = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
 
 
 def export(
     run: RunFolder,
     out: Path,
     *,
-    to: Form,
+    to: ExportFormat,
     with_preprocessing: bool = False,
     images: int = 74,
     push: str | None = None,
@@ -46,8 +46,7 @@ def export(
     private
         huggingface: make that repository a private one.
     """
-    if images < 1:
-        raise ConfigError(f"--images is {images}.", "It must be at least 1.")
+    check_counts(images=images)
     if with_preprocessing and to not in ("onnx", "program"):
         raise ConfigError(f"{to} holds weights alone.", "Leave --with-preprocessing out.")
     if push and to != "huggingface":
@@ -76,14 +75,14 @@ def _compared(
     import torch
 
     from alexnet.api import load
-    from alexnet.interop.export import describe, export_onnx, export_program, find_images
+    from alexnet.interop.export import describe_model, export_onnx, export_program, sample_images
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
-    images, source = find_images(model, Run.open(run).config.data, count)
+    images, source = sample_images(model, Run.open(run).config.data, count)
     write = export_onnx if to == "onnx" else export_program
     written = write(model, out, images, source, kind=kind)
-    told = describe(model, kind)
+    told = describe_model(model, kind)
     return {**asdict(written), "path": str(out), "input": told["input"], "classes": told["classes"]}
 
 

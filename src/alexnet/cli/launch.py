@@ -9,9 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from alexnet.cli.common import check_counts
 from alexnet.errors import ConfigError, TrainingError
-
-MAX_PROCESSES = 1024  # on a machine; also how often they are started again
 
 
 def launch(
@@ -44,9 +43,8 @@ def launch(
     restarts
         How often to start again.
     """
-    for flag, count, least in (("processes", processes, 1), ("restarts", restarts, 0)):
-        if count is not None and not least <= count <= MAX_PROCESSES:
-            raise ConfigError(f"--{flag} is {count}.", f"Give {least} to {MAX_PROCESSES}.")
+    check_counts(processes=processes, most=1024)
+    check_counts(restarts=restarts, least=0)
     fewest, _, most = nodes.partition(":")
     if not (fewest.isdecimal() and (most or fewest).isdecimal() and int(fewest) > 0):
         raise ConfigError(f"--nodes {nodes!r} is no number of machines.", "Write 2, or 2:4.")

@@ -10,6 +10,7 @@ from alexnet.cli.common import (
     Json,
     RunFolder,
     Threads,
+    check_counts,
     find_files,
     load_predictor,
     open_data,
@@ -55,8 +56,7 @@ def predict(
     """
     if not images:
         raise ConfigError("No image was named.", "Example: alexnet predict RUN photograph.jpg")
-    if top < 1:
-        raise ConfigError(f"--top is {top}.", "It must be at least 1.")
+    check_counts(top=top)
     files = [file for name in images for file in find_files(name)]
 
     from dataclasses import asdict

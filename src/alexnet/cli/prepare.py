@@ -77,8 +77,7 @@ def prepare(
                 found, dir, options,
                 workers=workers, executor=cluster_executor, report=console.prepared,
             )  # fmt: skip
-    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
-    print(f"{manifest.name}: {len(manifest.classes)} classes, images: {counts}")
+    print(manifest.describe())
     print(f"classes: {_list_classes(manifest.classes)}")
     if manifest.skipped or manifest.repaired:
         print(

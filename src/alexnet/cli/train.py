@@ -354,9 +354,8 @@ def _describe_training(
 ) -> None:
     """Say what is trained, on what and how."""
     spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
-    counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
     among = f" over {context.world_size} processes" if context.world_size > 1 else ""
-    console.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
+    console.say(f"data     {data.manifest.describe()}")
     console.say(f"network  {spec.name}: {spec.parameters:,} parameters")
     if first:
         console.say(f"weights  of {first.path}")

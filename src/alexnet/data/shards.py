@@ -68,6 +68,11 @@ class Manifest:
     checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
     format: int = DATA_FORMAT
 
+    def describe(self) -> str:
+        """Say what it is in a line: its name, classes, and images by split."""
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        return f"{self.name}: {len(self.classes)} classes, images: {counts}"
+
     @property
     def raw(self) -> bool:
         """Whether images are kept as pixels instead of JPEGs."""

@@ -37,11 +37,11 @@ def unavailable_reason() -> str:
 
     One in the cache that is damaged, or that another user may have written, is compiled anew.
     """
-    return find_compile_error(Path(__file__).with_name("lrn_pool.cpp"), **PROBE)
+    return find_compile_error("lrn_pool.cpp", **PROBE)
 
 
 @cache
-def find_compile_error(source: Path, **constants: str | int) -> str:
+def find_compile_error(source: str, **constants: str | int) -> str:
     """Return why a kernel cannot be compiled and run here, or nothing where it can."""
     if sys.byteorder != "little":
         return "pairs of bfloat16 are read as little-endian words"
@@ -55,8 +55,8 @@ def find_compile_error(source: Path, **constants: str | int) -> str:
 
 
 @cache
-def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
-    """Return a kernel as a library, its constants defined in capitals; compiled at first use.
+def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
+    """Return a file of this folder as a library, with constants as macros; compiled at first use.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
     flags = [*FLAGS, *(f"-D{name.upper()}={value}" for name, value in constants.items())]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append(WIDE_VECTORS)
-    key = "\0".join([source.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
+    path = Path(__file__).parent / source
+    key = "\0".join([path.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
     folder = cache_folder() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_uid == os.getuid():
@@ -83,7 +84,7 @@ def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
         if built is None:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 made = Path(scratch, "kernel.so")
-                _run([compiler, *flags, str(source), "-o", str(made)])
+                _run([compiler, *flags, str(path), "-o", str(made)])
                 made.chmod(0o700)
                 built = folder / f"{name}-{sha256(made)}.so"
                 made.replace(built)

@@ -1,9 +1,9 @@
 """Admission: whatever this server refuses, and what it answers then.
 
-`Settings` has every limit. `Admission` counts what a process has in hand and decides every 503.
-`AdmissionMiddleware`, plain ASGI around the whole application, checks each request and its body as
-it comes: uvicorn and FastAPI bound neither the size of a body nor the time that it takes. The
-deadlines of a connection on which no whole request has come are in `protocol`.
+`ServerSettings` has every limit. `Admission` counts what a process has in hand and decides every
+503. `AdmissionMiddleware`, plain ASGI around the whole application, checks each request and its
+body as it comes: uvicorn and FastAPI bound neither the size of a body nor the time that it takes.
+The deadlines of a connection on which no whole request has come are in `protocol`.
 """
 
 import asyncio
@@ -32,13 +32,19 @@ from alexnet.errors import (
 )
 from alexnet.serve.responses import ErrorDetail, ErrorResponse
 
-T = TypeVar("T")
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+_T = TypeVar("_T")
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+App = Callable[[ASGIMessage, Receive, Send], Awaitable[None]]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # all that is decoded, whatever a file is called
+IMAGE_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+)  # all that is decoded, whatever a file is called
 PUBLIC = ("/healthz", "/readyz", "/")  # these need no token, nor does /static: probes and the page
 EXAMPLE = "Example: curl --data-binary @photograph.jpg ADDRESS, or curl -F image=@photograph.jpg."
 QUEUE_IS_FULL = "The server has as many images waiting as it can answer in time."
@@ -61,7 +67,7 @@ SECURITY_HEADERS = Headers({
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ServerSettings:
     """The limits of a server. The table in docs/serving.md says what happens past each.
 
     Raises
@@ -127,7 +133,7 @@ def _unavailable(what: str, seconds: int = 1) -> HTTPError:
     return HTTPError(503, what, fix, {"Retry-After": str(seconds)})
 
 
-def require_ready(value: T | None, what: str, seconds: int = 1) -> T:
+def require_ready(value: _T | None, what: str, seconds: int = 1) -> _T:
     """Return what a background thread has made; 503 with `what` while it has not."""
     if value is None:
         raise _unavailable(what, seconds)
@@ -142,7 +148,7 @@ class Admission:
     that send a byte now and then would keep all others out.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.waiting_connections: dict[asyncio.Protocol, None] = {}  # the longest waiting first
         self.requests = 0  # whose bodies are whole
@@ -203,7 +209,7 @@ class Admission:
                 fix = f"Send one of at most {self.settings.max_pixels:,} pixels."
                 return HTTPError(413, what, fix)
             case UnknownFormatError():
-                fix = f"Send a file of one of these formats: {', '.join(FORMATS)}."
+                fix = f"Send a file of one of these formats: {', '.join(IMAGE_FORMATS)}."
                 return HTTPError(415, error.what, fix)
             case ImageError():
                 return HTTPError(422, error.what, "Send an image that other programs can open.")
@@ -236,14 +242,14 @@ class AdmissionMiddleware:
     ) -> None:
         self._app, self._admission, self._on_answer = app, admission, on_answer
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIMessage, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with a sentence."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_with_headers(message: ASGIMessage) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -261,7 +267,7 @@ class AdmissionMiddleware:
             route = getattr(scope.get("route"), "path", "other")  # not what the client wrote
             self._on_answer(route, status or 499, time.perf_counter() - start)
 
-    async def _run(self, scope: Message, body: "RequestBody", send: Send) -> None:
+    async def _run(self, scope: ASGIMessage, body: "RequestBody", send: Send) -> None:
         headers = Headers(scope=scope)
         self._check(scope, headers)
         try:
@@ -271,7 +277,7 @@ class AdmissionMiddleware:
         except TimeoutError:
             raise self._admission.make_timeout_error(body.is_whole) from None
 
-    def _check(self, scope: Message, headers: Headers) -> None:
+    def _check(self, scope: ASGIMessage, headers: Headers) -> None:
         settings = self._admission.settings
         host = headers.get("host", "")
         if not is_allowed_host(host, settings.hosts):
@@ -313,7 +319,7 @@ class RequestBody:
         self.is_whole = length == "0" and "transfer-encoding" not in headers
         self._reschedule()
 
-    async def receive(self) -> Message:
+    async def receive(self) -> ASGIMessage:
         """Return the next part of the body, as ASGI's `receive`."""
         message = await self._receive()
         if self.is_whole:

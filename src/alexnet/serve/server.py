@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.serve.admission import Admission, App, Settings
+from alexnet.serve.admission import Admission, App, ServerSettings
 from alexnet.serve.app import make_app
 from alexnet.serve.protocol import HTTPProtocol
 from alexnet.serve.service import Service
@@ -42,7 +42,7 @@ class Address:
 
 
 def serve(
-    folder: Path, settings: Settings, address: Address, report: Callable[[str], None] = print
+    folder: Path, settings: ServerSettings, address: Address, report: Callable[[str], None] = print
 ) -> int:
     """Serve a run until a signal stops it; return the exit status, 128 and the signal's number.
 

@@ -30,13 +30,13 @@ from alexnet.serve.images import Photograph
 from alexnet.serve.networks import Networks
 from alexnet.training.run import Run
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-LOG = logging.getLogger("alexnet.serve")
+_LOG = logging.getLogger("alexnet.serve")
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of a process, for Prometheus: with several workers each has its own."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Service:
         settings = admission.settings
         self.run, self.predictor, self.admission = run, predictor, admission
         self.class_names = describe_classes(predictor.classes)
-        self.metrics = Metrics()
+        self.metrics = ServerMetrics()
         self.networks = Networks(predictor)
         self.engine = Engine(admission, self.metrics.count_batch)
 
@@ -134,7 +134,7 @@ class Service:
         futures = self.engine.submit(function, images, cost)
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
-    async def run_aside(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run_aside(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run what takes the processor for long, and no network, in a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
 
@@ -146,4 +146,4 @@ class Service:
 
     def _compile(self) -> None:
         if complaint := self.networks.compile():
-            LOG.warning(complaint)
+            _LOG.warning(complaint)

@@ -17,7 +17,7 @@ from itertools import chain
 from alexnet.config import require, require_whole
 from alexnet.data.shards import PreparedData
 from alexnet.errors import DivergedError
-from alexnet.evaluation import summary
+from alexnet.evaluation import summarize
 from alexnet.recipes import MAX_BATCH
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
@@ -144,7 +144,7 @@ def fit(
         split = data.held_out  # everything is saved: a signal may end the test at once
         result = state.test(split, recipe.test_crops, watchdog.progressed)
         if context.is_main:
-            run.write_json("test.json", {"split": split.name, **summary(result)})
+            run.write_json("test.json", {"split": split.name, **summarize(result)})
         yield Tested(split.name, result)
 
 
