@@ -125,12 +125,15 @@ class Device:
 
     # What it can do.
 
-    def describe_rounding(self) -> str:
-        """Say what the last bits of a sum depend on: the device, a processor's vectors, threads."""
+    def describe_rounding(self, threads: int | None = None) -> str:
+        """Say what the last bits of a sum depend on: the device, a processor's vectors, threads.
+
+        Threads are those that are used, unless a number is given.
+        """
         if not self.is_cpu:
             return self.name
         vectors = torch.backends.cpu.get_cpu_capability()
-        return f"{processor_name()} ({vectors}), {torch.get_num_threads()} threads"
+        return f"{processor_name()} ({vectors}), {threads or torch.get_num_threads()} threads"
 
     @property
     def has_float64(self) -> bool:

@@ -440,7 +440,13 @@ def test_an_evaluation_takes_all_there_is(
     assert (f"has no test split: all its {images} images are taken" in err) == said
 
 
-def test_the_split_that_is_tested_can_be_chosen(trained, capsys):
+def test_the_split_that_is_tested_can_be_chosen(
+    trained, photographs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    without = ["evaluate", str(trained), str(photographs / "train"), "--views", "1", "--json"]
+    assert main.run([*without, "--split", "test"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 8  # a quarter of 18 and of 18
     tested = {}
     for split in ("train", "test", "held-out", "all"):
         asked = ["evaluate", str(trained), "--split", split, "--views", "1", "--json"]

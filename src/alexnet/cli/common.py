@@ -95,23 +95,28 @@ def find_images(
 
     if data and (files := _photographs(data)):
         return Photographs(predictor, files), ()
-    prepared = open_data(run, predictor, data[0] if data else None, hold_out=False)
+    prepared, images = open_split(run, predictor, data[0] if data else None, split)
     predictor.check_size(prepared)
-    return find_split(prepared, split), prepared.classes
+    return images, prepared.classes
 
 
-def find_split(prepared: "PreparedData", name: str) -> "NamedImages":
-    """Return a split of a data set: train, val, test, held-out or all."""
+def open_split(
+    run: Path, predictor: "Predictor", named: str | None, split: str
+) -> tuple["PreparedData", "NamedImages"]:
+    """Open data, and of them a split: train, val, test, held-out or all.
+
+    What is held out of a source without splits is all of it, unless train or test is asked for.
+    """
     from alexnet.features import JoinedSplits
 
-    if name == "held-out":
-        return prepared.held_out
-    if name == "all":
-        return JoinedSplits(list(prepared.splits.values()))
-    if name not in prepared.splits:
-        known = (*prepared.splits, "held-out", "all")
-        raise ConfigError(f"The data has no split {name!r}.", did_you_mean(name, known))
-    return prepared.splits[name]
+    prepared = open_data(run, predictor, named, hold_out=split in ("train", "test"))
+    known = prepared.splits | {
+        "held-out": prepared.held_out,
+        "all": JoinedSplits([*prepared.splits.values()]),
+    }
+    if split not in known:
+        raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))
+    return prepared, known[split]
 
 
 def _photographs(data: Sequence[str]) -> list[Path]:

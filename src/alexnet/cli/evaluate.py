@@ -8,9 +8,9 @@ from alexnet.cli.common import (
     Json,
     RunFolder,
     Threads,
-    find_split,
     load_predictor,
     open_data,
+    open_split,
 )
 
 
@@ -33,8 +33,8 @@ def evaluate(
     data
         A prepared data set or any source; by default the run's own. Classes are matched by name.
     split
-        held-out, its test split, or its val split where it has no test, or all of a source
-        without splits; train, val or test; or all.
+        held-out: its test split, its val split where it has no test, and all of a source without
+        splits. Or train, val, test, where of a source without splits a quarter is test, or all.
     views
         10: corners, centre and their mirror images, probabilities averaged, as the paper tested;
         9: a grid of three by three places, as the CIFAR-10 networks of 2012; 1: the centre.
@@ -48,8 +48,7 @@ def evaluate(
     from alexnet.predictor import quantize
 
     predictor = load_predictor(run, threads, precision)
-    prepared = open_data(run, predictor, data, hold_out=False)
-    images = find_split(prepared, split)
+    prepared, images = open_split(run, predictor, data, split)
     if precision == "int8":
         has_own = "train" in prepared.splits
         predictor = quantize(predictor, prepared if has_own else open_data(run, predictor, None))

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from alexnet.predictor import Prediction, Predictor
 
-AT_ONCE = 32  # files that are read and predicted together
-
 
 def predict(
     run: RunFolder,
@@ -88,8 +86,10 @@ def _rank_each(
     predictor: "Predictor", files: list[Path], top: int, views: int
 ) -> "Iterator[tuple[Path, list[Prediction] | ImageError]]":
     """Yield each file's classes, or why it has none; some files at once where all are images."""
-    for start in range(0, len(files), AT_ONCE):
-        some = files[start : start + AT_ONCE]
+    from alexnet.predictor import PHOTOGRAPHS_AT_ONCE
+
+    for start in range(0, len(files), PHOTOGRAPHS_AT_ONCE):
+        some = files[start : start + PHOTOGRAPHS_AT_ONCE]
         try:
             yield from [*zip(some, predictor.predict_many(some, top=top, crops=views), strict=True)]
         except ImageError:

@@ -222,7 +222,7 @@ def open_run(
         data_fingerprint=prepared.manifest.fingerprint,
         data_size=prepared.manifest.size,
         initial_weights=origin,
-        made_with=software_versions(),
+        made_with=software_versions(recipe.threads),
     )
     statistics, begin = prepared.statistics, None
     if first:

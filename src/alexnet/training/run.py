@@ -7,6 +7,7 @@ RUN/  config.json  metrics.jsonl  statistics.safetensors  events.out.tfevents...
 import contextlib
 import json
 import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
-from alexnet.device import Device, Precision, describe_processor
+from alexnet.device import Device, Precision
 from alexnet.errors import ConfigError, DataError, RunError
 from alexnet.evaluation import Summary
 from alexnet.files import atomic_write, lock, sha256, translate_os_error
@@ -284,14 +285,17 @@ class Run:
         for text in path.read_bytes().splitlines() if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
-                if isinstance(line, dict) and {"step", "epoch"} <= line.keys():
-                    numbers = [value for value in line.values() if value is not None]
-                    if all(isinstance(number, int | float) for number in numbers):
-                        found.append(line)
+                if (
+                    isinstance(line, dict)
+                    and isinstance(line.get("step"), int)
+                    and isinstance(line.get("epoch"), int | float)
+                    and all(isinstance(value, int | float | None) for value in line.values())
+                ):
+                    found.append(line)
         return found
 
     def read_test(self) -> dict[str, Any] | None:
-        """Return what the test at the end wrote, `evaluation.summary`; nothing before it.
+        """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
 
         Raises
         ------
@@ -338,13 +342,13 @@ def _short(value: object) -> str:
     return written if len(written) <= 100 else f"{written[:97]}..."
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions, the commit and the command behind a run."""
+def software_versions(threads: int | None = None) -> dict[str, str]:
+    """Return the versions, the commit, the command and the machine behind a run."""
     return {
         "alexnet": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{describe_processor()}; {Device.best().describe_rounding()}",
+        "machine": f"{Device.best().describe_rounding(threads)}, {os.cpu_count()} cores",
         "commit": _commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
