@@ -32,15 +32,13 @@ def load_predictor(
     run: Path, threads: int | None, precision: CliPrecision | None = None
 ) -> "Predictor":
     """Load a run, for a number of threads; for int8 onto the processor, yet to be quantized."""
-    import torch
-
     from alexnet import device as devices
     from alexnet.api import load
 
     devices.keep_freed_memory()
     devices.use_threads(threads)
     if precision == "int8":
-        return load(run, device=torch.device("cpu"))
+        return load(run, device="cpu")
     return load(run, precision=precision)
 
 

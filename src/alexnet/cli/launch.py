@@ -52,7 +52,10 @@ def launch(
         raise ConfigError("Several machines need a place to meet.", "Give --rendezvous HOST:PORT.")
     if not command:
         raise ConfigError("There is no command to launch.", "Write: alexnet launch train ...")
-    each = processes or _devices()
+
+    from alexnet.device import count_devices
+
+    each = processes or count_devices()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // each)))
     # Else a restart meets in the store of the processes before it and mostly fails
     # (github.com/pytorch/pytorch/issues/135712).
@@ -94,12 +97,6 @@ def worker(command: list[str]) -> int:
     if status == LOST:
         sys.exit(LOST)
     return status
-
-
-def _devices() -> int:
-    from alexnet.device import count_devices
-
-    return count_devices()
 
 
 @contextlib.contextmanager

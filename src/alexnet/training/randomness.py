@@ -64,7 +64,7 @@ class Order:
     def of(cls, recipe: Recipe, images: int) -> Self:
         """Return the order in which a recipe takes so many training images.
 
-        A batch of more images than all epochs show is a `DataError`: it would not end.
+        A batch of more images than all epochs show is a `DataError`.
         """
         if recipe.last_batch == "run-on" and recipe.batch_size > max(1, recipe.epochs) * images:
             raise DataError(
