@@ -137,7 +137,7 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_built():
 
 @pytest.mark.parametrize("name", ["", "a.b", "forward", "relu6", "pool6", "Fc 6", "conv1", "fc7"])
 def test_a_layer_has_a_name_and_a_number_of_its_own(name):
-    """What follows a layer is called by its number: fc1 would take conv1's ReLU away."""
+    """What follows a layer is called by its number: a hidden fc1 would have no ReLU."""
     with pytest.raises(ConfigError, match=r"can be called|same number"):
         with_setting(SINGLE, "fc6.name", name)
     with pytest.raises(ConfigError, match=r"can be called|same number"):
