@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ALEXNET := $(BIN)/alexnet
 RUN ?= runs/elpv
+BUDGET ?= 15m
 
 # A solar cell fills its photograph, so the paper's own crops, with no zoom, suit it (docs/log.md).
 ELPV := --epochs 36 --set crop_area=none --set label_smoothing=0
@@ -29,7 +30,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 train: setup
-	$(ALEXNET) train elpv --out $(RUN) $(ELPV)
+	$(ALEXNET) train elpv --out $(RUN) $(ELPV) --budget $(BUDGET)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

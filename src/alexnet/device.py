@@ -363,7 +363,7 @@ class CopyStream:
         return copies
 
 
-MOST_RECORDED = 16  # shapes of a network's input; others run as they are
+MAX_RECORDED = 16  # shapes of a network's input; others run as they are
 
 
 class CudaGraphRunner:
@@ -389,7 +389,7 @@ class CudaGraphRunner:
         """Return what the function does, in memory of its own."""
         key = (x.shape, x.stride(), x.dtype, x.device, torch.is_autocast_enabled("cuda"))
         if key not in self._recorded:
-            if not x.is_cuda or len(self._recorded) == MOST_RECORDED:
+            if not x.is_cuda or len(self._recorded) == MAX_RECORDED:
                 return self.function(x)
             self._recorded[key] = self._record(x)
         graph, given, found = self._recorded[key]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
-from alexnet.claims.results import CurvePoint, RunResult
+from alexnet.claims.claim import CurvePoint, RunResult
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError

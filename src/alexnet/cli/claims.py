@@ -11,10 +11,9 @@ from alexnet.cli.common import check_counts
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.claim import Check, Claim, RunResult
     from alexnet.claims.grid import GridConfig
     from alexnet.claims.report import Finding
-    from alexnet.claims.results import RunResult
     from alexnet.claims.scales import Scale
     from alexnet.cli.console import Console
     from alexnet.data.shards import PreparedData
@@ -220,9 +219,8 @@ def run_claims(
     dry_run: bool,
 ) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
-    from alexnet.claims.budget import plan_grid
     from alexnet.claims.claim import Claim
-    from alexnet.claims.grid import run_grid
+    from alexnet.claims.grid import plan_grid, run_grid
     from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]

@@ -72,6 +72,9 @@ class TrainRequest:
     micro_batch
         Images that a process takes at once, gradients being added; by default all it has, and
         half of them after memory has run out.
+    budget
+        Take so long in all, from the start of the command to the end of the test: 15m. As many
+        epochs are trained as fit, up to the recipe's, and the schedule is laid into them.
     max_time
         Save and exit with status 75 after so long: 90s, 30m, 4h.
     timeout
@@ -99,6 +102,7 @@ class TrainRequest:
     towers: int | None = None
     hybrid: bool = False
     micro_batch: int | None = None
+    budget: str | None = None
     max_time: str | None = None
     timeout: str = "10m"
     override: bool = False
@@ -116,6 +120,7 @@ class TrainRequest:
             layout="towers" if towers == 2 else "hybrid" if self.hybrid else "data",
             micro_batch=AUTO if self.batch_size == "auto" else self.micro_batch,
             max_time=parse_duration(self.max_time) if self.max_time else None,
+            budget=parse_duration(self.budget) if self.budget else None,
             timeout=parse_duration(self.timeout),
         )
 

@@ -15,10 +15,10 @@ from alexnet.errors import DataError
 from alexnet.features import (
     StoredFeatures,
     describe,
-    describe_folder,
     extract,
     find_nearest,
     last_hidden,
+    read_stored,
 )
 from alexnet.figures.style import (
     FAINT,
@@ -149,7 +149,7 @@ def extract_training_features(
     folder = run / "features" / f"train-{layer}-{split.identity[:12]}"
     about = describe(predictor, split, [layer], classes=data.classes)
     try:
-        outdated = folder.is_dir() and describe_folder(folder) != about
+        outdated = folder.is_dir() and (read_stored(folder) or (None,))[0] != about
     except DataError:  # damaged, or of another version
         outdated = True
     if outdated:

@@ -26,7 +26,7 @@ MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata"
 PICKLE_MODULES = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
 # The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
 ILSVRC_MEAN = (127.30, 119.72, 104.91)
-MAX_LAYERS = 100
+MAX_STEPS = 100
 LayerSettings = Mapping[str, Any]
 
 
@@ -101,10 +101,10 @@ def _simple(value: Any, inside: int = 0) -> Any:
     if isinstance(value, str | int | float | np.generic | np.ndarray):
         return value
     if isinstance(value, list | tuple) and inside:
-        parts = [_simple(part) for part in value[:MAX_LAYERS]]
+        parts = [_simple(part) for part in value[:MAX_STEPS]]
         return parts if all(part is not None for part in parts) else None
     if isinstance(value, dict) and inside:
-        few = list(value.items())[:MAX_LAYERS]
+        few = list(value.items())[:MAX_STEPS]
         return {str(_text(key)): _simple(part, inside - 1) for key, part in few}
     return None
 
@@ -158,7 +158,7 @@ def _follow(named: Mapping[str, LayerSettings], data: str) -> tuple[list[ir.Impo
     layers: list[ir.ImportedLayer] = []
     image = 0
     current: tuple[str, ...] = (data,)
-    for _ in range(MAX_LAYERS):
+    for _ in range(MAX_STEPS):
         takers = {
             name: layer
             for name, layer in named.items()
@@ -185,7 +185,7 @@ def _follow(named: Mapping[str, LayerSettings], data: str) -> tuple[list[ir.Impo
             image = _whole(towers.layers[0], "imgSize")
         layers.append(_READERS[kind](towers))
         current = names
-    raise RunError(f"It has more than {MAX_LAYERS} layers.")
+    raise RunError(f"It has more than {MAX_STEPS} layers.")
 
 
 def _tower(layer: LayerSettings, current: Sequence[str]) -> int:

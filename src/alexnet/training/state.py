@@ -1,8 +1,10 @@
 """A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -39,6 +41,8 @@ class History:
     losses: list[float] = field(default_factory=list)  # of the last steps
     refused: int = 0  # steps in a row that were not made
     best: int | None = None  # step of the validation with the lowest error
+    plan: tuple[int, int, float] | None = None  # what a budget made of the schedule: a `Plan`
+    spent: float = 0.0  # seconds of the budget
 
     def add_loss(self, loss: float) -> None:
         """Remember a loss that is as it should be."""
@@ -105,18 +109,7 @@ class TrainState:
         local = self.layout.replica.network
         if local is not self.network:
             self.network.load_state_dict(self.layout.division.join(local.state_dict()))
-        self.network.eval()
-        predictor = Predictor(
-            self.network,
-            self.data.classes,
-            self.normalise,
-            self.data.manifest.size,
-            0,
-            self.device,
-            self.dtype,
-            fused=self.run.config.recipe.compile,
-        )
-        predict = partial(predictor.probabilities, crops=crops)
+        predict = partial(self._predictor().probabilities, crops=crops)
         size = EVALUATION_BATCH
         while True:
             batches = _each(evaluation_batches(split, size, self.context.part), progressed)
@@ -129,6 +122,32 @@ class TrainState:
                 size //= 2
         self.network.train()
         return result.added(self.context.all_reduce_sum)
+
+    def estimate_test_seconds(self, split: Split, crops: int) -> float:
+        """Return how long a test would take here, from one batch with one crop of each image."""
+        predict = self._predictor().probabilities
+        (batch,) = islice(evaluation_batches(split, EVALUATION_BATCH, self.context.part), 1)
+        seconds = []
+        for _ in range(2):  # the network is compiled in the first
+            begun = time.monotonic()
+            predict(batch.images, crops=1)
+            seconds.append(time.monotonic() - begun)
+        self.network.train()
+        images = -(-len(split) // self.context.world_size)
+        return seconds[0] + seconds[1] * crops * images / len(batch.images)
+
+    def _predictor(self) -> Predictor:
+        self.network.eval()
+        return Predictor(
+            self.network,
+            self.data.classes,
+            self.normalise,
+            self.data.manifest.size,
+            0,
+            self.device,
+            self.dtype,
+            fused=self.run.config.recipe.compile,
+        )
 
 
 def restore(
