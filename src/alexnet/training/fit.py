@@ -85,11 +85,10 @@ class Execution:
     def __post_init__(self) -> None:
         if self.micro_batch != AUTO:
             require_whole(self, ["micro_batch"], 1, MAX_BATCH)
-        seconds = f"{{}} to {MAX_SECONDS:,} seconds"
-        require(
-            self, ("max_time", "budget"), seconds.format("above 0"), lambda t: 0 < t <= MAX_SECONDS
-        )
-        require(self, ["timeout"], seconds.format(1), lambda t: 1 <= t <= MAX_SECONDS)
+        most = f"{MAX_SECONDS:,} seconds"
+        limits = ("max_time", "budget")
+        require(self, limits, f"above 0, at most {most}", lambda time: 0 < time <= MAX_SECONDS)
+        require(self, ["timeout"], f"1 to {most}", lambda time: 1 <= time <= MAX_SECONDS)
 
 
 ALONE, PLAIN = DistributedContext(), Execution()
