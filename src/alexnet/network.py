@@ -141,7 +141,7 @@ class AlexNet(nn.Sequential):
             self.load_state_dict(weights)
         except RuntimeError as error:
             wrong = str(error).splitlines()[-1].strip().removesuffix(".")
-            raise ConfigError(f"The weights are another network's ({wrong}).") from error
+            raise ConfigError(f"The weights are of another network ({wrong}).") from error
 
     def activations(self, input: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Run `input` as far as needed and return the outputs of the named layers.

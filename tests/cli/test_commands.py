@@ -268,7 +268,7 @@ def odd_test(trained, tmp_path):
         (("evaluate", "{moved}"), 1, "is not in '/nowhere/data' any more. Name where it is now"),
         (("train", "--out", "{moved}"), 1, "is not in '/nowhere/data' any more."),
         (("evaluate", "{newer}"), 1, "alexnet 9.0 made it and this is"),
-        (("evaluate", "{of_another_network}"), 1, "The weights are another network's (size"),
+        (("evaluate", "{of_another_network}"), 1, "The weights are of another network (size"),
         (("figures", "{odd_test}", "--only", "confusion"), 1, "test.json' cannot be read: Summary"),
         (("predict", "{trained}", "{no_image}"), 1, "It is not an image of a known format"),
         (("predict", "{trained}", "missing.jpg"), 1, "There is no file 'missing.jpg'"),
