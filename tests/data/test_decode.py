@@ -169,7 +169,7 @@ def zoo() -> dict[str, tuple[bytes, str | None]]:
         "plain.webp": (saved(image, "WEBP"), None),
         "cmyk.tiff": (saved(image.convert("CMYK"), "TIFF"), "CMYK made RGB"),
         "lab.tiff": (saved(image.convert("LAB"), "TIFF"), None),
-        "float.tiff": (saved(image.convert("F"), "TIFF"), None),
+        "float.tiff": (saved(image.convert("F"), "TIFF"), "real numbers of 0-255 made 8 bits"),
         "deep.tiff": (saved(Image.fromarray(deep), "TIFF"), "16 bits made 8"),
         "still.gif": (saved(image, "GIF"), None),
         "bitmap.bmp": (saved(image, "BMP"), None),

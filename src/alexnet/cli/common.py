@@ -66,12 +66,13 @@ def find_files(name: str) -> list[Path]:
     """Return the files that an argument means: itself, those of a folder, or of a pattern."""
     path = Path(name)
     if path.is_dir():
-        from alexnet.data.archives import IMAGE_SUFFIXES
+        from alexnet.data.archives import is_image
+        from alexnet.data.samples import FileSlice
 
         found = [
             file
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            if is_image(FileSlice(str(file.relative_to(path)), name)) and file.is_file()
         ]
         if not found:
             raise DataError(f"The folder {name!r} has no images.")
@@ -119,13 +120,14 @@ def open_split(
 
 def _photographs(data: Sequence[str]) -> list[Path]:
     """Return the photographs that arguments mean; none where they are one data set."""
-    from alexnet.data.archives import IMAGE_SUFFIXES
+    from alexnet.data.archives import is_image
+    from alexnet.data.samples import FileSlice
     from alexnet.data.shards import is_prepared
 
     if len(data) == 1 and not glob.has_magic(data[0]):
         path = Path(data[0])
         inside = path.iterdir() if path.is_dir() and not is_prepared(path) else (path,)
-        if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside if file.is_file()):
+        if not any(is_image(FileSlice(file.name, "")) for file in inside if file.is_file()):
             return []
     return [file for name in data for file in find_files(name)]
 

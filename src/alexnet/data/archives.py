@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from alexnet.bounds import MAX_IMAGE_BYTES
 from alexnet.data.samples import FileSlice
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, cache_folder, lock
@@ -25,7 +26,6 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
-MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
 ZIP_HEADER = 30  # bytes before the name of a member
 
 

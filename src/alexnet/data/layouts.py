@@ -5,7 +5,6 @@ what `archives` lists, whether it lies in a folder, a tar or a zip, and the read
 """
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import check_parquet, parse_json
 from alexnet.data.archives import is_image, read_slice
 from alexnet.data.samples import (
     SPLITS,
@@ -205,7 +205,9 @@ def list_parquet(root: Path) -> Source:
 def _open_parquet(file: str | Path) -> Any:
     import pyarrow.parquet  # slow to import, and seldom needed
 
-    return pyarrow.parquet.ParquetFile(file)  # type: ignore[no-untyped-call]
+    opened = pyarrow.parquet.ParquetFile(file)  # type: ignore[no-untyped-call]
+    check_parquet(opened.metadata)
+    return opened
 
 
 def _read_labels(file: Path) -> tuple[list[int], Sequence[str] | None]:
@@ -214,7 +216,7 @@ def _read_labels(file: Path) -> tuple[list[int], Sequence[str] | None]:
         table = _open_parquet(file)
         labels = [int(label) for label in table.read(["label"]).column("label").to_pylist()]
         table.schema_arrow.field("image").type.field("bytes")
-        features = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = parse_json((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     except Exception as error:  # Arrow raises many types on broken files
         raise DataError(
             f"{str(file)!r} is not Parquet with the columns image and label ({error})."

@@ -16,14 +16,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import read_bytes
 from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
 from alexnet.pickles import ArrayUnpickler
 from alexnet.spec import DropoutSpec, PixelFormat
 
-MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
-PICKLE_MODULES = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
+PICKLE_PACKAGES = frozenset((
+    *("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict"),
+    "python_util",
+))  # fmt: skip
 # The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
 ILSVRC_MEAN = (127.30, 119.72, 104.91)
 MAX_STEPS = 100
@@ -33,7 +35,7 @@ LayerSettings = Mapping[str, Any]
 def read_checkpoint(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
     data = read_bytes(path)
-    content = decode_keys(ArrayUnpickler(data, _NAMES, PICKLE_MODULES).load())
+    content = decode_keys(ArrayUnpickler(data, _NAMES, PICKLE_PACKAGES).load())
     state = decode_keys(content.get("model_state"))
     named = _name_layers(state.get("layers"))
     kept = (layer.get("weights") for layer in named.values())
@@ -214,8 +216,6 @@ def _convolution(towers: Towers) -> ir.ImportedLayer:
     side, stride = _whole(layer, "filterSize"), _whole(layer, "stride")
     pad, positions = -_whole(layer, "padding"), _whole(layer, "modulesX")
     image = _whole(layer, "imgSize")
-    if pad < 0 or min(side, stride, positions) < 1 or max(image, side) > LARGEST_IMAGE:
-        raise RunError(f"The convolution {towers.names[0]!r} has sizes of no sense.")
     over = (positions - 1) * stride + side - image - 2 * pad  # past the right and bottom edge
     if not 0 <= over < stride + side:
         raise RunError(f"{towers.names[0]!r} has {positions} positions along {image} pixels.")
@@ -303,8 +303,6 @@ def _pool(towers: Towers) -> ir.ImportedLayer:
             "Expected max or avg, from 0.",
         )
     window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
-    if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
-        raise RunError(f"The pool {towers.name!r} has a window of {window} at stride {stride}.")
     return ir.Pooling(towers.name, window, stride, kind, ceil_mode=True)
 
 

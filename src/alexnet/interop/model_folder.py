@@ -8,7 +8,6 @@ and checksums are compared with what the configuration says before anything is b
 
 import html
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from typing import Any
 import jinja2
 import torch
 
+from alexnet.bounds import LARGEST_LIST, MOST_LAYERS, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.files import atomic_write, sha256, translate_os_error
-from alexnet.interop.bounds import LARGEST_LIST, MOST_LAYERS, explain_damage
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
@@ -154,10 +153,7 @@ def read(folder: str | Path) -> ModelFolder:
     folder = Path(folder)
     path = folder / CONFIG
     with explain_damage(path, AGAIN, importing=False):
-        if path.stat().st_size > LARGEST_LIST:
-            raise RunError(f"it is larger than {LARGEST_LIST >> 20} MB.")
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        content = parse_json(read_bytes(path, LARGEST_LIST))
         if not isinstance(content, dict) or content.get("model_type") != "alexnet":
             raise RunError("its model_type is not 'alexnet'.")
         if content.get("format") != FORMAT:
@@ -193,13 +189,6 @@ def read(folder: str | Path) -> ModelFolder:
     return ModelFolder(
         config, Checkpoint(step, weights), statistics, test if isinstance(test, dict) else None
     )
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
-    return number
 
 
 def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:

@@ -74,6 +74,10 @@ class TrainState:
     def save(self, step: int, writer: CheckpointWriter) -> None:
         """Have a checkpoint of this moment written; every process must ask for it at once.
 
+        On a GPU it is copied, and written while the training goes on. On a processor writing takes
+        a small part of the steps between two checkpoints, and a copy would be another 500 MB, so
+        the training waits.
+
         Raises
         ------
         DivergedError
@@ -94,10 +98,12 @@ class TrainState:
             "machine": self.machine,
             **asdict(self.history),
         }
+        copy = partial(copy_to_host, share=self.device.is_cpu)
         writer.save(
-            lambda: Checkpoint(step, copy_to_host(weights), copy_to_host(buffers), state),
-            best=self.history.best,
+            lambda: Checkpoint(step, copy(weights), copy(buffers), state), best=self.history.best
         )
+        if self.device.is_cpu:
+            writer.wait()
 
     def test(
         self, split: Split, crops: int, progressed: Callable[[], None] = lambda: None
