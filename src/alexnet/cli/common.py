@@ -109,13 +109,14 @@ def open_split(
     from alexnet.features import JoinedSplits
 
     prepared = open_data(run, predictor, named, hold_out=split in ("train", "test"))
-    known = prepared.splits | {
-        "held-out": prepared.held_out,
-        "all": JoinedSplits([*prepared.splits.values()]),
-    }
-    if split not in known:
+    if split == "held-out":
+        return prepared, prepared.held_out
+    if split == "all":
+        return prepared, JoinedSplits([*prepared.splits.values()])
+    if split not in prepared.splits:
+        known = (*prepared.splits, "held-out", "all")
         raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))
-    return prepared, known[split]
+    return prepared, prepared.splits[split]
 
 
 def _photographs(data: Sequence[str]) -> list[Path]:

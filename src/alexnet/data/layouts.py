@@ -70,7 +70,8 @@ def index_classes(
     name: str, found: Grouped, reader: Reader, stamp: str, notes: Sequence[str] = ()
 ) -> Source:
     """Return the source of images that are grouped by split and class."""
-    classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
+    of = [found["train"]] if "train" in found else found.values()  # where nothing is trained on
+    classes = tuple(sorted({label for by_class in of for label in by_class}))
     if not classes:
         raise DataError(
             f"No images were found in {name!r}.", "It should hold one folder of images a class."
