@@ -166,7 +166,7 @@ def make_tasks(arms: Iterable[NamedArm], seeds: Iterable[int], config: GridConfi
                 recipe=recipe,
                 measures=(known.measures if known else frozenset()) | {one.measure},
                 data=data.root.resolve(),
-                images=len(data.splits["train"]),
+                images=len(data.train),
                 folder=(config.out / RUNS / key).resolve(),
                 threads=config.threads,
                 machine=config.machine,

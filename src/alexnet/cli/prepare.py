@@ -85,8 +85,7 @@ def prepare(
                 workers=workers, executor=cluster_executor, duplicates=duplicates,
                 report=console.prepared,
             )  # fmt: skip
-    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
-    print(f"{manifest.name}: {len(manifest.classes)} classes, images: {counts}")
+    print(manifest.describe())
     print(f"classes: {_list_classes(manifest.classes)}")
     for line in describe_report(dir):
         print(line)

@@ -31,7 +31,7 @@ from alexnet.data.samples import (
     stamp_files,
 )
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, cache_folder, temporary_suffix
+from alexnet.files import atomic_write, cache_folder, lock
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"),
@@ -364,21 +364,22 @@ def _resolve_link(target: str, links: dict[str, str]) -> str:
 
 
 def decompress_tar(file: Path) -> Path:
-    """Return a tar without its gzip compression, made once in the cache."""
+    """Return a tar without its gzip compression, made once in the cache, by one process."""
     status = file.stat()
     identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
     key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     target = cache_folder() / f"{file.name.split('.')[0]}-{key}.tar"
-    if target.is_file():
-        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with (
-            atomic_write(target, temporary_suffix()) as temporary,
-            gzip.open(file) as packed,
-            temporary.open("wb") as out,
-        ):
-            shutil.copyfileobj(packed, out, 1 << 20)
+        with lock(target.with_name(f".{target.name}.lock")):
+            if target.is_file():
+                return target
+            with (
+                atomic_write(target) as temporary,
+                gzip.open(file) as packed,
+                temporary.open("wb") as out,
+            ):
+                shutil.copyfileobj(packed, out, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{str(file)!r} is damaged or cut short ({error}).", "Download it again."

@@ -113,6 +113,7 @@ def open_or_prepare(
     *,
     seed: int = 0,
     workers: int | None = None,
+    hold_out: bool = True,
     choose: Callable[[Source], Source] = lambda source: source,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -124,7 +125,7 @@ def open_or_prepare(
     ----------
     where : str or Path
         A prepared data set, or anything `sources.open_source` takes.
-    options, seed, workers
+    options, seed, workers, hold_out
         Of a source, as for `prepare` and `open_source`.
     choose : callable
         Returns what of a source is to be prepared; by default everything.
@@ -138,7 +139,7 @@ def open_or_prepare(
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
-    source = choose(open_source(where, seed, report=fetched))
+    source = choose(open_source(where, seed, hold_out=hold_out, report=fetched))
     for note in source.notes:
         say(note)
     identity = f"{DATA_FORMAT} {source.fingerprint()} {source.stamp} {options}"
@@ -462,7 +463,7 @@ def _finish(
         for kind in ("skipped", "repaired"):
             report[kind] += [{"split": split, "image": i, "reason": w} for i, w in metadata[kind]]
         report["dropped"] += [{"split": split, "image": i} for i in metadata.get("dropped", ())]
-        if split == "train":
+        if split == "train" or "train" not in counts:  # of data that are only tested on: all
             sums += shard_sums
     report["duplicates"] = [
         {"images": [{"split": c.split, "image": c.image, "label": c.label} for c in group]}
@@ -482,7 +483,7 @@ def _finish(
             "Remove them from the source, or run again with --duplicates keep; or prepare into "
             "another folder with --duplicates drop.",
         )
-    for label, images in enumerate(counts["train"]):
+    for label, images in enumerate(counts.get("train", ())):
         if not images:
             raise DataError(
                 f"Class {source.classes[label]!r} has no training image that can be decoded.",

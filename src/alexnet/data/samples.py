@@ -25,6 +25,7 @@ SPLITS = {
     **dict.fromkeys(("val", "validation", "valid", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+ALL = "all"  # the split of a source that has none, where nothing is held out of it
 USUAL = ("train", "val", "validation", "valid", "test")  # go before others in the same name
 SPLIT_WORD = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set)?(?=[^a-z]|$)")
 SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})[ _-]*(?:set|data|images)?[ _-]*\d*")

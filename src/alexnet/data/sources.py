@@ -14,7 +14,7 @@ import numpy as np
 from alexnet.data import folders, imagenet, layouts
 from alexnet.data.archives import Contents, is_image, list_folder, list_tar, list_zip, read_file
 from alexnet.data.downloads import ARCHIVES, DownloadReport, find_archive
-from alexnet.data.samples import FileSlice, SampleIndex, Source, find_split
+from alexnet.data.samples import ALL, FileSlice, SampleIndex, Source, find_split
 from alexnet.errors import DataError, MissingExtraError, did_you_mean
 
 HELD_OUT = 0.25  # of a source without a held-out split; elpv's publication held out as much
@@ -26,6 +26,7 @@ def open_source(
     seed: int = 0,
     *,
     class_order: imagenet.ClassOrder = "wnid",
+    hold_out: bool = True,
     report: DownloadReport = lambda file, done, total: None,
 ) -> Source:
     """Find the labelled images behind a path or a built-in name.
@@ -42,13 +43,16 @@ def open_source(
         Of the stratified split that is made where the source holds nothing out.
     class_order : str
         Of ILSVRC alone: ``"wnid"``, or ``"devkit"`` for the order of cuda-convnet.
+    hold_out : bool
+        False: it is not to be trained on. A source without splits is one split, ``all``; one
+        without training images, or of one class, is taken too.
     report : callable
         Called with the progress of a download.
 
     Raises
     ------
     DataError
-        When there is no such data, it has no images, or fewer than two classes.
+        When there is no such data, it has no images, or cannot be trained on.
     """
     path = Path(where)
     if str(where) in BUILT_IN and not path.is_dir():
@@ -64,6 +68,8 @@ def open_source(
             if len(path.parts) > 1
             else did_you_mean(str(path), BUILT_IN),
         )
+    if not hold_out:
+        return _take_all(source)
     if len(source.classes) < 2:
         raise DataError(
             f"{where} has one class only, {source.classes[0]!r}: there is nothing to tell apart.",
@@ -159,6 +165,16 @@ def open_elpv() -> Source:
         labelled.append((FileSlice(path, str(root)), int(float(probability) > 0.5)))
     train = SampleIndex.of(read_file, labelled)
     return Source("elpv", ("functional", "defective"), {"train": train})
+
+
+def _take_all(source: Source) -> Source:
+    """Make one split of a source that has none, and say that nothing is held out of it."""
+    if len(source.splits) > 1:
+        return source
+    (split, samples), *_ = source.splits.items()
+    note = f"The source has no test split: all its {len(samples):,} images are taken."
+    splits = {ALL if split == "train" else split: samples}
+    return replace(source, splits=splits, notes=(*source.notes, note))
 
 
 def _hold_out(source: Source, seed: int) -> Source:

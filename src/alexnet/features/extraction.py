@@ -404,7 +404,7 @@ def extract(
         f"Another process is writing features to {str(out)!r}.",
         "Wait for it, or choose another folder.",
     )
-    with lock(out, refusal):
+    with lock(out / ".lock", refusal):
         done = _count_done(out, about)
         if done is None:
             (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this

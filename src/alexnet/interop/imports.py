@@ -36,7 +36,7 @@ from alexnet.interop.weights import (
 from alexnet.pickles import load_arrays
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig, software_versions
 from alexnet.variants import network_named
 
@@ -151,8 +151,8 @@ def import_file(
             "imported_sha256": sha256(path),
         },
     )
-    save_checkpoint(out / "checkpoints", Checkpoint(0, imported.weights))
-    return Import(Run.start(out, config, statistics), form, found)
+    run = Run.start(out, config, statistics, first=Checkpoint(0, imported.weights))
+    return Import(run, form, found)
 
 
 def read_weights_file(
