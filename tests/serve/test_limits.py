@@ -381,7 +381,7 @@ def schemathesis_given(operation):
 def guarded(serving, trained) -> Served:
     """Return a server of two processes that asks for a token."""
     return serving(
-        trained, "--workers", "2", "--token", "a secret", "--allow-host", "photos.example"
+        trained, "--workers", "2", "--token", "a secret\n", "--allow-host", "photos.example"
     )
 
 

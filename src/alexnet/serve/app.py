@@ -14,7 +14,8 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from alexnet.errors import AlexNetError
-from alexnet.serve.admission import AdmissionMiddleware, App, HTTPError
+from alexnet.serve.admission import App, HTTPError
+from alexnet.serve.exchange import AdmissionMiddleware
 from alexnet.serve.routes import router
 from alexnet.serve.service import Service
 from alexnet.version import __version__
@@ -73,7 +74,8 @@ def make_app(service: Service) -> App:
     _add_pages(app)
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        return service.admission.explain(request, error).to_response()
+        refusal = service.admission.explain(request, error)
+        return refusal.to_response(request.scope["request_id"])
 
     async def answer_nobody(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # the client went away
@@ -81,7 +83,7 @@ def make_app(service: Service) -> App:
     for kind in (AlexNetError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(ClientDisconnect, answer_nobody)
-    return AdmissionMiddleware(app, service.admission, service.metrics.count_request)
+    return AdmissionMiddleware(app, service.admission)
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -2,18 +2,24 @@
 
 uvicorn waits for ever for a request's first lines and for a client that does not read, goes on
 reading a body that nobody wants, and keeps as many connections as come. How a body may come, once
-a request is there, is `admission`'s.
+a request is there, is `exchange`'s. A request with images that there is no room for is refused
+here, before it is parsed: past the bound that is most of what comes.
 """
 
 import asyncio
+import re
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from alexnet.serve.admission import Admission, HTTPError
+from alexnet.serve.admission import Admission, Answered, HTTPError
+from alexnet.serve.exchange import make_request_id
 
 LINGER_SECONDS = 1.0  # that an unread body is left in the socket, so that the answer arrives
+CLOSE = (b"connection", b"close")
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?=\r\n)", re.IGNORECASE)
+MORE_THAN_A_BODY = re.compile(rb"\r\n(transfer-encoding|connection|expect):", re.IGNORECASE)
 
 
 class HTTPProtocol(H11Protocol):
@@ -34,7 +40,7 @@ class HTTPProtocol(H11Protocol):
         except HTTPError as error:
             self._refuse(error)
             return
-        if isinstance(oldest, HTTPProtocol):
+        if oldest is not None:
             oldest.abort()
         self._start_waiting()
 
@@ -42,14 +48,20 @@ class HTTPProtocol(H11Protocol):
         """Forget the connection."""
         self._stop_waiting()
         self._abort_after(None)
+        self._admission.stuck_connections.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a request that has begun must have its headers whole by the deadline."""
         if self.transport.is_closing():
             return
-        if self._is_between_requests() and self._head_timer is None:
-            self._start_waiting()
+        if self._is_between_requests():
+            if data.startswith(b"POST ") and self.conn.trailing_data == (b"", False):
+                refusal = self._admission.find_refusal()
+                if refusal is not None and self._refuse_unread(data, refusal):
+                    return
+            if self._head_timer is None:
+                self._start_waiting()
         super().data_received(data)
         if not self._is_between_requests():
             self._stop_waiting()
@@ -72,14 +84,27 @@ class HTTPProtocol(H11Protocol):
         super().timeout_keep_alive_handler()
         self._abort_after(self._settings.head_seconds)
 
+    def shutdown(self) -> None:
+        """Answer what was asked, or is on its way on a connection that is kept, and close."""
+        self._admission.is_draining = True  # each answer says now that it is the last
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+            self._abort_after(LINGER_SECONDS)
+
     def pause_writing(self) -> None:
         """Give a client that does not read a time to read."""
         super().pause_writing()
+        self._admission.stuck_connections[self] = None
         self._abort_after(self._settings.request_seconds)
 
     def resume_writing(self) -> None:
         """Go on with a client that reads."""
         super().resume_writing()
+        self._admission.stuck_connections.pop(self, None)
         self._abort_after(None)
 
     def send_400_response(self, msg: str) -> None:
@@ -121,9 +146,44 @@ class HTTPProtocol(H11Protocol):
         if not self.transport.is_closing():
             cycle = self.cycle
             if cycle is None or not cycle.response_started or cycle.response_complete:
-                self.transport.write(error.to_bytes())
+                self._write(error, "", CLOSE)
             self.transport.close()
         self._abort_after(self._settings.head_seconds)
+
+    def _refuse_unread(self, data: bytes, error: HTTPError) -> bool:
+        """Refuse a request of which the headers have come; return whether they have.
+
+        The connection is kept where the body has come with them, and nothing after it.
+        """
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = data[: end + 2]
+        lengths = LENGTH.findall(head)
+        is_whole = [int(length) for length in lengths] == [len(data) - end - 4]
+        is_kept = is_whole and not MORE_THAN_A_BODY.search(head) and not self._admission.is_draining
+        path = head.split(b" ", 2)[1].partition(b"?")[0].decode("ascii", "replace")
+        self._unset_keepalive_if_required()
+        self._stop_waiting()
+        if is_kept:
+            self._write(error, path)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            self._admission.waiting_connections[self] = None
+        else:
+            self._write(error, path, CLOSE)
+            self._close_slowly()
+        return True
+
+    def _write(self, error: HTTPError, path: str, *more: tuple[bytes, bytes]) -> None:
+        request_id = make_request_id()
+        answer = error.to_bytes(request_id, [*self.server_state.default_headers, *more])
+        self.transport.write(answer)
+        client = self.client[0] if self.client else ""
+        self._admission.on_answer(
+            Answered(request_id, client, "", path, "unread", error.status, 0.0, 0, len(answer))
+        )
 
     def _close_slowly(self) -> None:
         """Say that nothing follows, read nothing more, and close when the answer has arrived.
