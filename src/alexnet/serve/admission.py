@@ -66,12 +66,12 @@ class Settings:
     max_bytes: int = 20_000_000  # of a request's body; a photograph of 24 megapixels has 5 to 12 MB
     max_pixels: int = 50_000_000  # of one image: 150 MB as RGB
     max_bytes_in_hand: int = 256_000_000  # of the bodies of all requests being answered
-    max_answer_bytes: int = 256_000_000  # of all answers that are being read
+    max_answer_bytes: int = 64_000_000  # of all answers that are being read
     max_images: int = 32  # in one request
     max_requests: int = 128  # being answered at once; past it a request is refused unread
-    max_reads: int = 64  # GETs being answered at once
+    max_reads: int = 256  # GETs being answered at once
     max_waiting: int = 256  # views in the network's queue: a second's work of two cores
-    max_connections: int = 1_024  # open at once; past it the longest waiting one is aborted
+    max_connections: int = 4_096  # open at once; past it the longest waiting one is aborted
     batch_size: int = 32  # views run together, at most
     decoders: int = 2  # threads that decode images
     head_seconds: float = 10.0  # for a connection's first request line and headers
@@ -171,6 +171,7 @@ class Admission:
         self.settings = settings
         self.on_answer = on_answer
         self.waiting_connections: dict[Connection, None] = {}  # the longest waiting first
+        self.kept_connections: dict[Connection, None] = {}  # the same, for a further request
         self.stuck_connections: dict[Connection, None] = {}  # that do not read; the longest first
         self.requests = 0  # with a body, which is whole; not yet answered
         self.reads = 0  # without
@@ -181,12 +182,16 @@ class Admission:
         self.is_draining = False  # every answer is the last of its connection
 
     def admit_connection(self, connections: int) -> Connection | None:
-        """Return the connection that is aborted for a new one, the longest without a request."""
+        """Return the connection that is aborted for a new one: the longest without a request.
+
+        One that had a request answered is of somebody who behaves, so it comes after the others.
+        """
         if connections <= self.settings.max_connections:
             return None
-        if not self.waiting_connections:
-            raise _unavailable("The server has as many connections as it keeps.")
-        return next(iter(self.waiting_connections))
+        for idle in (self.waiting_connections, self.kept_connections):
+            if idle:
+                return next(iter(idle))
+        raise _unavailable("The server has as many connections as it keeps.")
 
     def find_refusal(self) -> HTTPError | None:
         """Return why a request with images would be refused now, before any of it is read."""

@@ -107,7 +107,9 @@ class Exchange:
         self._scope, self._headers, self._admission = scope, headers, admission
         self._receive, self._send = receive, send
         self._is_read = scope["method"] in READS
-        self._is_whole = self._has_place = self._is_replaced = False
+        self._has_place = self._is_replaced = False
+        self._length = headers.get("content-length", "0")
+        self._is_whole = self._length == "0" and "transfer-encoding" not in headers
         self._bytes_in = self._bytes_out = 0
         self._body = self._answer = 0  # bytes that count in `Admission`
         self._gzip: zlib._Decompress | None = None
@@ -126,8 +128,8 @@ class Exchange:
 
     def _begin(self) -> None:
         """Refuse a body that says itself that it cannot be read; else set the deadline."""
-        length = self._headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._admission.settings.max_bytes:
+        most = self._admission.settings.max_bytes
+        if self._length.isdecimal() and int(self._length) > most:
             raise self._admission.make_size_error()
         match self._headers.get("content-encoding", "identity").strip().lower():
             case "gzip" | "x-gzip":
@@ -138,7 +140,7 @@ class Exchange:
                 what = f"The body is encoded as {other[:40]!r}, which this server does not read."
                 raise HTTPError(415, what, "Send it as it is, or with Content-Encoding: gzip.")
         self._start = asyncio.get_running_loop().time()
-        if length == "0" and "transfer-encoding" not in self._headers:
+        if self._is_whole or self._is_read:
             self._end_body()
         self._reschedule()
 
@@ -204,7 +206,7 @@ class Exchange:
                 return
             self._answer = length
         own = [(b"x-request-id", self.request_id.encode())]
-        if self._admission.is_draining:
+        if self._admission.is_draining or not self._is_whole:  # what it does not want to read
             own.append((b"connection", b"close"))
         self.status = message["status"]
         self._reschedule(length)

@@ -35,6 +35,7 @@ class HTTPProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request; past the cap the longest waiting connection is aborted."""
         super().connection_made(transport)
+        self._slow: Any = _SlowTransport(self)
         try:
             oldest = self._admission.admit_connection(len(self.connections))
         except HTTPError as error:
@@ -63,6 +64,8 @@ class HTTPProtocol(H11Protocol):
             if self._head_timer is None:
                 self._start_waiting()
         super().data_received(data)
+        if self.cycle is not None:
+            self.cycle.transport = self._slow
         if not self._is_between_requests():
             self._stop_waiting()
             if self.conn.their_state is h11.SEND_BODY:
@@ -77,7 +80,7 @@ class HTTPProtocol(H11Protocol):
         else:
             super().on_response_complete()
             if self._is_between_requests() and self._head_timer is None:
-                self._admission.waiting_connections[self] = None  # until uvicorn's keep-alive ends
+                self._admission.kept_connections[self] = None  # until uvicorn's keep-alive ends
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that sent no further request."""
@@ -129,6 +132,7 @@ class HTTPProtocol(H11Protocol):
 
     def _stop_waiting(self) -> None:
         self._admission.waiting_connections.pop(self, None)
+        self._admission.kept_connections.pop(self, None)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -170,7 +174,7 @@ class HTTPProtocol(H11Protocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-            self._admission.waiting_connections[self] = None
+            self._admission.kept_connections[self] = None
         else:
             self._write(error, path, CLOSE)
             self._close_slowly()
@@ -185,6 +189,13 @@ class HTTPProtocol(H11Protocol):
             Answered(request_id, client, "", path, "unread", error.status, 0.0, 0, len(answer))
         )
 
+    def close_after_answer(self) -> None:
+        """Close a connection whose answer said so, not before what is sent for it is there."""
+        if self.conn.their_state in (h11.SEND_BODY, h11.IDLE):
+            self._close_slowly()
+        else:
+            self.transport.close()
+
     def _close_slowly(self) -> None:
         """Say that nothing follows, read nothing more, and close when the answer has arrived.
 
@@ -194,3 +205,11 @@ class HTTPProtocol(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._abort_after(LINGER_SECONDS)
+
+
+class _SlowTransport:
+    """What uvicorn writes an answer to; it would close over a body that nobody reads."""
+
+    def __init__(self, protocol: HTTPProtocol) -> None:
+        self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+        self.close = protocol.close_after_answer

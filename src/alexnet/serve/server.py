@@ -1,5 +1,6 @@
 """The processes that serve a run."""
 
+import logging
 import os
 import resource
 import signal
@@ -28,7 +29,7 @@ from alexnet.training.run import Run
 SWITCH_INTERVAL = 0.001  # seconds that a thread keeps Python while another waits, not 0.005
 ACCEPTED_AT_ONCE = 16  # connections; 2,000 that come together would keep all others waiting
 BACKLOG = 2048  # connections that the system keeps until they are accepted
-SEND_BUFFER = 256 << 10  # bytes of an answer that the system holds for who does not read
+SEND_BUFFER = 64 << 10  # bytes of an answer that the system holds for who does not read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +107,15 @@ def _serve_by_workers(
     devices.use_threads(1)  # threads would be lost in the fork, and waited for
     shared = _load(run, settings) if devices.Device.best().is_cpu else None
     threads = address.threads or max(1, (os.cpu_count() or 1) // address.workers)
+    parent = os.getpid()
     # Together they hold, and run, what one does.
     settings = replace(settings, batch_size=max(1, settings.batch_size // address.workers))
 
     def work() -> int:
         devices.use_threads(threads)
         networks = shared or _load(run, settings)
-        return _answer(Service(run, networks, Admission(settings), address.data, log), listening)
+        service = Service(run, networks, Admission(settings), address.data, log)
+        return _answer(service, listening, parent)
 
     return supervise(work, address.workers, settings.drain_seconds)
 
@@ -126,9 +129,10 @@ def _load(run: Run, settings: Settings) -> Networks:
     return networks
 
 
-def _answer(service: Service, listening: socket.socket) -> int:
-    """Answer until a signal or the end of the parent stops it; return the exit status."""
+def _answer(service: Service, listening: socket.socket, parent: int | None = None) -> int:
+    """Answer until a signal, or the end of a parent, stops it; return the exit status."""
     settings = service.admission.settings
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each odd form
     config = uvicorn.Config(
         make_app(service),
         http=partial(HTTPProtocol, service.admission),  # type: ignore[arg-type]
@@ -144,16 +148,16 @@ def _answer(service: Service, listening: socket.socket) -> int:
     stopped_by: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what stopped it again
         signal.signal(number, lambda number, frame: stopped_by.append(number))
-    _Server(config).run(sockets=[listening])
+    _Server(config, parent).run(sockets=[listening])
     return 128 + stopped_by[0] if stopped_by else 1
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends with its parent and takes new connections a few at a time."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, parent: int | None) -> None:
         super().__init__(config)
-        self._parent = os.getppid()
+        self._parent = parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; asyncio takes the backlog for what it accepts before it does anything else."""
@@ -163,7 +167,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop."""
-        return await super().on_tick(counter) or os.getppid() != self._parent
+        return await super().on_tick(counter) or self._parent not in (None, os.getppid())
 
 
 def _bind(host: str, port: int) -> socket.socket:
