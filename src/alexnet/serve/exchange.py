@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-import math
 import re
 import secrets
 import time
@@ -34,6 +33,7 @@ from alexnet.serve.admission import (
 PUBLIC = ("/healthz", "/readyz", "/")  # these need no token, nor does /static: probes and the page
 UNCOUNTED = (*PUBLIC, "/metrics")  # nor do they take a place: a monitor asks a server that is full
 READS = ("GET", "HEAD", "OPTIONS")
+IN_MEMORY = 1 << 62  # bytes past which Starlette's parser would write a file to the disk
 CHUNK = 65_536  # bytes of an answer that are given to a connection at once
 EXAMPLE = "Example: curl --data-binary @photograph.jpg ADDRESS, or curl -F image=@photograph.jpg."
 
@@ -225,7 +225,8 @@ class Exchange:
 
     def _end_body(self) -> None:
         self._is_whole = True
-        if not self._is_read or not is_uncounted(self._scope["path"]):
+        path = self._scope["path"]
+        if not self._is_read or not (path in UNCOUNTED or path.startswith("/static/")):
             self._admission.take_place(not self._is_read)
             self._has_place = True
 
@@ -247,26 +248,6 @@ class Exchange:
         self._deadline.reschedule(when)
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, which would write a file past a megabyte to the disk; this never does.
-
-    What it holds is bounded by the limit of a body.
-    """
-
-    spool_max_size = 1 << 62
-
-    def __init__(self, request: Request, max_images: int) -> None:
-        super().__init__(request.headers, request.stream(), max_files=math.inf, max_fields=math.inf)
-        self._most = max_images
-
-    def on_headers_finished(self) -> None:
-        """Count the files, and the fields that are none."""
-        super().on_headers_finished()
-        if max(self._current_files, self._current_fields) > self._most:
-            what = "The form has more parts than are taken at once."
-            raise HTTPError(413, what, f"Send at most {self._most} images in one request.")
-
-
 async def read_images(request: Request, max_images: int) -> list[bytes]:
     """Return the files of a multipart form, or the body itself as one file, in memory alone.
 
@@ -281,9 +262,17 @@ async def read_images(request: Request, max_images: int) -> list[bytes]:
         if not body:
             raise HTTPError(400, "The request has no image.", EXAMPLE)
         return [body]
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=max_images, max_fields=max_images
+    )
+    parser.spool_max_size = IN_MEMORY
     try:
-        form = await _InMemoryParser(request, max_images).parse()
+        form = await parser.parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            what = "The form has more parts than are taken at once."
+            fix = f"Send at most {max_images} images in one request."
+            raise HTTPError(413, what, fix) from None
         raise HTTPError(400, f"The form cannot be read: {error.message}", EXAMPLE) from None
     except (LookupError, ValueError):  # a character set that there is not, or that does not fit
         raise HTTPError(400, "The form cannot be read.", EXAMPLE) from None
@@ -304,11 +293,6 @@ def make_request_id(given: str = "") -> str:
     ('of-a-proxy.1', 16)
     """
     return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
-
-
-def is_uncounted(path: str) -> bool:
-    """Whether a path is answered whatever else is asked: probes, and the page's files."""
-    return path in UNCOUNTED or path.startswith("/static/")
 
 
 def _digest(token: bytes) -> bytes:

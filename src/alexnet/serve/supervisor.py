@@ -7,36 +7,22 @@ import traceback
 from collections.abc import Callable
 
 WAITED_FOR = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-YOUNG = 5.0  # seconds: a worker that dies sooner is replaced after a pause
+RESTART_SECONDS = 0.5  # before a worker takes the place of one that died, perhaps at its start
 
 
 def supervise(work: Callable[[], int], count: int, drain_seconds: float) -> int:
-    """Fork `count` workers, and others for those that die, until SIGTERM or SIGINT ends all.
+    """Keep forked workers at work until SIGTERM or SIGINT; return 128 and the signal's number.
 
-    Parameters
-    ----------
-    work : callable
-        What a worker does; it returns the worker's exit status, and ends at SIGTERM.
-    count : int
-        Workers.
-    drain_seconds : float
-        That the workers have for what they have in hand; those that take longer are killed.
-
-    Returns
-    -------
-    int
-        128 and the signal's number.
+    A worker's status is what `work` returns. It is to end at SIGTERM; one that takes longer than
+    `drain_seconds` is killed.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
-    workers: dict[int, float] = {}  # when each was born, by process id
-    while True:
-        while len(workers) < count:
-            workers[_start(work)] = time.monotonic()
-        number = signal.sigwait(WAITED_FOR)
-        if number != signal.SIGCHLD:
-            break
-        if any(time.monotonic() - born < YOUNG for born in _reap(workers)):
-            time.sleep(1)
+    workers = {_start(work) for _ in range(count)}
+    while (number := signal.sigwait(WAITED_FOR)) == signal.SIGCHLD:
+        _reap(workers)
+        if len(workers) < count:
+            time.sleep(RESTART_SECONDS)
+            workers |= {_start(work) for _ in range(count - len(workers))}
     until = time.monotonic() + drain_seconds
     for worker in workers:
         os.kill(worker, signal.SIGTERM)
@@ -63,12 +49,7 @@ def _start(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def _reap(workers: dict[int, float]) -> list[float]:
-    """Forget the workers that have ended; return when they were born."""
-    ended = []
-    while workers:
-        worker, _ = os.waitpid(-1, os.WNOHANG)
-        if not worker:
-            break
-        ended.append(workers.pop(worker, 0.0))
-    return ended
+def _reap(workers: set[int]) -> None:
+    """Forget the workers that have ended."""
+    while workers and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+        workers.discard(ended)
