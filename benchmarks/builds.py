@@ -25,9 +25,9 @@ shared = dict(spec=SINGLE, batch_size=batch_size, scratch=Path(tempfile.mkdtemp(
 try:
     from alexnet import device as room
     from alexnet.bench import network_suites as cases
-    from alexnet.bench.cases import Settings
+    from alexnet.bench.cases import BenchSettings
     device = room.Device.best()
-    settings = Settings(device=device, dtype=device.choose_dtype("auto"), **shared)
+    settings = BenchSettings(device=device, dtype=device.choose_dtype("auto"), **shared)
     make = {"train": "time_our_step", "lrn": "time_our_lrn"}.get(suite, "time_our_inference")
 except ImportError:  # the names of 2026-11-26
     from alexnet import machine as room

@@ -22,7 +22,7 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet.bench.cases import Settings, TimedCall
+from alexnet.bench.cases import BenchSettings, TimedCall
 from alexnet.bench.network_suites import (
     build_plain_network,
     draw_pixels,
@@ -89,7 +89,7 @@ def rate(timed: TimedCall, seconds: float) -> float:
     return timed.amount / statistics.median(times)
 
 
-def one_image(settings: Settings) -> dict[str, float]:
+def one_image(settings: BenchSettings) -> dict[str, float]:
     """Return milliseconds of one image, its kernels started one by one and as a graph."""
     network = fuse_for_inference(
         settings.device.place_network(build(settings.spec)).eval(), torch.bfloat16
@@ -130,7 +130,7 @@ def main() -> None:
         "eager-autocast": partial(time_eager_step, build_plain_network, torch.bfloat16),
     }
     spec, scratch = network_named("single"), Path(gettempdir())
-    batch = Settings(
+    batch = BenchSettings(
         spec=spec, batch_size=asked.batch, device=Device(GPU), dtype=torch.bfloat16,
         scratch=scratch,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-BATCH = 32  # the server's `Settings.batch_size`
+BATCH = 32  # the server's `ServerSettings.batch_size`
 CLIENTS, MANY = 64, 400
 
 

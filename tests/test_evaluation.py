@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alexnet.data.loader import Batch
-from alexnet.evaluation import evaluate, summary
+from alexnet.evaluation import evaluate, summarize
 
 
 def test_counts_are_those_of_a_slow_loop():
@@ -32,4 +32,4 @@ def test_counts_are_those_of_a_slow_loop():
     )
     assert result.majority == labels.bincount().max().item() / 53
     assert sum(images for _, images, _ in result.by_class()) == 53
-    assert {"top1", "top5", "views", "images", "classes", "majority"} <= summary(result).keys()
+    assert {"top1", "top5", "views", "images", "classes", "majority"} <= summarize(result).keys()

@@ -14,7 +14,10 @@ AlexNetError
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class AlexNetError(Exception):
@@ -85,3 +88,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
+
+def find_named(what: str, table: Mapping[str, _T], name: str) -> _T:
+    """Return the entry of a table; `ConfigError` with the nearest name where there is none."""
+    if name not in table:
+        raise ConfigError(f"No {what} is called {name!r}.", did_you_mean(name, table))
+    return table[name]

@@ -60,7 +60,7 @@ class Evaluation:
         ]
 
 
-def summary(result: Evaluation) -> dict[str, object]:
+def summarize(result: Evaluation) -> dict[str, object]:
     """Return an evaluation as plain numbers, for JSON."""
     return {
         "top1": result.top1,

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from alexnet.device import Device
 from alexnet.kernels import lrn_pool, triton_lrn_pool
-from alexnet.kernels.inference import faster_layer
+from alexnet.kernels.few_rows import FewRowsLinear, has_few_rows_form
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.native import CPP_DTYPES, call, unavailable_reason
 from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
+from alexnet.kernels.winograd import WinogradConv2d, has_winograd_form
 from alexnet.layers import LocalResponseNorm
 
 FEW_CHANNELS = 16  # fewer do not fill a vector register in bfloat16, about
@@ -58,6 +59,8 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
     for name, layer in layers.items():
         if _has_few_channels(layer) or (on_gpu and isinstance(layer, nn.Conv2d)):
             layers[name] = FastConv2d(layer, bias_apart=on_gpu)
+        elif isinstance(layer, nn.Conv2d) and has_winograd_form(layer):
+            layers[name] = WinogradConv2d(layer, frozen=False)
     return nn.Sequential(layers)
 
 
@@ -84,7 +87,7 @@ def prepare_for_inference(
 
     Autocast converts 62 million weights at every call, which takes longer than an image does. Here
     they are in that type for good; rounded once or at every call, they are the same. In float32 on
-    a processor, layers are those of `kernels.inference` where it has them.
+    a processor, convolutions are `WinogradConv2d`, and fully-connected layers `FewRowsLinear`.
 
     Parameters
     ----------
@@ -105,10 +108,19 @@ def prepare_for_inference(
     fast = dtype == torch.float32 and on_cpu and not unavailable_reason()
     return nn.Sequential(
         OrderedDict(
-            (name, faster_layer(layer) if fast else layer)
+            (name, _faster_layer(layer) if fast else layer)
             for name, layer in copied.named_children()
         )
     ).eval()
+
+
+def _faster_layer(layer: nn.Module) -> nn.Module:
+    """Return a frozen layer in its form for float32 on a processor, or itself if it has none."""
+    if isinstance(layer, nn.Conv2d) and has_winograd_form(layer):
+        return WinogradConv2d(layer, frozen=True)
+    if isinstance(layer, nn.Linear) and has_few_rows_form(layer):
+        return FewRowsLinear(layer)
+    return layer
 
 
 class Cast(nn.Module):

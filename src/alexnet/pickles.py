@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from alexnet.errors import AlexNetError, DataError
 
-MOST_STEPS = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
+MAX_OPCODES = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
 SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU]\d{1,4})")  # numbers and short text
 KEYS = (str, bytes, int, float, bool, type(None))  # of dictionaries: what is quick to hash
 
@@ -46,14 +46,14 @@ class _Name:
 
 
 class _Dispatch(dict[int, Callable[[Any], None]]):
-    """The steps that are taken, by opcode; no more than `MOST_STEPS` of them."""
+    """The steps that are taken, by opcode; no more than `MAX_OPCODES` of them."""
 
-    left = MOST_STEPS
+    left = MAX_OPCODES
 
     def __getitem__(self, code: int) -> Callable[[Any], None]:
         self.left -= 1
         if self.left < 0:
-            raise DataError(f"It has more than {MOST_STEPS:,} steps.")
+            raise DataError(f"It has more than {MAX_OPCODES:,} steps.")
         return super().__getitem__(code)
 
     def __missing__(self, code: int) -> Callable[[Any], None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
-from alexnet.errors import ConfigError, did_you_mean
+from alexnet.errors import ConfigError, did_you_mean, find_named
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,13 +190,5 @@ RECIPES = {recipe.name: recipe for recipe in (FAST, FAST_GPU, PAPER, AS_RUN, CAF
 
 
 def recipe_named(name: str) -> Recipe:
-    """Return the named recipe.
-
-    Raises
-    ------
-    ConfigError
-        When there is none, with the nearest name.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"No recipe is called {name!r}.", did_you_mean(name, RECIPES))
-    return RECIPES[name]
+    """Return the named recipe; `ConfigError` with the nearest name where there is none."""
+    return find_named("recipe", RECIPES, name)

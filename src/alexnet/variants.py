@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from alexnet.errors import ConfigError, did_you_mean
+from alexnet.errors import ConfigError, did_you_mean, find_named
 from alexnet.spec import (
     LRN,
     Conv,
@@ -27,29 +27,18 @@ PAPER = Spec(
         # 55, 27
         Conv(name="conv1", out_channels=96, kernel_size=11, stride=4, norm=LRN(), pool=Pool()),
         Conv(
-            name="conv2",
-            out_channels=256,
-            kernel_size=5,
-            padding=2,
-            grouped=True,
-            bias=1,
-            norm=LRN(),
-            pool=Pool(),
+            name="conv2", out_channels=256, kernel_size=5, padding=2, grouped=True, bias=1,
+            norm=LRN(), pool=Pool(),
         ),  # 27, 13
         Conv(name="conv3", out_channels=384, kernel_size=3, padding=1),  # 13; sees both towers
         Conv(name="conv4", out_channels=384, kernel_size=3, padding=1, grouped=True, bias=1),
         Conv(
-            name="conv5",
-            out_channels=256,
-            kernel_size=3,
-            padding=1,
-            grouped=True,
-            bias=1,
+            name="conv5", out_channels=256, kernel_size=3, padding=1, grouped=True, bias=1,
             pool=Pool(),
         ),  # 13, 6
     ),
     dense=(Dense(name="fc6", units=4096), Dense(name="fc7", units=4096)),
-)
+)  # fmt: skip
 
 # The network of one GPU. Weights of .03 in conv3-5 are the 2012 source's: with the .01 that the
 # paper prints, the signal at the output is an order of magnitude weaker (facts 3c).
@@ -88,46 +77,18 @@ TORCHVISION = Spec(
     name="torchvision",
     image_size=224,
     convs=(
-        Conv(
-            name="conv1",
-            out_channels=64,
-            kernel_size=11,
-            stride=4,
-            padding=2,
-            std=None,
-            bias=None,
-            pool=Pool(),
-        ),
-        Conv(
-            name="conv2",
-            out_channels=192,
-            kernel_size=5,
-            padding=2,
-            std=None,
-            bias=None,
-            pool=Pool(),
-        ),
-        Conv(name="conv3", out_channels=384, kernel_size=3, padding=1, std=None, bias=None),
-        Conv(name="conv4", out_channels=256, kernel_size=3, padding=1, std=None, bias=None),
-        Conv(
-            name="conv5",
-            out_channels=256,
-            kernel_size=3,
-            padding=1,
-            std=None,
-            bias=None,
-            pool=Pool(),
-        ),
+        Conv(name="conv1", out_channels=64, kernel_size=11, stride=4, padding=2, pool=Pool()),
+        Conv(name="conv2", out_channels=192, kernel_size=5, padding=2, pool=Pool()),
+        Conv(name="conv3", out_channels=384, kernel_size=3, padding=1),
+        Conv(name="conv4", out_channels=256, kernel_size=3, padding=1),
+        Conv(name="conv5", out_channels=256, kernel_size=3, padding=1, pool=Pool()),
     ),
-    dense=(
-        Dense(name="fc6", units=4096, std=None, bias=None),
-        Dense(name="fc7", units=4096, std=None, bias=None),
-    ),
+    dense=PAPER.dense,
     output_std=None,
     output_bias=None,
     dropout=DropoutSpec(form="inverted", place="inputs"),
     pixels=PixelFormat(scale=1 / 255, mean=(0.485, 0.456, 0.406), stdev=(0.229, 0.224, 0.225)),
-)
+).with_layers("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", std=None, bias=None)
 
 # The CIFAR-10 networks of cuda-convnet (facts 6): layers-80sec and layers-cifar10-11pct.
 _MAX, _AVERAGE = Pool(ceil_mode=True), Pool(kind="average", ceil_mode=True)
@@ -137,9 +98,8 @@ CIFAR_QUICK = Spec(
     image_size=32,
     num_classes=10,
     convs=(
-        Conv(
-            name="conv1", out_channels=32, kernel_size=5, padding=2, std=1e-4, pool=_MAX
-        ),  # 32, 16
+        # 32, 16
+        Conv(name="conv1", out_channels=32, kernel_size=5, padding=2, std=1e-4, pool=_MAX),
         Conv(name="conv2", out_channels=32, kernel_size=5, padding=2, pool=_AVERAGE),  # 16, 8
         Conv(name="conv3", out_channels=64, kernel_size=5, padding=2, pool=_AVERAGE),  # 8, 4
     ),
@@ -154,38 +114,24 @@ CIFAR_LOCAL = Spec(
     num_classes=10,
     convs=(
         Conv(
-            name="conv1",
-            out_channels=64,
-            kernel_size=5,
-            padding=2,
-            std=1e-4,
-            norm=_CIFAR_LRN,
-            pool=_MAX,
-            order=("activation", "pool", "norm"),
+            name="conv1", out_channels=64, kernel_size=5, padding=2, std=1e-4, norm=_CIFAR_LRN,
+            pool=_MAX, order=("activation", "pool", "norm"),
         ),  # 24, 12
         # 12, 6
         Conv(name="conv2", out_channels=64, kernel_size=5, padding=2, norm=_CIFAR_LRN, pool=_MAX),
         Conv(
-            name="local3",
-            out_channels=64,
-            kernel_size=3,
-            padding=1,
-            locally_connected=True,
+            name="local3", out_channels=64, kernel_size=3, padding=1, locally_connected=True,
             std=0.04,
         ),
         Conv(
-            name="local4",
-            out_channels=32,
-            kernel_size=3,
-            padding=1,
-            locally_connected=True,
+            name="local4", out_channels=32, kernel_size=3, padding=1, locally_connected=True,
             std=0.04,
         ),
     ),
     dense=(),
     output_name="fc10",
     dropout=DropoutSpec(rate=0),
-)
+)  # fmt: skip
 
 NETWORKS = {
     spec.name: spec
@@ -196,16 +142,8 @@ NETWORKS = {
 
 
 def network_named(name: str) -> Spec:
-    """Return the named network.
-
-    Raises
-    ------
-    ConfigError
-        When there is none, with the nearest name.
-    """
-    if name not in NETWORKS:
-        raise ConfigError(f"No network is called {name!r}.", did_you_mean(name, NETWORKS))
-    return NETWORKS[name]
+    """Return the named network; `ConfigError` with the nearest name where there is none."""
+    return find_named("network", NETWORKS, name)
 
 
 def without_lrn(spec: Spec) -> Spec:

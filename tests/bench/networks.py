@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet.bench.cases import Settings
+from alexnet.bench.cases import BenchSettings
 from alexnet.device import Device
 from alexnet.spec import Dense
 from alexnet.variants import SINGLE
@@ -18,9 +18,9 @@ TINY = replace(
 )
 
 
-def settings(scratch: Path, **changes) -> Settings:
+def settings(scratch: Path, **changes) -> BenchSettings:
     """Return two images a call, on the processor, in float32."""
-    plain = Settings(
+    plain = BenchSettings(
         spec=TINY,
         batch_size=2,
         device=Device.named("cpu"),

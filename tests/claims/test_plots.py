@@ -5,7 +5,7 @@ import pytest
 from alexnet.claims.plots import curves_of_arm, draw_figure_1
 from alexnet.claims.results import FILE, CurvePoint, append_result, read_results
 from alexnet.errors import RunError
-from alexnet.figures.curves import draw_activations
+from alexnet.figures.charts import draw_activations
 from alexnet.figures.style import drawing_style
 from tests.claims.test_results import RELU, result
 

@@ -222,8 +222,8 @@ def test_mean_curve_is_the_mean_where_all_seeds_have_a_point():
 def test_one_run_measured_in_two_ways_has_no_curves_to_compare():
     results = paired(WITHOUT, WITH, 0.01, np.random.default_rng(0))
     with plots.page_style():
-        assert list(plots.draw_curves(judge_claim(VIEWS, results))) == []
-        assert len(list(plots.draw_curves(judge_claim(LRN, results)))) == 1
+        assert list(plots.draw_loss_curves(judge_claim(VIEWS, results))) == []
+        assert len(list(plots.draw_loss_curves(judge_claim(LRN, results)))) == 1
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "scipy", "scipy.special"])

@@ -31,7 +31,7 @@ from alexnet.figures import (
     draw_test_confusion,
     extract_training_features,
 )
-from alexnet.figures.confusion import DARK, find_worst
+from alexnet.figures.charts import DARK, find_worst
 from alexnet.figures.examples import GAP, choose_images, lay_out_filters
 from alexnet.figures.style import RIGHT, drawing_style, fold_name, save
 from alexnet.training.run import Run

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from alexnet.interop.export import build_onnx
-from alexnet.interop.imports import WeightsFormat, import_file, read_file, read_mean
+from alexnet.interop.imports import WeightsFormat, import_file, read_mean, read_weights_file
 from alexnet.interop.weights import export_safetensors
 from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow
@@ -102,7 +102,7 @@ def imported(kind: str, data: bytes, folder: Path, good: bytes, *, write: bool =
     if write:
         import_file(path, folder / "run", form=form, **beside)
         return
-    read_file(path, form, beside.get("prototxt"))
+    read_weights_file(path, form, beside.get("prototxt"))
     if "mean" in beside:
         read_mean(beside["mean"])
 

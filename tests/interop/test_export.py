@@ -25,11 +25,11 @@ from alexnet.interop.export import (
     build_onnx,
     export_onnx,
     export_program,
-    find_images,
     generate_images,
     measure_parity,
     require_parity,
     run_onnx,
+    sample_images,
 )
 from alexnet.spec import LRN
 from alexnet.variants import NETWORKS, with_lrn
@@ -183,10 +183,10 @@ def test_numbers_that_are_none_do_not_pass(models):
 
 def test_the_check_takes_the_runs_own_photographs_where_they_are(models, prepared):
     model = replace(models["cifar_quick"], resize_to=64)
-    images, source = find_images(model, str(prepared.root), 5)
+    images, source = sample_images(model, str(prepared.root), 5)
     assert images.shape == (5, 64, 64, 3)
     assert "held-out" in source
-    assert find_images(model, "/nowhere", 5)[1] == "generated images"
+    assert sample_images(model, "/nowhere", 5)[1] == "generated images"
 
 
 def test_without_the_extra_it_is_named(models, tmp_path, monkeypatch):

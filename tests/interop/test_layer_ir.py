@@ -9,7 +9,7 @@ from alexnet.interop.layer_ir import (
     Convolution,
     Drop,
     FullyConnected,
-    Layer,
+    ImportedLayer,
     Pooling,
     assemble_network,
 )
@@ -17,10 +17,10 @@ from alexnet.spec import PixelFormat
 from tests.interop.conftest import narrow
 
 
-def layers_of(name: str) -> list[Layer]:
+def layers_of(name: str) -> list[ImportedLayer]:
     """Write a named network down as a file would; its norms left out."""
     spec = narrow(name)
-    layers: list[Layer] = []
+    layers: list[ImportedLayer] = []
     maps = 3
     for conv in spec.convs:
         groups = spec.groups(conv)

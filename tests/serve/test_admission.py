@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from alexnet.serve.admission import Admission, HTTPError, Message, Settings
+from alexnet.serve.admission import Admission, ASGIMessage, HTTPError, ServerSettings
 from alexnet.serve.exchange import AdmissionMiddleware
 
-SETTINGS = Settings(
+SETTINGS = ServerSettings(
     max_bytes=100, max_bytes_in_hand=150, max_requests=2, body_seconds=0.2, slowest=10,
     request_seconds=0.3,
 )  # fmt: skip
@@ -23,7 +23,7 @@ class Client:
             headers[b"transfer-encoding"] = b"chunked"
         if announced is not None:
             headers[b"content-length"] = announced.encode()
-        self.scope: Message = {
+        self.scope: ASGIMessage = {
             "type": "http", "method": "POST", "path": "/", "headers": list(headers.items()),
         }  # fmt: skip
         self.parts = list(parts)
@@ -46,12 +46,12 @@ class Client:
         await self.held.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async def receive(self) -> Message:
+    async def receive(self) -> ASGIMessage:
         seconds, part = self.parts.pop(0)
         await asyncio.sleep(seconds)
         return {"type": "http.request", "body": part, "more_body": bool(self.parts)}
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: ASGIMessage) -> None:
         self.status = message.get("status", self.status)
 
     async def ask(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet.serve.admission import Admission, HTTPError, Settings
+from alexnet.serve.admission import Admission, HTTPError, ServerSettings
 from alexnet.serve.engine import Engine
 
 
@@ -32,7 +32,7 @@ def images(*values: float) -> list[Tensor]:
 
 @pytest.fixture
 def engine():
-    engine = Engine(Admission(Settings(batch_size=4, max_waiting=6)))
+    engine = Engine(Admission(ServerSettings(batch_size=4, max_waiting=6)))
     yield engine
     engine.close()
 
@@ -114,10 +114,10 @@ def test_closing_finishes_what_waits(engine):
 
 COUNTED = """
 import os, torch
-from alexnet.serve.admission import Admission, Settings
+from alexnet.serve.admission import Admission, ServerSettings
 from alexnet.serve.engine import Engine
 torch.set_num_threads(1)
-engine = Engine(Admission(Settings(batch_size=1, max_waiting=1)))
+engine = Engine(Admission(ServerSettings(batch_size=1, max_waiting=1)))
 layer = torch.nn.Conv2d(3, 96, 11, stride=4).bfloat16()
 before = len(os.listdir("/proc/self/task"))
 work = lambda images: layer(images).detach()

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from alexnet.errors import AlexNetError, ConfigError, RunError
-from alexnet.serve.admission import Settings
+from alexnet.serve.admission import ServerSettings
 from alexnet.serve.server import Address, serve
 from tests.serve.conftest import Served, httpx, reason, saved
 
-SETTINGS = Settings()
+SETTINGS = ServerSettings()
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\n"
 
 
@@ -444,6 +444,6 @@ def test_what_cannot_be_served_is_said_before_anything_starts(command, trained, 
         with pytest.raises(ConfigError):
             Address(**wrong)
     with pytest.raises(ConfigError, match="--max-bytes"):
-        Settings(max_bytes=0)
+        ServerSettings(max_bytes=0)
     done = command("serve", trained, "--max-pixels", "0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

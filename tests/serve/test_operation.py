@@ -16,7 +16,7 @@ import torch
 
 from alexnet.cli.serve import _read_tokens
 from alexnet.errors import ConfigError
-from alexnet.serve.admission import Settings
+from alexnet.serve.admission import ServerSettings
 from alexnet.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 from alexnet.training.run import Run
 from tests.serve.conftest import Served, httpx, reason
@@ -108,10 +108,10 @@ def test_tokens_are_trimmed_and_an_empty_one_is_refused(tmp_path, monkeypatch):
     assert _read_tokens(None, None) == ("held",)
     for empty in ("", " \n"):
         with pytest.raises(ConfigError, match="A token is empty"):
-            Settings(tokens=_read_tokens(empty, None))  # though the environment has one
+            ServerSettings(tokens=_read_tokens(empty, None))  # though the environment has one
     monkeypatch.setenv("ALEXNET_TOKEN", "")
     with pytest.raises(ConfigError, match="A token is empty"):
-        Settings(tokens=_read_tokens(None, None))
+        ServerSettings(tokens=_read_tokens(None, None))
     file.write_text("\n")
     with pytest.raises(ConfigError, match="no token"):
         _read_tokens(None, file)

@@ -10,7 +10,7 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
-from alexnet.serve.admission import Admission, Answered, Settings  # noqa: E402
+from alexnet.serve.admission import Admission, Answered, ServerSettings  # noqa: E402
 from alexnet.serve.exchange import AdmissionMiddleware  # noqa: E402
 from alexnet.serve.protocol import HTTPProtocol  # noqa: E402
 
@@ -45,7 +45,7 @@ class Line:
 
     def __init__(self) -> None:
         self.answered: list[Answered] = []
-        settings = Settings(head_seconds=1, body_seconds=1, idle_seconds=2)
+        settings = ServerSettings(head_seconds=1, body_seconds=1, idle_seconds=2)
         self.admission = Admission(settings, self.answered.append)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.bind(("127.0.0.1", 0))

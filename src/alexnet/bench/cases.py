@@ -16,7 +16,7 @@ COPIED = 64 << 20  # float32 numbers, 256 MB: more than caches hold, but for the
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class BenchSettings:
     """What all suites of a report share."""
 
     spec: Spec
@@ -43,7 +43,7 @@ class Case:
     """One thing to measure, before it is made: it is sent to the process where it will run."""
 
     name: str
-    make: Callable[[Settings], TimedCall]  # a function of a module, or a partial of one
+    make: Callable[[BenchSettings], TimedCall]  # a function of a module, or a partial of one
     keeps_memory: bool = False  # runs with `device.keep_freed_memory`
 
 
@@ -51,7 +51,7 @@ class Case:
 class Suite:
     """Cases that do the same, the first of them ours."""
 
-    settings: Settings
+    settings: BenchSettings
     unit: str
     cases: tuple[Case, ...]
     gflop: float = 0.0  # of matrix products for 1 of the amount; 0: no `MATMUL` among the peers
@@ -101,7 +101,7 @@ def _has_fast_int8(device: Device) -> bool:
     return True
 
 
-def list_limit_cases(settings: Settings) -> tuple[Case, ...]:
+def list_limit_cases(settings: BenchSettings) -> tuple[Case, ...]:
     """Return what the machine can do at most: matrix products by type, copies, JPEG decoding.
 
     They are measured like any case, in every round of every suite. Names end in their unit;
@@ -131,7 +131,7 @@ def matmul_name(dtype: torch.dtype) -> str:
     return f"matmul_{dtype_name(dtype)}_gflops"
 
 
-def time_matmul(dtype: torch.dtype, side: int, settings: Settings) -> TimedCall:
+def time_matmul(dtype: torch.dtype, side: int, settings: BenchSettings) -> TimedCall:
     """Return a product of square matrices; its amount is in GFLOP."""
     require_fast(dtype, settings.device)
     a, b = (torch.randn(side, side, device=settings.device.torch).to(dtype) for _ in range(2))
@@ -139,7 +139,7 @@ def time_matmul(dtype: torch.dtype, side: int, settings: Settings) -> TimedCall:
     return TimedCall(lambda: torch.matmul(a, b, out=out), 2 * side**3 / 1e9)
 
 
-def time_matmul_int8(side: int, settings: Settings) -> TimedCall:
+def time_matmul_int8(side: int, settings: BenchSettings) -> TimedCall:
     """Return a product of matrices of bytes, summed in int32; its amount is in 1e9 operations."""
     require_fast(torch.int8, settings.device)
     device = settings.device.torch
@@ -149,7 +149,7 @@ def time_matmul_int8(side: int, settings: Settings) -> TimedCall:
     return TimedCall(lambda: torch._int_mm(a, b.t()), 2 * side**3 / 1e9)
 
 
-def time_copy(settings: Settings) -> TimedCall:
+def time_copy(settings: BenchSettings) -> TimedCall:
     """Return a copy from memory to memory; its amount is GB read and written."""
     source = torch.ones(COPIED, device=settings.device.torch)
     target = torch.empty_like(source)

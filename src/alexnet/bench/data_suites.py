@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.bench.cases import Case, Settings, Suite, TimedCall
+from alexnet.bench.cases import BenchSettings, Case, Suite, TimedCall
 from alexnet.data.archives import is_image, list_folder, read_file
 from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
 from alexnet.data.loader import evaluation_batches
@@ -28,7 +28,7 @@ CROP = 227  # pixels, of the ImageFolder peer
 JPEGS = 256  # images decoded in a call of the limit
 
 
-def make_prepare_suite(settings: Settings) -> Suite:
+def make_prepare_suite(settings: BenchSettings) -> Suite:
     """Return the preparation of photographs on one core, from the files to a written shard.
 
     ``decode+resize`` is the same decoder and resampler alone: nothing encoded, summed or written.
@@ -38,7 +38,7 @@ def make_prepare_suite(settings: Settings) -> Suite:
     return Suite(settings=settings, unit="images/s a core", cases=_keep_memory(cases))
 
 
-def make_loader_suite(settings: Settings) -> Suite:
+def make_loader_suite(settings: BenchSettings) -> Suite:
     """Return the loading of training batches, decoded 256x256 images, over all cores.
 
     ``libjpeg-turbo`` decodes the same bytes in one thread, times the cores. ``imagefolder`` is
@@ -49,11 +49,11 @@ def make_loader_suite(settings: Settings) -> Suite:
     return Suite(settings=settings, unit="images/s", cases=cases)
 
 
-def _keep_memory(cases: Mapping[str, Callable[[Settings], TimedCall]]) -> tuple[Case, ...]:
+def _keep_memory(cases: Mapping[str, Callable[[BenchSettings], TimedCall]]) -> tuple[Case, ...]:
     return tuple(Case(name, make, keeps_memory=True) for name, make in cases.items())
 
 
-def list_photographs(settings: Settings, count: int) -> SampleIndex:
+def list_photographs(settings: BenchSettings, count: int) -> SampleIndex:
     """Return so many of the photographs to measure with, from the first again after the last.
 
     Raises
@@ -69,14 +69,14 @@ def list_photographs(settings: Settings, count: int) -> SampleIndex:
     return SampleIndex.of(read_file, found).take(np.resize(np.arange(len(found)), count))
 
 
-def time_prepare(settings: Settings) -> TimedCall:
+def time_prepare(settings: BenchSettings) -> TimedCall:
     """Return one task of `alexnet prepare`."""
     samples = list_photographs(settings, Options().shard_images)
     task = ShardTask(settings.scratch / "prepare-00000.arrow", samples, Options())
     return TimedCall(lambda: make_shard(task), len(samples))
 
 
-def time_decode_and_resize(settings: Settings) -> TimedCall:
+def time_decode_and_resize(settings: BenchSettings) -> TimedCall:
     """Return our decoder and resampler alone."""
     samples = list_photographs(settings, Options().shard_images)
 
@@ -87,7 +87,7 @@ def time_decode_and_resize(settings: Settings) -> TimedCall:
     return TimedCall(run, len(samples))
 
 
-def time_pillow(settings: Settings) -> TimedCall:
+def time_pillow(settings: BenchSettings) -> TimedCall:
     """Return the usual script."""
     samples = list_photographs(settings, Options().shard_images)
 
@@ -102,20 +102,20 @@ def time_pillow(settings: Settings) -> TimedCall:
     return TimedCall(run, len(samples))
 
 
-def time_loader(settings: Settings) -> TimedCall:
+def time_loader(settings: BenchSettings) -> TimedCall:
     """Return our batches, once through all images."""
     split = open_loaded_split(settings)
     return TimedCall(lambda: _exhaust(evaluation_batches(split, settings.batch_size)), len(split))
 
 
-def time_bare_decoder(settings: Settings) -> TimedCall:
+def time_bare_decoder(settings: BenchSettings) -> TimedCall:
     """Return the decoder alone, in one thread, as if every core had one like it."""
     split, cores = open_loaded_split(settings), os.cpu_count() or 1
     encoded = [split[index].image for index in range(0, len(split), cores)]
     return TimedCall(lambda: _exhaust(map(decode_jpeg, encoded)), len(encoded) * cores)
 
 
-def time_imagefolder(settings: Settings) -> TimedCall:
+def time_imagefolder(settings: BenchSettings) -> TimedCall:
     """Return PyTorch's loader, once through at most `OPENED` images."""
     samples = list_photographs(settings, OPENED)
     files = [Path(samples.files[0], sample.path) for sample in samples]
@@ -126,7 +126,7 @@ def time_imagefolder(settings: Settings) -> TimedCall:
     return TimedCall(lambda: _exhaust(loader), len(files))
 
 
-def time_jpeg_decoding(settings: Settings) -> TimedCall:
+def time_jpeg_decoding(settings: BenchSettings) -> TimedCall:
     """Return the decoding of photographs as they are prepared, 256x256, in one thread: a limit."""
     prepared = (prepare_image(item, Options()) for item in list_photographs(settings, JPEGS))
     encoded = [one.encoded for one in prepared if not isinstance(one, str)]
@@ -138,7 +138,7 @@ def _exhaust(items: Iterable[object]) -> None:
         pass
 
 
-def open_loaded_split(settings: Settings) -> Split:
+def open_loaded_split(settings: BenchSettings) -> Split:
     """Return the photographs prepared, `LOADED` of them; the first who asks prepares them."""
     samples = list_photographs(settings, LOADED)
     task = ShardTask(settings.scratch / "loader-00000.arrow", samples, Options())

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.bench.cases import Case, Settings, Suite, TimedCall, dtype_name, require_fast
+from alexnet.bench.cases import BenchSettings, Case, Suite, TimedCall, dtype_name, require_fast
 from alexnet.bench.rounds import time_round
 from alexnet.data.augment import Normaliser, augment, make_normaliser
 from alexnet.data.statistics import Statistics
@@ -46,7 +46,7 @@ OPENVINO_DTYPES = ("FP32", "BF16", "FP16")  # OpenVINO's names of those that nee
 MakeNetwork = Callable[[Spec], AlexNet]
 
 
-def make_train_suite(settings: Settings) -> Suite:
+def make_train_suite(settings: BenchSettings) -> Suite:
     """Return whole training steps: forward, backward, update."""
     first = next(layer for layer in settings.spec.layers() if layer.kind == "conv")
     macs = 3 * settings.spec.macs - first.macs  # the images need no gradient
@@ -54,7 +54,7 @@ def make_train_suite(settings: Settings) -> Suite:
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=2 * macs / 1e9)
 
 
-def make_infer_suite(settings: Settings) -> Suite:
+def make_infer_suite(settings: BenchSettings) -> Suite:
     """Return inference on a batch, pixels to logits."""
     ours = Case("ours", time_our_inference, keeps_memory=True)
     cases = (ours, *list_eager_cases(time_eager_inference), *list_runtime_cases(settings))
@@ -62,14 +62,14 @@ def make_infer_suite(settings: Settings) -> Suite:
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=gflop)
 
 
-def make_infer_1_suite(settings: Settings) -> Suite:
+def make_infer_1_suite(settings: BenchSettings) -> Suite:
     """Return the time of one image by itself, pixels to logits."""
     cases = make_infer_suite(settings).cases
     cases = tuple(case for case in cases if not case.name.endswith("-kept"))
     return Suite(settings=replace(settings, batch_size=1), unit="ms", cases=cases)
 
 
-def make_infer_int8_suite(settings: Settings) -> Suite:
+def make_infer_int8_suite(settings: BenchSettings) -> Suite:
     """Return inference on a batch in int8, against that in the type chosen for the device.
 
     Raises
@@ -84,7 +84,7 @@ def make_infer_int8_suite(settings: Settings) -> Suite:
     return Suite(settings=settings, unit="images/s", cases=cases)
 
 
-def make_lrn_suite(settings: Settings) -> Suite:
+def make_lrn_suite(settings: BenchSettings) -> Suite:
     """Return the normalisation after conv1 alone, against PyTorch's and against a copy.
 
     Raises
@@ -100,7 +100,7 @@ def make_lrn_suite(settings: Settings) -> Suite:
 
 
 def list_eager_cases(
-    make: Callable[[MakeNetwork, torch.dtype, Settings], TimedCall],
+    make: Callable[[MakeNetwork, torch.dtype, BenchSettings], TimedCall],
 ) -> tuple[Case, ...]:
     """Return the eager peers of a step: float32 and autocast, each with memory kept too."""
     float32 = partial(make, build_plain_network, torch.float32)
@@ -114,7 +114,7 @@ def list_eager_cases(
     )
 
 
-def list_runtime_cases(settings: Settings) -> tuple[Case, ...]:
+def list_runtime_cases(settings: BenchSettings) -> tuple[Case, ...]:
     """Return the peers that run the exported network, which they do on a processor."""
     if not settings.device.is_cpu:
         return ()
@@ -161,7 +161,7 @@ def build_plain_lrn(norm: LRN) -> nn.LocalResponseNorm:
     return nn.LocalResponseNorm(norm.size, norm.alpha, norm.beta, norm.k)
 
 
-def _build_eager_network(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> AlexNet:
+def _build_eager_network(make: MakeNetwork, dtype: torch.dtype, settings: BenchSettings) -> AlexNet:
     """Return a network as its users have it: in bfloat16 channels-last, for autocast."""
     require_fast(dtype, settings.device)
     network = make(settings.spec).to(settings.device.torch)
@@ -175,7 +175,7 @@ def _describe(network: AlexNet) -> str:
 # Training steps.
 
 
-def time_our_step(settings: Settings) -> TimedCall:
+def time_our_step(settings: BenchSettings) -> TimedCall:
     """Return a step of `training.trainer`; on a GPU the pixels are made anew, from bytes there."""
     device = settings.device
     network = device.place_network(build(settings.spec))
@@ -194,13 +194,13 @@ def time_our_step(settings: Settings) -> TimedCall:
     return TimedCall(step, settings.batch_size)
 
 
-def draw_batch(settings: Settings) -> LocalBatch:
+def draw_batch(settings: BenchSettings) -> LocalBatch:
     """Return random pixels as `data.augment` makes them, and labels."""
     pixels = draw_pixels(settings, settings.spec, channels_last=True).to(settings.dtype)
     return LocalBatch(pixels, draw_labels(settings), 0, settings.batch_size)
 
 
-def iterate_augmented(settings: Settings) -> Iterator[LocalBatch]:
+def iterate_augmented(settings: BenchSettings) -> Iterator[LocalBatch]:
     """Yield what `training.input_pipeline` makes of the same images, cut and coloured anew."""
     spec, device, batch = settings.spec, settings.device, settings.batch_size
     size, channels = spec.image_size, spec.in_channels
@@ -222,7 +222,7 @@ def iterate_augmented(settings: Settings) -> Iterator[LocalBatch]:
         yield LocalBatch(pixels, labels, 0, batch)
 
 
-def time_eager_step(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
+def time_eager_step(make: MakeNetwork, dtype: torch.dtype, settings: BenchSettings) -> TimedCall:
     """Return the usual training step; in bfloat16 channels-last, under autocast."""
     network = _build_eager_network(make, dtype, settings)
     pixels = draw_pixels(settings, network.spec, channels_last=dtype != torch.float32)
@@ -239,14 +239,14 @@ def time_eager_step(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -
     return TimedCall(step, settings.batch_size, _describe(network))
 
 
-def draw_pixels(settings: Settings, spec: Spec, *, channels_last: bool = False) -> Tensor:
+def draw_pixels(settings: BenchSettings, spec: Spec, *, channels_last: bool = False) -> Tensor:
     """Return ``(batch_size, in_channels, image_size, image_size)`` float32, -128 to 127."""
     shape = (settings.batch_size, spec.in_channels, spec.image_size, spec.image_size)
     pixels = torch.randint(-128, 128, shape, device=settings.device.torch).float()
     return pixels.contiguous(memory_format=torch.channels_last) if channels_last else pixels
 
 
-def draw_labels(settings: Settings) -> Tensor:
+def draw_labels(settings: BenchSettings) -> Tensor:
     """Return ``(batch_size,)`` int64."""
     shape = (settings.batch_size,)
     return torch.randint(0, settings.spec.num_classes, shape, device=settings.device.torch)
@@ -255,7 +255,7 @@ def draw_labels(settings: Settings) -> Tensor:
 # Inference.
 
 
-def time_our_inference(settings: Settings) -> TimedCall:
+def time_our_inference(settings: BenchSettings) -> TimedCall:
     """Return the compiled network in the device's type; on a GPU recorded, and replayed."""
     network = settings.device.place_network(build(settings.spec)).eval()
     fast = compile_fast(fuse_for_inference(network, settings.dtype), settings.device)
@@ -263,14 +263,16 @@ def time_our_inference(settings: Settings) -> TimedCall:
     return time_network(CudaGraphRunner(fast), pixels, settings, settings.dtype)
 
 
-def time_our_int8(settings: Settings) -> TimedCall:
+def time_our_int8(settings: BenchSettings) -> TimedCall:
     """Return the network in int8, calibrated on the same random pixels, compiled in between."""
     network = build(settings.spec).eval()
     pixels = draw_pixels(settings, settings.spec, channels_last=True)
     return time_network(quantize_network(network, pixels), pixels, settings, torch.float32)
 
 
-def time_eager_inference(make: MakeNetwork, dtype: torch.dtype, settings: Settings) -> TimedCall:
+def time_eager_inference(
+    make: MakeNetwork, dtype: torch.dtype, settings: BenchSettings
+) -> TimedCall:
     """Return the usual inference; in bfloat16 channels-last, under autocast."""
     network = _build_eager_network(make, dtype, settings).eval()
     pixels = draw_pixels(settings, network.spec, channels_last=dtype != torch.float32)
@@ -280,7 +282,7 @@ def time_eager_inference(make: MakeNetwork, dtype: torch.dtype, settings: Settin
 def time_network(
     network: Callable[[Tensor], Tensor],
     pixels: Tensor,
-    settings: Settings,
+    settings: BenchSettings,
     dtype: torch.dtype,
     note: str = "",
 ) -> TimedCall:
@@ -296,25 +298,25 @@ def time_network(
 # The normalisation.
 
 
-def time_our_lrn(settings: Settings) -> TimedCall:
+def time_our_lrn(settings: BenchSettings) -> TimedCall:
     """Return our layer on conv1's output, in our type."""
     x, norm = draw_conv1_output(settings)
     layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings.device)
     return time_layer(layer, x.to(settings.dtype))
 
 
-def time_torch_lrn(settings: Settings) -> TimedCall:
+def time_torch_lrn(settings: BenchSettings) -> TimedCall:
     """Return PyTorch's layer, in the float32 that it needs on a processor."""
     x, norm = draw_conv1_output(settings)
     return time_layer(build_plain_lrn(norm), x)
 
 
-def time_lrn_copy(settings: Settings) -> TimedCall:
+def time_lrn_copy(settings: BenchSettings) -> TimedCall:
     """Return a copy of our layer's input: the least that any layer can do."""
     return time_layer(torch.clone, draw_conv1_output(settings)[0].to(settings.dtype))
 
 
-def draw_conv1_output(settings: Settings) -> tuple[Tensor, LRN]:
+def draw_conv1_output(settings: BenchSettings) -> tuple[Tensor, LRN]:
     """Return ``(batch_size, C, H, W)`` float32 channels-last, and conv1's normalisation."""
     conv1 = settings.spec.convs[0]
     assert conv1.norm is not None
@@ -337,7 +339,7 @@ def time_layer(layer: Callable[[Tensor], Tensor], x: Tensor) -> TimedCall:
 # Other runtimes on the exported network.
 
 
-def export_network(settings: Settings) -> Path:
+def export_network(settings: BenchSettings) -> Path:
     """Return the network as an ONNX file, written by the first who asks."""
     from alexnet.interop.export import export_onnx, generate_images
 
@@ -362,7 +364,7 @@ def export_network(settings: Settings) -> Path:
     return path
 
 
-def time_onnxruntime(settings: Settings) -> TimedCall:
+def time_onnxruntime(settings: BenchSettings) -> TimedCall:
     """Return ONNX Runtime with its default options."""
     try:
         import onnxruntime
@@ -377,7 +379,7 @@ def time_onnxruntime(settings: Settings) -> TimedCall:
     return TimedCall(lambda: session.run(["logits"], fed), settings.batch_size)
 
 
-def time_openvino_best(settings: Settings) -> TimedCall:
+def time_openvino_best(settings: BenchSettings) -> TimedCall:
     """Return OpenVINO in whichever type and with whichever hint is fastest here."""
     try:
         import openvino
@@ -396,7 +398,7 @@ def time_openvino_best(settings: Settings) -> TimedCall:
     return best
 
 
-def time_openvino(core: Any, settings: Settings, dtype: str, hint: str) -> TimedCall:
+def time_openvino(core: Any, settings: BenchSettings, dtype: str, hint: str) -> TimedCall:
     """Return OpenVINO on the batch.
 
     With the hint for throughput the batch is shared among as many requests as OpenVINO wants at

@@ -12,7 +12,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from alexnet.bench import roofline
-from alexnet.bench.cases import MATMUL, Settings, Suite, dtype_name, list_limit_cases, matmul_name
+from alexnet.bench.cases import (
+    MATMUL,
+    BenchSettings,
+    Suite,
+    dtype_name,
+    list_limit_cases,
+    matmul_name,
+)
 from alexnet.bench.data_suites import make_loader_suite, make_prepare_suite
 from alexnet.bench.network_suites import (
     make_infer_1_suite,
@@ -103,7 +110,7 @@ def run_benchmarks(
         )
 
     with contextlib.ExitStack() as stack:
-        settings = Settings(
+        settings = BenchSettings(
             spec=spec,
             batch_size=batch_size,
             device=device,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet.bench.cases import Case, Settings, TimedCall, matmul_name
+from alexnet.bench.cases import BenchSettings, Case, TimedCall, matmul_name
 from alexnet.bench.network_suites import compile_fast
 from alexnet.bench.rounds import Measurements
 from alexnet.device import Device
@@ -36,7 +36,7 @@ UPDATE = "all weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class NetworkPart:
     """A layer with weights, or the layers without between two of them."""
 
     name: str  # conv1; relu1+norm1+pool1
@@ -62,7 +62,7 @@ class Line:
     share: float  # of the limit reached
 
 
-def list_parts(spec: Spec) -> Iterator[Part]:
+def list_parts(spec: Spec) -> Iterator[NetworkPart]:
     """Yield the parts of a network, first to last."""
     with torch.device("meta"):
         names = list(dict(AlexNet(spec).named_children()))
@@ -78,7 +78,7 @@ def list_parts(spec: Spec) -> Iterator[Part]:
                 outputs = (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
             elif name == "flatten":
                 outputs = (math.prod(outputs),)
-        yield Part(
+        yield NetworkPart(
             name="+".join(name for name in modules if name != "flatten"),
             modules=modules,
             inputs=inputs,
@@ -99,7 +99,7 @@ def list_cases(spec: Spec) -> tuple[Case, ...]:
     return (*found, Case(f"{UPDATE} update", time_update, True))
 
 
-def time_part_inference(part: Part, settings: Settings) -> TimedCall:
+def time_part_inference(part: NetworkPart, settings: BenchSettings) -> TimedCall:
     """Return a part's forward pass without gradients."""
     module, x = build_part(part, settings)
     forward = _compile_alone(fuse_for_inference(module.eval(), settings.dtype), settings.device)
@@ -111,7 +111,7 @@ def time_part_inference(part: Part, settings: Settings) -> TimedCall:
     return TimedCall(run, 1)
 
 
-def time_part_training(part: Part, settings: Settings) -> TimedCall:
+def time_part_training(part: NetworkPart, settings: BenchSettings) -> TimedCall:
     """Return a part's forward and backward pass."""
     module, x = build_part(part, settings)
     forward = _compile_alone(module, settings.device)
@@ -129,7 +129,7 @@ def time_part_training(part: Part, settings: Settings) -> TimedCall:
     return TimedCall(run, 1)
 
 
-def time_update(settings: Settings) -> TimedCall:
+def time_update(settings: BenchSettings) -> TimedCall:
     """Return the update of every weight."""
     network = settings.device.place_network(build(settings.spec))
     optimizer, rates = make_optimizer(network, FAST), learning_rates_at(FAST, FAST.warmup)
@@ -153,7 +153,7 @@ def _compile_alone(module: nn.Sequential, device: Device) -> nn.Module:
     return compile_fast(module, device)
 
 
-def build_part(part: Part, settings: Settings) -> tuple[nn.Sequential, Tensor]:
+def build_part(part: NetworkPart, settings: BenchSettings) -> tuple[nn.Sequential, Tensor]:
     """Return a part of a network by itself, and its input as the part before leaves it."""
     network, device = build(settings.spec), settings.device
     seed_dropout(network, 0, torch.arange(settings.batch_size, device=device.torch))
@@ -164,7 +164,7 @@ def build_part(part: Part, settings: Settings) -> tuple[nn.Sequential, Tensor]:
     return device.place_network(module), x.to(settings.dtype)
 
 
-def list_costs(settings: Settings) -> Iterator[tuple[str, Pass, float, float]]:
+def list_costs(settings: BenchSettings) -> Iterator[tuple[str, Pass, float, float]]:
     """Yield each part's name and pass, and what the batch costs at least: GFLOP, and GB moved.
 
     Inference reads input and weights and writes the output. Training reads input, weights and the
@@ -185,7 +185,7 @@ def list_costs(settings: Settings) -> Iterator[tuple[str, Pass, float, float]]:
     yield UPDATE, "update", 0.0, 5 * weights * WEIGHT_BYTES / 1e9
 
 
-def make_lines(settings: Settings, measured: Measurements) -> list[Line]:
+def make_lines(settings: BenchSettings, measured: Measurements) -> list[Line]:
     """Return each part's time, cost and share of the limit; last the sum of each kind of call."""
     matmul = median(measured.rates(matmul_name(settings.dtype)))
     copy = median(measured.rates("copy_gb_per_s"))

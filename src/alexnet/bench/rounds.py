@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from alexnet.bench.cases import Case, Settings, TimedCall, UnsuitableError
+from alexnet.bench.cases import BenchSettings, Case, TimedCall, UnsuitableError
 from alexnet.device import Device, keep_freed_memory, use_threads
 from alexnet.errors import AlexNetError, MissingExtraError
 
@@ -50,11 +50,11 @@ class CaseProcess:
         Here and in `run_round`, when the process cannot go on.
     """
 
-    def __init__(self, cases: Sequence[Case], settings: Settings) -> None:
+    def __init__(self, cases: Sequence[Case], settings: BenchSettings) -> None:
         context = multiprocessing.get_context("spawn")
         self._names = ", ".join(case.name for case in cases)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, tuple(cases), settings))
+        self._process = context.Process(target=answer_rounds, args=(theirs, tuple(cases), settings))
         self._process.start()
         theirs.close()
         self.made: Measurements = self._receive()
@@ -88,7 +88,7 @@ class CaseProcess:
         self._process.join()
 
 
-def serve(pipe: Connection, cases: Sequence[Case], settings: Settings) -> None:
+def answer_rounds(pipe: Connection, cases: Sequence[Case], settings: BenchSettings) -> None:
     """Make the cases, then run a round for each message, until the other end is closed."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and closes the pipe
@@ -121,7 +121,7 @@ def _exit_with_parent() -> None:
 
 
 def make_cases(
-    cases: Iterable[Case], settings: Settings
+    cases: Iterable[Case], settings: BenchSettings
 ) -> tuple[dict[str, TimedCall], Measurements]:
     """Make the cases that can run here and whose packages are installed."""
     calls, missing = {}, {}
@@ -161,7 +161,7 @@ def _time_calls(timed: TimedCall, device: Device, calls: int) -> float:
 
 
 def run_rounds(
-    groups: Iterable[Sequence[Case]], settings: Settings, limits: CaseProcess, rounds: int
+    groups: Iterable[Sequence[Case]], settings: BenchSettings, limits: CaseProcess, rounds: int
 ) -> Measurements:
     """Start a process for each group of cases, run rounds of all and of the limits, end them.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alexnet.claims.report import Finding
-    from alexnet.figures.curves import Curve
+    from alexnet.figures.charts import Curve
     from alexnet.figures.style import ImageFormat
 
 COLOURS = {
@@ -91,7 +91,7 @@ def render_pairs(finding: "Finding", text: str) -> Markup:
 def render_curves(finding: "Finding") -> Iterator[Markup]:
     """Yield the pictures of a claim's learning curves as SVG."""
     with page_style():
-        for number, (figure, text) in enumerate(draw_curves(finding)):
+        for number, (figure, text) in enumerate(draw_loss_curves(finding)):
             yield _make_svg(figure, text, f"{finding.claim.name} {number}")
 
 
@@ -196,7 +196,7 @@ def _set_ticks(axes: "Axes", unit: str) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value * factor:g}{after}".replace("-", "−"))
 
 
-def draw_curves(finding: "Finding") -> Iterator[tuple["Figure", str]]:
+def draw_loss_curves(finding: "Finding") -> Iterator[tuple["Figure", str]]:
     """Draw the learning curves behind the claim's measure, each with a text that stands for it.
 
     None where both arms are one run. For `relu` this is Figure 1 of the paper: the training error
@@ -301,7 +301,7 @@ def draw_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     MissingExtraError
         When matplotlib is not installed.
     """
-    from alexnet.figures.curves import draw_activations
+    from alexnet.figures.charts import draw_activations
     from alexnet.figures.style import drawing_style, save
 
     results = read_results(folder / FILE)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from alexnet.claims.claim import Arm
-from alexnet.errors import ConfigError, did_you_mean
+from alexnet.errors import find_named
 from alexnet.recipes import AS_RUN as AS_RUN_RECIPE
 from alexnet.recipes import PAPER as PAPER_RECIPE
 from alexnet.recipes import LayerDecay, Recipe
@@ -253,13 +253,5 @@ SCALES = {scale.name: scale for scale in (SMALL, CIFAR_FULL, IMAGENET)}
 
 
 def find_scale(name: str) -> Scale:
-    """Return the named scale.
-
-    Raises
-    ------
-    ConfigError
-        When there is none, with the nearest name.
-    """
-    if name not in SCALES:
-        raise ConfigError(f"No scale is called {name!r}.", did_you_mean(name, SCALES))
-    return SCALES[name]
+    """Return the named scale; `ConfigError` with the nearest name where there is none."""
+    return find_named("scale", SCALES, name)

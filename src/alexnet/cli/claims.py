@@ -116,7 +116,7 @@ def claims(
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
-        json_format.dumps(format_json(findings, made)) if json else format_table(findings, made),
+        json_format.dumps(list_findings(findings, made)) if json else format_table(findings, made),
         flush=True,  # before the report, which may fail where the runs did not
     )
     page, _ = write_report(wanted, results, out, command=command, notes=notes)
@@ -283,7 +283,7 @@ def format_list(wanted: "Sequence[Claim | Check]") -> str:
     return "\n".join(lines)
 
 
-def format_json(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
+def list_findings(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> dict[str, Any]:
     """Return what was found as plain values; shares are 0 to 1."""
     claims = []
     for finding in findings:

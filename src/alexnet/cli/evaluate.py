@@ -32,7 +32,7 @@ def evaluate(
         scales 256 of the data's training images fix; by default as the run was trained.
     """
     from alexnet.cli.console import format_evaluation
-    from alexnet.evaluation import summary
+    from alexnet.evaluation import summarize
     from alexnet.predictor import quantize
 
     predictor = load_predictor(run, threads, precision)
@@ -41,6 +41,6 @@ def evaluate(
         predictor = quantize(predictor, prepared)
     result = predictor.evaluate(prepared, crops=views)
     if json:
-        print(json_format.dumps({"split": prepared.held_out.name, **summary(result)}))
+        print(json_format.dumps({"split": prepared.held_out.name, **summarize(result)}))
     else:
         print(format_evaluation(prepared.held_out.name, result))

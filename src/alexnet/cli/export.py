@@ -8,14 +8,14 @@ from typing import Any, Literal
 from alexnet.cli.common import Json, RunFolder, Threads
 from alexnet.errors import ConfigError
 
-Form = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
+ExportFormat = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
 
 
 def export(
     run: RunFolder,
     out: Path,
     *,
-    to: Form,
+    to: ExportFormat,
     with_preprocessing: bool = False,
     images: int = 74,
     push: str | None = None,
@@ -76,14 +76,14 @@ def _compared(
     import torch
 
     from alexnet.api import load
-    from alexnet.interop.export import describe, export_onnx, export_program, find_images
+    from alexnet.interop.export import describe_model, export_onnx, export_program, sample_images
     from alexnet.training.run import Run
 
     model = load(run, device=torch.device("cpu"))
-    images, source = find_images(model, Run.open(run).config.data, count)
+    images, source = sample_images(model, Run.open(run).config.data, count)
     write = export_onnx if to == "onnx" else export_program
     written = write(model, out, images, source, kind=kind)
-    told = describe(model, kind)
+    told = describe_model(model, kind)
     return {**asdict(written), "path": str(out), "input": told["input"], "classes": told["classes"]}
 
 

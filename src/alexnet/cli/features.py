@@ -162,7 +162,7 @@ def _class_of(stored: "StoredFeatures", image: int) -> str | None:
     return stored.about.classes[label] if 0 <= label < len(stored.about.classes) else None
 
 
-def exciting(
+def find_exciting(
     run: RunFolder,
     *data: str,
     layer: str,
@@ -196,12 +196,11 @@ def exciting(
 
     from PIL import Image
 
-    from alexnet.features import patch, receptive_field
-    from alexnet.features import top_activating as find_exciting
+    from alexnet.features import patch, receptive_field, top_activating
 
     predictor = load_predictor(run, threads)
     images, _ = find_images(run, predictor, data, split)
-    ranked = find_exciting(predictor, images, layer, _parse_units(units), count)
+    ranked = top_activating(predictor, images, layer, _parse_units(units), count)
     field = receptive_field(predictor.spec, layer)
     found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
     for unit, places in ranked.items():
@@ -294,8 +293,8 @@ def format_shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-features = cyclopts.App(name="features", help_format="markdown")
-features.default(extract)
-features.command(nearest)
-features.command(exciting)
-features.command(receptive_fields)
+features_app = cyclopts.App(name="features", help_format="markdown")
+features_app.default(extract)
+features_app.command(nearest)
+features_app.command(find_exciting, name="exciting")
+features_app.command(receptive_fields)

@@ -36,7 +36,7 @@ def figures(
     from alexnet.claims.plots import draw_figure_1
     from alexnet.claims.results import FILE as RESULTS
     from alexnet.cli.console import Console
-    from alexnet.figures import NAMES, draw_all
+    from alexnet.figures import FIGURES, draw_all
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():
@@ -45,7 +45,7 @@ def figures(
         return
     predictor = load_predictor(run, threads)
     prepared = open_data(run, predictor, data)
-    names = only.split(",") if only else NAMES
+    names = only.split(",") if only else FIGURES
     with Console() as console:
         for path in draw_all(
             Run.open(run), predictor, prepared, names=names, seed=seed, form=form,

@@ -13,7 +13,7 @@ from alexnet.cli.claims import claims
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
-from alexnet.cli.features import features
+from alexnet.cli.features import features_app
 from alexnet.cli.figures import figures
 from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
@@ -43,7 +43,7 @@ for command in (
     *(claims, figures, export, bench, doctor),
 ):
     app.command(command, help_format="markdown")
-app.command(features)
+app.command(features_app)
 app.command(import_, name="import", help_format="markdown")
 
 

@@ -75,11 +75,11 @@ def serve(
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "Serving a run") from None
 
-    from alexnet.serve.admission import Settings
+    from alexnet.serve.admission import ServerSettings
     from alexnet.serve.server import Address
     from alexnet.serve.server import serve as serve_run
 
-    settings = Settings(
+    settings = ServerSettings(
         max_bytes=max_bytes,
         max_pixels=max_pixels,
         tokens=_read_tokens(token, token_file),

@@ -26,12 +26,12 @@ def summary(network: str = "single", *, set: list[str] | None = None, json: Json
 
     chosen = apply_settings(network_named(network), set or [])
     if json:
-        print(format_json(chosen))
+        print(format_spec(chosen))
     else:
         print(format_text(chosen))
 
 
-def format_json(spec: "Spec") -> str:
+def format_spec(spec: "Spec") -> str:
     """Return the counts of a network as a JSON object."""
     layers = [{**asdict(layer), "outputs": layer.outputs} for layer in spec.layers()]
     counts = {

@@ -25,7 +25,7 @@ from alexnet.features.storage import (
     Description,
     FileFormat,
     ParquetWriter,
-    Pooling,
+    PoolMode,
     StoredFeatures,
     open_stored,
     read_description,
@@ -49,7 +49,7 @@ def describe(
     *,
     classes: Sequence[str] = (),
     form: FileFormat = "arrays",
-    pool: Pooling = "none",
+    pool: PoolMode = "none",
 ) -> Description:
     """Return what `extract` would store: its layers' shapes and ``bytes`` before it begins.
 
@@ -85,7 +85,7 @@ def extract(
     *,
     classes: Sequence[str] = (),
     form: FileFormat = "arrays",
-    pool: Pooling = "none",
+    pool: PoolMode = "none",
     every: float = SAVE_EVERY,
     report: Report = lambda done, total: None,
 ) -> StoredFeatures:
@@ -156,7 +156,7 @@ def extract(
     return open_stored(out)
 
 
-def pool_channels(values: Tensor, pool: Pooling) -> NDArray[np.float32]:
+def pool_channels(values: Tensor, pool: PoolMode) -> NDArray[np.float32]:
     """Return ``(N, C, H, W)`` as it is, or one number a channel, ``(N, C)``."""
     if pool == "none" or values.dim() == 2:
         return values.numpy()

@@ -25,12 +25,12 @@ from alexnet.features.images import NamedImages
 from alexnet.features.layers import Shape
 from alexnet.files import atomic_write, translate_os_error
 
-FORMAT = 1
+STORAGE_FORMAT = 1
 DONE, UNFINISHED = "features.json", "extracting.json"
-NAMES = "images.csv"
-AGAIN = "Delete its folder and extract again."
+NAMES_FILE = "images.csv"
+EXTRACT_AGAIN = "Delete its folder and extract again."
 FileFormat = Literal["arrays", "parquet"]
-Pooling = Literal["none", "mean", "max"]
+PoolMode = Literal["none", "mean", "max"]
 Values = Mapping[str, NDArray[np.float32]]  # by layer, (N, *shape)
 
 
@@ -46,10 +46,10 @@ class Description:
     data: str  # checksum of the images
     classes: tuple[str, ...]  # of the labels
     layers: dict[str, Shape]  # with the shape for one image, as stored
-    pool: Pooling
+    pool: PoolMode
     form: FileFormat
     rows: int  # images in a part, of Parquet
-    format: int = FORMAT
+    format: int = STORAGE_FORMAT
 
     @property
     def bytes(self) -> int:
@@ -138,7 +138,7 @@ class StoredFeatures:
                 tables = self._read_parts("name", "label")
                 rows: list[dict[str, Any]] = [row for table in tables for row in table.to_pylist()]
             else:
-                with (self.folder / NAMES).open(encoding="utf-8", newline="") as file:
+                with (self.folder / NAMES_FILE).open(encoding="utf-8", newline="") as file:
                     rows = list(csv.DictReader(file))
             return [(row["name"], int(row["label"])) for row in rows]
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -203,7 +203,7 @@ def read_unfinished(folder: Path) -> tuple[Description, int] | None:
         return None
     about, done = _check_description(path, found.get("about")), found.get("done")
     if not isinstance(done, int) or not 0 <= done <= about.images:
-        raise DataError(f"{str(path)!r} is damaged.", AGAIN)
+        raise DataError(f"{str(path)!r} is damaged.", EXTRACT_AGAIN)
     return about, done
 
 
@@ -213,21 +213,21 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(f"{str(path)!r} is damaged ({error}).", AGAIN) from None
+        raise DataError(f"{str(path)!r} is damaged ({error}).", EXTRACT_AGAIN) from None
     return found if isinstance(found, dict) else {}
 
 
 def _check_description(path: Path, found: Any) -> Description:
     version = found.get("format") if isinstance(found, dict) else None
-    if version != FORMAT:
+    if version != STORAGE_FORMAT:
         raise DataError(
-            f"{str(path)!r} is of format {version}, this version reads {FORMAT}.",
+            f"{str(path)!r} is of format {version}, this version reads {STORAGE_FORMAT}.",
             "Extract the features again, into another folder.",
         )
     try:
         return from_json(Description, found)
     except ConfigError as error:
-        raise DataError(f"{str(path)!r} is damaged ({error}).", AGAIN) from None
+        raise DataError(f"{str(path)!r} is damaged ({error}).", EXTRACT_AGAIN) from None
 
 
 class ArrayWriter:
@@ -239,7 +239,7 @@ class ArrayWriter:
     def __init__(self, folder: Path, about: Description, split: NamedImages, done: int) -> None:
         self._folder, self._done = folder, done
         if not done:
-            _write_names(folder / NAMES, about, split)
+            _write_names(folder / NAMES_FILE, about, split)
         self._files = {
             layer: _open_array(folder / f"{layer}.npy", (about.images, *shape), done)
             for layer, shape in about.layers.items()

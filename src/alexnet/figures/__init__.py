@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.evaluation import summary
-from alexnet.figures.confusion import draw_confusion
-from alexnet.figures.curves import draw_curves
+from alexnet.evaluation import summarize
+from alexnet.features.extraction import Report
+from alexnet.figures.charts import draw_confusion, draw_curves
 from alexnet.figures.examples import (
     draw_filters,
     draw_neighbours,
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "NAMES", "draw_all", "draw_confusion", "draw_curves", "draw_filters", "draw_neighbours",
+    "FIGURES", "draw_all", "draw_confusion", "draw_curves", "draw_filters", "draw_neighbours",
     "draw_predictions", "draw_test_confusion", "extract_training_features",
 ]  # fmt: skip
 
-NAMES = ("curves", "filters", "predictions", "neighbours", "confusion")
-Report = Callable[[int, int], None]
+FIGURES = ("curves", "filters", "predictions", "neighbours", "confusion")
 
 
 def draw_all(
@@ -41,7 +40,7 @@ def draw_all(
     predictor: Predictor,
     data: PreparedData,
     *,
-    names: Iterable[str] = NAMES,
+    names: Iterable[str] = FIGURES,
     seed: int = 0,
     form: ImageFormat = "both",
     report: Report = lambda done, total: None,
@@ -53,7 +52,7 @@ def draw_all(
     run, predictor, data
         A run, its network, and the data to show.
     names : iterable of str
-        Which of `NAMES`.
+        Which of `FIGURES`.
     seed : int
         Of the choice of images.
     form : {"png", "svg", "both"}
@@ -95,7 +94,7 @@ def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "
     if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
         found = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = summary(predictor.evaluate(data, crops=1))
+        found = summarize(predictor.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

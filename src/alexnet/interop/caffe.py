@@ -197,7 +197,7 @@ def _mean_colour(net: Net) -> tuple[tuple[float, ...], str]:
     return IMAGENET_MEAN, f"mean colour of ImageNet, as no mean file was given{asked}"
 
 
-def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[ir.Layer]:
+def _read_layers(net: Net, blobs: dict[bytes, Any]) -> Iterator[ir.ImportedLayer]:
     """Yield the layers on the way from the data to the logits, seeing that it is one way."""
     current: bytes | None = None
     for layer in net.layers:
@@ -298,7 +298,7 @@ def _dropout(layer: Message, name: str, arrays: object) -> ir.Drop:
     return ir.Drop(name, DropoutSpec(rate=rate, form="inverted"))
 
 
-_READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], ir.Layer]] = {
+_READERS: dict[str, Callable[[Message, str, list[NDArray[np.float32]]], ir.ImportedLayer]] = {
     "convolution": _convolution,
     "relu": _relu,
     "tanh": lambda layer, name, arrays: ir.Activation(name, "tanh"),

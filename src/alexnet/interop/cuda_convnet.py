@@ -23,17 +23,17 @@ from alexnet.pickles import ArrayUnpickler
 from alexnet.spec import DropoutSpec, PixelFormat
 
 MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
-PROGRAMS = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
+PICKLE_MODULES = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
 # The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
-IMAGENET_MEAN = (127.30, 119.72, 104.91)
-MOST_STEPS = 100
-Settings = Mapping[str, Any]
+ILSVRC_MEAN = (127.30, 119.72, 104.91)
+MAX_LAYERS = 100
+LayerSettings = Mapping[str, Any]
 
 
 def read_checkpoint(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
     data = read_bytes(path)
-    content = decode_keys(ArrayUnpickler(data, _NAMES, PROGRAMS).load())
+    content = decode_keys(ArrayUnpickler(data, _NAMES, PICKLE_MODULES).load())
     state = decode_keys(content.get("model_state"))
     named = _name_layers(state.get("layers"))
     kept = (layer.get("weights") for layer in named.values())
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> ir.ImportedNetwork:
         spec=network,
         weights=weights,
         found=(f"cuda-convnet checkpoint, {len(named)} layers, {towers}, epoch {epoch}",),
-        mean=ir.MeanColour(IMAGENET_MEAN, "mean colour of ImageNet, as the file has none"),
+        mean=ir.MeanColour(ILSVRC_MEAN, "mean colour of ImageNet, as the file has none"),
     )
 
 
@@ -69,7 +69,7 @@ def _text(value: Any) -> Any:
     return value.decode("latin-1") if isinstance(value, bytes) and len(value) < 4096 else value
 
 
-def _name_layers(content: Any) -> dict[str, Settings]:
+def _name_layers(content: Any) -> dict[str, LayerSettings]:
     """Return the layers by name: cuda-convnet2 keeps a dictionary, the first program a list."""
     if isinstance(content, dict):
         return {str(_text(name)): _settings(layer) for name, layer in content.items()}
@@ -101,15 +101,15 @@ def _simple(value: Any, inside: int = 0) -> Any:
     if isinstance(value, str | int | float | np.generic | np.ndarray):
         return value
     if isinstance(value, list | tuple) and inside:
-        parts = [_simple(part) for part in value[:MOST_STEPS]]
+        parts = [_simple(part) for part in value[:MAX_LAYERS]]
         return parts if all(part is not None for part in parts) else None
     if isinstance(value, dict) and inside:
-        few = list(value.items())[:MOST_STEPS]
+        few = list(value.items())[:MAX_LAYERS]
         return {str(_text(key)): _simple(part, inside - 1) for key, part in few}
     return None
 
 
-def _find_images(named: Mapping[str, Settings]) -> str:
+def _find_images(named: Mapping[str, LayerSettings]) -> str:
     """Return the name of the layer of data that a convolution sees."""
     data = [name for name, layer in named.items() if layer.get("type") == "data"]
     seen = {
@@ -124,7 +124,7 @@ def _find_images(named: Mapping[str, Settings]) -> str:
     return found[0]
 
 
-def _inputs(layer: Settings) -> list[str]:
+def _inputs(layer: LayerSettings) -> list[str]:
     found = layer.get("inputs", [])
     return [str(_text(name)) for name in (found if isinstance(found, list | tuple) else [])]
 
@@ -134,7 +134,7 @@ class Towers:
     """A layer of the network: one layer of the file, or one of each tower, side by side."""
 
     names: tuple[str, ...]
-    layers: tuple[Settings, ...]
+    layers: tuple[LayerSettings, ...]
     takes: tuple[str, ...]  # the layers before, side by side
 
     @property
@@ -142,7 +142,7 @@ class Towers:
         """The names of all, joined."""
         return "+".join(self.names)
 
-    def alike(self, *keys: str) -> Settings:
+    def alike(self, *keys: str) -> LayerSettings:
         """Return the settings of the towers' layers, which must be the same."""
         for key in keys:
             if len({str(layer.get(key)) for layer in self.layers}) > 1:
@@ -153,12 +153,12 @@ class Towers:
         return self.layers[0]
 
 
-def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[ir.Layer], int]:
+def _follow(named: Mapping[str, LayerSettings], data: str) -> tuple[list[ir.ImportedLayer], int]:
     """Follow one tower, or two side by side, from the data to the softmax."""
-    layers: list[ir.Layer] = []
+    layers: list[ir.ImportedLayer] = []
     image = 0
     current: tuple[str, ...] = (data,)
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_LAYERS):
         takers = {
             name: layer
             for name, layer in named.items()
@@ -185,16 +185,16 @@ def _follow(named: Mapping[str, Settings], data: str) -> tuple[list[ir.Layer], i
             image = _whole(towers.layers[0], "imgSize")
         layers.append(_READERS[kind](towers))
         current = names
-    raise RunError(f"It has more than {MOST_STEPS} layers.")
+    raise RunError(f"It has more than {MAX_LAYERS} layers.")
 
 
-def _tower(layer: Settings, current: Sequence[str]) -> int:
+def _tower(layer: LayerSettings, current: Sequence[str]) -> int:
     """Return which one of the layers before is taken; 0 where it is all of them."""
     own = [current.index(name) for name in _inputs(layer) if name in current]
     return own[0] if len(own) == 1 else 0
 
 
-def _whole(layer: Settings, name: str, place: int | None = None) -> int:
+def _whole(layer: LayerSettings, name: str, place: int | None = None) -> int:
     """Return a whole number, of a layer, or of one or all of its inputs."""
     value = layer.get(name)
     if isinstance(value, list | tuple):
@@ -208,7 +208,7 @@ def _whole(layer: Settings, name: str, place: int | None = None) -> int:
     return value
 
 
-def _convolution(towers: Towers) -> ir.Layer:
+def _convolution(towers: Towers) -> ir.ImportedLayer:
     """Join the filters of the towers, ``(channels * pixels, filters)`` as they lie there."""
     layer = towers.alike("filterSize", "stride", "padding", "modulesX", "imgSize", "groups")
     side, stride = _whole(layer, "filterSize"), _whole(layer, "stride")
@@ -226,7 +226,7 @@ def _convolution(towers: Towers) -> ir.Layer:
     return ir.Convolution(towers.name, weight, _biases(towers), stride, (pad, pad + over), groups)
 
 
-def _filters(layer: Settings, current: Sequence[str]) -> NDArray[np.float32]:
+def _filters(layer: LayerSettings, current: Sequence[str]) -> NDArray[np.float32]:
     """Return one tower's filters ``(filters, channels, side, side)``, its inputs in order."""
     parts = {}
     for place, (name, weight) in enumerate(zip(_inputs(layer), _weights(layer), strict=True)):
@@ -243,7 +243,7 @@ def _filters(layer: Settings, current: Sequence[str]) -> NDArray[np.float32]:
     return np.concatenate([parts[name] for name in current if name in parts], axis=1)
 
 
-def _connected(towers: Towers) -> ir.Layer:
+def _connected(towers: Towers) -> ir.ImportedLayer:
     """Join the weights of the towers, ``(inputs, outputs)`` an input as they lie there."""
     rows = []
     for layer in towers.layers:
@@ -262,7 +262,7 @@ def _connected(towers: Towers) -> ir.Layer:
     return ir.FullyConnected(towers.name, np.concatenate(rows), _biases(towers))
 
 
-def _weights(layer: Settings) -> list[NDArray[Any]]:
+def _weights(layer: LayerSettings) -> list[NDArray[Any]]:
     found = layer.get("weights")
     count = len(_inputs(layer))
     if not isinstance(found, list) or len(found) != count:
@@ -279,7 +279,7 @@ def _biases(towers: Towers) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(part, np.float32).reshape(-1) for part in found])
 
 
-def _norm(towers: Towers) -> ir.Layer:
+def _norm(towers: Towers) -> ir.ImportedLayer:
     """Read a normalisation; the file has its scale divided by the window already (facts 2)."""
     layer = towers.alike("size", "scale", "pow", "minDiv", "blocked")
     size, within = _whole(layer, "size"), layer["type"] == "rnorm"
@@ -292,7 +292,7 @@ def _norm(towers: Towers) -> ir.Layer:
     return ir.make_norm(towers.name, size, alpha, beta, k, within_channel=within, parts=parts)
 
 
-def _pool(towers: Towers) -> ir.Layer:
+def _pool(towers: Towers) -> ir.ImportedLayer:
     layer = towers.alike("sizeX", "stride", "pool", "start")
     kinds: dict[str, Literal["max", "average"]] = {"max": "max", "avg": "average"}
     kind = kinds.get(str(layer.get("pool")))
@@ -308,7 +308,7 @@ def _pool(towers: Towers) -> ir.Layer:
     return ir.Pooling(towers.name, window, stride, kind, ceil_mode=True)
 
 
-def _neuron(towers: Towers) -> ir.Layer:
+def _neuron(towers: Towers) -> ir.ImportedLayer:
     kind = decode_keys(towers.alike("neuron").get("neuron"))
     settings = decode_keys(kind.get("params") or {})
     if kind.get("type") == "relu":
@@ -321,19 +321,19 @@ def _neuron(towers: Towers) -> ir.Layer:
     )
 
 
-def _dropout(towers: Towers) -> ir.Layer:
+def _dropout(towers: Towers) -> ir.ImportedLayer:
     """Read dropout, whose outputs are multiplied by what is kept at test (section 4.2)."""
     kept = float(towers.alike("keep").get("keep", 0.5))
     return ir.Drop(towers.name, DropoutSpec(rate=ir.round_float32(1 - kept)))
 
 
-_READERS: Mapping[str, Callable[[Towers], ir.Layer]] = {
+_READERS: Mapping[str, Callable[[Towers], ir.ImportedLayer]] = {
     "conv": _convolution, "fc": _connected, "cmrnorm": _norm, "rnorm": _norm, "pool": _pool,
     "neuron": _neuron, "dropout": _dropout, "hs": _dropout,
 }  # fmt: skip
 
 
-def _pool_last(layers: Sequence[ir.Layer]) -> list[ir.Layer]:
+def _pool_last(layers: Sequence[ir.ImportedLayer]) -> list[ir.ImportedLayer]:
     """Put a ReLU before a max pool where nothing else follows the convolution: they commute."""
     ordered = list(layers)
     for place in range(len(ordered) - 2):

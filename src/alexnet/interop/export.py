@@ -115,7 +115,7 @@ def describe_preprocessing(model: Predictor, *, with_mean_image: bool = False) -
     }
 
 
-def describe(model: Predictor, kind: InputKind) -> dict[str, Any]:
+def describe_model(model: Predictor, kind: InputKind) -> dict[str, Any]:
     """Return what a reader of an exported file must know, for its metadata."""
     dtype = "uint8" if kind == IMAGES else "float32"
     return {
@@ -167,7 +167,7 @@ class OnnxFile(ExportedFile):
     nodes: int
 
 
-def find_images(model: Predictor, data: str, count: int) -> tuple[Tensor, str]:
+def sample_images(model: Predictor, data: str, count: int) -> tuple[Tensor, str]:
     """Return ``(N, resize_to, resize_to, 3)`` uint8 images to compare on, and where they are from.
 
     The run's held-out photographs where its prepared data is still there; else soft coloured
@@ -258,7 +258,9 @@ def export_program(
             Deployed(model, kind), (make_example(model, kind),), dynamic_shapes=(batch,)
         )
     content = io.BytesIO()  # a path would have to end in .pt2
-    torch.export.save(exported, content, extra_files={METADATA: json.dumps(describe(model, kind))})
+    torch.export.save(
+        exported, content, extra_files={METADATA: json.dumps(describe_model(model, kind))}
+    )
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.getbuffer())
         read = torch.export.load(io.BytesIO(temporary.read_bytes())).module()
@@ -318,7 +320,7 @@ def build_onnx(model: Predictor, kind: InputKind) -> Any:
     proto = program.model_proto
     for node in proto.graph.node:  # stack traces of the exporter: paths of this machine
         node.ClearField("metadata_props")
-    for key, value in describe(model, kind).items():
+    for key, value in describe_model(model, kind).items():
         proto.metadata_props.add(
             key=key, value=value if isinstance(value, str) else json.dumps(value)
         )

@@ -98,7 +98,7 @@ def import_file(
             raise RunError("A model folder has all of its own.", "Leave the other options out.")
         run = model_folder.to_run(source, out)
         return Import(run, form, ("model folder of alexnet",))
-    imported = read_file(path, form, prototxt)
+    imported = read_weights_file(path, form, prototxt)
     if pixels is not None:
         imported = with_pixels(imported, pixels)
     names = read_classes(classes, imported.spec.num_classes) if classes else imported.classes
@@ -124,7 +124,9 @@ def import_file(
     return Import(Run.start(out, config, statistics), form, found)
 
 
-def read_file(path: Path, form: WeightsFormat, prototxt: Path | None = None) -> ImportedNetwork:
+def read_weights_file(
+    path: Path, form: WeightsFormat, prototxt: Path | None = None
+) -> ImportedNetwork:
     """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")

@@ -119,7 +119,7 @@ class ImportedNetwork:
 
 Weighted = Convolution | FullyConnected
 Following = Activation | Normalisation | Pooling | Drop
-Layer = Weighted | Following
+ImportedLayer = Weighted | Following
 
 
 def make_norm(
@@ -147,7 +147,7 @@ def round_float32(value: Any) -> float:
     return float(f"{float(value):.7g}")
 
 
-def gather_layers(layers: Iterable[Layer], most: int) -> list[Layer]:
+def gather_layers(layers: Iterable[ImportedLayer], most: int) -> list[ImportedLayer]:
     """Return layers as a list, unless their numbers take more than `most` bytes.
 
     A file that names one array many times would grow with every copy that is made of it.
@@ -171,7 +171,7 @@ class Block:
 
 
 def assemble_network(
-    layers: Sequence[Layer], pixels: PixelFormat, image: int | None = None
+    layers: Sequence[ImportedLayer], pixels: PixelFormat, image: int | None = None
 ) -> tuple[Spec, dict[str, Tensor]]:
     """Return the spec of a list of layers and its weights, named ``conv1.weight`` ...
 
@@ -201,7 +201,7 @@ def assemble_network(
     return recognise(spec), weights
 
 
-def _group_blocks(layers: Sequence[Layer]) -> Iterator[Block]:
+def _group_blocks(layers: Sequence[ImportedLayer]) -> Iterator[Block]:
     """Gather behind every layer with weights what comes before the next one."""
     starts = [n for n, one in enumerate(layers) if isinstance(one, Convolution | FullyConnected)]
     if layers and starts[:1] != [0]:

@@ -134,10 +134,10 @@ def setting(node: Node, name: str, default: Any = None) -> Any:
 
 def _follow(
     graph: Graph, most: int, *, own: bool
-) -> tuple[list[ir.Layer], NDArray[np.float32] | None]:
+) -> tuple[list[ir.ImportedLayer], NDArray[np.float32] | None]:
     """Follow a graph from its input to the logits; return its layers, and a mean before them."""
     current = graph.first
-    layers: list[ir.Layer] = []
+    layers: list[ir.ImportedLayer] = []
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
     for _ in range(MOST_OPERATORS):
@@ -163,7 +163,9 @@ def _follow(
     raise RunError(f"Its graph has more than {MOST_OPERATORS} operators in a row.")
 
 
-def _read_layer(graph: Graph, takers: Sequence[Node], current: str) -> tuple[ir.Layer | None, str]:
+def _read_layer(
+    graph: Graph, takers: Sequence[Node], current: str
+) -> tuple[ir.ImportedLayer | None, str]:
     """Read the next layer, of one operator or of several; return the name of what it makes."""
     node = takers[0]
     if len(takers) > 1:
@@ -272,7 +274,7 @@ def _dropout(graph: Graph, node: Node) -> ir.Drop:
     return ir.Drop(node.name, DropoutSpec(rate=rate, form="inverted"))
 
 
-_READERS: dict[str, Callable[[Graph, Node], ir.Layer]] = {
+_READERS: dict[str, Callable[[Graph, Node], ir.ImportedLayer]] = {
     "Conv": _conv,
     "Relu": lambda graph, node: ir.Activation(node.name),
     "Tanh": lambda graph, node: ir.Activation(node.name, "tanh"),

@@ -25,7 +25,7 @@ from alexnet.config import differences, from_json
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
 from alexnet.interop.bounds import MOST_LAYERS, read_bytes, read_inner_pickle
-from alexnet.interop.export import describe
+from alexnet.interop.export import describe_model
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.network import AlexNet
 from alexnet.pickles import ArrayUnpickler
@@ -59,7 +59,7 @@ def export_safetensors(model: Predictor, path: Path) -> None:
     the mean image is not in it: a model folder has it.
     """
     metadata = {"format": "pt", "spec": json.dumps(asdict(model.spec))}
-    for key, value in describe(model, "images").items():
+    for key, value in describe_model(model, "images").items():
         if key not in ("input", "preprocessing_inside"):
             metadata[key] = value if isinstance(value, str) else json.dumps(value)
     write_safetensors(path, model.network.state_dict(), metadata)

@@ -2,15 +2,12 @@
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from alexnet.kernels.native import CPP_DTYPES, address, channels_last, compile_kernel
-
-SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 class PoolArguments(ctypes.Structure):
@@ -140,7 +137,7 @@ def _count_windows(length: int, config: KernelConfig) -> int:
 
 def _library(x: Tensor, config: KernelConfig) -> ctypes.CDLL:
     return compile_kernel(
-        SOURCE,
+        "lrn_pool.cpp",
         stored=CPP_DTYPES[x.dtype],
         channels=x.shape[1] // config.towers,
         relu=config.relu,

@@ -34,11 +34,11 @@ PROBE = {"stored": "float", "channels": 2, "relu": 1, "norm": 0, "window": 1, "s
 
 def unavailable_reason() -> str:
     """Return why kernels cannot be compiled and run here, or nothing where they can."""
-    return find_compile_error(Path(__file__).with_name("lrn_pool.cpp"), **PROBE)
+    return find_compile_error("lrn_pool.cpp", **PROBE)
 
 
 @cache
-def find_compile_error(source: Path, **constants: str | int) -> str:
+def find_compile_error(source: str, **constants: str | int) -> str:
     """Return why a kernel cannot be compiled and run here, or nothing where it can."""
     if sys.byteorder != "little":
         return "pairs of bfloat16 are read as little-endian words"
@@ -52,8 +52,8 @@ def find_compile_error(source: Path, **constants: str | int) -> str:
 
 
 @cache
-def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
-    """Return a kernel as a library, its constants defined in capitals; compiled at first use.
+def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
+    """Return a file of this folder as a library, with constants as macros; compiled at first use.
 
     Raises
     ------
@@ -68,15 +68,16 @@ def compile_kernel(source: Path, **constants: str | int) -> ctypes.CDLL:
     flags = [*FLAGS, *(f"-D{name.upper()}={value}" for name, value in constants.items())]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append(WIDE_VECTORS)
-    key = "\0".join([source.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
-    path = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            built = Path(scratch, path.name)
-            _run([compiler, *flags, str(source), "-o", str(built)])
-            built.replace(path)  # whole or not there, whoever else compiles the same
-    return ctypes.CDLL(str(path))
+    path = Path(__file__).parent / source
+    key = "\0".join([path.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
+    library = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            built = Path(scratch, library.name)
+            _run([compiler, *flags, str(path), "-o", str(built)])
+            built.replace(library)  # whole or not there, whoever else compiles the same
+    return ctypes.CDLL(str(library))
 
 
 @cache

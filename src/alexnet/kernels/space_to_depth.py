@@ -5,15 +5,12 @@ by four pixels laid side by side are 48 channels in steps of one (docs/performan
 """
 
 import ctypes
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.kernels.native import CPP_DTYPES, address, call, channels_last, compile_kernel
-
-SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 class SpaceToDepthArguments(ctypes.Structure):
@@ -53,7 +50,7 @@ def space_to_depth(x: Tensor, side: int, padding: int, squares: int, dtype: torc
     if x.numel():
         images, channels, height, width = x.shape
         library = compile_kernel(
-            SOURCE,
+            "space_to_depth.cpp",
             given=CPP_DTYPES[x.dtype],
             wanted=CPP_DTYPES[dtype],
             channels=channels,

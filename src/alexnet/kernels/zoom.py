@@ -1,14 +1,11 @@
 """Windows of images at any zoom, coloured and less the mean, in one pass: ``zoom.cpp``."""
 
 import ctypes
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from alexnet.kernels.native import CPP_DTYPES, address, compile_kernel
-
-SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 class ZoomArguments(ctypes.Structure):
@@ -103,7 +100,7 @@ def zoom_crops(
     inputs = [one.contiguous() for one in (images, windows, shift, laid)]
     out = torch.empty((count, channels, side, side), memory_format=torch.channels_last, dtype=dtype)
     kernel = compile_kernel(
-        SOURCE, wanted=CPP_DTYPES[dtype], channels=channels, divides=int(divisor != 1)
+        "zoom.cpp", wanted=CPP_DTYPES[dtype], channels=channels, divides=int(divisor != 1)
     )
     arguments = ZoomArguments(count, height, width, side, torch.get_num_threads(), divisor)
     kernel.run(*map(address, (*inputs, out)), ctypes.byref(arguments))

@@ -1,7 +1,7 @@
 """Admission: every limit of this server, what it has in hand, and what it answers past a limit.
 
-`Settings` has every limit. `Admission` counts what a process has in hand and decides every 503;
-`exchange` holds each request and its answer to it, `protocol` each connection.
+`ServerSettings` has every limit. `Admission` counts what a process has in hand and decides every
+503; `exchange` holds each request and its answer to it, `protocol` each connection.
 """
 
 import logging
@@ -25,13 +25,14 @@ from alexnet.errors import (
 )
 from alexnet.serve.responses import ErrorDetail, ErrorResponse
 
-T = TypeVar("T")
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+_T = TypeVar("_T")
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+App = Callable[[ASGIMessage, Receive, Send], Awaitable[None]]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # all that is decoded, whatever a file is called
+# All that is decoded, whatever a file is called.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 QUEUE_IS_FULL = "The server has as many images waiting as it can answer in time."
 SEE_DOCS = "The API is described at /docs."
 LOG = logging.getLogger("alexnet.serve")
@@ -54,7 +55,7 @@ COMMON_HEADERS = Headers({
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ServerSettings:
     """The limits of a server. The table in docs/serving.md says what happens past each.
 
     Raises
@@ -142,7 +143,7 @@ def _unavailable(what: str, seconds: int = 1) -> HTTPError:
     return HTTPError(503, what, fix, {"Retry-After": str(seconds)})
 
 
-def require_ready(value: T | None, what: str, seconds: int = 1) -> T:
+def require_ready(value: _T | None, what: str, seconds: int = 1) -> _T:
     """Return what a background thread has made; 503 with `what` while it has not."""
     if value is None:
         raise _unavailable(what, seconds)
@@ -166,7 +167,9 @@ class Admission:
     """
 
     def __init__(
-        self, settings: Settings, on_answer: Callable[[Answered], None] = lambda answered: None
+        self,
+        settings: ServerSettings,
+        on_answer: Callable[[Answered], None] = lambda answered: None,
     ) -> None:
         self.settings = settings
         self.on_answer = on_answer
@@ -280,7 +283,7 @@ class Admission:
                 fix = f"Send one of at most {self.settings.max_pixels:,} pixels."
                 return HTTPError(413, what, fix)
             case UnknownFormatError():
-                fix = f"Send a file of one of these formats: {', '.join(FORMATS)}."
+                fix = f"Send a file of one of these formats: {', '.join(IMAGE_FORMATS)}."
                 return HTTPError(415, error.what, fix)
             case ImageError():
                 return HTTPError(422, error.what, "Send an image that other programs can open.")

@@ -24,8 +24,8 @@ from alexnet.serve.admission import (
     Admission,
     Answered,
     App,
+    ASGIMessage,
     HTTPError,
-    Message,
     Receive,
     Send,
 )
@@ -34,7 +34,7 @@ PUBLIC = ("/healthz", "/readyz", "/")  # these need no token, nor does /static: 
 UNCOUNTED = (*PUBLIC, "/metrics")  # nor do they take a place: a monitor asks a server that is full
 READS = ("GET", "HEAD", "OPTIONS")
 IN_MEMORY = 1 << 62  # bytes past which Starlette's parser would write a file to the disk
-CHUNK = 65_536  # bytes of an answer that are given to a connection at once
+ANSWER_PART = 65_536  # bytes of an answer that are given to a connection at once
 EXAMPLE = "Example: curl --data-binary @photograph.jpg ADDRESS, or curl -F image=@photograph.jpg."
 
 
@@ -45,7 +45,7 @@ class AdmissionMiddleware:
         self._app, self._admission = app, admission
         self._tokens = [_digest(token.encode()) for token in admission.settings.tokens]
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIMessage, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with a sentence."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -69,7 +69,7 @@ class AdmissionMiddleware:
             seconds = time.perf_counter() - start
             self._admission.on_answer(exchange.describe(route, seconds))
 
-    def _check(self, scope: Message, headers: Headers) -> None:
+    def _check(self, scope: ASGIMessage, headers: Headers) -> None:
         settings = self._admission.settings
         host = headers.get("host", "")
         if not is_allowed_host(host, settings.hosts):
@@ -100,7 +100,7 @@ class Exchange:
     """
 
     def __init__(
-        self, scope: Message, headers: Headers, receive: Receive, send: Send, admission: Admission
+        self, scope: ASGIMessage, headers: Headers, receive: Receive, send: Send, admission: Admission
     ) -> None:
         self.request_id = make_request_id(headers.get("x-request-id", ""))
         self.status = 0
@@ -115,7 +115,7 @@ class Exchange:
         self._gzip: zlib._Decompress | None = None
         self._deadline: asyncio.Timeout | None = None  # while the application has it
 
-    async def run(self, app: App, scope: Message) -> None:
+    async def run(self, app: App, scope: ASGIMessage) -> None:
         """Give the request to an application, for as long as it and its answer may take."""
         try:
             async with asyncio.timeout(None) as self._deadline:
@@ -144,7 +144,7 @@ class Exchange:
             self._end_body()
         self._reschedule()
 
-    async def receive(self) -> Message:
+    async def receive(self) -> ASGIMessage:
         """Return the next part of the body, as ASGI's `receive`, decoded."""
         message = await self._receive()
         if self._is_whole or message["type"] != "http.request":
@@ -163,16 +163,16 @@ class Exchange:
         self._reschedule()
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: ASGIMessage) -> None:
         """Send a part of the answer, as ASGI's `send`, in pieces that a client has to read."""
         if message["type"] == "http.response.start":
             await self._begin_answer(message)
         elif not self._is_replaced:
             body, more = message.get("body", b""), message.get("more_body", False)
             self._bytes_out += len(body)
-            for at in range(0, max(1, len(body)), CHUNK):
-                rest = more or at + CHUNK < len(body)
-                part = {"body": body[at : at + CHUNK], "more_body": rest}
+            for at in range(0, max(1, len(body)), ANSWER_PART):
+                rest = more or at + ANSWER_PART < len(body)
+                part = {"body": body[at : at + ANSWER_PART], "more_body": rest}
                 await self._send({"type": "http.response.body", **part})
 
     async def refuse(self, error: HTTPError) -> None:
@@ -194,10 +194,10 @@ class Exchange:
             route, self.status or 499, seconds, self._bytes_in, self._bytes_out,
         )  # fmt: skip
 
-    async def _begin_answer(self, message: Message) -> None:
+    async def _begin_answer(self, message: ASGIMessage) -> None:
         self._give_place()
         length = int(Headers(raw=message["headers"]).get("content-length", "0"))
-        if length > CHUNK:  # less is the system's as soon as it is sent
+        if length > ANSWER_PART:  # less is the system's as soon as it is sent
             try:
                 self._admission.hold_answer(length)
             except HTTPError as error:

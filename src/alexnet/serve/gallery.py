@@ -23,7 +23,7 @@ from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
-CHUNK = 8  # images run at a time: what a request has to wait for at most
+IMAGES_A_RUN = 8  # in one turn of the network: what a request has to wait for at most
 EXAMPLE_QUALITY = 98  # of the JPEG of an image that comes back to be classified
 
 
@@ -113,12 +113,12 @@ class Gallery:
             layer=layer, unit=unit, patches=patches, images=len(found.numbers)
         )
 
-    def find_nearest(self, vector: Tensor) -> responses.Neighbours:
+    def find_nearest(self, vector: Tensor) -> responses.NearestImages:
         """Return the training images nearest to a vector of the last hidden layer."""
         found = self.require_found()
         distances, rows = found.neighbours.nearest(vector.numpy()[None], NEAREST)
         numbers = [found.numbers[row] for row in rows[0]]
-        return responses.Neighbours(
+        return responses.NearestImages(
             layer=last_hidden(self._networks.predictor.spec),
             neighbours=[
                 responses.Neighbour(
@@ -159,9 +159,9 @@ class Gallery:
         wanted = np.unique(np.linspace(0, len(split) - 1, self._count).astype(np.int64)).tolist()
         numbers: list[int] = []
         vectors: list[Tensor] = []
-        for start in range(0, len(wanted), CHUNK):
+        for start in range(0, len(wanted), IMAGES_A_RUN):
             images, first = [], len(numbers)
-            for number in wanted[start : start + CHUNK]:
+            for number in wanted[start : start + IMAGES_A_RUN]:
                 with contextlib.suppress(ImageError):  # a damaged one is left out
                     images.append(torch.from_numpy(split.pixels(number).copy()))
                     numbers.append(number)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet.data.augment import crop_offsets
 from alexnet.data.decode import encode_jpeg, open_image, resize_and_crop
-from alexnet.serve.admission import FORMATS
+from alexnet.serve.admission import IMAGE_FORMATS
 from alexnet.serve.responses import Crop, Filters, Maps
 
 GRID = 11  # positions of the grey square along a side: 121 forwards in all
@@ -38,7 +38,7 @@ class Photograph:
             `UnknownFormatError` when it is none of the formats, `TooManyPixelsError` when it
             announces too many pixels (which is found out before any is decoded).
         """
-        image = open_image(data, formats=FORMATS, max_pixels=max_pixels)
+        image = open_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels)
         pixels = torch.from_numpy(np.array(resize_and_crop(image, size)))
         return cls(pixels, image.width, image.height)
 
@@ -118,7 +118,7 @@ def draw_maps(layer: str, output: Tensor) -> Maps:
     )
 
 
-def draw_filters(layer: str, weight: Tensor, unit: int | None) -> Filters:
+def tile_filters(layer: str, weight: Tensor, unit: int | None) -> Filters:
     """Draw the weights of a convolution, ``(filters, channels, k, k)`` float32.
 
     With a `unit` a grey tile for each channel of one filter; without, every filter in colour,

@@ -163,7 +163,7 @@ class Neighbour(BaseModel):
     distance: float
 
 
-class Neighbours(BaseModel):
+class NearestImages(BaseModel):
     """The nearest training images."""
 
     layer: str

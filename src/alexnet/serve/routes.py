@@ -16,7 +16,7 @@ from alexnet.features import last_hidden
 from alexnet.predictor import Prediction, Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError
-from alexnet.serve.images import GRID, OcclusionGrid, draw_filters, draw_maps
+from alexnet.serve.images import GRID, OcclusionGrid, draw_maps, tile_filters
 from alexnet.serve.service import Model, Service
 from alexnet.version import __version__
 
@@ -83,7 +83,7 @@ async def _switches(
 Serving = Annotated[Service, Depends(_service)]
 Served = Annotated[Model, Depends(_model)]
 Switched = Annotated[Switches, Depends(_switches)]
-Layer = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
+LayerName = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
 
 
 @post("/v1/predict", tags=["predict"])
@@ -147,7 +147,7 @@ async def features(
 
 @post("/v1/maps", tags=["look"])
 async def maps(
-    request: Request, service: Serving, served: Served, layer: Layer, switches: Switched
+    request: Request, service: Serving, served: Served, layer: LayerName, switches: Switched
 ) -> responses.Maps:
     """Draw a layer's feature maps for an image."""
     served.networks.check(layer)
@@ -191,7 +191,7 @@ async def occlusion(
 
 
 @post("/v1/neighbours", tags=["look"])
-async def neighbours(request: Request, service: Serving, served: Served) -> responses.Neighbours:
+async def neighbours(request: Request, service: Serving, served: Served) -> responses.NearestImages:
     """Return the six training images nearest to an image in the last hidden layer."""
     served.gallery.require_found()  # before an upload is decoded for it
     (photograph, *_) = await service.read_photographs(request)
@@ -212,12 +212,12 @@ async def filters(
     else:
         unit = unit or 0
         served.networks.check(layer, unit)
-    return await service.read(draw_filters, layer, weight, unit)
+    return await service.read(tile_filters, layer, weight, unit)
 
 
 @get("/v1/exciting", tags=["look"])
 async def exciting(
-    service: Serving, served: Served, layer: Layer, unit: Annotated[int, Query(ge=0)]
+    service: Serving, served: Served, layer: LayerName, unit: Annotated[int, Query(ge=0)]
 ) -> responses.TopPatches:
     """Return the patches of training images that excite a unit most."""
     return await service.read(served.gallery.find_top_patches, layer, unit)

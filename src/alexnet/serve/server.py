@@ -17,7 +17,7 @@ import uvicorn
 
 from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
-from alexnet.serve.admission import Admission, Settings
+from alexnet.serve.admission import Admission, ServerSettings
 from alexnet.serve.app import make_app
 from alexnet.serve.networks import Networks
 from alexnet.serve.protocol import HTTPProtocol
@@ -51,7 +51,7 @@ class Address:
 
 
 def serve(
-    folder: Path, settings: Settings, address: Address, report: Callable[[str], None] = print
+    folder: Path, settings: ServerSettings, address: Address, report: Callable[[str], None] = print
 ) -> NoReturn:
     """Serve a run until a signal stops it; the process ends with 128 and the signal's number.
 
@@ -59,7 +59,7 @@ def serve(
     ----------
     folder : Path
         The run's.
-    settings : Settings
+    settings : ServerSettings
         The limits.
     address : Address
         Where to listen.
@@ -94,7 +94,7 @@ def serve(
 
 def _serve_by_workers(
     run: Run,
-    settings: Settings,
+    settings: ServerSettings,
     address: Address,
     listening: socket.socket,
     log: Callable[[str], None] | None,
@@ -120,7 +120,7 @@ def _serve_by_workers(
     return supervise(work, address.workers, settings.drain_seconds)
 
 
-def _load(run: Run, settings: Settings) -> Networks:
+def _load(run: Run, settings: ServerSettings) -> Networks:
     """Load the newest checkpoint; of a run that is followed, wait for the first."""
     while settings.follow_seconds and not checkpoint_folders(run.checkpoints):
         time.sleep(settings.follow_seconds)

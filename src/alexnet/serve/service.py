@@ -35,13 +35,13 @@ from alexnet.serve.networks import Networks
 from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.run import Run
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DISK_SECONDS = 2.0  # that the disk has to answer in
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of a process, for Prometheus: with several workers each has its own."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Service:
         settings = admission.settings
         self.run, self.admission, self._data, self._log = run, admission, data, log
         self.curves = Curves(run)
-        self.metrics = Metrics()
+        self.metrics = ServerMetrics()
         admission.on_answer = self._note
         self.engine = Engine(admission, self.metrics.count_batch)
         self.model = self._make_model(networks)
@@ -168,11 +168,11 @@ class Service:
         futures = self.engine.submit(function, images, cost)
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
-    async def run_aside(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run_aside(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run what takes the processor for long, and no network, in a decoding thread."""
         return await self._run_in(self._decoders, function, *arguments)
 
-    async def read(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run what a question without an image takes, where no image waits behind it."""
         return await self._run_in(self._readers, function, *arguments)
 
@@ -198,8 +198,8 @@ class Service:
         for pool in (self._decoders, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run_in(self, pool: Executor, function: Callable[..., T], *arguments: Any) -> T:
-        def run() -> T:
+    async def _run_in(self, pool: Executor, function: Callable[..., _T], *arguments: Any) -> _T:
+        def run() -> _T:
             thread = threading.get_ident()
             self._busy_since[thread] = time.monotonic()
             try:

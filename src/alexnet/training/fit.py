@@ -16,7 +16,7 @@ from itertools import chain
 
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, DivergedError
-from alexnet.evaluation import summary
+from alexnet.evaluation import summarize
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.input_pipeline import local_batches
@@ -136,7 +136,7 @@ def fit(
         split = data.held_out  # everything is saved: a signal may end the test at once
         result = state.test(split, recipe.test_crops, watchdog.progressed)
         if context.is_main:
-            run.write_json("test.json", {"split": split.name, **summary(result)})
+            run.write_json("test.json", {"split": split.name, **summarize(result)})
         yield Tested(split.name, result)
 
 

@@ -1,10 +1,9 @@
-// The parts of inference in float32 on a processor that PyTorch has not, or is slow at.
+// The two ends of a Winograd convolution in float32 on a processor (Lavin and Gray, 2016).
 //
-// `spread` and `gather` are the two ends of a Winograd convolution (Lavin and Gray, 2016):
-// overlapping tiles of an image are transformed and laid out so that one matrix product for each
-// of the TILE * TILE places in a tile is the convolution; of the products the other end makes
-// OUTPUTS * OUTPUTS pixels a tile. `multiply` is a fully-connected layer over few images: what
-// takes time there is reading the weights, which is done once for all of them.
+// `spread` transforms tiles of an image and lays them out so that one matrix product for each of the
+// TILE * TILE places in a tile is the convolution; of the products `gather` makes OUTPUTS * OUTPUTS
+// pixels a tile. Gradients are made of the same parts: that of the image is a convolution again, that
+// of the filters the products of the image's tiles with the `spread_gradient` of the output's.
 //
 // Defined on the compiler's command line:
 //   TILE     side of a tile of the input: OUTPUTS plus the side of the filters, less 1
@@ -33,20 +32,19 @@ namespace {
 inline const Vector& at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline Vector& at(float* p) { return *reinterpret_cast<Vector*>(p); }
 
-// out = matrix * in * matrix^T, the matrix being (SIDE, TILE).
-template <int SIDE>
-inline void transform(const float* matrix, const Vector (&in)[TILE][TILE],
-                      Vector (&out)[SIDE][SIDE]) {
-    Vector half[SIDE][TILE];
-    for (int i = 0; i < SIDE; ++i)
-        for (int j = 0; j < TILE; ++j) {
+// out = matrix * in * matrix^T, the matrix being (TO, FROM).
+template <int TO, int FROM>
+inline void transform(const float* matrix, const Vector (&in)[FROM][FROM], Vector (&out)[TO][TO]) {
+    Vector half[TO][FROM];
+    for (int i = 0; i < TO; ++i)
+        for (int j = 0; j < FROM; ++j) {
             half[i][j] = Vector{};
-            for (int k = 0; k < TILE; ++k) half[i][j] += matrix[i * TILE + k] * in[k][j];
+            for (int k = 0; k < FROM; ++k) half[i][j] += matrix[i * FROM + k] * in[k][j];
         }
-    for (int i = 0; i < SIDE; ++i)
-        for (int j = 0; j < SIDE; ++j) {
+    for (int i = 0; i < TO; ++i)
+        for (int j = 0; j < TO; ++j) {
             out[i][j] = Vector{};
-            for (int k = 0; k < TILE; ++k) out[i][j] += matrix[j * TILE + k] * half[i][k];
+            for (int k = 0; k < FROM; ++k) out[i][j] += matrix[j * FROM + k] * half[i][k];
         }
 }
 
@@ -67,42 +65,38 @@ inline Size place(const WinogradArguments& s, Size tile, Size channel) {
 
 inline Size step(const WinogradArguments& s) { return s.images * s.down * s.across * s.channels; }
 
-constexpr int UNITS = 4, ROWS = 3;  // whose sums fit in the registers
-
-// Dot products of `M` rows of x with `UNITS` rows of weights.
-template <int M>
-inline void dot(const float* x, const float* weights, float* out, Size inputs, Size units) {
-    Vector sums[UNITS][M] = {};
-    for (Size k = 0; k < inputs; k += LANES)
-        for (int unit = 0; unit < UNITS; ++unit) {
-            const Vector weight = at(weights + unit * inputs + k);
-            for (int m = 0; m < M; ++m) sums[unit][m] += weight * at(x + m * inputs + k);
+// Transforms squares of SIDE pixels, one every OUTPUTS, by a matrix (TILE, SIDE).
+template <int SIDE>
+void spread_squares(const float* image, const float* matrix, float* out, const WinogradArguments& s) {
+    each_tile(s, [&](Size n, Size row, Size column, Size tile) {
+        const Size top = row * OUTPUTS - s.padding, left = column * OUTPUTS - s.padding;
+        for (Size channel = 0; channel < s.channels; channel += LANES) {
+            Vector pixels[SIDE][SIDE], made[TILE][TILE];
+            for (Size i = 0; i < SIDE; ++i)
+                for (Size j = 0; j < SIDE; ++j) {
+                    const Size y = top + i, x = left + j;
+                    const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
+                    const Size pixel = (n * s.height + y) * s.width + x;
+                    pixels[i][j] = inside ? at(image + pixel * s.channels + channel) : Vector{};
+                }
+            transform<TILE, SIDE>(matrix, pixels, made);
+            float* const to = out + place(s, tile, channel);
+            for (Size i = 0; i < TILE * TILE; ++i) at(to + i * step(s)) = made[i / TILE][i % TILE];
         }
-    for (int unit = 0; unit < UNITS; ++unit)
-        for (int m = 0; m < M; ++m)
-            for (int lane = 0; lane < LANES; ++lane) out[m * units + unit] += sums[unit][m][lane];
+    });
 }
 
 }  // namespace
 
 // (N, H, W, C) to (TILE * TILE, groups, tiles, C / groups); C / groups fills whole vectors.
 extern "C" void spread(const float* image, const float* matrix, float* out, const WinogradArguments& s) {
-    each_tile(s, [&](Size n, Size row, Size column, Size tile) {
-        const Size top = row * OUTPUTS - s.padding, left = column * OUTPUTS - s.padding;
-        for (Size channel = 0; channel < s.channels; channel += LANES) {
-            Vector pixels[TILE][TILE], made[TILE][TILE];
-            for (Size i = 0; i < TILE; ++i)
-                for (Size j = 0; j < TILE; ++j) {
-                    const Size y = top + i, x = left + j;
-                    const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
-                    const Size pixel = (n * s.height + y) * s.width + x;
-                    pixels[i][j] = inside ? at(image + pixel * s.channels + channel) : Vector{};
-                }
-            transform<TILE>(matrix, pixels, made);
-            float* const to = out + place(s, tile, channel);
-            for (Size i = 0; i < TILE * TILE; ++i) at(to + i * step(s)) = made[i / TILE][i % TILE];
-        }
-    });
+    spread_squares<TILE>(image, matrix, out, s);
+}
+
+// The same of the gradient of an output, whose tiles do not overlap.
+extern "C" void spread_gradient(const float* gradient, const float* matrix, float* out,
+                                const WinogradArguments& s) {
+    spread_squares<OUTPUTS>(gradient, matrix, out, s);
 }
 
 // (TILE * TILE, groups, tiles, C / groups) to (N, H, W, C), and the bias added.
@@ -114,7 +108,7 @@ extern "C" void gather(const float* products, const float* matrix, const float* 
             Vector product[TILE][TILE], made[OUTPUTS][OUTPUTS];
             const float* const from = products + place(s, tile, channel);
             for (Size i = 0; i < TILE * TILE; ++i) product[i / TILE][i % TILE] = at(from + i * step(s));
-            transform<OUTPUTS>(matrix, product, made);
+            transform<OUTPUTS, TILE>(matrix, product, made);
             for (Size i = 0; i < OUTPUTS && top + i < s.height; ++i)
                 for (Size j = 0; j < OUTPUTS && left + j < s.width; ++j) {
                     const Size pixel = (n * s.height + top + i) * s.width + left + j;
@@ -122,19 +116,4 @@ extern "C" void gather(const float* products, const float* matrix, const float* 
                 }
         }
     });
-}
-
-// out (rows, units), filled with the bias, += x (rows, inputs) * weights^T (units, inputs).
-// `inputs` is a multiple of LANES, `units` of UNITS.
-extern "C" void multiply(const float* x, const float* weights, float* out, Size rows, Size inputs,
-                         Size units, Size threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (Size unit = 0; unit < units; unit += UNITS) {
-        const float* const from = weights + unit * inputs;
-        Size row = 0;
-        for (; row + ROWS <= rows; row += ROWS)
-            dot<ROWS>(x + row * inputs, from, out + row * units + unit, inputs, units);
-        for (; row < rows; ++row)
-            dot<1>(x + row * inputs, from, out + row * units + unit, inputs, units);
-    }
 }

@@ -1,4 +1,4 @@
-"""Layers of inference in float32 are the plain ones in float64, to float32's rounding."""
+"""Layers in float32 are the plain ones in float64, to float32's rounding; gradients too."""
 
 from copy import deepcopy
 
@@ -7,20 +7,25 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.fused import fuse_for_inference
-from alexnet.kernels.inference import (
-    FewRowsLinear,
+from alexnet.fused import fuse, fuse_for_inference, prepare_for_inference
+from alexnet.kernels import few_rows, winograd
+from alexnet.kernels.few_rows import FewRowsLinear, few_rows_linear
+from alexnet.kernels.native import unavailable_reason
+from alexnet.kernels.winograd import (
     WinogradConv2d,
-    faster_layer,
-    few_rows_linear,
-    winograd,
+    winograd_conv2d,
+    winograd_filter_gradient,
     winograd_matrices,
 )
-from alexnet.kernels.native import unavailable_reason
 from alexnet.network import build
 from alexnet.variants import SINGLE
 
 pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason="no C++ compiler")
+
+
+def faster_layer(layer):
+    """Return a layer in the form that it has in a network for inference in float32."""
+    return prepare_for_inference(nn.Sequential(layer).eval(), torch.float32)[0]
 
 
 def exact(layer, x):
@@ -46,7 +51,7 @@ def test_convolutions_at_every_edge(images, side, padding, groups):
     plain = nn.Conv2d(32, 64, side, padding=padding, groups=groups)
     fast = faster_layer(plain)
     assert isinstance(fast, WinogradConv2d)
-    assert fast.weight is plain.weight
+    assert fast.weight.data_ptr() == plain.weight.data_ptr()
     for height, width in ((13, 13), (8, 11), (5, 6)):
         x = torch.randn(images, 32, height, width)  # channels first: laid out anew
         with torch.inference_mode():
@@ -55,6 +60,50 @@ def test_convolutions_at_every_edge(images, side, padding, groups):
         assert found.shape == wanted.shape
         assert found.is_contiguous(memory_format=torch.channels_last) or images == 1
         assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("side", "padding"), [(3, 0), (3, 1), (5, 2), (5, 0)])
+def test_gradients_at_every_edge(side, padding, groups):
+    """Errors grow with the tile: 7 inputs for a side of 3, 8 for one of 5."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 64, side, padding=padding, groups=groups)
+    fast = fuse(nn.Sequential(plain))[0]
+    assert isinstance(fast, WinogradConv2d)
+    assert fast.weight is plain.weight
+    for height, width in ((13, 13), (8, 11), (5, 6)):
+        x = torch.randn(7, 32, height, width)
+        out = torch.randn(7, 64, *(length + 2 * padding - side + 1 for length in (height, width)))
+        wanted = gradients(deepcopy(plain).double(), x.double(), out.double())
+        for found, right in zip(gradients(fast, x, out), wanted, strict=True):
+            assert (found - right).abs().max() < 2e-5 * right.abs().max()
+
+
+def gradients(layer, x, out):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(layer(x), (x, layer.weight, layer.bias), out)
+
+
+def test_a_frozen_layer_takes_part_in_training():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 64, 3, padding=1).requires_grad_(False)
+    fast = fuse(nn.Sequential(plain))[0]
+    x = torch.randn(3, 32, 13, 13, requires_grad=True)
+    found, wanted = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (fast, plain))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    plain.requires_grad_(True)
+    assert fast(x.detach()).requires_grad
+
+
+def test_batches_that_are_laid_out_in_pieces_are_whole(monkeypatch):
+    torch.manual_seed(0)
+    layer = fuse(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1)))[0]
+    x, out = torch.randn(7, 32, 13, 13), torch.randn(7, 64, 13, 13)
+    at_once = layer(x), *gradients(layer, x, out)
+    monkeypatch.setattr(winograd, "TILE_BYTES", 1 << 20)
+    in_pieces = layer(x), *gradients(layer, x, out)
+    for one, other in zip(at_once, in_pieces, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 10, 64, 65])
@@ -81,19 +130,21 @@ def test_fully_connected_layers_over_any_number_of_images(rows):
     ids=str,
 )  # fmt: skip
 def test_other_layers_are_left_as_they_are(layer):
-    assert faster_layer(layer) is layer
+    assert type(faster_layer(layer)) is type(layer)
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3), nn.Linear(96, 20)], ids=str)
 def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
     layer, monkeypatch, tmp_path
 ):
-    refused = tmp_path / "inference.cpp"
+    refused = tmp_path / "kernel.cpp"
     refused.write_text("this is no C++", encoding="utf-8")
-    monkeypatch.setattr("alexnet.kernels.inference.SOURCE", refused)
-    assert faster_layer(layer) is layer
+    monkeypatch.setattr(winograd, "KERNEL", str(refused))
+    monkeypatch.setattr(few_rows, "KERNEL", str(refused))
+    assert type(faster_layer(layer)) is type(layer)
+    assert type(fuse(nn.Sequential(layer))[0]) is type(layer)
     monkeypatch.setenv("CXX", "/nowhere/g++")
-    assert faster_layer(layer) is layer  # as found out before
+    assert type(faster_layer(layer)) is type(layer)  # as found out before
 
 
 def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
@@ -121,9 +172,13 @@ def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
         assert torch.equal(within[1], faster_layer(linear)(rows))
     fast = faster_layer(conv)
     with pytest.raises(TypeError, match="bfloat16"):
-        winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)
+        winograd.winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)
     with pytest.raises(TypeError, match="float64"):
-        winograd(image, fast.filters.double(), conv.bias, 3, 0, 1)
+        winograd.winograd(image, fast.filters.double(), conv.bias, 3, 0, 1)
+    with pytest.raises(TypeError, match="float64"):
+        winograd_conv2d(image.double(), conv.weight.detach().double(), conv.bias.double(), 0, 1)
+    with pytest.raises(TypeError, match="bfloat16"):
+        winograd_filter_gradient(image, torch.zeros(3, 64, 6, 6).bfloat16(), 3, 0, 1)
     with pytest.raises(TypeError, match="bfloat16"):
         few_rows_linear(rows.bfloat16(), linear.weight, linear.bias)
     with pytest.raises(TypeError, match="float16"):

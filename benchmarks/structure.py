@@ -1,6 +1,6 @@
 """Measure the structure of the source tree: lines, files, and names with two meanings.
 
-Run from the root of a checkout: ``python benchmarks/house.py [SRC]``.
+Run from the root of a checkout: ``python benchmarks/structure.py [SRC]``.
 """
 
 import ast
