@@ -100,7 +100,12 @@ class Exchange:
     """
 
     def __init__(
-        self, scope: ASGIMessage, headers: Headers, receive: Receive, send: Send, admission: Admission
+        self,
+        scope: ASGIMessage,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+        admission: Admission,
     ) -> None:
         self.request_id = make_request_id(headers.get("x-request-id", ""))
         self.status = 0
