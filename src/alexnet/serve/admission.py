@@ -88,7 +88,8 @@ class ServerSettings:
     hosts: tuple[str, ...] = ()  # names it answers to, besides localhost and plain addresses
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_images", "max_waiting", "decoders"):
+        positive = "max_bytes max_pixels max_images max_waiting decoders drain_seconds"
+        for name in positive.split():
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(f"{flag} is {getattr(self, name)}.", "It must be at least 1.")
