@@ -309,7 +309,9 @@ def test_sigterm_under_load_answers_every_request_that_was_taken(serving, traine
     asking = [threading.Thread(target=ask) for _ in range(8)]
     for thread in asking:
         thread.start()
-    time.sleep(1)
+    until = time.monotonic() + 30
+    while len(statuses) < 16 and time.monotonic() < until:
+        time.sleep(0.01)
     assert served.stop() == 143
     for thread in asking:
         thread.join()
