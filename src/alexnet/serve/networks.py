@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from alexnet.data.imagenet import describe_classes
 from alexnet.errors import did_you_mean
 from alexnet.features import layer_shapes, receptive_field
 from alexnet.predictor import Predictor, Switches
@@ -26,6 +27,7 @@ class Networks:
     def __init__(self, predictor: Predictor) -> None:
         predictor.network.to(predictor.dtype)  # the weights are held once
         self.predictor = predictor
+        self.class_names = describe_classes(predictor.classes)  # as people read them
         self.shapes = layer_shapes(predictor.spec)  # of every named output, first to last
         self.fields = {name: receptive_field(predictor.spec, name) for name in self.shapes}
         mean = predictor.normalise.mean.mean((0, 2, 3)) / predictor.normalise.scale
