@@ -1,4 +1,4 @@
-# make train   set up, then train AlexNet on real photographs and test it   (about a quarter of an hour)
+# make train      set up, then train AlexNet on real photographs and test it   (a quarter of an hour)
 # make test    set up, then run the tests
 # make check   lint, format, types and the import contract
 # make bench   side by side with the usual ways to run the same network
