@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alexnet import device as device_module
-from alexnet.device import MOST_RECORDED, CopyStream, CudaGraphRunner, Device, is_out_of_memory
+from alexnet.device import MAX_RECORDED, CopyStream, CudaGraphRunner, Device, is_out_of_memory
 from alexnet.errors import ConfigError
 
 CPU = Device(torch.device("cpu"))
@@ -267,6 +267,6 @@ def test_on_a_gpu_each_shape_is_recorded_once_and_answers_are_kept_apart(mode):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
     layer.weight.mul_(2)  # where it lies: a graph reads it again
     torch.testing.assert_close(runner(batches[1]), layer(batches[1]), rtol=1e-6, atol=1e-6)
-    many = [torch.randn(n, 8, device="cuda") for n in range(1, MOST_RECORDED + 5)]
+    many = [torch.randn(n, 8, device="cuda") for n in range(1, MAX_RECORDED + 5)]
     for batch in many:
         torch.testing.assert_close(runner(batch), layer(batch), rtol=1e-6, atol=1e-6)

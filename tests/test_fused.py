@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet import variants
 from alexnet.fused import ConvReluLrnPool, FastConv2d, ReluLrnPool, fuse, fuse_for_inference
 from alexnet.kernels import triton_lrn_pool
 from alexnet.kernels.native import unavailable_reason
@@ -24,10 +24,7 @@ needs_compiler = pytest.mark.skipif(
 
 def narrow(name):
     """A network with a quarter of the maps and units, which tests can afford."""
-    spec = network_named(name)
-    convs = tuple(replace(conv, out_channels=conv.out_channels // 4) for conv in spec.convs)
-    dense = tuple(replace(layer, units=layer.units // 16) for layer in spec.dense)
-    return replace(spec, convs=convs, dense=dense)
+    return variants.narrow(network_named(name), 4, 16)
 
 
 @needs_compiler

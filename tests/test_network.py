@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import alexnet
+from alexnet import variants
 from alexnet.errors import ConfigError
 from alexnet.layers import LocalResponseNorm
 from alexnet.network import build
@@ -15,9 +16,7 @@ from alexnet.variants import AS_RUN, NETWORKS, PAPER, SINGLE
 
 def narrow(spec: Spec, by: int = 16) -> Spec:
     """Return a network with every width divided: all geometry real, little arithmetic."""
-    convs = tuple(replace(conv, out_channels=conv.out_channels // by) for conv in spec.convs)
-    dense = tuple(replace(layer, units=max(1, layer.units // by)) for layer in spec.dense)
-    return replace(spec, convs=convs, dense=dense, num_classes=10)
+    return replace(variants.narrow(spec, by), num_classes=10)
 
 
 @pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)

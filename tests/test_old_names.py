@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from alexnet.claims.results import run_key
+from alexnet.claims.claim import run_key
 from alexnet.old_names import renamed, repr_with_old_names
 from alexnet.recipes import FAST
 from alexnet.spec import Conv

@@ -8,7 +8,7 @@ AlexNetError
 │       └── TooManyPixelsError   it announces more pixels than are decoded
 ├── RunError               a run's folder or checkpoint that cannot be used
 ├── TrainingError          a training that cannot go on
-│   ├── DivergedError      its loss or its weights are no numbers any more
+│   ├── DivergedError      its loss or its weights are not finite any more
 │   └── LostError          another process of the training is gone; starting again helps
 └── MissingExtraError      an optional package that is not installed
 """
@@ -66,7 +66,7 @@ class TrainingError(AlexNetError):
 
 
 class DivergedError(TrainingError):
-    """A training whose loss or weights are no numbers any more."""
+    """A training whose loss or weights are not finite any more."""
 
 
 class LostError(TrainingError):

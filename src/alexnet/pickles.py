@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import MAX_OPCODES
 from alexnet.errors import AlexNetError, DataError
 
-MAX_OPCODES = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
-SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU]\d{1,4})")  # numbers and short text
-KEYS = (str, bytes, int, float, bool, type(None))  # of dictionaries: what is quick to hash
+SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU][1-9]\d{0,3})")  # numbers, short text
 
 NOT_NEEDED = frozenset((  # steps that make no container, text, number or call
     *("EMPTY_SET", "ADDITEMS", "FROZENSET", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"),
@@ -42,7 +41,10 @@ class _DType:
 class _Name:
     """A name that a pickle asks for, the one thing in it that can be called."""
 
-    stands_for: Callable[..., Any]
+    stands_for: Any
+
+
+KEYS = (str, bytes, int, float, type(None), _Name)  # of dictionaries: what is quick to hash
 
 
 class _Dispatch(dict[int, Callable[[Any], None]]):
@@ -65,8 +67,8 @@ class ArrayUnpickler(pickle._Unpickler):
     """Python's unpickler, for pickles that lie one after the other and hold only arrays.
 
     Text of Python 2 becomes ``bytes``. `names` says what other names than NumPy's stand for,
-    ``"module.name"`` to a function; objects of classes in the `modules` of another program come
-    as ``None``.
+    ``"module.name"`` to a function or a value; objects of other classes in the `packages` of
+    another program come as empty dictionaries.
     """
 
     read: Callable[[int], bytes]  # of `pickle._Unpickler`, whose types are not published
@@ -77,14 +79,20 @@ class ArrayUnpickler(pickle._Unpickler):
     def __init__(
         self,
         data: bytes,
-        names: Mapping[str, Callable[..., Any]] | None = None,
-        modules: Collection[str] = (),
+        names: Mapping[str, Any] | None = None,
+        packages: Collection[str] = (),
     ) -> None:
-        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._file = io.BytesIO(data)
+        super().__init__(self._file, encoding="bytes")
         self.dispatch = _Dispatch(_FUNCTIONS)  # type: ignore[misc]
         self._left = 2 * len(data)  # bytes that may be copied: an array's, once as text
         self._names = {**self._numpy_names(), **(names or {})}
-        self._modules = modules
+        self._packages = packages
+
+    @property
+    def position(self) -> int:
+        """Where the pickle that was read last ends, in bytes."""
+        return self._file.tell()
 
     def load(self) -> Any:
         """Return the next pickle's value, or raise DataError where it asks for anything else."""
@@ -102,8 +110,8 @@ class ArrayUnpickler(pickle._Unpickler):
         """Return a name, with what it stands for; nothing is imported."""
         if f"{module}.{name}" in self._names:
             return _Name(self._names[f"{module}.{name}"])
-        if module in self._modules:
-            return _Name(lambda *arguments: None)
+        if module.split(".")[0] in self._packages:
+            return _Name(lambda *arguments: {})
         text = f"{module}.{name}"[:80]
         raise DataError(f"It asks for {text}, which it does not need: not run.")
 

@@ -93,7 +93,7 @@ class Int8Layer(nn.Module):
     """A convolution or fully-connected layer over 8-bit numbers, and the ReLU after it.
 
     `input` is the range of its uint8 inputs; outputs are uint8 over the range `output`, or of that
-    floating type. The layer that it is made of is left as it is.
+    floating dtype. The layer that it is made of is left as it is.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Int8Layer(nn.Module):
         self.arguments += ["relu" if relu else "none", [], ""]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` or ``(N, units)`` uint8 to outputs of the layer's type."""
+        """Map ``(N, C, H, W)`` or ``(N, units)`` uint8 to outputs of the layer's dtype."""
         scale, zero_point = self.input.scale, self.input.zero_point
         return self.operator(x, scale, zero_point, *self.weights, *self.arguments)
 

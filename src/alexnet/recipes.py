@@ -1,11 +1,14 @@
 """The named ways to train a network, each a value. Every field can be set on the command line."""
 
-import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from alexnet.config import require, require_whole
 from alexnet.errors import ConfigError, did_you_mean, find_named
+
+MAX_BATCH = 1 << 20  # images a step; the largest batches in print are of 2^16
+MAX_THREADS = 1024  # of a process; the OpenMP of PyTorch ends the process at a million
+MAX_COUNT = 1 << 53  # of steps, and of what is counted in them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,6 +17,9 @@ class LayerDecay:
 
     name: str  # of the layer
     decay: float
+
+    def __post_init__(self) -> None:
+        require(self, ["decay"], "at least 0", lambda number: number >= 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,28 +96,21 @@ class Recipe:
     test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.iter_crops`)
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps", "patience")
-        self._require(counts, lambda value: value >= 1, "at least 1")
+        require_whole(self, ["batch_size"], 1, MAX_BATCH)
+        require_whole(self, ["threads"], 1, MAX_THREADS)
+        require_whole(self, ["seed"], 0, 2**32 - 1)
+        require_whole(self, ["max_reductions"], 0, MAX_COUNT)
+        counts = ("checkpoint_every", "log_every", "max_steps", "patience")
+        require_whole(self, counts, 1, MAX_COUNT)
         positive = ("epochs", "lr", "pca_jitter_divisor", "validate_every")
-        self._require(positive, lambda value: 0 < value < math.inf, "above 0, and a number")
-        at_least_0 = ("weight_decay", "pca_jitter", "bias_lr", "max_reductions")
-        self._require(at_least_0, lambda value: value >= 0, "at least 0")
+        require(self, positive, "above 0, and a number", lambda number: number > 0)
+        require(self, ("weight_decay", "pca_jitter", "bias_lr"), "at least 0", lambda n: n >= 0)
         shares = ("momentum", "label_smoothing", "warmup", "max_corrupt")
-        self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        self._require(("spike",), lambda value: value > 1, "above 1")
-        self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
-        self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
-        for layer in self.weight_decays:
-            if layer.decay < 0:
-                raise ConfigError(
-                    f"The weight decay of {layer.name} is {layer.decay}.", "It must be at least 0."
-                )
-
-    def _require(self, names: Iterable[str], holds: Callable[[float], bool], what: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not holds(value):
-                raise ConfigError(f"{name} is {value}.", f"It must be {what}.")
+        require(self, shares, "at least 0 and below 1", lambda number: 0 <= number < 1)
+        moments = ("milestones", "conv1_slow_from", "conv1_frozen_from", "pca_jitter_until")
+        require(self, moments, "0 to 1", lambda number: 0 <= number <= 1)
+        require(self, ["spike"], "above 1", lambda number: number > 1)
+        require(self, ["crop_area"], "above 0 and at most 1", lambda number: 0 < number <= 1)
 
     def with_(self, **changes: Any) -> Self:
         """Return a copy with some fields changed.
@@ -132,41 +131,26 @@ class Recipe:
 PAPER = Recipe(name="paper")
 
 # As the 2012 source ran it (facts 3b): rates of biases doubled and never dropped, drops after 25,
-# 51 and 79 of 90 epochs, conv1 slowed at 67 and frozen at 72, colour noise off at 67.
+# 51 and 79 of 90 epochs, conv1 slowed at 67 and frozen at 72, colour noise off at 67; the last
+# batch of an epoch short, as the batches of 2012 came (facts 4).
 AS_RUN = PAPER.with_(
-    name="as_run",
-    bias_lr=2.0,
-    bias_lr_drops=False,
-    schedule="milestones",
-    milestones=(25 / 90, 51 / 90, 79 / 90),
-    conv1_slow_from=67 / 90,
-    conv1_frozen_from=72 / 90,
-    pca_jitter_until=67 / 90,
-    last_batch="short",  # as the batches of 2012 came (facts 4)
-    pca_jitter_divisor=1.1,
-)
+    name="as_run", bias_lr=2.0, bias_lr_drops=False,
+    schedule="milestones", milestones=(25 / 90, 51 / 90, 79 / 90),
+    conv1_slow_from=67 / 90, conv1_frozen_from=72 / 90,
+    pca_jitter_until=67 / 90, pca_jitter_divisor=1.1, last_batch="short",
+)  # fmt: skip
 
 # BVLC's solver: 450,000 steps of 256, a tenth every 100,000, no colour noise (facts 3d).
 CAFFE = PAPER.with_(
-    name="caffe",
-    batch_size=256,
-    bias_lr=2.0,
-    schedule="milestones",
-    milestones=(100 / 450, 200 / 450, 300 / 450, 400 / 450),
-    pca_jitter=0.0,
-)
+    name="caffe", batch_size=256, bias_lr=2.0, pca_jitter=0.0,
+    schedule="milestones", milestones=(100 / 450, 200 / 450, 300 / 450, 400 / 450),
+)  # fmt: skip
 
 # For a few thousand photographs: the default.
 FAST = PAPER.with_(
-    name="fast",
-    epochs=32,
-    batch_size=64,
-    schedule="one-cycle",
-    lr_inside_velocity=False,
-    crop_area=0.5,
-    label_smoothing=0.1,
-    validate_every=4,
-)
+    name="fast", epochs=32, batch_size=64, schedule="one-cycle", lr_inside_velocity=False,
+    crop_area=0.5, label_smoothing=0.1, validate_every=4,
+)  # fmt: skip
 
 # `fast` in larger batches, which a GPU needs to be busy: twice the paper's batch at twice its rate,
 # which matched in 2012 (facts 3b); the rate rises to that over the schedule's warm-up. Linear in
@@ -176,15 +160,9 @@ FAST_GPU = FAST.with_(name="fast-gpu", batch_size=256, lr=0.02)
 # For the CIFAR networks on CIFAR-10, in minutes on a laptop. Their weights start from pixels of
 # 0-255, hence the low rate; the decay is that of the convolutions of 2012, for every layer.
 CIFAR = PAPER.with_(
-    name="cifar",
-    epochs=20,
-    schedule="one-cycle",
-    lr=0.003,
-    lr_inside_velocity=False,
-    weight_decay=0.004,
-    pca_jitter=0.0,
-    validate_every=4,
-)
+    name="cifar", epochs=20, lr=0.003, weight_decay=0.004, schedule="one-cycle",
+    lr_inside_velocity=False, pca_jitter=0.0, validate_every=4,
+)  # fmt: skip
 
 RECIPES = {recipe.name: recipe for recipe in (FAST, FAST_GPU, PAPER, AS_RUN, CAFFE, CIFAR)}
 

@@ -146,6 +146,13 @@ def network_named(name: str) -> Spec:
     return find_named("network", NETWORKS, name)
 
 
+def narrow(spec: Spec, by: int, units_by: int | None = None) -> Spec:
+    """Return the network with channels divided by `by`, hidden units by `units_by` or the same."""
+    convs = tuple(replace(c, out_channels=c.out_channels // by) for c in spec.convs)
+    dense = tuple(replace(d, units=d.units // (units_by or by)) for d in spec.dense)
+    return replace(spec, convs=convs, dense=dense)
+
+
 def without_lrn(spec: Spec) -> Spec:
     """Return the network with no normalisation at all, as the paper's ablation had it (facts 0)."""
     names = [conv.name for conv in spec.convs]

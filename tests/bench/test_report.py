@@ -52,7 +52,8 @@ def measured():
             ["infer", "infer-1"], TINY, batch_size=2, rounds=2, threads=1,
             report_progress=said.append,
         )  # fmt: skip
-    assert said == ["infer: ours, eager-float32", "infer-1: ours, eager-float32"]
+    assert said[::2] == ["infer: ours, eager-float32", "infer-1: ours, eager-float32"]
+    assert said[1].startswith("infer    eager-float32")
     return json.loads(json.dumps(found))
 
 

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import itertools
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -83,6 +85,36 @@ def test_rounds_are_in_turn_and_one_runs_at_a_time(tmp_path):
     turns = [begin[0] for begin, _ in pairs]
     changes = sum(one != next_ for one, next_ in itertools.pairwise(turns))
     assert changes == 2 * 3 - 1  # two processes, three rounds
+
+
+def test_past_its_deadline_one_round_is_measured(tmp_path):
+    at = settings(tmp_path)
+    with contextlib.closing(CaseProcess([Case("limit", partial(sleeper, 0.01))], at)) as always:
+        found = run_rounds([], at, always, 5, deadline=time.monotonic())
+    assert len(found.times["limit"]) == 1
+    assert not found.interrupted
+
+
+@pytest.mark.parametrize("whole_rounds", [1, 2])
+def test_whole_rounds_before_an_interruption_are_kept(tmp_path, whole_rounds):
+    at = settings(tmp_path)
+    lines_a_round = 4  # of the slow case: two calls, the first of them not counted
+
+    def interrupt(limit):
+        calls, wanted = tmp_path / "calls", (1 + whole_rounds) * lines_a_round + 1
+        while not calls.exists() or wanted > sum(
+            not line.startswith(f"{limit} ") for line in calls.read_text().splitlines()
+        ):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    groups = [[Case("slow", partial(sleeper, 0.6))]]
+    with contextlib.closing(CaseProcess([Case("limit", partial(sleeper, 0.2))], at)) as always:
+        limit = always._process.pid
+        threading.Thread(target=interrupt, args=(limit,), daemon=True).start()
+        found = run_rounds(groups, at, always, 50)
+    assert found.interrupted
+    assert len(found.times["slow"]) == len(found.times["limit"]) == whole_rounds
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from alexnet.claims.claim import TUNING_SEED, Arm, Check, CheckRow, Claim
-from alexnet.claims.results import CurvePoint, RunResult
+from alexnet.claims.claim import TUNING_SEED, Arm, Check, CheckRow, Claim, CurvePoint, RunResult
 from alexnet.recipes import CIFAR
 from alexnet.variants import CIFAR_LOCAL, CIFAR_QUICK, without_lrn
 

@@ -6,18 +6,16 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from alexnet.claims.budget import PLANS, plan_grid
+from alexnet.claims.claim import read_results
 from alexnet.claims.experiments import make_claims
-from alexnet.claims.grid import GridConfig, lock_results, take_part
-from alexnet.claims.results import read_results
+from alexnet.claims.grid import PLANS_FILE, GridConfig, lock_results, plan_grid, take_part
 from alexnet.claims.scales import SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
+from tests.processes import alive, until, workers
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))  # of the command, and as many of a worker
 FEW = ("overlap", "lrn-alpha")  # six runs of a second each with two seeds
@@ -48,26 +46,6 @@ def undisturbed(photographs, tmp_path_factory, environment):
     return out
 
 
-def workers(process):
-    """Return the processes that make the runs, but for Python's own helper."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    found = []
-    for pid in children.read_text().split() if children.exists() else ():
-        try:
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
-
-
-def until(condition, process, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 def steps(out):
     """Return how many lines all runs have logged."""
     return sum(len(log.read_bytes().splitlines()) for log in out.glob("runs/*/metrics.jsonl"))
@@ -80,7 +58,7 @@ def begun(photographs, out, environment):
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     before = steps(out)
-    until(lambda: steps(out) > before, process)
+    until(lambda: steps(out) > before, process, 300)
     return process
 
 
@@ -103,7 +81,9 @@ def test_killed_workers_and_commands_leave_the_table_of_an_undisturbed_one(
             os.kill(draws.choice(victims), signal.SIGKILL)
             killed["worker"] += 1
             before = steps(out)
-            until(lambda before=before: steps(out) > before + draws.randrange(5), process)
+            until(
+                lambda before=before: steps(out) > before + draws.randrange(5), process, seconds=300
+            )
         process.send_signal(signal.SIGKILL)
         killed["command"] += process.wait() == -signal.SIGKILL
         process.stderr.close()
@@ -136,13 +116,6 @@ def test_asked_to_stop_it_saves_and_the_same_command_goes_on(
     assert not any(alive(pid) for pid in making)
     finished(photographs, out, environment)
     assert table(out) == table(undisturbed)
-
-
-def alive(pid):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 CLUSTER = """
@@ -220,11 +193,11 @@ def test_a_budget_chooses_seeds_and_epochs_once(config):
     """What was chosen is kept, so that the same command goes on with the same grid."""
     overlap = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
     first = plan_grid(overlap, 4, 20.0, config)
-    kept = json.loads((config.out / PLANS).read_text())
+    kept = json.loads((config.out / PLANS_FILE).read_text())
     (chosen,) = kept.values()
     assert first[1] == chosen[0] >= 2
     (name,) = kept
-    (config.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
+    (config.out / PLANS_FILE).write_text(json.dumps({name: [3, 0.5]}))
     claims, seeds, cost = plan_grid(overlap, 4, 20.0, config)
     assert seeds == 3
     assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2

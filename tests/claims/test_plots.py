@@ -2,11 +2,9 @@
 
 import pytest
 
-from alexnet.claims.plots import curves_of_arm, draw_figure_1
-from alexnet.claims.results import FILE, CurvePoint, append_result, read_results
+from alexnet.claims.claim import FILE, CurvePoint, append_result, read_results
+from alexnet.claims.plots import draw_figure_1, page_style, save_figure_1
 from alexnet.errors import RunError
-from alexnet.figures.charts import draw_activations
-from alexnet.figures.style import drawing_style
 from tests.claims.test_results import RELU, result
 
 
@@ -30,14 +28,18 @@ def folder(tmp_path):
 
 
 def test_each_compared_run_is_a_line_and_trials_of_rates_are_none(folder):
-    runs = read_results(folder / FILE)
-    arms = {shown: curves_of_arm(runs, f"relu/{shown}") for shown in ("tanh", "ReLU")}
-    with drawing_style():
-        axes = draw_activations(arms).axes[0]
-    lines = [(line.get_linestyle(), list(map(float, line.get_ydata()))) for line in axes.lines]
-    assert lines[:3] == [("--", [0.8, 0.6, 0.5]), ("-", [0.7, 0.25]), ("-", [0.6, 0.3, 0.2])]
-    assert lines[3][1] == [0.25, 0.25]
-    assert len(lines) == 4
+    with page_style():
+        axes = draw_figure_1(read_results(folder / FILE)).axes[0]
+    lines = [(line.get_gid(), list(map(float, line.get_ydata()))) for line in axes.lines]
+    assert [line for line in lines if "thin" in line[0]] == [
+        ("curve thin first", [0.8, 0.6, 0.5]),
+        ("curve thin second", [0.7, 0.25]),
+        ("curve thin second", [0.6, 0.3, 0.2]),
+    ]
+    means = [line for line in axes.lines if line.get_gid() in ("curve first", "curve second")]
+    assert [line.is_dashed() for line in means] == [True, False]
+    assert [line for line in lines if line[0] == "paper"] == [("paper", [0.25, 0.25])]
+    assert len(lines) == 3 + 2 + 1
 
 
 def test_the_command_draws_it_in_both_forms(folder, command):
@@ -50,4 +52,4 @@ def test_the_command_draws_it_in_both_forms(folder, command):
 def test_without_runs_of_both_networks_it_says_how_they_are_made(tmp_path):
     append_result(tmp_path / FILE, trained(RELU.second, "relu/ReLU", 0, 0.5))
     with pytest.raises(RunError, match="alexnet claims relu"):
-        next(draw_figure_1(tmp_path))
+        next(save_figure_1(tmp_path))

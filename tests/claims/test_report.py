@@ -12,9 +12,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from alexnet.claims import plots, report
-from alexnet.claims.claim import Claim
+from alexnet.claims.claim import Claim, RunResult
 from alexnet.claims.report import judge_claim, tabulate_changes, write_report
-from alexnet.claims.results import RunResult
 from alexnet.claims.verdict import Measurement, Verdict
 from alexnet.config import from_json
 from alexnet.errors import MissingExtraError
@@ -164,7 +163,7 @@ def test_numbers_have_the_signs_and_units_of_a_printed_page():
         report.format_measurement(Measurement(40, censored=True), is_fraction=False)
         == "more than 40"
     )
-    assert report.format_number(math.nan, is_fraction=True) == "no number"
+    assert report.format_number(math.nan, is_fraction=True) == "not finite"
 
 
 @pytest.mark.parametrize("claim", [LRN, replace(LRN, ratio=True), replace(LRN, is_fraction=False)])

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet.claims.claim import TUNING_SEED
+from alexnet.claims.claim import (
+    TUNING_SEED,
+    CurvePoint,
+    RunResult,
+    append_result,
+    measurements_by_seed,
+    read_results,
+    results_by_seed,
+    run_key,
+)
 from alexnet.claims.experiments import make_claims
 from alexnet.claims.grid import (
     GridConfig,
@@ -15,15 +24,6 @@ from alexnet.claims.grid import (
     make_tasks,
     results_of,
     unfinished_tasks,
-)
-from alexnet.claims.results import (
-    CurvePoint,
-    RunResult,
-    append_result,
-    measurements_by_seed,
-    read_results,
-    results_by_seed,
-    run_key,
 )
 from alexnet.claims.scales import SMALL
 from alexnet.claims.verdict import Measurement

@@ -21,7 +21,7 @@ from alexnet.features import (
     open_stored,
 )  # fmt: skip
 from alexnet.features import extraction as module
-from alexnet.features.storage import DONE, read_unfinished
+from alexnet.features.extraction import DONE, read_stored
 from alexnet.network import build
 from alexnet.variants import AS_RUN, CAFFENET, CIFAR_LOCAL, NETWORKS, SINGLE
 from tests.features.steps import extracted
@@ -92,7 +92,7 @@ def contents(folder):
 
 def stored_for_good(out):
     """How many images an extraction goes on from."""
-    return (read_unfinished(out) or (None, 0))[1] if out.is_dir() else 0
+    return (read_stored(out) or (None, 0))[1] or 0
 
 
 @BOTH

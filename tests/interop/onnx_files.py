@@ -1,11 +1,14 @@
-"""The ONNX zoo's networks: the graphs of the onnx package, with weights that carry a signal."""
+"""The ONNX zoo's networks, from the graphs of the onnx package, and PyTorch's exports."""
 
+import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import ModelProto, numpy_helper
+import torch
+from onnx import ModelProto, helper, numpy_helper
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
@@ -45,6 +48,45 @@ def zoo(name: str = "bvlc_alexnet", *, divisor: int = 1, classes: int = 1000) ->
     del graph.input[:], graph.value_info[:]
     graph.input.extend(inputs)
     del graph.output[0].type.tensor_type.shape.dim[:]
+    return model
+
+
+def exported(network: torch.nn.Module, opset: int = 9) -> bytes:
+    """Return what PyTorch's older exporter writes of a network of 224 pixels."""
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = torch.zeros(1, 3, 224, 224)
+        torch.onnx.export(network.eval(), (pixels,), out, dynamo=False, opset_version=opset)
+    return out.getvalue()
+
+
+def with_view(data: bytes, how: str) -> ModelProto:
+    """Return an export that flattens as PyTorch 0.4 to 1.1 wrote ``x.view(x.size(0), 256 * 36)``.
+
+    The pool of one pixel, which those did not write, is left out. `how` the number of images is
+    got: ``"Gather"`` or ``"Slice"``.
+    """
+    model = onnx.load_from_string(data)
+    nodes = list(model.graph.node)
+    at = next(place for place, node in enumerate(nodes) if node.op_type == "Flatten")
+    start, end = nodes[at - 1].input[0], nodes[at].output[0]
+    zero, rest = (
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(value)))
+        for name, value in (("zero", 0), ("rest", [-1]))
+    )
+    number = {
+        "Gather": [zero, helper.make_node("Gather", ["size", "zero"], ["one"]),
+                   helper.make_node("Unsqueeze", ["one"], ["number"], axes=[0])],
+        "Slice": [helper.make_node("Slice", ["size"], ["number"], axes=[0], starts=[0], ends=[1])],
+    }[how]  # fmt: skip
+    nodes[at - 1 : at + 1] = [
+        helper.make_node("Shape", [start], ["size"]), *number, rest,
+        helper.make_node("Concat", ["number", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", [start, "shape"], [end]),
+    ]  # fmt: skip
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model
 
 

@@ -27,7 +27,7 @@ from alexnet.interop.weights import export_safetensors
 from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow
 from tests.interop.convnet_files import checkpoint, one_tower, pickled, two_towers
-from tests.interop.onnx_files import zoo
+from tests.interop.onnx_files import exported, zoo
 from tests.interop.test_weights import by_torchvision
 
 WIDTHS = (8, 16, 16, 16, 16, 24, 16, 5)
@@ -35,9 +35,9 @@ CLASSES = 5
 SPECIAL = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\xff" * 9 + b"\x01")
 
 
-def saved(content: object, *, zipped: bool = True) -> bytes:
+def saved(content: object, *, zipped: bool = True, **options: Any) -> bytes:
     out = io.BytesIO()
-    torch.save(content, out, _use_new_zipfile_serialization=zipped)
+    torch.save(content, out, _use_new_zipfile_serialization=zipped, **options)
     return out.getvalue()
 
 
@@ -69,13 +69,39 @@ def originals() -> dict[str, bytes]:
         "batches.meta": pickled(meta),
         "pth": saved(state),
         "pth, before 1.6": saved(state, zipped=False),
+        "pth, of Python 2": saved(state, zipped=False, pickle_module=Python2),
         "safetensors, torchvision's": safetensors.torch.save(state),
+        "safetensors, in float16": safetensors.torch.save({k: v.half() for k, v in state.items()}),
         "safetensors, own": own_safetensors(),
         "onnx, the zoo's": zoo(divisor=16, classes=CLASSES).SerializeToString(),
+        "onnx, of PyTorch": exported(by_torchvision((8, 12, 16, 16, 16), 24, CLASSES)),
         "onnx, own": build_onnx(own, "pixels").SerializeToString(),
         "cuda-convnet, one tower": checkpoint(one_tower(divisor=16, classes=CLASSES)),
         "cuda-convnet, two towers": checkpoint(two_towers(divisor=16, classes=CLASSES)),
     }
+
+
+class Python2:
+    """Given to `torch.save` for `pickle`, it writes texts and dictionaries as Python 2 did."""
+
+    class Pickler(pickle._Pickler):
+        def __init__(self, file: Any, protocol: int = 2) -> None:
+            super().__init__(file, 2)
+
+        def save_text(self, text: str) -> None:
+            self.write(b"U" + bytes([len(text)]) + text.encode())
+            self.memoize(text)
+
+        def save_ordered(self, value: Any) -> None:
+            self.save_reduce(type(value), ([[k, v] for k, v in value.items()],), obj=value)
+
+        dispatch = pickle._Pickler.dispatch | {
+            str: save_text, collections.OrderedDict: save_ordered,
+        }  # fmt: skip
+
+    @classmethod
+    def dump(cls, value: Any, file: Any, protocol: int = 2) -> None:
+        cls.Pickler(file).dump(value)
 
 
 FORMS: dict[str, WeightsFormat] = {

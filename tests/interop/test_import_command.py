@@ -1,10 +1,19 @@
 """``alexnet import``, and every command that takes a run on what it made."""
 
+import gzip
+import io
 import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alexnet.cli.main import run as run_command
+from alexnet.errors import RunError
+from alexnet.interop.imports import detect_format, import_file
 from tests.interop.caffe_files import alexnet, caffemodel
 
 WIDTHS = (16, 32, 48, 48, 32, 40, 24, 2)
@@ -71,11 +80,92 @@ def test_predict_evaluate_figures_and_export_take_it_at_once(
     assert json.loads(once) == json.loads(predicted)
 
 
+def test_hidden_files_in_a_folder_are_passed_over_and_one_that_is_named_is_not(
+    imported, here, photographs, tmp_path
+):
+    """As macOS leaves them beside photographs, in every folder that is named."""
+    run, folder = imported[0], tmp_path / ".data" / "photographs"
+    (folder / ".cache").mkdir(parents=True)
+    shutil.copy(next((photographs / "test").rglob("*.*")), folder / "a.png")
+    for name in ("._a.png", ".cache/b.png"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    status, said, complaint = here("predict", run, folder, "--json")
+    assert [Path(one["path"]).name for one in json.loads(said)["images"]] == ["a.png"], complaint
+    assert status == 0
+    out = tmp_path / "features"
+    status, _, said = here("features", run, folder, "--layers", "fc7", "--out", out)
+    assert (status, "1 of 1 images" in said) == (0, True), said
+    status, _, said = here("predict", run, folder / "._a.png")
+    assert status == 1
+    assert "not an image of a known format" in said
+
+
 def test_without_data_of_its_own_it_says_what_to_name(imported, here):
     for name in ("evaluate", "figures"):
         status, _, said = here(name, imported[0])
         assert status == 1
         assert "was imported (caffe: net.caffemodel) and has no data of its own" in said
+
+
+def zipped(*names) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return out.getvalue()
+
+
+def npy() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.zeros((2, 3)))
+    return out.getvalue()
+
+
+OTHERS = {
+    "It is empty.": b"",
+    "It is a pointer of Git LFS. Fetch": b"version https://git-lfs.github.com/spec/v1\n",
+    "It is a web page. Download": b"\xef\xbb\xbf\n <!doctype HTML><p>Sign in",
+    "It is JSON, which has no weights": b'{\n "weight_map": {}}',
+    "It is a description of layers": b'# AlexNet\n\nname: "AlexNet"\nlayer {\n}\n',
+    "It is the state of Caffe's solver": b"\x08\xd0\xbb\x1b\x12\x1eit_450000.caffemodel\x1a\0",
+    "It is HDF5": b"\x89HDF\r\n\x1a\n",
+    "It is an array of NumPy": npy(),
+    "It is a file of MATLAB": b"MATLAB 5.0 MAT-file",
+    "It is TensorFlow Lite": b"\x1c\0\0\0TFL3",
+    "It is an archive. Unpack": gzip.compress(b"x"),
+    "It is an image": b"\xff\xd8\xff\xe0",
+    "It is a TorchScript program. In Python: m = torch.jit": zipped(
+        "net/data.pkl", "net/constants.pkl"
+    ),
+    "It is a program of torch.export": zipped("a/archive_format", "a/models/model.json"),
+    "It is a zip with 'alexnet.pth' in it": zipped("models/alexnet.pth"),
+    "It is a zip, not of torch.save or cut short": zipped("a/data.pkl")[:-9],
+}
+
+
+@pytest.mark.parametrize("sentence", OTHERS)
+@pytest.mark.parametrize("form", [None, "onnx"])
+def test_other_files_are_named_with_the_way_out(sentence, form, tmp_path):
+    """Whatever they are said to be."""
+    (tmp_path / "file").write_bytes(OTHERS[sentence])
+    with pytest.raises(
+        RunError, match=re.escape(f"'{tmp_path}/file' cannot be imported: {sentence}")
+    ):
+        import_file(tmp_path / "file", tmp_path / "run", form=form)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_weights_are_taken_for_another_file(tmp_path):
+    """Names and lengths of any number stand first in files of weights."""
+    for length in range(1, 127):
+        for name in ("alexnet", "net", "layers", "input"):
+            text = name.ljust(length, "x")[:length].encode()
+            (tmp_path / "net").write_bytes(b"\n" + bytes([length]) + text)
+            assert detect_format(tmp_path / "net") == "caffe"
+    for spaces in range(60):
+        header = b"{}".ljust(40 + spaces)
+        (tmp_path / "net").write_bytes(len(header).to_bytes(8, "little") + header)
+        assert detect_format(tmp_path / "net") == "torchvision"
 
 
 def test_what_cannot_be_is_a_sentence_and_a_status(here, tmp_path):

@@ -20,6 +20,7 @@ import alexnet
 from alexnet.api import load
 from alexnet.errors import AlexNetError, RunError
 from alexnet.interop import model_folder
+from alexnet.interop.imports import import_file
 from alexnet.interop.model_folder import fetch
 from alexnet.training.run import Run
 from tests.interop.conftest import CPU, config_of, narrow, statistics
@@ -158,7 +159,7 @@ def another_shape(tensors):
 
 
 def another_type(tensors):
-    tensors["fc8.bias"] = tensors["fc8.bias"].half()
+    tensors["fc8.bias"] = tensors["fc8.bias"].long()
 
 
 def one_missing(tensors):
@@ -180,8 +181,8 @@ def not_a_number(tensors):
         (overlap_offsets, "damaged or no safetensors"),
         (endless_header, "damaged or no safetensors"),
         (a_pickle, "damaged or no safetensors"),
-        (with_tensors(another_shape), r"'fc8.bias' in .* is F32 \(21,\); .* needs F32 \(20,\)"),
-        (with_tensors(another_type), r"'fc8.bias' in .* is F16"),
+        (with_tensors(another_shape), r"'fc8.bias' in .* is \(21,\); .* needs \(20,\)"),
+        (with_tensors(another_type), r"'fc8.bias' in .* is of I64. Expected float32"),
         (with_tensors(one_missing), "has no 'conv3.weight'"),
         (with_tensors(one_more), "has 'fc9.weight', which its network does not know"),
         (with_tensors(not_a_number), "not finite"),
@@ -196,6 +197,20 @@ def test_a_folder_that_lies_is_refused(copy, damage, sentence):
     with pytest.raises(RunError, match=sentence):
         alexnet.from_pretrained(copy)
     assert not (copy / "executed").exists()
+
+
+def test_a_folder_in_half_precision_is_read_and_it_is_said(copy, tmp_path):
+    change_config(copy, lambda content: None)
+
+    def halve(tensors):
+        tensors.update({name: tensor.half() for name, tensor in tensors.items()})
+
+    before = safetensors.torch.load((copy / "model.safetensors").read_bytes())
+    with_tensors(halve)(copy)
+    made = import_file(copy, tmp_path / "run")
+    assert made.found == ("model folder of alexnet", "float16, made float32")
+    ours = load(tmp_path / "run", device=CPU).network.state_dict()
+    assert all(torch.equal(ours[name], value.half().float()) for name, value in before.items())
 
 
 def test_a_checksum_sees_what_shapes_do_not(copy):
@@ -251,7 +266,7 @@ def in_conv(**changes):
 )
 def test_a_configuration_that_lies_is_refused(copy, change):
     change_config(copy, change)
-    with pytest.raises(RunError, match=r"config\.json|needs F32|has no"):
+    with pytest.raises(RunError, match=r"config\.json|network needs|has no"):
         alexnet.from_pretrained(copy)
 
 

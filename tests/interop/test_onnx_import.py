@@ -11,7 +11,8 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.interop.export import build_onnx
 from alexnet.interop.imports import PEEKED, detect_format, import_file
 from alexnet.variants import NETWORKS
-from tests.interop.onnx_files import by_onnxruntime, pool_before_norm, zoo
+from tests.interop.onnx_files import by_onnxruntime, exported, pool_before_norm, with_view, zoo
+from tests.interop.test_weights import by_torchvision
 
 CPU = torch.device("cpu")
 
@@ -97,6 +98,114 @@ def test_pixels_that_the_file_does_not_tell_can_be_told(name, tmp_path):
         import_file(tmp_path / "model.onnx", tmp_path / "other", pixels="papr")
 
 
+@pytest.fixture(scope="module")
+def theirs():
+    """Return torchvision's network, narrow, and what PyTorch's exporter writes of it."""
+    torch.manual_seed(3)
+    network = by_torchvision((8, 12, 24, 16, 16), 40, 13).eval()
+    return network, exported(network)
+
+
+def by_constants(data):
+    """Write every array as a node."""
+    model = onnx.load_from_string(data)
+    nodes = [
+        helper.make_node("Constant", [], [one.name], value=one) for one in model.graph.initializer
+    ] + list(model.graph.node)
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def joined(data):
+    """Write one of two equal arrays as the other, twice over."""
+    model = onnx.load_from_string(data)
+    arrays = {one.name: one for one in model.graph.initializer}
+    arrays["classifier.1.bias"].raw_data = arrays["classifier.4.bias"].raw_data
+    model.graph.initializer.remove(arrays["classifier.4.bias"])
+    for first, second in (("again", "classifier.4.bias"), ("classifier.1.bias", "again")):
+        model.graph.node.insert(0, helper.make_node("Identity", [first], [second]))
+    return model
+
+
+def in_float16(data):
+    """Turn the arrays into float16, between casts."""
+    model = onnx.load_from_string(data)
+    for one in model.graph.initializer:
+        values = numpy_helper.to_array(one).astype(np.float16)
+        one.CopyFrom(numpy_helper.from_array(values, one.name))
+    start, first = model.graph.input[0].name, model.graph.node[0]
+    first.input[0] = "half"
+    model.graph.node.insert(0, helper.make_node("Cast", [start], ["half"], to=TensorProto.FLOAT16))
+    return model
+
+
+def padded_by_nothing(data):
+    """Put a pad of nothing before the average pool, as PyTorch 1.0 did."""
+    model = onnx.load_from_string(data)
+    place, pool = next((n, o) for n, o in enumerate(model.graph.node) if o.op_type == "AveragePool")
+    pad = helper.make_node("Pad", [pool.input[0]], ["padded"], pads=[0] * 8)
+    pool.input[0] = "padded"
+    model.graph.node.insert(place, pad)
+    return model
+
+
+def with_shape(data, shape, *, as_node=False):
+    """Reshape, to a shape that is in the file, instead of flattening."""
+    model = onnx.load_from_string(data)
+    if as_node:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["shape"], value_ints=shape))
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.CopyFrom(
+        helper.make_node("Reshape", [flatten.input[0], "shape"], [*flatten.output], name="view")
+    )
+    return model
+
+
+BY_PYTORCH = {
+    "as it is": onnx.load_from_string,
+    "view, Gather": lambda data: with_view(data, "Gather"),
+    "view, Slice": lambda data: with_view(data, "Slice"),
+    "view, a shape in the file": lambda data: with_shape(data, [-1, 576]),
+    "view, a shape of plain numbers": lambda data: with_shape(data, [1, 576], as_node=True),
+    "equal arrays joined": joined,
+    "arrays as nodes": by_constants,
+    "float16": in_float16,
+    "a pad of nothing": padded_by_nothing,
+}
+
+
+@pytest.mark.parametrize("kind", BY_PYTORCH)
+def test_what_pytorch_exports_of_torchvisions_network_is_that_network(theirs, kind, tmp_path):
+    network, data = theirs
+    (tmp_path / "net.onnx").write_bytes(BY_PYTORCH[kind](data).SerializeToString())
+    made = import_file(tmp_path / "net.onnx", tmp_path / "run")
+    spec = made.run.config.spec
+    assert spec.pixels == NETWORKS["torchvision"].pixels
+    assert ("float16, made float32" in made.found) == (kind == "float16")
+    state = network.state_dict()
+    if kind == "equal arrays joined":
+        state["classifier.1.bias"] = state["classifier.4.bias"]
+    ours = load(tmp_path / "run", device=CPU).network.state_dict()
+    for mine, wanted in zip(ours.values(), state.values(), strict=True):
+        assert torch.equal(mine, wanted.half().float() if kind == "float16" else wanted)
+    if kind == "as it is":
+        pixels = torch.randn(2, 3, 224, 224)
+        with torch.inference_mode():
+            mine, wanted = load(tmp_path / "run", device=CPU).network(pixels), network(pixels)
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [[-1, 16, 36], [-1], [2, 2, 12, 12]])
+def test_a_reshape_to_anything_but_rows_is_refused(theirs, shape, tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(with_shape(theirs[1], shape).SerializeToString())
+    with pytest.raises(RunError, match=rf"Reshape 'view' makes {len(shape)} axes. Expected 2"):
+        import_file(path, tmp_path / "run")
+
+
 def small() -> onnx.ModelProto:
     return zoo(divisor=16, classes=10)
 
@@ -174,7 +283,7 @@ WRONG = {
     r"lies in another file": elsewhere,
     r"numbers in the file": declared_larger,
     r"numbers that are not finite": not_finite,
-    r"has no graph": onnx.ModelProto,
+    r"has no graph": lambda: onnx.ModelProto(ir_version=8),
 }
 
 

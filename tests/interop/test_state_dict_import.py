@@ -1,5 +1,6 @@
 """State dicts in: torchvision's published layer list, and its own network where it is installed."""
 
+import argparse
 import collections
 import io
 import pickle
@@ -8,12 +9,16 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 
 from alexnet.api import load
 from alexnet.errors import RunError
 from alexnet.interop.imports import detect_format, import_file
+from alexnet.interop.torch_files import read_torch_file
 from alexnet.interop.weights import export_safetensors, export_torchvision
 from alexnet.variants import NETWORKS
+from tests.interop.conftest import model_of, narrow
+from tests.interop.samples import Python2, saved
 from tests.interop.test_weights import as_wide_as, by_torchvision
 
 CPU = torch.device("cpu")
@@ -174,8 +179,8 @@ def test_declared_sizes_are_checked_before_memory_is_taken(theirs, tmp_path):
 def test_another_network_is_refused_before_its_tensors_are_made(
     theirs, zipped, tmp_path, monkeypatch
 ):
-    loaded = []
-    monkeypatch.setattr(torch, "load", lambda *arguments, **options: loaded.append(arguments))
+    made = []
+    monkeypatch.setattr(torch, "frombuffer", lambda *arguments, **options: made.append(arguments))
     state = theirs.state_dict()
     for more, sentence in (({"bn.weight": torch.ones(1)}, "has 'bn.weight', which"),
                            ({"module.features.0.bias": torch.ones(8)}, "twice"),
@@ -184,7 +189,132 @@ def test_another_network_is_refused_before_its_tensors_are_made(
         torch.save(state | more, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
         with pytest.raises(RunError, match=sentence):
             import_file(tmp_path / "net.pth", tmp_path / "run")
-    assert not loaded
+    assert not made
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"zipped": False}, {"zipped": False, "pickle_module": Python2}]
+)
+def test_tensors_are_those_that_pytorch_reads(how, tmp_path):
+    """Parts of one memory, turned and repeated ones, every type, nothing at all."""
+    many = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    tensors = {
+        "whole": many, "turned": many.t(), "part": many[1:3, ::2], "one, many times": many[0, :1],
+        "scalar": torch.tensor(2.5), "empty": torch.empty(0, 3), "parameter": many[2].clone(),
+        **{str(dtype): many.to(dtype) for dtype in (
+            torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool)},
+    }  # fmt: skip
+    tensors["one, many times"] = tensors["one, many times"].expand(3)
+    path = tmp_path / "net.pth"
+    path.write_bytes(saved(collections.OrderedDict(tensors), **how))
+    theirs, ours = torch.load(path, weights_only=True), read_torch_file(path)
+    assert [name if isinstance(name, str) else name.decode() for name in ours] == [*tensors]
+    for stored, wanted in zip(ours.values(), theirs.values(), strict=True):
+        assert (stored.dtype, stored.shape) == (wanted.dtype, tuple(wanted.shape))
+        assert torch.equal(stored.load(), wanted)
+
+
+def same_network(path, folder, state) -> tuple[str, ...]:
+    """Import a file and see that its weights are `state`'s; return what was said."""
+    said = import_file(path, folder / "run").found
+    ours = load(folder / "run", device=CPU).network.state_dict()
+    assert len(ours) == len(state)
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), state.values(), strict=True))
+    return said
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", ["pth", "pth, before 1.6", "safetensors"])
+def test_numbers_of_other_sizes_become_float32_and_it_is_said(theirs, kind, dtype, tmp_path):
+    state = {name: value.to(dtype) for name, value in theirs.state_dict().items()}
+    data = saved(state, zipped=kind == "pth")
+    path = tmp_path / "net"
+    path.write_bytes(safetensors.torch.save(state) if kind == "safetensors" else data)
+    said = same_network(path, tmp_path, {name: value.float() for name, value in state.items()})
+    name = str(dtype).removeprefix("torch.")
+    assert [f"{name}, made float32"] * (name != "float32") == [*said[1:]]
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64])
+def test_whole_numbers_are_no_weights(theirs, kind, dtype, tmp_path):
+    state = theirs.state_dict()
+    state["classifier.6.weight"] = state["classifier.6.weight"].to(dtype)
+    data = safetensors.torch.save(state) if kind == "safetensors" else saved(state)
+    (tmp_path / "net").write_bytes(data)
+    with pytest.raises(RunError, match=r"classifier.6.weight is of (int|I)\d+.*Expected float32"):
+        import_file(tmp_path / "net", tmp_path / "run")
+
+
+def test_own_files_in_half_precision_are_read(tmp_path):
+    path = tmp_path / "net.safetensors"
+    export_safetensors(model_of(narrow("caffe")), path)
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata()
+    state = {name: value.half() for name, value in safetensors.torch.load_file(path).items()}
+    path.write_bytes(safetensors.torch.save(state, told))
+    state = {name: state[name].float() for name in sorted(state)}
+    said = import_file(path, tmp_path / "run").found
+    ours = load(tmp_path / "run", device=CPU).network.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in state.items())
+    assert "float16, made float32" in said
+
+
+def test_a_pth_of_python_2_is_read(theirs, tmp_path):
+    state, path = theirs.state_dict(), tmp_path / "net.pth"
+    path.write_bytes(saved(state, zipped=False, pickle_module=Python2))
+    assert b"U\x11features.0.weight" in path.read_bytes()
+    same_network(path, tmp_path, state)
+
+
+LIGHTNING = {"epoch": 1, "pytorch-lightning_version": "2.5", "hyper_parameters": {"lr": 0.1}}
+WRAPPED = {  # how a training keeps it: what is around it, before its names, what is said
+    "plain": ({}, "", "", []),
+    "Lightning": (LIGHTNING, "state_dict", "model.", ["'state_dict' in it", "'model.' taken"]),
+    "net and acc": ({"acc": 93.1, "epoch": 7}, "net", "", ["from 'net' in it"]),
+    "model_state": ({"optimizer_state": {}}, "model_state", "", ["from 'model_state' in it"]),
+    "params": ({}, "params", "", ["from 'params' in it"]),
+    "backbone": ({}, "", "backbone.", ["'backbone.' taken off"]),
+    "two deep": ({}, "", "model.backbone.", ["'model.backbone.' taken off"]),
+    "of processes, in a row": ({}, "", "module.0.", ["'module.' and", "'0.' taken off"]),
+    "compiled": ({"args": argparse.Namespace(lr=1, tags=["a"])}, "model", "_orig_mod.",
+                 ["from 'model' in it", "'_orig_mod.' taken off"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_one_wrapper_and_one_prefix_are_taken_off_and_it_is_said(theirs, kind, tmp_path):
+    around, wrapper, prefix, sentences = WRAPPED[kind]
+    state = theirs.state_dict()
+    named = {prefix + name: value for name, value in state.items()}
+    path = tmp_path / "net.ckpt"
+    path.write_bytes(saved({**around, wrapper: named} if wrapper else named))
+    said = same_network(path, tmp_path, state)
+    assert len(said) == 1 + len(sentences)
+    assert all(part in whole for part, whole in zip(sentences, said[1:], strict=True))
+
+
+def test_a_prefix_is_taken_off_the_names_of_safetensors_too(theirs, tmp_path):
+    state, path = theirs.state_dict(), tmp_path / "net.safetensors"
+    named = {f"backbone.{name}": value for name, value in state.items()}
+    path.write_bytes(safetensors.torch.save(named))
+    assert "'backbone.' taken off the names" in same_network(path, tmp_path, state)
+
+
+def test_what_lies_beside_the_network_is_never_dropped_in_silence(theirs, tmp_path):
+    state = theirs.state_dict()
+    model = {f"model.{name}": value for name, value in state.items()}
+    for content, sentence in (
+        (model | {"loss.weight": torch.ones(5)}, "has 'loss.weight', which torchvision's"),
+        (model | {"classifier.6.bias": torch.ones(13)}, "has 'classifier.6.bias' twice"),
+        (model | {f"ema.{name}": value for name, value in state.items()},
+         r"several networks, of names that begin with \['ema.', 'model.'\]"),
+        ({"net_coarse": state, "step": 3}, r"other things than tensors.*net_coarse.*one of state"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 2)), r"a whole network.*model.state_dict\(\)"),
+    ):  # fmt: skip
+        (tmp_path / "net.pth").write_bytes(saved(content))
+        with pytest.raises(RunError, match=sentence):
+            import_file(tmp_path / "net.pth", tmp_path / "run")
 
 
 class Reaching:

@@ -54,9 +54,10 @@ def test_torchvision_loads_the_state_dict_and_computes_the_same(models, tmp_path
     maps = [conv.out_channels for conv in model.spec.convs]
     theirs = by_torchvision(maps, model.spec.dense[0].units, model.spec.num_classes).eval()
     theirs.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
-    pixels = torch.randn(2, 3, 224, 224)
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(theirs(pixels), model.network(pixels))
+        wanted, found = theirs(pixels), model.network(pixels)
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()  # sums in another order
 
 
 def as_wide_as(spec):

@@ -11,6 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from alexnet import variants
 from alexnet.network import build, freeze
 from alexnet.recipes import PAPER
 from alexnet.spec import Spec
@@ -28,10 +29,7 @@ RECIPE = PAPER.with_(lr=1e-3, label_smoothing=0.1)
 
 def narrow(name: str) -> Spec:
     """Return a named network with an eighth of each width, on small images."""
-    spec = NETWORKS[name]
-    convs = tuple(replace(conv, out_channels=conv.out_channels // 8) for conv in spec.convs)
-    dense = tuple(replace(layer, units=layer.units // 64) for layer in spec.dense)
-    return replace(spec, convs=convs, dense=dense, num_classes=10, image_size=SIDE)
+    return replace(variants.narrow(NETWORKS[name], 8, 64), num_classes=10, image_size=SIDE)
 
 
 def shares(layout: Layout, sizes: list[int], kind: torch.dtype) -> Iterator[LocalBatch]:

@@ -21,6 +21,7 @@ from alexnet.data.loader import Part
 from alexnet.files import sha256
 from alexnet.training.randomness import Order
 from tests.conftest import QUICK
+from tests.processes import alive, until, workers
 
 KILLS = int(os.environ.get("ALEXNET_KILLS", "20"))
 RANK_KILLS = int(os.environ.get("ALEXNET_RANK_KILLS", "2"))
@@ -65,33 +66,6 @@ def begun(asked, environment):
     return subprocess.Popen(
         asked, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-
-
-def until(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
-def workers(launcher):
-    """Return the processes that a launcher has started, but for Python's own helper."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
-    found = []
-    for pid in children.read_text().split() if children.exists() else ():
-        try:
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
-
-
-def alive(pid):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_after_kills_at_random_moments_it_is_the_undisturbed_training(

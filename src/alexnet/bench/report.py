@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -70,9 +72,12 @@ def run_benchmarks(
     rounds: int,
     threads: int | None,
     images: Path | None = None,
+    budget: float = math.inf,
     report_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run benchmarks one after another; return the report that ``--json`` prints.
+
+    What has been measured when it is interrupted is returned, with ``interrupted`` true.
 
     ``results`` has one row a peer: work, peer, unit, the medians of the rounds (ours, theirs), the
     ratio of these, above 1 where ours is ahead, and the lowest and highest round of each.
@@ -91,14 +96,19 @@ def run_benchmarks(
         Processor threads; None: PyTorch's choice.
     images
         A folder of photographs, for the suites on data.
+    budget
+        Seconds that it may take, shared equally among the suites: fewer rounds are run where they
+        do not fit, one at least.
     report_progress
-        Called with a line on what is measured next.
+        Called with a line on what is measured next, and with the rows of what was.
     """
+    deadline = time.monotonic() + budget
     device, used = Device.best(), use_threads(threads)
     results: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     limits: dict[str, list[float]] = {}
     lines: list[roofline.Line] = []
+    interrupted = False
 
     def add_limits(measured: Measurements) -> None:
         for name in limits_process.made.amounts:
@@ -123,19 +133,29 @@ def run_benchmarks(
         limits_process = CaseProcess(list_limit_cases(settings), settings)
         stack.enter_context(contextlib.closing(limits_process))
         add_missing("limits", limits_process.made)
-        for name, suite in suites.items():
-            report_progress(f"{name}: {', '.join(case.name for case in suite.cases)}")
-            alone = [[case] for case in suite.cases]
-            measured = run_rounds(alone, suite.settings, limits_process, rounds)
-            add_limits(measured)
-            add_missing(name, measured)
-            results += compare_with_peers(name, suite, measured)
-        if ROOFLINE in works:
-            report_progress(f"{ROOFLINE}: every layer by itself")
-            together = [roofline.list_cases(spec)]
-            measured = run_rounds(together, settings, limits_process, rounds)
-            add_limits(measured)
-            lines = roofline.make_lines(settings, measured)
+        try:
+            for done, name in enumerate(works):
+                now = time.monotonic()
+                until = now + (deadline - now) / (len(works) - done)
+                if name == ROOFLINE:
+                    report_progress(f"{ROOFLINE}: every layer by itself")
+                    together = [roofline.list_cases(spec)]
+                    measured = run_rounds(together, settings, limits_process, rounds, until)
+                    lines = roofline.make_lines(settings, measured)
+                else:
+                    suite = suites[name]
+                    report_progress(f"{name}: {', '.join(case.name for case in suite.cases)}")
+                    alone = [[case] for case in suite.cases]
+                    measured = run_rounds(alone, suite.settings, limits_process, rounds, until)
+                    rows = compare_with_peers(name, suite, measured)
+                    report_progress("\n".join(map(format_row, rows)))
+                    results += rows
+                add_missing(name, measured)
+                add_limits(measured)
+                if interrupted := measured.interrupted:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
     return {
         "results": results,
         "missing": missing,
@@ -153,6 +173,7 @@ def run_benchmarks(
         "network": spec.name,
         "batch_size": batch_size,
         "rounds": rounds,
+        "interrupted": interrupted,
     }
 
 
@@ -202,18 +223,23 @@ def format_report(report: Mapping[str, Any]) -> str:
             f"{'work':8} {'against':20} {'ours':>9} {'theirs':>9} {'ratio':>7} {'spread':>13}  unit"
         )
     for row in report["results"]:
-        low, high = row["ratio_spread"]
-        note = f" ({row['note']})" if row["note"] else ""
-        lines.append(
-            f"{row['work']:8} {row['peer']:20} {row['ours']:9.2f} {row['theirs']:9.2f} "
-            f"{row['ratio']:6.2f}x {low:6.2f}-{high:<6.2f}  {row['unit']}{note}"
-        )
+        lines.append(format_row(row))
     if "roofline" in report:
         lines.append(roofline.format_lines(report["roofline"]))
     lines += [f"{row['work']}: no {row['peer']}. {row['why']}" for row in report["missing"]]
     lines.append(", ".join(f"{name} {value:,.0f}" for name, value in report["limits"].items()))
     lines.append(", ".join(f"{k} {v}" for k, v in (report["machine"] | report["versions"]).items()))
     return "\n".join(lines)
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """Return a comparison as a line of the table."""
+    low, high = row["ratio_spread"]
+    note = f" ({row['note']})" if row["note"] else ""
+    return (
+        f"{row['work']:8} {row['peer']:20} {row['ours']:9.2f} {row['theirs']:9.2f} "
+        f"{row['ratio']:6.2f}x {low:6.2f}-{high:<6.2f}  {row['unit']}{note}"
+    )
 
 
 def draw_report(report: Mapping[str, Any], path: Path) -> None:

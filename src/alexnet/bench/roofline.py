@@ -31,7 +31,7 @@ from alexnet.training.randomness import seed_dropout
 
 Pass = Literal["inference", "training", "update"]
 WEIGHT_BYTES = 4  # weights, gradients and momentum are float32 in a step
-MOST_COMPILED = 128  # parts in two passes each; more than any network here has
+MAX_COMPILED = 128  # parts in two passes each; more than any network here has
 UPDATE = "all weights"
 
 
@@ -149,7 +149,7 @@ def _compile_alone(module: nn.Sequential, device: Device) -> nn.Module:
     To PyTorch every part is the same function, `nn.Sequential`'s, compiled anew; after eight times
     it would give up and run the others uncompiled.
     """
-    _dynamo.config.recompile_limit = MOST_COMPILED
+    _dynamo.config.recompile_limit = MAX_COMPILED
     return compile_fast(module, device)
 
 

@@ -5,6 +5,7 @@ another left behind, and still all are measured within the same seconds. Only on
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -35,6 +36,7 @@ class Measurements:
     notes: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # cases that cannot run here, and why
     times: dict[str, list[float]] = field(default_factory=dict)  # seconds of a call, a round each
+    interrupted: bool = False  # by the user, before the last round
 
     def rates(self, name: str) -> list[float]:
         """Return a case's amount a second, round by round."""
@@ -161,12 +163,18 @@ def _time_calls(timed: TimedCall, device: Device, calls: int) -> float:
 
 
 def run_rounds(
-    groups: Iterable[Sequence[Case]], settings: BenchSettings, limits: CaseProcess, rounds: int
+    groups: Iterable[Sequence[Case]],
+    settings: BenchSettings,
+    limits: CaseProcess,
+    rounds: int,
+    deadline: float = math.inf,
 ) -> Measurements:
     """Start a process for each group of cases, run rounds of all and of the limits, end them.
 
     They are started one after another, so that what one tries before it is ready meets nobody. One
-    round before the first is not counted: programs are compiled in it.
+    round before the first is not counted: programs are compiled in it. After `deadline`, on the
+    clock of `time.monotonic`, no second round is begun. When it is interrupted, the whole rounds
+    that there are count.
     """
     found = Measurements(dict(limits.made.amounts), dict(limits.made.notes))
     with contextlib.ExitStack() as stack:
@@ -177,10 +185,16 @@ def run_rounds(
             found.amounts.update(process.made.amounts)
             found.notes.update(process.made.notes)
             found.missing.update(process.made.missing)
-        for number in range(rounds + 1):
-            for process in processes:
-                for name, seconds in process.run_round().items():
-                    times = found.times.setdefault(name, [])
-                    if number:
-                        times.append(seconds)
-    return found
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in range(rounds + 1):
+                if number > 1 and time.monotonic() > deadline:
+                    break
+                times: dict[str, float] = {}
+                for process in processes:
+                    times |= process.run_round()
+                for name, seconds in times.items() if number else ():
+                    found.times.setdefault(name, []).append(seconds)
+            return found
+    if not found.times:
+        raise KeyboardInterrupt
+    return replace(found, interrupted=True)

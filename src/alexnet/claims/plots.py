@@ -10,14 +10,13 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from alexnet.claims.claim import Claim
-from alexnet.claims.results import FILE, RunResult, read_results
+from alexnet.claims.claim import FILE, RunResult, read_results
 from alexnet.errors import RunError
 from alexnet.files import translate_os_error
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alexnet.claims.report import Finding
-    from alexnet.figures.charts import Curve
     from alexnet.figures.style import ImageFormat
 
 COLOURS = {
@@ -61,7 +59,8 @@ CURVES = {
     "gap": ("train_error", "test_error"),
 }
 CURVE_TITLES = {"train_error": "Training error", "test_error": "Test error"}
-FIGURE_1_ARMS = {"relu/tanh": "tanh", "relu/ReLU": "ReLU"}  # in results, and in the picture
+FIGURE_1 = ("tanh", "ReLU")  # the arms of the claim `relu`
+Curve = list[tuple[float, float]]  # epoch, error of 0 to 1
 
 
 @contextlib.contextmanager
@@ -206,33 +205,34 @@ def draw_loss_curves(finding: "Finding") -> Iterator[tuple["Figure", str]]:
     if finding.first == finding.second:
         return
     for field in CURVES.get(claim.measure, ("test_error",)):
-        arms = [_curves_of(runs, field) for runs in (finding.first, finding.second)]
+        arms = [_curves_of(runs.values(), field) for runs in (finding.first, finding.second)]
         if all(len(average_curves(arm)) > 1 for arm in arms):
-            yield _draw_curves(claim, field, arms)
+            names = claim.first.name, claim.second.name
+            yield _draw_curves(names, field, arms, claim.measure == "epochs_to_25")
 
 
-def _curves_of(results: Mapping[int, RunResult], field: str) -> "list[Curve]":
-    """Return a curve for each seed: (epoch, error) where it was measured."""
+def _curves_of(results: Iterable[RunResult], field: str) -> list[Curve]:
+    """Return a curve for each run, where it was measured."""
     return [
         [
             (float(point.epoch), value)
             for point in result.curve
             if (value := getattr(point, field)) is not None and math.isfinite(value)
         ]
-        for result in results.values()
+        for result in results
     ]
 
 
-def _draw_curves(claim: Claim, field: str, arms: "list[list[Curve]]") -> tuple["Figure", str]:
-    """Draw each seed's curve thin and each arm's mean thick."""
-    title, until_25 = CURVE_TITLES[field], claim.measure == "epochs_to_25"
+def _draw_curves(
+    names: tuple[str, str], field: str, arms: list[list[Curve]], until_25: bool
+) -> tuple["Figure", str]:
+    """Draw each seed's curve thin and each arm's mean thick, and the line of 25 % if it counts."""
+    title = CURVE_TITLES[field]
     figure = _new_figure(title)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.12, right=0.9, bottom=0.17, top=0.83)
     late, last, ends = [], 0.0, []
-    for arm, name, curves in zip(
-        (claim.first, claim.second), ("first", "second"), arms, strict=True
-    ):
+    for arm, name, curves in zip(names, ("first", "second"), arms, strict=True):
         style: dict[str, Any] = {
             "color": COLOURS[name], "ls": (0, (4, 2.5)) if name == "first" else "-",
         }  # fmt: skip
@@ -241,9 +241,9 @@ def _draw_curves(claim: Claim, field: str, arms: "list[list[Curve]]") -> tuple["
             last = max(last, curve[-1][0])
             late += [error for epoch, error in curve if until_25 or epoch >= curve[-1][0] / 4]
         mean = average_curves(curves)
-        label = _shorten(arm.name, 22)
+        label = _shorten(arm, 22)
         axes.plot(*zip(*mean, strict=True), lw=2.2, label=label, gid=f"curve {name}", **style)
-        ends.append(f"{arm.name} ends at {mean[-1][1] * 100:.2f} %")
+        ends.append(f"{arm} ends at {mean[-1][1] * 100:.2f} %")
     margin = (max(late) - min(late)) * 0.1 or 0.01
     axes.set_ylim(0 if until_25 else max(min(late) - margin, 0), max(late) + margin / 2)
     axes.set_xlim(0, last)
@@ -254,11 +254,11 @@ def _draw_curves(claim: Claim, field: str, arms: "list[list[Curve]]") -> tuple["
         axes.annotate("25 %", (1, 0.25), (4, 0), va="center", gid="paper-label",
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     figure.legend(loc="upper left", bbox_to_anchor=(-0.02, 0.945), ncols=2)
-    text = f"{title} by epoch: {claim.second.name} solid, {claim.first.name} dashed; "
+    text = f"{title} by epoch: {names[1]} solid, {names[0]} dashed; "
     return figure, text + ", ".join(ends) + "."
 
 
-def average_curves(curves: "list[Curve]") -> "Curve":
+def average_curves(curves: list[Curve]) -> Curve:
     """Return the mean over the seeds at every epoch that all of them have."""
     by_epoch = [dict(curve) for curve in curves if curve]
     shared = sorted(set.intersection(*map(set, by_epoch))) if by_epoch else []
@@ -291,7 +291,17 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def draw_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
+def draw_figure_1(results: Iterable[RunResult]) -> "Figure | None":
+    """Draw the paper's Figure 1 from the compared runs of `relu`; None without both arms' runs."""
+    runs = [run for run in results if run.curve]
+    arms = [
+        _curves_of((run for run in runs if f"relu/{name}" in run.arms), "train_error")
+        for name in FIGURE_1
+    ]
+    return _draw_curves(FIGURE_1, "train_error", arms, until_25=True)[0] if all(arms) else None
+
+
+def save_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     """Draw Figure 1 into the ``figures`` of a folder of results; yield the paths.
 
     Raises
@@ -301,23 +311,14 @@ def draw_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     MissingExtraError
         When matplotlib is not installed.
     """
-    from alexnet.figures.charts import draw_activations
-    from alexnet.figures.style import drawing_style, save
+    from alexnet.figures.style import save
 
-    results = read_results(folder / FILE)
-    curves = {name: curves_of_arm(results, arm) for arm, name in FIGURE_1_ARMS.items()}
-    if not all(curves.values()):
-        raise RunError(
-            f"{str(folder)!r} has no runs of Figure 1's networks.",
-            f"Make them with: alexnet claims relu --out {folder}",
-        )
     pictures = folder / "figures"
-    with drawing_style(), translate_os_error(pictures):
+    with page_style(), translate_os_error(pictures):
+        if (figure := draw_figure_1(read_results(folder / FILE))) is None:
+            raise RunError(
+                f"{str(folder)!r} has no runs of Figure 1's networks.",
+                f"Make them with: alexnet claims relu --out {folder}",
+            )
         pictures.mkdir(exist_ok=True)
-        yield from list(save(draw_activations(curves), pictures, "figure-1", form))
-
-
-def curves_of_arm(results: list[RunResult], arm: str) -> "list[Curve]":
-    """Return the training error by epoch of each compared run of an arm."""
-    runs = [result for result in results if arm in result.arms]
-    return [[(point.epoch, point.train_error) for point in run.curve] for run in runs if run.curve]
+        yield from list(save(figure, pictures, "figure-1", form))

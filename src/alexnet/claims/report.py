@@ -15,16 +15,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alexnet.claims.claim import Arm, Check, Claim
-from alexnet.claims.plots import render_curves, render_pairs
-from alexnet.claims.results import (
+from alexnet.claims.claim import (
+    Arm,
+    Check,
+    Claim,
     RunResult,
+    list_changes,
     measurements_by_seed,
     results_by_seed,
     trial_results,
 )
+from alexnet.claims.plots import render_curves, render_pairs
 from alexnet.claims.verdict import Comparison, Measurement, Verdict, compare
-from alexnet.config import differences
 from alexnet.errors import MissingExtraError
 from alexnet.files import atomic_write
 
@@ -175,7 +177,7 @@ def escape_markdown(value: object) -> str:
 def format_number(value: float, is_fraction: bool) -> str:
     """Return one value: a fraction in percent, anything else to three digits."""
     if not math.isfinite(value):
-        return "no number"
+        return "not finite"
     return _with_sign(f"{value * 100:.2f} %" if is_fraction else f"{value:.3g}")
 
 
@@ -343,7 +345,7 @@ def list_cautions(finding: Finding) -> Iterator[tuple[str, str]]:
             "Left out.",
             f"Of seed{'s' * (len(comparison.left_out) > 1)} "
             f"{', '.join(map(str, comparison.left_out))} one arm has no finished run, or a run "
-            "that gave no number.",
+            "whose measure is not finite.",
         )
 
 
@@ -375,40 +377,19 @@ def describe_switch(finding: Finding) -> str:
 
 
 def tabulate_changes(claim: Claim) -> Table:
-    """Return a table of what differs between the arms, with both values: fields by their paths.
-
-    A part that one arm lacks (the norm of a layer) is one row, with all its fields.
-    """
+    """Return a table of what differs between the arms, with both values (`list_changes`)."""
     first, second = claim.first, claim.second
     rows: list[tuple[str, ...]] = []
-    if first.measure != second.measure:
-        rows.append(("measure", claim.measure_of(first), claim.measure_of(second)))
-    both = ("spec", first.spec, second.spec), ("recipe", first.recipe, second.recipe)
-    for kind, old, new in both:
-        parts: dict[str, dict[str, tuple[Any, Any]]] = {}
-        for path, values in differences(old, new).items():
-            part, _, field = path.rpartition(".")
-            if field not in ("name", "seed"):
-                parts.setdefault(part, {})[path] = values
-        for part, fields in sorted(parts.items()):
-            columns = list(zip(*fields.values(), strict=True))
-            is_lacking = any(all(value is None for value in column) for column in columns)
-            if part and len(fields) > 1 and is_lacking:
-                names = [path.rpartition(".")[2] for path in fields]
-                rows.append((f"{kind}.{part}", *(_join(names, column) for column in columns)))
-            else:
-                for path, values in fields.items():
-                    rows.append((f"{kind}.{path}", *map(_show, values)))
+    for path, values in list_changes(first, second).items():
+        if path == "measure":
+            values = claim.measure_of(first), claim.measure_of(second)
+        rows.append((path, *map(_show, values)))
     return ("Setting", first.name, second.name), rows
 
 
-def _join(names: Sequence[str], values: Sequence[object]) -> str:
-    """Return all fields of a part as one text."""
-    pairs = zip(names, values, strict=True)
-    return ", ".join(f"{name} {_show(v)}" for name, v in pairs if v is not None) or "none"
-
-
 def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_show(field)}" for name, field in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_show, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,8 +13,8 @@ from alexnet.errors import find_named
 from alexnet.recipes import AS_RUN as AS_RUN_RECIPE
 from alexnet.recipes import PAPER as PAPER_RECIPE
 from alexnet.recipes import LayerDecay, Recipe
-from alexnet.spec import Spec
-from alexnet.variants import AS_RUN, CIFAR_LOCAL, CIFAR_QUICK, PAPER, SINGLE, without_lrn
+from alexnet.spec import Conv, Dense, Spec
+from alexnet.variants import AS_RUN, CIFAR_LOCAL, CIFAR_QUICK, PAPER, SINGLE, narrow, without_lrn
 
 # Figure 1's "four-layer convolutional network" is given nowhere; the nearest that 2012 left is
 # layers-19pct of cuda-convnet, three convolutions and the output (facts 6).
@@ -38,28 +38,21 @@ def shrink(spec: Spec, *, width: int = 4, image_size: int = 24) -> Spec:
     root of the ratio, so that signals keep the strength that they have in the full network: .01
     against .03, or pixels of 0-255 against 0-1, mean here what they mean there.
     """
-    first, *rest = spec.convs
-    first = replace(first, kernel_size=5, stride=1, padding=2, asymmetric_padding=0)
-    convs = tuple(
-        replace(
-            c, out_channels=c.out_channels // width, pool=c.pool and replace(c.pool, ceil_mode=True)
-        )
-        for c in (first, *rest)
+    small = narrow(spec, width, 2 * width).with_layers(
+        spec.convs[0].name, kernel_size=5, stride=1, padding=2, asymmetric_padding=0
     )
-    dense = tuple(replace(d, units=d.units // (2 * width)) for d in spec.dense)
-    name = f"{spec.name}_in_small"
-    small = replace(spec, name=name, image_size=image_size, convs=convs, dense=dense)
+    pools = (c.pool and replace(c.pool, ceil_mode=True) for c in small.convs)
+    convs = tuple(replace(c, pool=pool) for c, pool in zip(small.convs, pools, strict=True))
+    small = replace(small, name=f"{spec.name}_in_small", image_size=image_size, convs=convs)
     before, after = _fan_in(spec), _fan_in(small)
 
     def strengthen(layer: str, std: float | None) -> float | None:
         return std and round(std * math.sqrt(before[layer] / after[layer]), 5)
 
-    return replace(
-        small,
-        convs=tuple(replace(c, std=strengthen(c.name, c.std)) for c in convs),
-        dense=tuple(replace(d, std=strengthen(d.name, d.std)) for d in dense),
-        output_std=strengthen(spec.output_name, spec.output_std),
-    )
+    layers: tuple[Conv | Dense, ...] = (*small.convs, *small.dense)
+    for layer in layers:
+        small = small.with_layers(layer.name, std=strengthen(layer.name, layer.std))
+    return replace(small, output_std=strengthen(spec.output_name, spec.output_std))
 
 
 def _fan_in(spec: Spec) -> dict[str, int]:
@@ -80,21 +73,13 @@ def halve(spec: Spec) -> Spec:
     Half the channels in conv1 to conv4; conv5 and the fully-connected layers keep all theirs, which
     is net 145-half of the 2012 source (facts 0).
     """
-    last = spec.convs[-1]
-    convs = tuple(replace(c, out_channels=c.out_channels // 2) for c in spec.convs[:-1])
-    return replace(spec, name=f"{spec.name}_half", towers=1, convs=(*convs, last))
+    convs = (*narrow(spec, 2).convs[:-1], spec.convs[-1])
+    return replace(spec, name=f"{spec.name}_half", towers=1, convs=convs)
 
 
 def merge_towers(spec: Spec) -> Spec:
     """Return the network without towers: `single` where it is `paper`."""
     return replace(spec, name=f"{spec.name}_one", towers=SINGLE.towers)
-
-
-def narrow(spec: Spec, by: int) -> Spec:
-    """Return a network with a part of its channels and hidden units, and nothing else changed."""
-    convs = tuple(replace(c, out_channels=c.out_channels // by) for c in spec.convs)
-    dense = tuple(replace(d, units=d.units // by) for d in spec.dense)
-    return replace(spec, name=f"{spec.name}_narrow", convs=convs, dense=dense)
 
 
 STRONGER = ("conv3", "conv4", "conv5")  # weights of .03 there in the source of 2012 (facts 1b)
@@ -169,6 +154,12 @@ _LOCAL_11 = _with_milestones(
 _PAPER_10 = replace(PAPER, num_classes=10)
 _SOURCE_10 = _PAPER_10.with_layers(*STRONGER, std=0.03)
 _FIVE = shrink(_SOURCE_10)
+
+
+def _half_width(spec: Spec) -> Spec:
+    return replace(narrow(spec, 2), name=f"{spec.name}_narrow")
+
+
 _SMALL_LOCAL = _SMALL.with_(
     lr=0.003, bias_lr=2.0, weight_decay=0.0, pca_jitter=0.0, validate_every=3
 )
@@ -191,10 +182,10 @@ SMALL = Scale(
     learning_rates=(0.002, 0.004, 0.008, 0.016, 0.032),
     trial_epochs=3,
     without_lrn=Setup(
-        narrow(LOCAL_13, 2), _SMALL_LOCAL.with_(epochs=3, weight_decays=_weight_decays(0.004))
+        _half_width(LOCAL_13), _SMALL_LOCAL.with_(epochs=3, weight_decays=_weight_decays(0.004))
     ),
     with_lrn=Setup(
-        narrow(LOCAL_11, 2), _SMALL_LOCAL.with_(epochs=9, weight_decays=_weight_decays(0.01))
+        _half_width(LOCAL_11), _SMALL_LOCAL.with_(epochs=9, weight_decays=_weight_decays(0.01))
     ),
 )
 

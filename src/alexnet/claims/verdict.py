@@ -50,7 +50,7 @@ class Comparison:
     # with fewer than two pairs
     ratio: bool  # whether the effect is a quotient
     censored: tuple[int, int]  # how many values of each arm are: the effect is then a bound
-    left_out: tuple[int, ...]  # seeds of which one arm has no run, or one that gave no number
+    left_out: tuple[int, ...]  # seeds without a finite measure in both arms
     verdict: Verdict
 
     @property

@@ -1,11 +1,12 @@
 """``alexnet bench``."""
 
 import json as json_format
+import math
 import os
 import sys
 from pathlib import Path
 
-from alexnet.cli.common import Json, Threads
+from alexnet.cli.common import Json, Threads, check_counts, parse_duration
 from alexnet.errors import ConfigError, did_you_mean
 
 WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
@@ -18,11 +19,12 @@ def bench(
     network: str = "single",
     batch_size: int = 64,
     rounds: int = 5,
+    budget: str | None = None,
     images: Path | None = None,
     threads: Threads = None,
     plot: Path | None = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Measure this machine's speed side by side with the usual ways to run the same network.
 
     Example: `alexnet bench train infer`
@@ -39,6 +41,9 @@ def bench(
         Images a step.
     rounds
         Interleaved measurements of each; the median is reported, with the spread.
+    budget
+        Take about so long at most, with fewer rounds: 8m. Results show as they come, and what there
+        is when it is interrupted is kept.
     images
         A folder of photographs, JPEG files, for prepare and loader.
     plot
@@ -48,9 +53,7 @@ def bench(
         if work not in WORKS:
             raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
 
-    for name, value in (("batch-size", batch_size), ("rounds", rounds)):
-        if value < 1:
-            raise ConfigError(f"--{name} is {value}.", "It must be at least 1.")
+    check_counts(batch_size=batch_size, rounds=rounds)
     chosen = works or [
         work for work in WORKS if work not in ASKED_FOR and (images or work not in NEED_IMAGES)
     ]
@@ -67,11 +70,13 @@ def bench(
         rounds=rounds,
         threads=threads,
         images=images,
+        budget=parse_duration(budget) if budget else math.inf,
         report_progress=lambda text: print(text, file=sys.stderr),
     )
-    if plot:
+    if plot and report["results"]:
         draw_report(report, plot)
     print(json_format.dumps(report) if json else format_report(report))
+    return 130 if report["interrupted"] else 0
 
 
 def _check(plot: Path, works: "list[str] | tuple[str, ...]") -> None:

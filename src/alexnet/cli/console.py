@@ -116,12 +116,12 @@ class Console:
 
         assert isinstance(event, events.Progressed)
         number, steps_an_epoch = event.step.number, event.step.number / event.epoch
-        left = (event.total - number) * event.images_per_step / event.images_per_second
         text = (
-            f"epoch {event.epoch:5.1f}  step {number:,}/{event.total:,}  "
-            f"loss {event.step.loss:.3f}  {event.images_per_second:.0f} images/s  "
-            f"{left // 60:.0f}:{left % 60:02.0f} left"
+            f"epoch {event.epoch:5.1f}  step {number:,}/{event.total:,}  loss {event.step.loss:.3f}"
         )
+        if rate := event.images_per_second:
+            left = (event.total - number) * event.images_per_step / rate
+            text += f"  {rate:.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left"
         epoch = int((number - 1) / steps_an_epoch)
         if self._bar is not None and epoch != self._epoch:
             self._clear()

@@ -33,14 +33,14 @@ def figures(
     seed
         Of the choice of photographs.
     """
-    from alexnet.claims.plots import draw_figure_1
-    from alexnet.claims.results import FILE as RESULTS
+    from alexnet.claims.claim import FILE as RESULTS
+    from alexnet.claims.plots import save_figure_1
     from alexnet.cli.console import Console
     from alexnet.figures import FIGURES, draw_all
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():
-        for path in draw_figure_1(run, form):
+        for path in save_figure_1(run, form):
             print(path)
         return
     predictor = load_predictor(run, threads)

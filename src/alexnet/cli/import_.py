@@ -2,16 +2,16 @@
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 
 from alexnet.cli.common import Json
+from alexnet.interop import WeightsFormat
 
 if TYPE_CHECKING:
     from alexnet.interop.imports import Import
 
-Form = Literal["caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"]
 SHOWN = 4  # names of classes
 
 
@@ -19,7 +19,7 @@ def import_(
     file: str,
     *,
     out: Path,
-    form: Annotated[Form | None, cyclopts.Parameter(name="--as")] = None,
+    form: Annotated[WeightsFormat | None, cyclopts.Parameter(name="--as")] = None,
     classes: Path | None = None,
     mean: Path | None = None,
     prototxt: Path | None = None,

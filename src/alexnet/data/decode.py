@@ -1,8 +1,10 @@
-"""Bytes -> uint8 RGB, or an error that says why not."""
+"""Bytes -> uint8 RGB, or an error that says why not.
+
+Whatever an image is handed over as, and with or without the extra `fast`, the pixels are the same.
+"""
 
 import contextlib
 import io
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from alexnet.bounds import MAX_PIXELS
 from alexnet.errors import ImageError, TooManyPixelsError, UnknownFormatError
 
 try:
@@ -23,8 +26,10 @@ except ImportError:
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit: a gibibyte of RGBA at three quarters
 ORIENTATION = 0x0112  # the EXIF tag
+HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"}  # AVIF has others
+START_OF_SCAN = b"\xff\xda"  # the marker of a JPEG behind which its pixels begin
+ORIENTATION_MARKS = (b"Exif\0\0", b"Orientation")  # in a JPEG that may be turned: EXIF, XMP
 SAME_RGB = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
 
 
@@ -63,7 +68,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
         image = _from_array(image)
     if isinstance(image, Image.Image):
         with _translate_pillow_errors():
-            return _as_rgb(image, exif=True, max_pixels=sys.maxsize).image
+            return _as_rgb(image, exif=True, max_pixels=MAX_PIXELS).image
     data = image.read() if hasattr(image, "read") else image
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageError(f"It is no image but a {type(image).__name__}, or opened as text.")
@@ -110,7 +115,7 @@ def inspect_image(
     data : bytes
         The file.
     exif : bool
-        Turn the image upright as its EXIF orientation says.
+        Turn the image upright as its orientation in EXIF or XMP says.
     formats : tuple of str
         Pillow's names of the formats that are read, JPEG among them; by default all.
     max_pixels : int
@@ -120,22 +125,41 @@ def inspect_image(
     -------
     Decoded
         Mode RGB. Grey, palette, CMYK and 16-bit images are converted, transparency is dropped,
-        of an animation the first frame is taken, colour profiles are ignored.
+        of an animation the first frame is taken, colour profiles are ignored. Grey of 32 bits has
+        no range of its own: one of 0-1 (real numbers), 0-255 or 0-65535 is told from the numbers.
 
     Raises
     ------
     ImageError
-        When the bytes are no image (`UnknownFormatError`), are cut short, or announce more pixels
-        than is sane (`TooManyPixelsError`).
+        When the bytes are no image (`UnknownFormatError`), are cut short, announce more pixels than
+        is sane (`TooManyPixelsError`), or are numbers of another range.
     """
     if not data:
         raise UnknownFormatError("The file is empty.")
-    if not (exif and b"Exif\0\0" in data[:65536]):
+    if not (exif and _may_be_turned(data)):
         pixels = _decode_turbo(data, max_pixels=max_pixels)
         if pixels is not None:
             return Decoded(Image.fromarray(pixels), "JPEG")
-    with _translate_pillow_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
-        return _as_rgb(image, exif, max_pixels)
+    with _translate_pillow_errors():
+        brands = {data[at : at + 4] for at in range(8, 40, 4)} if data[4:8] == b"ftyp" else set()
+        if formats is None and brands & HEIF_BRANDS:
+            return _decode_heif(data, max_pixels)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            return _as_rgb(image, exif, max_pixels)
+
+
+def _decode_heif(data: bytes, max_pixels: int) -> Decoded:
+    """Decode what telephones write; it is upright already, whatever its EXIF says."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UnknownFormatError(
+            "It is a HEIF file.", "pip install 'alexnet[heic]' reads them."
+        ) from None
+    file = pillow_heif.open_heif(io.BytesIO(data))
+    if file.size[0] * file.size[1] > max_pixels:
+        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+    return Decoded(_as_rgb(file.to_pillow(), False, max_pixels).image, "HEIF")
 
 
 @contextlib.contextmanager
@@ -166,14 +190,47 @@ def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     if turned != 1:
         image = ImageOps.exif_transpose(image)
         repairs.append(f"turned upright (EXIF orientation {turned})")
-    if mode.startswith("I"):  # 16 bits: Pillow would clip instead of scaling
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if mode.startswith("I;16"):  # Pillow would clip instead of scaling
+        image = _scale(image, 1 / 257)
         repairs.append("16 bits made 8")
+    elif mode in ("I", "F"):
+        image, repair = _scale_range(image)
+        repairs.append(repair)
     elif mode == "CMYK":
         repairs.append("CMYK made RGB")
     elif mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         repairs.append("transparency dropped")
     return Decoded(image.convert("RGB"), "JPEG" if form == "MPO" else form, tuple(repairs))
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether anything before a JPEG's scan may hold an orientation, however far behind."""
+    at, marker = 2, data[2:4]
+    while marker[:1] == b"\xff" and marker not in (START_OF_SCAN, b"\xff\xff"):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        marker = data[at : at + 2]
+    return marker != START_OF_SCAN or any(data.find(mark, 0, at) >= 0 for mark in ORIENTATION_MARKS)
+
+
+def _scale(image: Image.Image, factor: float) -> Image.Image:
+    """Return a grey image of 16 or 32 bits, its numbers multiplied, in 8; real ones are rounded."""
+    if image.mode == "F":
+        return image.point(lambda value: value * factor + 0.5).convert("L")
+    return image.convert("I").point(lambda value: value * factor).convert("L")
+
+
+def _scale_range(image: Image.Image) -> tuple[Image.Image, str]:
+    """Return a grey image of 32 bits in 8, and in words which range its numbers were taken for."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    kind = "real" if image.mode == "F" else "whole"
+    if not 0 <= low <= high <= 65535:  # nor where one is no number
+        raise ImageError(
+            f"It has 32-bit {kind} numbers of {low:g} to {high:g}.",
+            "Save it in 8 or 16 bits: those of 0-1, 0-255 and 0-65535 are understood.",
+        )
+    most = 1 if kind == "real" and high <= 1 else 255 if high <= 255 else 65535
+    return _scale(image, 255 / most), f"32-bit {kind} numbers of 0-{most} made 8 bits"
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:

@@ -1,7 +1,16 @@
 """What a network makes of images: activations by layer, stored, searched, and traced to pixels."""
 
-from alexnet.features.extraction import describe, extract
-from alexnet.features.images import JoinedSplits, NamedImages, Photographs
+from alexnet.features.extraction import (
+    Description,
+    JoinedSplits,
+    NamedImages,
+    Photographs,
+    StoredFeatures,
+    describe,
+    extract,
+    open_stored,
+    read_stored,
+)
 from alexnet.features.layers import (
     ReceptiveField,
     activations,
@@ -14,14 +23,14 @@ from alexnet.features.search import (
     Neighbours,
     TopActivation,
     find_nearest,
+    keep_strongest,
     patch,
     top_activating,
 )
-from alexnet.features.storage import Description, StoredFeatures, describe_folder, open_stored
 
 __all__ = [
     "Description", "JoinedSplits", "NamedImages", "Neighbours", "Photographs",
     "ReceptiveField", "StoredFeatures", "TopActivation", "activations", "describe",
-    "describe_folder", "extract", "find_nearest", "last_hidden", "layer_names", "layer_shapes",
-    "open_stored", "patch", "receptive_field", "top_activating",
+    "extract", "find_nearest", "keep_strongest", "last_hidden", "layer_names", "layer_shapes",
+    "open_stored", "patch", "read_stored", "receptive_field", "top_activating",
 ]  # fmt: skip

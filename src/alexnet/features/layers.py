@@ -189,28 +189,22 @@ def receptive_field(spec: Spec, layer: str) -> ReceptiveField:
 
 
 def _windows_until(spec: Spec, layer: str) -> Iterator[Window]:
-    """Yield the windows from the pixels up to and with a layer, in the spec's order."""
-    sizes = {counted.name: counted.size for counted in spec.layers()}
-    side = spec.image_size
+    """Yield the windows from the pixels up to and with a layer, in the network's order."""
+    known: dict[str, tuple[int, int, int]] = {}  # size, stride and padding
     for conv in spec.convs:
-        number = "".join(filter(str.isdigit, conv.name))
-        yield Window(conv.name, conv.kernel_size, conv.stride, conv.padding, side)
-        side = sizes[conv.name]
-        if layer == conv.name:
+        known[conv.name] = conv.kernel_size, conv.stride, conv.padding
+        if conv.pool:
+            known[pool_name(conv)] = conv.pool.kernel_size, conv.pool.stride, 0
+        if norm := conv.within_channel_lrn:
+            number = "".join(filter(str.isdigit, conv.name))
+            known[f"within_channel_lrn{number}"] = norm.size, 1, norm.size // 2
+    side = spec.image_size
+    for name, shape in layer_shapes(spec).items():
+        if len(shape) == 1:  # fully connected, and so is all that follows
+            yield Window(name, side, 1, 0, side)
             return
-        for stage in conv.order:
-            name = {
-                "activation": f"{spec.activation}{number}",
-                "norm": f"norm{number}",
-                "within_channel_lrn": f"within_channel_lrn{number}",
-                "pool": pool_name(conv),
-            }[stage]
-            if stage == "pool" and conv.pool:
-                yield Window(name, conv.pool.kernel_size, conv.pool.stride, 0, side)
-                side = sizes[name]
-            elif stage == "within_channel_lrn" and conv.within_channel_lrn:
-                width = conv.within_channel_lrn.size
-                yield Window(name, width, 1, width // 2, side)
-            if layer == name:
-                return
-    yield Window(spec.dense[0].name if spec.dense else spec.output_name, side, 1, 0, side)
+        if name in known:
+            yield Window(name, *known[name], side)
+        if name == layer:
+            return
+        side = shape[-1]

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.errors import ConfigError, DataError
-from alexnet.features.extraction import BATCH, checksum, pool_channels
+from alexnet.features.extraction import BATCH, StoredFeatures, checksum, pool_channels
 from alexnet.features.layers import activations, receptive_field, select_layers
-from alexnet.features.storage import StoredFeatures
 from alexnet.old_names import renamed_layer
 from alexnet.predictor import Predictor
 
@@ -97,18 +96,21 @@ class Neighbours:
                 f"Queries of {queries.shape[1]} numbers, the {count} nearest: this cannot be "
                 f"searched among vectors of {dimensions} numbers."
             )
-        blocks = [
-            _Block(queries[at : at + BLOCK], self._centre, min(count, len(self._vectors)))
-            for at in range(0, len(queries), BLOCK)
-        ]
+        count = min(count, len(self._vectors))
+        squares = np.full((len(queries), count), np.inf)  # squared distances, rising
+        indices = np.full((len(queries), count), -1, np.int64)
+        moved, energy = subtract_centre(queries, self._centre, "Query")
         for first, rows in self._chunks():
-            moved, energy = subtract_centre(rows, self._centre, "Vector", first)
-            for block in blocks:
-                block.compare(first, rows, moved, energy)
-        if not blocks:
-            return np.empty((0, count)), np.empty((0, count), np.int64)
-        squares = np.concatenate([block.squares for block in blocks])
-        return np.sqrt(squares), np.concatenate([block.indices for block in blocks])
+            their_moved, their_energy = subtract_centre(rows, self._centre, "Vector", first)
+            for at in range(0, len(queries), BLOCK):
+                part = slice(at, at + BLOCK)
+                bounds = _lower_bounds(moved[part], energy[part], their_moved, their_energy)
+                for row in np.flatnonzero(bounds.min(1) < squares[part, -1]):
+                    query = at + int(row)
+                    squares[query], indices[query] = _merge(
+                        queries[query], squares[query], indices[query], first, rows, bounds[row]
+                    )
+        return np.sqrt(squares), indices
 
     def _chunks(self) -> Iterator[tuple[int, Vectors]]:
         """Yield the vectors in order, ``(rows, D)`` at a time, with the first one's number."""
@@ -118,58 +120,53 @@ class Neighbours:
             _release_pages(self._vectors)
 
 
-class _Block:
-    """Some queries, and the nearest vectors that were seen so far."""
+def _lower_bounds(
+    queries: NDArray[np.float32],
+    energies: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    energy: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return numbers below the true squared distances, ``(Q, rows)``.
 
-    def __init__(self, queries: Vectors, centre: NDArray[np.float32], count: int) -> None:
-        self._queries = queries.astype(np.float64)
-        self._moved, self._energy = subtract_centre(queries, centre, "Query")
-        self.squares = np.full((len(queries), count), np.inf)  # squared distances, rising
-        self.indices = np.full((len(queries), count), -1, np.int64)
+    The product and both energies are each within ``D * UNIT`` of the sum of the sizes of their
+    terms, which for the product is at most half the two energies; what is left for the centre
+    and the few additions is below 32 units. Below float32's smallest number, 2**-126, errors
+    are no longer relative.
+    """
+    dimensions = rows.shape[1]
+    slack = 2 * _rounding_error(dimensions + 32)
+    with np.errstate(over="ignore"):
+        bounds = queries @ rows.T
+        bounds *= -2
+        bounds += np.float32(1 - slack) * (energies[:, None] + energy)
+    bounds -= np.float32(dimensions * 2.0**-120)
+    return bounds
 
-    def compare(
-        self, first: int, rows: Vectors, moved: NDArray[np.float32], energy: NDArray[np.float32]
-    ) -> None:
-        """Compare with more vectors, of which the first has the number `first`."""
-        bounds = self._lower_bounds(moved, energy)
-        for query in np.flatnonzero(bounds.min(1) < self.squares[:, -1]):
-            self._merge(int(query), first, rows, bounds[query])
 
-    def _lower_bounds(
-        self, moved: NDArray[np.float32], energy: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return numbers below the true squared distances, ``(Q, rows)``.
+def _merge(
+    query: Vectors,
+    squares: NDArray[np.float64],
+    indices: NDArray[np.int64],
+    first: int,
+    rows: Vectors,
+    bounds: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Measure those of the vectors that may be nearer than the farthest kept, and keep."""
+    exact = query.astype(np.float64)
 
-        The product and both energies are each within ``D * UNIT`` of the sum of the sizes of their
-        terms, which for the product is at most half the two energies; what is left for the centre
-        and the few additions is below 32 units. Below float32's smallest number, 2**-126, errors
-        are no longer relative.
-        """
-        dimensions = moved.shape[1]
-        slack = 2 * _rounding_error(dimensions + 32)
-        with np.errstate(over="ignore"):
-            bounds = self._moved @ moved.T
-            bounds *= -2
-            bounds += np.float32(1 - slack) * (self._energy[:, None] + energy)
-        bounds -= np.float32(dimensions * 2.0**-120)
-        return bounds
-
-    def _merge(self, query: int, first: int, rows: Vectors, bounds: NDArray[np.float32]) -> None:
-        """Measure those of the vectors that may be nearer than the farthest kept, and keep."""
-        count = self.squares.shape[1]
-        near = np.flatnonzero(bounds < self.squares[query, -1])
-        if len(near) > 4 * count:  # a few first, so that most need no measuring
-            few = near[np.argpartition(bounds[near], count - 1)[:count]]
-            limit = self._exact_squares(query, rows[few]).max()
-            near = near[bounds[near] <= limit]
-        squares = np.concatenate([self.squares[query], self._exact_squares(query, rows[near])])
-        indices = np.concatenate([self.indices[query], first + near])
-        kept = np.lexsort((indices, squares))[:count]
-        self.squares[query], self.indices[query] = squares[kept], indices[kept]
-
-    def _exact_squares(self, query: int, rows: Vectors) -> NDArray[np.float64]:
-        difference = rows - self._queries[query]  # float64
+    def measure(near: NDArray[np.int64]) -> NDArray[np.float64]:
+        difference = rows[near] - exact  # float64
         return np.einsum("ij,ij->i", difference, difference)
+
+    count = len(squares)
+    near = np.flatnonzero(bounds < squares[-1])
+    if len(near) > 4 * count:  # a few first, so that most need no measuring
+        limit = measure(near[np.argpartition(bounds[near], count - 1)[:count]]).max()
+        near = near[bounds[near] <= limit]
+    squares = np.concatenate([squares, measure(near)])
+    indices = np.concatenate([indices, first + near])
+    kept = np.lexsort((indices, squares))[:count]
+    return squares[kept], indices[kept]
 
 
 def subtract_centre(
@@ -280,13 +277,7 @@ def top_activating(
     for batch in evaluation_batches(split, BATCH):
         maps = activations(predictor, batch.images, [layer])[layer][:, wanted]
         width = maps.shape[-1] if maps.dim() > 2 else 1
-        values, places = _first_strongest(maps.flatten(2) if maps.dim() > 2 else maps[..., None])
-        numbers = torch.tensor(batch.indices).expand_as(places)
-        best = torch.cat([best, values], 1)
-        at = torch.cat([at, torch.stack([numbers, places], -1)], 1)
-        best, order = best.sort(dim=1, descending=True, stable=True)
-        best, order = best[:, :count], order[:, :count]
-        at = at.gather(1, order[..., None].expand(*order.shape, 2))
+        best, at = keep_strongest(best, at, maps, batch.indices, count)
     return {
         unit: tuple(
             TopActivation(image, place // width, place % width, value)
@@ -296,11 +287,30 @@ def top_activating(
     }
 
 
-def _first_strongest(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest value and its first place, each ``(units, N)``, of ``(N, units, P)``."""
-    values = maps.amax(2, keepdim=True)
-    places = (maps == values).to(torch.uint8).argmax(2)  # argmax alone may name any of equals
-    return values[..., 0].T, places.T
+def keep_strongest(
+    values: Tensor, places: Tensor, maps: Tensor, images: Sequence[int], count: int
+) -> tuple[Tensor, Tensor]:
+    """Merge the strongest place of each unit in some images into those kept so far.
+
+    Parameters
+    ----------
+    values, places : Tensor
+        Of the strongest ones, falling: ``(units, up to count)`` activations and ``(units, up to
+        count, 2)`` int64, the image and the place in its flattened map.
+    maps : Tensor
+        ``(N, units, side, side)`` or ``(N, units)``, of the images that `images` numbers.
+    count : int
+        How many are kept of each unit; of equal ones the earlier image, then the earlier place.
+    """
+    flat = maps.flatten(2) if maps.dim() > 2 else maps[..., None]  # (N, units, places)
+    strongest = flat.amax(2, keepdim=True)
+    at = (flat == strongest).to(torch.uint8).argmax(2).T  # of `flat` it may name any of equals
+    found = torch.stack([torch.tensor(images).expand_as(at), at], -1)
+    values = torch.cat([values, strongest[..., 0].T], 1)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    places = torch.cat([places, found], 1)
+    order = order[:, :count, None].expand(-1, -1, 2)
+    return values[:, :count], places.gather(1, order)
 
 
 def _check(predictor: Predictor, layer: str, units: Sequence[int], count: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run was and came to: its learning curves, Figure 1, and the confusion matrix."""
+"""What a run was and came to: its learning curves and the confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = Sequence[tuple[float, float]]  # epoch, training error of 0 to 1
-TARGET = 0.25  # the error whose reaching the paper compares (section 3.1)
-STYLES = {"tanh": (OTHER, "--"), "ReLU": (RIGHT, "-")}  # dashed and solid, as in the paper
 COUNTED = 20  # classes up to which every cell has its number
 NAMED = 60  # classes up to which every row has its name
 WORST = 40  # mistakes that are listed where there are more
@@ -33,7 +30,8 @@ def draw_curves(metrics: Sequence[Mapping[str, float]]) -> "Figure":
     """
     figure = new_figure(11, 3.4)
     loss, errors, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    trained = [line for line in metrics if "loss" in line]
+    # The loss is None where it was no number.
+    trained = [line for line in metrics if line.get("loss") is not None and "lr" in line]
     watched = [line for line in metrics if "val_top1" in line]
     epochs = [line["epoch"] for line in trained]
     window = max(1, len(trained) // 60)
@@ -82,28 +80,6 @@ def running_mean(values: Sequence[float], window: int) -> NDArray[np.float64]:
     starts = np.maximum(ends - window, 0)
     mean: NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)
     return mean
-
-
-def draw_activations(arms: Mapping[str, Sequence[Curve]]) -> "Figure":
-    """Draw each run's training error, ReLU solid and tanh dashed, and the line of 25 %.
-
-    Parameters
-    ----------
-    arms : mapping of str to sequence of Curve
-        ``"ReLU"`` and ``"tanh"``, a curve a seed. A run that ended at 25 % is a curve that does.
-    """
-    figure = new_figure(5, 3.6)
-    axes = figure.subplots()
-    for name, runs in arms.items():
-        colour, dash = STYLES.get(name, (INK, ":"))
-        for number, curve in enumerate(runs):
-            epochs, errors = zip(*curve, strict=True)
-            label = f"{name}, {len(runs)} seeds" if not number else None
-            axes.plot(epochs, errors, dash, color=colour, lw=1.2, label=label)
-    axes.axhline(TARGET, color=FAINT, lw=0.8)
-    axes.set(xlabel="epochs", ylabel="training error rate", xlim=(0, None), ylim=(0, 0.8))
-    axes.legend()
-    return figure
 
 
 def draw_confusion(

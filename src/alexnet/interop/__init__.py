@@ -1,1 +1,8 @@
 """Weights in and out: other programs' files, and files for other programs."""
+
+from typing import Literal, get_args
+
+WeightsFormat = Literal[
+    "caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"
+]
+FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)

@@ -16,16 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.errors import MissingExtraError, RunError
-from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import (
-    LARGEST_IMAGE,
-    LARGEST_MEAN,
-    LARGEST_TEXT,
+from alexnet.bounds import (
+    MAX_MEAN,
+    MAX_TEXT,
     check_message,
     check_shape,
     read_bytes,
 )
+from alexnet.errors import MissingExtraError, RunError
+from alexnet.interop import layer_ir as ir
 from alexnet.spec import DropoutSpec, PixelFormat
 
 Message = Any  # of `google.protobuf`, its class made of caffe.proto
@@ -125,7 +124,7 @@ def read_prototxt(path: Path) -> Net:
     message = _schema()["NetParameter"]()
     from google.protobuf import text_format
 
-    text = read_bytes(path, LARGEST_TEXT).decode("utf-8", "replace")
+    text = read_bytes(path, MAX_TEXT).decode("utf-8", "replace")
     try:
         return _read_net(text_format.Parse(text, message, allow_unknown_field=True))
     except text_format.ParseError as error:
@@ -134,7 +133,7 @@ def read_prototxt(path: Path) -> Net:
 
 def read_binaryproto(path: Path) -> NDArray[np.float32]:
     """Read a mean image, ``(3, H, W)`` in the order of the file: BGR, 0-255."""
-    values = _read_blob(_parse(read_bytes(path, LARGEST_MEAN), "BlobProto"), path.name)
+    values = _read_blob(_parse(read_bytes(path, MAX_MEAN), "BlobProto"), path.name)
     mean = values.reshape(values.shape[-3:]) if values.ndim > 3 else values
     if mean.ndim != 3:
         raise RunError(f"It is an array of {values.shape}.", "Expected (1, 3, side, side).")
@@ -159,8 +158,6 @@ def _read_net(message: Message) -> Net:
             transform = _told(layer.data_param) | _told(layer.transform_param) | transform
     sides = [*shapes[0].dim[-1:]] if shapes else message.input_dim[3:4]
     image = int(sides[0] if sides else transform.get("crop_size", 0))
-    if not 0 <= image <= LARGEST_IMAGE:
-        raise RunError(f"Its images are said to be of {image} pixels.")
     return Net(_text(message.name), layers, image or None, transform)
 
 
@@ -269,9 +266,9 @@ def _pooling(layer: Message, name: str, arrays: object) -> ir.Pooling:
     window = _side(settings, "kernel_size", "kernel", name)
     stride = _side(settings, "stride", "stride", name, 1)
     pad = _side(settings, "pad", "pad", name)
-    if kind is None or pad or settings.global_pooling or min(window, stride) < 1:
+    if kind is None or pad or settings.global_pooling:
         raise RunError(
-            f"The pool {name!r} is global, random, padded or of no size.",
+            f"The pool {name!r} is global, random or padded.",
             "Expected windows inside the map, their maximum or average.",
         )
     return ir.Pooling(name, window, stride, kind, ceil_mode=not settings.round_mode)
@@ -333,6 +330,6 @@ def _side(settings: Message, name: str, short: str, layer: str, default: int = 0
     told = _told(settings)
     both = [told[f"{short}_{axis}"] for axis in "hw" if f"{short}_{axis}" in told]
     found = {*np.ravel(both or told.get(name, default)).tolist()}
-    if len(found) != 1 or not 0 <= (size := found.pop()) <= LARGEST_IMAGE:
+    if len(found) != 1:
         raise RunError(f"{layer!r} has a {name} that differs by direction, or has no sense.")
-    return int(size)
+    return int(found.pop())

@@ -16,24 +16,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import read_bytes
 from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import LARGEST_IMAGE, read_bytes
 from alexnet.pickles import ArrayUnpickler
 from alexnet.spec import DropoutSpec, PixelFormat
 
-MODULES = ("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict")
-PICKLE_MODULES = frozenset((*MODULES, *(f"python_util.{name}" for name in MODULES)))
+PICKLE_PACKAGES = frozenset((
+    *("options", "util", "data", "layer", "gpumodel", "convnet", "convdata", "ordereddict"),
+    "python_util",
+))  # fmt: skip
 # The mean over cuda-convnet2's own mean image of ImageNet, RGB (facts 4).
 ILSVRC_MEAN = (127.30, 119.72, 104.91)
-MAX_LAYERS = 100
+MAX_STEPS = 100
 LayerSettings = Mapping[str, Any]
 
 
 def read_checkpoint(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
     data = read_bytes(path)
-    content = decode_keys(ArrayUnpickler(data, _NAMES, PICKLE_MODULES).load())
+    content = decode_keys(ArrayUnpickler(data, _NAMES, PICKLE_PACKAGES).load())
     state = decode_keys(content.get("model_state"))
     named = _name_layers(state.get("layers"))
     kept = (layer.get("weights") for layer in named.values())
@@ -101,10 +103,10 @@ def _simple(value: Any, inside: int = 0) -> Any:
     if isinstance(value, str | int | float | np.generic | np.ndarray):
         return value
     if isinstance(value, list | tuple) and inside:
-        parts = [_simple(part) for part in value[:MAX_LAYERS]]
+        parts = [_simple(part) for part in value[:MAX_STEPS]]
         return parts if all(part is not None for part in parts) else None
     if isinstance(value, dict) and inside:
-        few = list(value.items())[:MAX_LAYERS]
+        few = list(value.items())[:MAX_STEPS]
         return {str(_text(key)): _simple(part, inside - 1) for key, part in few}
     return None
 
@@ -158,7 +160,7 @@ def _follow(named: Mapping[str, LayerSettings], data: str) -> tuple[list[ir.Impo
     layers: list[ir.ImportedLayer] = []
     image = 0
     current: tuple[str, ...] = (data,)
-    for _ in range(MAX_LAYERS):
+    for _ in range(MAX_STEPS):
         takers = {
             name: layer
             for name, layer in named.items()
@@ -185,7 +187,7 @@ def _follow(named: Mapping[str, LayerSettings], data: str) -> tuple[list[ir.Impo
             image = _whole(towers.layers[0], "imgSize")
         layers.append(_READERS[kind](towers))
         current = names
-    raise RunError(f"It has more than {MAX_LAYERS} layers.")
+    raise RunError(f"It has more than {MAX_STEPS} layers.")
 
 
 def _tower(layer: LayerSettings, current: Sequence[str]) -> int:
@@ -214,8 +216,6 @@ def _convolution(towers: Towers) -> ir.ImportedLayer:
     side, stride = _whole(layer, "filterSize"), _whole(layer, "stride")
     pad, positions = -_whole(layer, "padding"), _whole(layer, "modulesX")
     image = _whole(layer, "imgSize")
-    if pad < 0 or min(side, stride, positions) < 1 or max(image, side) > LARGEST_IMAGE:
-        raise RunError(f"The convolution {towers.names[0]!r} has sizes of no sense.")
     over = (positions - 1) * stride + side - image - 2 * pad  # past the right and bottom edge
     if not 0 <= over < stride + side:
         raise RunError(f"{towers.names[0]!r} has {positions} positions along {image} pixels.")
@@ -303,8 +303,6 @@ def _pool(towers: Towers) -> ir.ImportedLayer:
             "Expected max or avg, from 0.",
         )
     window, stride = _whole(layer, "sizeX"), _whole(layer, "stride")
-    if not 1 <= min(window, stride) <= max(window, stride) <= LARGEST_IMAGE:
-        raise RunError(f"The pool {towers.name!r} has a window of {window} at stride {stride}.")
     return ir.Pooling(towers.name, window, stride, kind, ceil_mode=True)
 
 

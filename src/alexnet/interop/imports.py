@@ -2,43 +2,71 @@
 
 import contextlib
 import math
+import re
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet import bounds
 from alexnet.data.imagenet import WNID
+from alexnet.data.layouts import parse_class_list
 from alexnet.data.statistics import Statistics
 from alexnet.errors import RunError
 from alexnet.files import sha256
-from alexnet.interop import bounds, model_folder
+from alexnet.interop import FORMATS, WeightsFormat, model_folder
 from alexnet.interop.caffe import IMAGENET_MEAN, read_binaryproto, read_caffemodel
 from alexnet.interop.cuda_convnet import read_checkpoint
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.interop.model_folder import IMPORTED
 from alexnet.interop.onnx_import import read_onnx
+from alexnet.interop.torch_files import LEGACY
 from alexnet.interop.weights import (
     is_safetensors,
-    is_torch,
+    list_safetensors,
     read_own_safetensors,
     read_state_dict,
+    tell_conversion,
 )
 from alexnet.pickles import load_arrays
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig, software_versions
 from alexnet.variants import network_named
 
-WeightsFormat = Literal[
-    "caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"
-]
-FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)
 PEEKED = 4096  # bytes of a file that tell what it is
 USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
-NPY, PICKLED = b"\x93NUMPY", b"\x80"  # how NumPy's files begin, and pickles of protocol 2
+NPY, PICKLED, ZIP = b"\x93NUMPY", b"\x80", b"PK"  # how files begin; pickles from protocol 2
+DOWNLOAD_AGAIN = "Download it again."
+UNPACK = "Unpack it, and name the file of weights in it."
+WITHOUT_LAYERS = "Give the file that it was converted from."
+# How files begin that people take for weights, what they are, and what to do.
+OTHER_FILES = [
+    (re.compile(pattern, re.DOTALL), what, fix)
+    for pattern, what, fix in (
+        (rb"$", "empty", DOWNLOAD_AGAIN),
+        (rb"version https://git-lfs", "a pointer of Git LFS", "Fetch the file with git lfs pull."),
+        (rb"(?i:(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|\?xml))", "a web page",
+         "Download the file itself; the page may ask to sign in first."),
+        (rb"\s*\{\s*\"", "JSON, which has no weights", "Name the file of weights beside it."),
+        (rb"\s*(?:#[^\n]*\n\s*)*(?:name|layers?|input|net)\s*[:{]", "a description of layers",
+         "Name a .caffemodel, and this as --prototxt."),
+        (rb"\x08[\x80-\xff]{0,4}[\0-\x7f]\x12.[ -~]*\.caffemodel",
+         "the state of Caffe's solver: a step and momenta", "Name the .caffemodel beside it."),
+        (rb"\x89HDF", "HDF5, as Keras writes", "Convert it to ONNX with tf2onnx."),
+        (rb"\x93NUMPY", "an array of NumPy", WITHOUT_LAYERS),
+        (rb"MATLAB", "a file of MATLAB", WITHOUT_LAYERS),
+        (rb".{4}TFL3", "TensorFlow Lite", WITHOUT_LAYERS),
+        (rb"\x1f\x8b|BZh\d1AY|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar", "an archive", UNPACK),
+        (rb"\x89PNG|\xff\xd8\xff", "an image", "Photographs are for alexnet predict."),
+    )
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +124,10 @@ def import_file(
     if form == "huggingface":
         if classes or mean or pixels:
             raise RunError("A model folder has all of its own.", "Leave the other options out.")
-        run = model_folder.to_run(source, out)
-        return Import(run, form, ("model folder of alexnet",))
+        folder = model_folder.fetch(source)
+        run = model_folder.to_run(folder, out)
+        converted = tell_conversion(list_safetensors(folder / model_folder.WEIGHTS).values())
+        return Import(run, form, ("model folder of alexnet", *converted))
     imported = read_weights_file(path, form, prototxt)
     if pixels is not None:
         imported = with_pixels(imported, pixels)
@@ -106,7 +136,8 @@ def import_file(
     found = imported.found
     if image is None and imported.mean is not None:
         image, found = np.array(imported.mean.values, np.float32), (*found, imported.mean.origin)
-    spec, statistics = with_mean(imported.spec, image, imported.resize_to)
+    with bounds.explain_damage(path):
+        spec, statistics = with_mean(imported.spec, image, imported.resize_to)
     config = RunConfig(
         spec=spec,
         recipe=replace(FAST, precision="fp32"),
@@ -120,8 +151,8 @@ def import_file(
             "imported_sha256": sha256(path),
         },
     )
-    save_checkpoint(out / "checkpoints", Checkpoint(0, imported.weights))
-    return Import(Run.start(out, config, statistics), form, found)
+    run = Run.start(out, config, statistics, first=Checkpoint(0, imported.weights))
+    return Import(run, form, found)
 
 
 def read_weights_file(
@@ -130,12 +161,45 @@ def read_weights_file(
     """Read the network of a file, and make nothing of it yet."""
     if form == "huggingface":
         raise RunError(f"{str(path)!r} is no model folder.", "Name the folder or the repository.")
+    readers: dict[str, Callable[[Path], ImportedNetwork]] = {
+        "caffe": partial(read_caffemodel, prototxt=prototxt), "torchvision": read_state_dict,
+        "safetensors": read_own_safetensors, "onnx": read_onnx, "cuda-convnet": read_checkpoint,
+    }  # fmt: skip
     with bounds.explain_damage(path):
-        if form == "caffe":
-            return read_caffemodel(path, prototxt)
-        readers = {"torchvision": read_state_dict, "safetensors": read_own_safetensors,
-                   "onnx": read_onnx, "cuda-convnet": read_checkpoint}  # fmt: skip
+        _peek(path)
         return readers[form](path)
+
+
+def _peek(path: Path) -> bytes:
+    """Return a file's first bytes, unless they say that it is certainly of another kind."""
+    with path.open("rb") as file:
+        start = file.read(PEEKED)
+    if is_safetensors(path):  # begins with any number
+        return start
+    for pattern, what, fix in OTHER_FILES:
+        if pattern.match(start):
+            raise RunError(f"It is {what}.", fix)
+    if start.startswith(ZIP):
+        _refuse_other_zips(path)
+    return start
+
+
+def _refuse_other_zips(path: Path) -> None:
+    """Name a zip that ``torch.save`` did not write."""
+    names: list[str] = []
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
+    weights = [name for name in names if name.endswith((".pth", ".pt", ".caffemodel", ".onnx"))]
+    save = "In Python: m = {}.load(file), then torch.save({}, 'weights.pth')."
+    if "constants.pkl" in names:
+        raise RunError("It is a TorchScript program.", save.format("torch.jit", "m.state_dict()"))
+    if "archive_format" in names:
+        fix = save.format("torch.export", "m.state_dict")
+        raise RunError("It is a program of torch.export.", fix)
+    if weights:
+        raise RunError(f"It is a zip with {weights[0]!r} in it.", UNPACK)
+    if "data.pkl" not in names:
+        raise RunError("It is a zip, not of torch.save or cut short.", DOWNLOAD_AGAIN)
 
 
 def with_pixels(imported: ImportedNetwork, name: str) -> ImportedNetwork:
@@ -165,7 +229,12 @@ def with_mean(
     """
     seen, pixels = spec.image_size, spec.pixels
     side = USUAL_SIDE if 192 < seen <= USUAL_SIDE - 16 else seen + seen // 8
-    side = resize_to if resize_to and seen <= resize_to <= bounds.LARGEST_SIDE else side
+    if resize_to and not seen <= resize_to <= bounds.MAX_SIDE:
+        raise RunError(
+            f"Its images are said to be prepared at {resize_to:,} pixels.",
+            f"Expected {seen}, what the network takes, to {bounds.MAX_SIDE:,}.",
+        )
+    side = resize_to or side
     if mean is None:
         colour = np.array(pixels.mean if isinstance(pixels.mean, tuple) else (0, 0, 0), np.float32)
         return spec, _make_statistics((colour / pixels.scale)[:, None, None], side)
@@ -197,14 +266,14 @@ def detect_format(path: Path) -> WeightsFormat:
     """Return what a file is, where its content leaves no doubt."""
     if path.is_dir():
         return "huggingface"
-    with bounds.explain_damage(path), path.open("rb") as file:
-        start = file.read(PEEKED)
-        held = is_safetensors(path)
-    if is_torch(start, path):
+    with bounds.explain_damage(path):
+        start = _peek(path)
+        if is_safetensors(path):
+            own = "spec" in bounds.read_safetensors_header(path).get("__metadata__", {})
+            return "safetensors" if own else "torchvision"
+    if start.startswith((ZIP, LEGACY)):
         return "torchvision"
-    if held:
-        return "safetensors" if b'"spec"' in start else "torchvision"
-    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+    if start[:1] == PICKLED and start[1:2] in b"\x02\x03\x04\x05":
         return "cuda-convnet"
     found = _detect_protobuf(start)
     if found is None:
@@ -236,17 +305,17 @@ def _detect_protobuf(start: bytes) -> WeightsFormat | None:
 
 
 def read_classes(path: Path, count: int) -> tuple[str, ...]:
-    """Read names of classes, one a line in the order of the outputs.
+    """Read names of classes in the order of the outputs, as `data.layouts.read_class_list` does.
 
     A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
     ``batches.meta`` of cuda-convnet has names, too.
     """
     with bounds.explain_damage(path):
-        data = bounds.read_bytes(path, bounds.LARGEST_LIST)
+        data = bounds.read_bytes(path, bounds.MAX_LIST)
         if data.startswith(PICKLED):
             lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
         else:
-            lines = [line.strip() for line in data.decode("utf-8").splitlines() if line.strip()]
+            lines = [line for line in parse_class_list(data.decode("utf-8-sig")) if line]
         firsts = [line.split()[0] for line in lines]
         names = tuple(a if WNID.fullmatch(a) else b for a, b in zip(firsts, lines, strict=True))
         if len(names) != count:
@@ -283,9 +352,9 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         with path.open("rb") as file:
             start = file.read(len(NPY))
         if start == NPY:
-            mean = bounds.read_npy(path)
+            mean = _read_npy(path)
         elif start.startswith(PICKLED):
-            flat = _read_meta(bounds.read_bytes(path, bounds.LARGEST_MEAN)).get("data_mean")
+            flat = _read_meta(bounds.read_bytes(path, bounds.MAX_MEAN)).get("data_mean")
             if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
                 raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
             mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)
@@ -297,3 +366,14 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         if not np.isfinite(mean).all():
             raise RunError("It has numbers that are not finite.")
     return mean
+
+
+def _read_npy(path: Path) -> NDArray[np.float32]:
+    """Read an array of a size that was looked at first; never an object."""
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if values.dtype.kind not in "fiu" or values.size > 3 * bounds.MAX_SIDE**2:
+        raise RunError(
+            f"It is an array of {values.shape}, {values.dtype}.",
+            "Expected numbers, (3, side, side).",
+        )
+    return np.array(values.reshape(-1) if values.ndim == 2 else values, np.float32)

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.bounds import MAX_IMAGE, MAX_LAYERS
 from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
-from alexnet.interop.bounds import LARGEST_IMAGE, MOST_LAYERS
 from alexnet.spec import (
     LRN,
     Conv,
@@ -48,6 +48,9 @@ class Convolution:
     stride: int = 1
     padding: tuple[int, int] = (0, 0)  # zeros before (top and left), and after
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.name, self.stride, *self.padding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,10 @@ class Pooling:
     ceil_mode: bool = False
     padding_after: int = 0  # rows and columns added at the end alone
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.name, min(self.kernel_size, self.stride), self.padding_after)
+        _check_sizes(self.name, max(self.kernel_size, self.stride))
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -120,6 +127,15 @@ class ImportedNetwork:
 Weighted = Convolution | FullyConnected
 Following = Activation | Normalisation | Pooling | Drop
 ImportedLayer = Weighted | Following
+
+
+def _check_sizes(name: str, least: int, *others: int) -> None:
+    """See that sizes are those of an image: the first at least 1, none below 0."""
+    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others, 0) <= MAX_IMAGE:
+        raise RunError(
+            f"{name!r} has a window, stride or padding of {', '.join(map(str, (least, *others)))}.",
+            f"Expected sizes of at least 1, padding of at least 0, and at most {MAX_IMAGE}.",
+        )
 
 
 def make_norm(
@@ -176,9 +192,12 @@ def assemble_network(
     """Return the spec of a list of layers and its weights, named ``conv1.weight`` ...
 
     The layers are first to last, without the softmax; `image` is the side of the input. Without
-    it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image.
+    it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image. Pools of
+    one pixel, as exporters make of an adaptive one, are passed over.
     """
-    blocks = list(_group_blocks(layers))
+    if image is not None and not 1 <= image <= MAX_IMAGE:
+        raise RunError(f"Its images are said to be of {image:,} pixels.")
+    blocks = list(_group_blocks([layer for layer in layers if not _is_identity(layer)]))
     convs = [b for b in blocks if isinstance(b.layer, Convolution)]
     dense = [b for b in blocks if isinstance(b.layer, FullyConnected)]
     if not convs or not dense or blocks != [*convs, *dense]:
@@ -187,8 +206,8 @@ def assemble_network(
             f"Its layers with weights are {order}.",
             "AlexNet has convolutions first, then fully-connected layers.",
         )
-    if len(blocks) > MOST_LAYERS:
-        raise RunError(f"It has more than {MOST_LAYERS} layers with weights.")
+    if len(blocks) > MAX_LAYERS:
+        raise RunError(f"It has more than {MAX_LAYERS} layers with weights.")
     _check_widths(convs, dense)
     spec = _make_spec(convs, dense, _find_image_size(convs, dense[0].layer, image), pixels)
     named = [*(conv.name for conv in spec.convs), *(layer.name for layer in spec.dense)]
@@ -199,6 +218,12 @@ def assemble_network(
                 raise RunError(f"{block.layer.name!r} has numbers that are not finite.")
             weights[f"{name}.{part}"] = torch.from_numpy(np.array(values, np.float32, order="C"))
     return recognise(spec), weights
+
+
+def _is_identity(layer: ImportedLayer) -> bool:
+    return isinstance(layer, Pooling) and (
+        (layer.kernel_size, layer.stride, layer.padding_after) == (1, 1, 0)
+    )
 
 
 def _group_blocks(layers: Sequence[ImportedLayer]) -> Iterator[Block]:
@@ -253,7 +278,7 @@ def _find_image_size(convs: Sequence[Block], first: FullyConnected, image: int |
     """Return the side of the images, the given one or one that the first dense layer fits."""
     channels, inputs = convs[-1].layer.weight.shape[0], first.weight.shape[1]
     usual = USUAL_IMAGES[::-1] if any(convs[0].layer.padding) else USUAL_IMAGES
-    for side in [image] if image else [*usual, *range(1, LARGEST_IMAGE + 1)]:
+    for side in [image] if image else [*usual, *range(1, MAX_IMAGE + 1)]:
         *_, (_, last) = _map_sides(convs, side)
         if channels * last**2 == inputs:
             return side

@@ -5,7 +5,6 @@ layers that every reader makes. Nothing of a file is run, and nothing outside of
 """
 
 import base64
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +14,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.bounds import check_message, check_shape, parse_json, read_bytes
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.bounds import LARGEST_IMAGE, check_message, check_shape, read_bytes
 from alexnet.interop.caffe import IMAGENET_MEAN
 from alexnet.spec import DropoutSpec, PixelFormat
 from alexnet.variants import CAFFE, TORCHVISION
 
 Node = Any  # `onnx.NodeProto`
-BEFORE = ("Slice", "Transpose", "Cast", "Mul", "Sub", "Div")  # preprocessing inside of an export
-MOST_OPERATORS = 1000  # on the way from the pixels to the logits
+BEFORE = ("Slice", "Transpose", "Mul", "Sub", "Div")  # preprocessing inside of an export
+MAX_OPERATORS = 1000  # on the way from the pixels to the logits
 FLATTENING = ("Flatten", "Reshape", "Squeeze")
 OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", "MatMul")
-ITEMS = {1: 4, 7: 8, 10: 2, 11: 8}  # bytes of a number, by the types that weights and sizes have
+# Bytes of a number, by the types that weights and sizes have.
+ITEMS = {1: 4, 6: 4, 7: 8, 10: 2, 11: 8, 16: 2}
+CONVERTED = {10: "float16", 11: "float64", 16: "bfloat16"}
 
 
 def read_onnx(path: Path) -> ir.ImportedNetwork:
@@ -40,20 +41,23 @@ def read_onnx(path: Path) -> ir.ImportedNetwork:
     check_message(data, onnx.ModelProto.DESCRIPTOR)
     model = onnx.ModelProto.FromString(data)
     told = {entry.key: entry.value for entry in model.metadata_props}
-    about = json.loads(told["preprocessing"]) if "preprocessing" in told else None
+    about = parse_json(told["preprocessing"]) if "preprocessing" in told else None
     graph = Graph(model.graph)
     layers, mean = _follow(graph, 2 * len(data), own=about is not None)
     image = graph.image or (about and int(about["crop"]))
     network, weights = ir.assemble_network(layers, PixelFormat(), image)
     producer = model.producer_name or "an unnamed program"
-    found = (f"ONNX graph {model.graph.name!r} of {producer}",)
+    converted = " and ".join(sorted(graph.converted))
+    found: tuple[str, ...] = (f"ONNX graph {model.graph.name!r} of {producer}",)
+    if converted:
+        found = (*found, f"{converted}, made float32")
     if about is not None:
-        classes = tuple(map(str, json.loads(told.get("classes", "[]"))))
+        classes = tuple(map(str, parse_json(told.get("classes", "[]"))))
         return _read_own(ir.ImportedNetwork(network, weights, found, classes=classes), about, mean)
     torchvision, ours = (
         [replace(conv, out_channels=0) for conv in spec.convs] for spec in (TORCHVISION, network)
     )
-    like = TORCHVISION if ours == torchvision else CAFFE
+    like = TORCHVISION if ours == torchvision or producer == "pytorch" else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
     colour = ir.MeanColour(IMAGENET_MEAN, "mean colour of ImageNet") if like is CAFFE else None
     network = replace(network, pixels=like.pixels)
@@ -68,14 +72,20 @@ class Graph:
             raise RunError("It has no graph.")
         self.tensors = {tensor.name: tensor for tensor in content.initializer}
         self.takers: dict[str, list[Node]] = {}
+        self.makers: dict[str, Node] = {}
+        self.converted: set[str] = set()  # types of the arrays that become float32
         for number, node in enumerate(content.node):
             node.name = node.name or f"number {number}"
             if node.domain not in ("", "ai.onnx"):
                 raise RunError(f"{node.op_type} {node.name!r} is an operator of {node.domain!r}.")
-            constant = setting(node, "value") if node.op_type == "Constant" else None
+            constant = _read_constant(node)
             if constant is not None and node.output:
                 self.tensors[node.output[0]] = constant
                 continue
+            if node.op_type == "Identity" and node.input[0] in self.tensors:
+                self.tensors[node.output[0]] = self.tensors[node.input[0]]  # of equal arrays one
+                continue
+            self.makers |= dict.fromkeys(node.output, node)
             for name in {*node.input}:
                 self.takers.setdefault(name, []).append(node)
         inputs = [one for one in content.input if one.name not in self.tensors]
@@ -85,7 +95,7 @@ class Graph:
             raise RunError(f"Its graph has the inputs {names}.", "Expected one, for the pixels.")
         sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim]
         square = len(sides) == 4 and sides[1] == 3 and sides[2] == sides[3]
-        self.image = sides[2] if square and 0 < sides[2] <= LARGEST_IMAGE else None
+        self.image = sides[2] if square and sides[2] else None
         self.first = inputs[0].name
 
     def array(self, node: Node, place: int) -> NDArray[Any]:
@@ -106,7 +116,28 @@ class Graph:
         count = len(tensor.raw_data) // ITEMS[tensor.data_type]
         lists = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.int32_data)
         check_shape(name, tensor.dims, count or max(map(len, lists)))
+        if tensor.data_type in CONVERTED:
+            self.converted.add(CONVERTED[tensor.data_type])
         return numpy_helper.to_array(tensor)
+
+    def after(self, name: str) -> list[Node]:
+        """Return the nodes that take a value; not those that ask for its shape alone."""
+        return [node for node in self.takers.get(name, []) if node.op_type != "Shape"]
+
+    def check_flat(self, node: Node) -> None:
+        """See that a reshape makes one row of an image: two numbers, in the file or joined."""
+        name = node.input[1] if len(node.input) > 1 else ""
+        maker = self.makers.get(name)
+        if name in self.tensors:
+            axes = self.array(node, 1).size
+        elif maker is not None and maker.op_type == "Concat":
+            axes = len(maker.input)
+        else:
+            axes = len(setting(node, "shape", ()))  # PyTorch before 1.0, and Caffe2
+        if node.op_type == "Reshape" and axes != 2:
+            raise RunError(
+                f"Reshape {node.name!r} makes {axes} axes.", "Expected 2: a row of each image."
+            )
 
     def other(self, node: Node, current: str) -> NDArray[Any]:
         """Return the array that a node of two inputs takes besides `current`."""
@@ -119,6 +150,19 @@ class Graph:
             found = ", ".join(node.op_type for node in takers) or "nothing"
             raise RunError(f"{name!r} is taken by {found}.", f"Expected {kind}.")
         return takers[0]
+
+
+def _read_constant(node: Node) -> Any:
+    """Return the array of a Constant, whole or of plain numbers; nothing of another node."""
+    from onnx import helper, numpy_helper
+
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
+            dtype = np.int64 if "int" in attribute.name else np.float32
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))
+    return None
 
 
 def setting(node: Node, name: str, default: Any = None) -> Any:
@@ -140,8 +184,8 @@ def _follow(
     layers: list[ir.ImportedLayer] = []
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
-    for _ in range(MOST_OPERATORS):
-        takers = graph.takers.get(current, [])
+    for _ in range(MAX_OPERATORS):
+        takers = graph.after(current)
         if not takers or takers[0].op_type == "Softmax":
             return layers, mean
         node, kind = takers[0], takers[0].op_type
@@ -153,6 +197,7 @@ def _follow(
             bias = graph.other(node, current).astype(np.float32).reshape(-1)
             layers[-1], current = replace(layers[-1], bias=bias), node.output[0]
         elif kind in FLATTENING:
+            graph.check_flat(node)
             flat, current = True, node.output[0]
         else:
             if (flat and kind in OF_MAPS) or (not flat and kind in OF_ROWS):
@@ -160,7 +205,7 @@ def _follow(
                 raise RunError(f"{kind} {node.name!r} comes {where} the maps are flattened.")
             layer, current = _read_layer(graph, takers, current)
             layers = ir.gather_layers([*layers, layer], most) if layer else layers
-    raise RunError(f"Its graph has more than {MOST_OPERATORS} operators in a row.")
+    raise RunError(f"Its graph has more than {MAX_OPERATORS} operators in a row.")
 
 
 def _read_layer(
@@ -170,7 +215,7 @@ def _read_layer(
     node = takers[0]
     if len(takers) > 1:
         return _within_channel_norm(graph, takers, current)
-    if node.op_type == "Identity":
+    if node.op_type in ("Identity", "Cast") or _adds_nothing(graph, node):
         return None, node.output[0]
     if node.op_type == "Split":
         return _halves(graph, node)
@@ -186,6 +231,15 @@ def _read_layer(
             f"Expected only {', '.join(_READERS)}.",
         )
     return _READERS[node.op_type](graph, node), node.output[0]
+
+
+def _adds_nothing(graph: Graph, node: Node) -> bool:
+    """Whether a node pads by nothing, as PyTorch wrote before an average pool."""
+    if node.op_type != "Pad":
+        return False
+    inside = len(node.input) > 1
+    pads = graph.array(node, 1).tolist() if inside else setting(node, "pads", ())
+    return not any(pads)
 
 
 def _conv(graph: Graph, node: Node) -> ir.Convolution:
@@ -210,13 +264,7 @@ def _padding(node: Node) -> tuple[int, int]:
     """Return the padding before and after, the same in both directions."""
     pads = tuple(map(int, setting(node, "pads", (0, 0, 0, 0))))
     auto = setting(node, "auto_pad", b"NOTSET").decode("utf-8", "replace")
-    if (
-        auto not in ("NOTSET", "VALID")
-        or len(pads) != 4
-        or pads[0] != pads[1]
-        or pads[2] != pads[3]
-        or not 0 <= min(pads) <= max(pads) <= LARGEST_IMAGE
-    ):
+    if auto not in ("NOTSET", "VALID") or len(pads) != 4 or pads[::2] != pads[1::2]:
         raise RunError(
             f"{node.op_type} {node.name!r} is padded by {pads}, {auto}.",
             "Expected the same above and left, and the same below and right.",
@@ -226,7 +274,7 @@ def _padding(node: Node) -> tuple[int, int]:
 
 def _square(node: Node, name: str, default: tuple[int, int]) -> int:
     found = tuple(map(int, setting(node, name, default)))
-    if len(found) != 2 or found[0] != found[1] or not 1 <= found[0] <= LARGEST_IMAGE:
+    if len(found) != 2 or found[0] != found[1]:
         raise RunError(
             f"{node.op_type} {node.name!r} has {name} of {found}.", "Expected two alike."
         )

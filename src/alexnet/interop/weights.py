@@ -1,34 +1,36 @@
 """Files of weights alone, in and out: safetensors, and state dicts of torchvision's ``alexnet``.
 
-A ``.pth`` is a pickle. It is read first by a reader that runs nothing, for the names and shapes of
-its tensors alone; PyTorch loads it, ``weights_only``, once they are known to be an AlexNet's and no
-larger than the file.
+What a file holds is seen first, by names, shapes and types; a tensor is made once they are known to
+be an AlexNet's.
 """
 
 import io
 import json
-import math
 import re
-import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from alexnet.bounds import MAX_IMAGE, MAX_LAYERS, parse_json, read_safetensors_header
 from alexnet.config import differences, from_json
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
-from alexnet.interop.bounds import MOST_LAYERS, read_bytes, read_inner_pickle
 from alexnet.interop.export import describe_model
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
+from alexnet.interop.torch_files import (
+    SAVE_WEIGHTS,
+    StoredTensor,
+    as_text,
+    read_torch_file,
+)
 from alexnet.network import AlexNet
-from alexnet.pickles import ArrayUnpickler
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec
 from alexnet.variants import TORCHVISION
@@ -48,8 +50,13 @@ TORCHVISION_NAMES = {
 }
 # What may differ from TORCHVISION without a difference in what the network computes.
 HARMLESS = ("name", "num_classes", "pixels", "dropout.rate", "output_std", "output_bias")
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files began before 1.6
-WRAPPED = ("state_dict", "model", "model_state_dict")  # where trainings keep it
+CONV1 = "features.0.weight"
+WRAPPERS = (  # where trainings keep it
+    *("state_dict", "model", "model_state_dict", "model_state", "net", "network"),
+    *("weights", "params"),
+)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SAFETENSORS_DTYPES = dict(zip(("F32", "F16", "BF16", "F64"), FLOATS, strict=True))
 
 
 def export_safetensors(model: Predictor, path: Path) -> None:
@@ -74,15 +81,43 @@ def write_safetensors(
         temporary.write_bytes(safetensors.torch.save(dense, dict(metadata)))
 
 
+def list_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a safetensors file by name; none is made yet."""
+    read_safetensors_header(path)  # within bounds, before the library parses it
+    found = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 -- no dictionary
+            told = file.get_slice(name)
+            dtype = SAFETENSORS_DTYPES.get(told.get_dtype(), told.get_dtype())
+            load = partial(_load_safetensor, path, name)
+            found[name] = StoredTensor(tuple(told.get_shape()), dtype, load)
+    return found
+
+
+def _load_safetensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
+
+
 def read_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     """Read exactly the tensors that are expected, and nothing before the file is seen to have them.
 
-    `shapes` are the names and shapes that it must hold, all of float32 and finite numbers.
+    `shapes` are the names and shapes that it must hold. The numbers must be finite; those of 16 or
+    64 bits become float32.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            _check_header(path, file, shapes)
-            tensors = {name: file.get_tensor(name) for name in shapes}
+        held = list_safetensors(path)
+        for name, shape in shapes.items():
+            if name not in held:
+                raise RunError(f"{str(path)!r} has no {name!r}, which its network needs.")
+            if held[name].shape != shape:
+                raise RunError(
+                    f"{name!r} in {str(path)!r} is {held[name].shape}; its network needs {shape}."
+                )
+        if extra := sorted(held.keys() - shapes.keys()):
+            raise RunError(f"{str(path)!r} has {extra[0]!r}, which its network does not know.")
+        where = f"in {str(path)!r}"
+        return {name: load_float32(f"{name!r} {where}", held[name]) for name in shapes}
     except FileNotFoundError:
         raise RunError(f"There is no file {str(path)!r}.", "Export or download it again.") from None
     except (OSError, SafetensorError, ValueError, OverflowError) as error:
@@ -90,31 +125,38 @@ def read_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
             f"{str(path)!r} is damaged or no safetensors file ({error}).",
             "Export or download it again.",
         ) from None
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise RunError(f"{str(path)!r} has numbers in {name!r} that are not finite.")
-    return tensors
 
 
-def _check_header(path: Path, file: safe_open, shapes: Shapes) -> None:
-    held = set(file.keys())
-    for name, shape in shapes.items():
-        if name not in held:
-            raise RunError(f"{str(path)!r} has no {name!r}, which its network needs.")
-        found = file.get_slice(name)
-        dtype, given = found.get_dtype(), tuple(found.get_shape())
-        if (dtype, given) != ("F32", shape):
-            raise RunError(
-                f"{name!r} in {str(path)!r} is {dtype} {given}; its network needs F32 {shape}."
-            )
-    if extra := sorted(held - shapes.keys()):
-        raise RunError(f"{str(path)!r} has {extra[0]!r}, which its network does not know.")
+def load_float32(name: str, stored: StoredTensor) -> Tensor:
+    """Make a tensor in float32; its numbers must be real and finite."""
+    if stored.dtype not in FLOATS:
+        raise RunError(
+            f"{name} is of {tell_dtype(stored)}.",
+            "Expected float32, or float16, bfloat16 or float64, which become float32.",
+        )
+    tensor = stored.load().detach().float().contiguous()
+    if not tensor.isfinite().all():
+        raise RunError(f"{name} has numbers that are not finite.")
+    return tensor
+
+
+def tell_dtype(stored: StoredTensor) -> str:
+    """Name a tensor's type as PyTorch does: float16."""
+    return str(stored.dtype).removeprefix("torch.")
+
+
+def tell_conversion(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
+    """Say of which types tensors are that become float32; nothing where all are float32."""
+    found = sorted({tell_dtype(one) for one in tensors} - {"float32"})
+    return (f"{' and '.join(found)}, made float32",) if found else ()
 
 
 def find_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors; none of them takes memory."""
-    if len(spec.convs) + len(spec.dense) > MOST_LAYERS:
-        raise RunError(f"Its network has more than {MOST_LAYERS} layers.")
+    if len(spec.convs) + len(spec.dense) > MAX_LAYERS:
+        raise RunError(f"Its network has more than {MAX_LAYERS} layers.")
+    if spec.image_size > MAX_IMAGE:
+        raise RunError(f"Its images of {spec.image_size:,} pixels are larger than {MAX_IMAGE}.")
     with torch.device("meta"):
         network = AlexNet(spec)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -129,24 +171,26 @@ def is_safetensors(path: Path) -> bool:
 
 def read_own_safetensors(path: Path) -> ImportedNetwork:
     """Read what ``alexnet export --to safetensors`` wrote."""
-    with safe_open(path, framework="pt") as file:
-        told = file.metadata() or {}
+    told = read_safetensors_header(path).get("__metadata__", {})
     if "spec" not in told:
         raise RunError("It does not say what its network is.", "See --as torchvision.")
-    spec = from_json(Spec, json.loads(told["spec"]))
-    classes = from_json(tuple[str, ...], json.loads(told.get("classes", "[]")))
-    about = json.loads(told.get("preprocessing", "{}"))
+    spec = from_json(Spec, parse_json(told["spec"]))
+    classes = from_json(tuple[str, ...], parse_json(told.get("classes", "[]")))
+    about = parse_json(told.get("preprocessing", "{}"))
     mean = None
     if not isinstance(spec.pixels.mean, tuple):
         values = tuple(float(value) / spec.pixels.scale for value in about["mean"]["colour"])
-        if len(values) != 3 or not np.isfinite(values).all():
+        if len(values) != 3:
             raise RunError("Its mean colour is no colour.")
         values = values[::-1] if spec.pixels.channel_order == "BGR" else values
         mean = MeanColour(values, "the file's mean colour; its mean image is not in it")
     return ImportedNetwork(
         spec=spec,
         weights=read_safetensors(path, find_shapes(spec)),
-        found=(f"safetensors of alexnet {told.get('alexnet_version', '')}",),
+        found=(
+            f"safetensors of alexnet {told.get('alexnet_version', '')}",
+            *tell_conversion(list_safetensors(path).values()),
+        ),
         mean=mean,
         resize_to=int(about.get("prepared", 0)),
         classes=classes if len(classes) == spec.num_classes else None,
@@ -182,40 +226,60 @@ def export_torchvision(model: Predictor, path: Path) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def is_torch(start: bytes, path: Path) -> bool:
-    """Whether a file that begins with `start` was written by ``torch.save``."""
-    if start.startswith(LEGACY):
-        return True
-    if not start.startswith(b"PK"):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, OSError):
-        return False
-
-
 def read_state_dict(path: Path) -> ImportedNetwork:
-    """Read a state dict of torchvision's ``alexnet``, any number of classes and any widths."""
+    """Read a state dict of torchvision's ``alexnet``, any number of classes and any widths.
+
+    It may lie under one known name in a training's checkpoint (`WRAPPERS`), and its names may begin
+    with what wrappers put there and with one prefix; what was taken off is in ``found``.
+    """
     if is_safetensors(path):
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        spec, where = find_torchvision_spec(shapes), "safetensors"
-        tensors = read_safetensors(path, shapes)
+        content, where = list_safetensors(path), "safetensors"
     else:
-        data, where = read_bytes(path), "state dict of PyTorch"
-        described = _find_state_dict(_describe_content(data), _Described)
-        spec = find_torchvision_spec({name: one.shape for name, one in described.items()})
-        tensors = _load_tensors(data)
-    weights = {}
-    for ours, theirs in TORCHVISION_NAMES.items():
-        for part in ("weight", "bias"):
-            tensor = tensors[f"{theirs}.{part}"]
-            if not tensor.isfinite().all():
-                raise RunError(f"{theirs}.{part} has numbers that are not finite.")
-            weights[f"{ours}.{part}"] = tensor.detach().float().clone().contiguous()
-    return ImportedNetwork(spec=spec, weights=weights, found=(f"{where}, torchvision's names",))
+        content, where = read_torch_file(path), "state dict of PyTorch"
+    state, taken = find_state_dict(content)
+    spec = find_torchvision_spec({name: stored.shape for name, stored in state.items()})
+    weights = {
+        f"{ours}.{part}": load_float32(f"{theirs}.{part}", state[f"{theirs}.{part}"])
+        for ours, theirs in TORCHVISION_NAMES.items()
+        for part in ("weight", "bias")
+    }
+    found = (f"{where}, torchvision's names", *taken, *tell_conversion(state.values()))
+    return ImportedNetwork(spec=spec, weights=weights, found=found)
+
+
+def find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+    """Return a file's state dict by torchvision's names, and what was taken off, in words."""
+    said = []
+    held = {as_text(k): v for k, v in content.items()} if isinstance(content, dict) else {}
+    wrapper = next((name for name in WRAPPERS if isinstance(held.get(name), dict)), None)
+    if wrapper:
+        held = {as_text(k): v for k, v in held[wrapper].items()}
+        said.append(f"taken from {wrapper!r} in it")
+    if not held:
+        raise RunError("It holds no state dict: a whole network, or something else.", SAVE_WEIGHTS)
+    if others := [name for name, one in held.items() if not isinstance(one, StoredTensor)]:
+        raise RunError(
+            f"It holds other things than tensors under the names of a state dict: {others[0]!r}.",
+            f"Expected a state dict, alone or under one of {', '.join(WRAPPERS)}.",
+        )
+    shorter = {name: re.sub(r"(^|\.)(?:module|_orig_mod)\.", r"\1", name) for name in held}
+    if shorter.keys() != {*shorter.values()}:
+        said.append("'module.' and '_orig_mod.' taken off the names")
+    prefixes = {name.removesuffix(CONV1) for name in shorter.values() if name.endswith(CONV1)}
+    if len(prefixes) > 1:
+        raise RunError(
+            f"It has several networks, of names that begin with {sorted(prefixes)}.",
+            "Save the state dict of one alone.",
+        )
+    if prefix := next(iter(prefixes), ""):
+        said.append(f"{prefix!r} taken off the names")
+    found: dict[str, StoredTensor] = {}
+    for name, stored in held.items():
+        short = shorter[name].removeprefix(prefix)
+        if short in found:
+            raise RunError(f"It has {short!r} twice, once as {name!r}.")
+        found[short] = stored
+    return found, tuple(said)
 
 
 def find_torchvision_spec(shapes: Shapes) -> Spec:
@@ -243,101 +307,3 @@ def find_torchvision_spec(shapes: Shapes) -> Spec:
         if shapes[theirs] != shape:
             raise RunError(f"{theirs!r} is {shapes[theirs]}; expected {shape}.")
     return spec
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    """A tensor that was not made."""
-
-    shape: tuple[int, ...]
-
-
-class _StorageCounter(ArrayUnpickler):
-    """Reads a ``.pth`` and makes no tensor; more memory than the file holds is refused."""
-
-    def __init__(self, data: bytes, file_size: int) -> None:
-        super().__init__(data, _TENSORS)
-        self.file_size, self.total = file_size, 0
-        self.sizes: dict[str, int] = {}  # numbers, by the memory's name
-
-    def persistent_load(self, pid: Any) -> int:
-        """Count what a reference to a tensor's memory says; return its numbers."""
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] not in ("storage", b"storage"):
-            raise RunError("It refers to something that is no tensor's memory.")
-        key, size = pid[2], pid[4]
-        if not isinstance(key, str | bytes) or not isinstance(size, int) or size < 0:
-            raise RunError("It refers to a tensor's memory of no sense.")
-        self.total += size - self.sizes.get(str(key), 0)
-        self.sizes[str(key)] = size
-        if self.total > self.file_size:
-            raise RunError(f"It declares {size:,} numbers; the file has {self.file_size:,} bytes.")
-        return size
-
-
-def _describe_tensor(count: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> _Described:
-    """Return a tensor's shape; one that reaches beyond its memory would enlarge that."""
-    sizes, steps = tuple(map(int, shape[:9])), tuple(map(int, stride[:9]))
-    if not isinstance(count, int) or len(sizes) > 8 or min((offset, *sizes, *steps)) < 0:
-        raise RunError("It has a tensor of no sense.")
-    reach = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) + 1
-    if math.prod(sizes) > count or (min(sizes, default=1) and reach > count):
-        raise RunError(f"It has a tensor of {sizes} on a memory of {count:,} numbers.")
-    return _Described(sizes)
-
-
-_DTYPES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_TENSORS: Mapping[str, Any] = {
-    "collections.OrderedDict": lambda *arguments: {},
-    "torch._utils._rebuild_tensor": _describe_tensor,
-    "torch._utils._rebuild_tensor_v2": _describe_tensor,
-    "torch._utils._rebuild_parameter": lambda tensor, *more: tensor,
-    **{f"torch.{dtype}Storage": lambda *arguments: None for dtype in _DTYPES},
-}
-
-
-def _describe_content(data: bytes) -> Any:
-    """Return what a ``.pth`` holds, its tensors described; nothing is made."""
-    if not data.startswith(LEGACY):
-        return _StorageCounter(read_inner_pickle(data), len(data)).load()
-    counter = _StorageCounter(data, len(data))
-    for _ in range(3):  # a number, a version, the sizes of the system's numbers
-        counter.load()
-    content = counter.load()
-    counter.load()  # the names of the tensors' memories; their numbers follow
-    return content
-
-
-def _load_tensors(data: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a ``.pth`` that was described before."""
-    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    tensors = _find_state_dict(content, Tensor)
-    for name, tensor in tensors.items():
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # one number, many times
-            raise RunError(f"It has {name!r} of {tuple(tensor.shape)} on a smaller memory.")
-    return tensors
-
-
-def _find_state_dict(content: Any, kind: type) -> dict[str, Any]:
-    """Return the state dict in a file, or in the part of a training's checkpoint that has it."""
-    if isinstance(content, dict):
-        content = next(
-            (content[key] for key in WRAPPED if isinstance(content.get(key), dict)), content
-        )
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise RunError(
-            "It holds no state dict.", "Save one with torch.save(model.state_dict(), …)."
-        )
-    found: dict[str, Any] = {}
-    for wrapped, tensor in content.items():
-        if not isinstance(tensor, kind):
-            raise RunError("It holds other things than tensors under the names of a state dict.")
-        name = _strip_wrappers(wrapped)
-        if name in found:
-            raise RunError(f"It has {name!r} twice, once as {wrapped!r}.")
-        found[name] = tensor
-    return found
-
-
-def _strip_wrappers(name: str) -> str:
-    """Return a tensor's name without what wrappers of a network put before or into it."""
-    return re.sub(r"(^|\.)(module|_orig_mod)\.", r"\1", name)

@@ -24,7 +24,7 @@ GROUP = 8  # channels that a lane has: 16 bytes of bfloat16
 BLOCK, WARPS = 128, 4  # groups that a program takes at once, one a lane
 PROGRAMS = 4096  # at most of the backward pass: each leaves sums of the bias's gradient
 AMPERE = (8, 0)  # the first GPUs with bfloat16
-MOST_NEIGHBOURS = 9  # of which the backward pass sees those of the groups beside its own
+MAX_NEIGHBOURS = 9  # of which the backward pass sees those of the groups beside its own
 
 
 def is_available(x: Tensor, channels: int, config: KernelConfig) -> bool:
@@ -33,7 +33,7 @@ def is_available(x: Tensor, channels: int, config: KernelConfig) -> bool:
         x.is_cuda
         and x.dtype in (torch.float32, torch.bfloat16)
         and channels % (GROUP * config.towers) == 0
-        and 0 < config.norm_size <= MOST_NEIGHBOURS
+        and 0 < config.norm_size <= MAX_NEIGHBOURS
         and config.window <= 15  # a place in it is one byte
         and TRITON
         and torch.cuda.get_device_capability(x.device) >= AMPERE

@@ -13,7 +13,7 @@ from torch import Tensor
 from alexnet.data.decode import encode_jpeg
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import AlexNetError, ImageError
-from alexnet.features import Neighbours, last_hidden
+from alexnet.features import Neighbours, keep_strongest, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import LOG, HTTPError, require_ready
@@ -154,8 +154,9 @@ class Gallery:
         """Run the images through the network, a chunk at a time; ``None`` where it was stopped."""
         layers = tuple(self._networks.shapes)
         hidden = last_hidden(self._networks.predictor.spec)
-        values = {layer: torch.empty(0) for layer in layers}
-        places = {layer: torch.empty(0, dtype=torch.int64) for layer in layers}
+        units = {layer: shape[0] for layer, shape in self._networks.shapes.items()}
+        values = {layer: torch.empty(units[layer], 0) for layer in layers}
+        places = {layer: torch.empty(units[layer], 0, 2, dtype=torch.int64) for layer in layers}
         wanted = np.unique(np.linspace(0, len(split) - 1, self._count).astype(np.int64)).tolist()
         numbers: list[int] = []
         vectors: list[Tensor] = []
@@ -171,8 +172,8 @@ class Gallery:
             vectors += [output[hidden] for output in outputs]
             for layer in layers if outputs else ():
                 maps = torch.stack([output[layer] for output in outputs])
-                values[layer], places[layer] = _keep_strongest(
-                    values[layer], places[layer], maps, first
+                values[layer], places[layer] = keep_strongest(
+                    values[layer], places[layer], maps, range(first, len(numbers)), PATCHES
                 )
         if not numbers:
             raise AlexNetError("None of them can be read.")
@@ -192,21 +193,3 @@ class Gallery:
                 continue
             return [future.result() for future in futures]
         return None
-
-
-def _keep_strongest(
-    values: Tensor, places: Tensor, maps: Tensor, first: int
-) -> tuple[Tensor, Tensor]:
-    """Merge the strongest place of each unit in some images into those kept so far.
-
-    `maps` are ``(N, units, side, side)`` or ``(N, units)``, of the images from number `first` on.
-    """
-    flat = maps.reshape(*maps.shape[:2], -1).transpose(0, 1)  # (units, N, places)
-    strongest, where = flat.max(2)
-    rows = torch.arange(first, first + len(maps)).expand_as(where)
-    at = torch.stack([rows, where], -1)
-    if values.numel():
-        strongest = torch.cat([values, strongest], 1)
-        at = torch.cat([places, at], 1)
-    values, order = strongest.topk(min(PATCHES, strongest.shape[1]), 1)
-    return values, at.gather(1, order[..., None].expand(*order.shape, 2))

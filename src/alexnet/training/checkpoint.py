@@ -175,7 +175,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread beside the training, which waits only for the copy.
+    """Writes checkpoints in a thread, so that a training may go on as soon as it has a copy.
 
     One is written at a time: the next one waits for it. A failure is raised by the call after it,
     at the latest by the end of the ``with`` block.
@@ -218,9 +218,14 @@ class CheckpointWriter:
         )
 
 
-def copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors into the processor's memory, dense and in the order of their dimensions."""
+def copy_to_host(tensors: Mapping[str, Tensor], *, share: bool = False) -> dict[str, Tensor]:
+    """Copy tensors into the processor's memory, dense and in the order of their dimensions.
+
+    With `share`, those that lie there so already are returned as they are.
+    """
     return {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+        name: tensor.detach()
+        if share and tensor.device.type == "cpu" and tensor.is_contiguous()
+        else torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
         for name, tensor in tensors.items()
     }

@@ -7,16 +7,20 @@ the loop knowing them.
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from itertools import chain
 
+from alexnet.config import require, require_whole
 from alexnet.data.shards import PreparedData
-from alexnet.errors import ConfigError, DivergedError
+from alexnet.errors import DivergedError
 from alexnet.evaluation import summarize
+from alexnet.recipes import MAX_BATCH
+from alexnet.training.budget import PLANS_A_SAVE, SLACK, Budget, Plan
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.input_pipeline import local_batches
@@ -41,6 +45,7 @@ from alexnet.training.run import Run
 from alexnet.training.state import TrainState, restore
 from alexnet.training.trainer import LocalBatch, MicroBatch, Step, probe_batch_size, train
 
+MAX_SECONDS = 10 * 366 * 86400  # of a training or a timeout
 AUTO = -1  # of `Execution.micro_batch`: find the largest that fits before the first step
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 MAX_WAITING = 0.1  # share of the time
@@ -72,16 +77,18 @@ class Execution:
     micro_batch: int | None = None  # images a process takes at once, gradients being added up to
     # the recipe's batch; None: its whole share; `AUTO`
     max_time: float | None = None  # seconds after which the training saves and stops
+    budget: float | None = None  # seconds that it may take from `begun` on, the test included: as
+    # many epochs are trained as fit, and the schedule is laid into them
+    begun: float = field(default_factory=time.monotonic)
     timeout: float = 600.0  # seconds without progress after which processes give each other up
 
     def __post_init__(self) -> None:
-        size = self.micro_batch
-        if size is not None and size != AUTO and size < 1:
-            raise ConfigError(f"A micro-batch of {size} images is none.", "Give 1 or more.")
-        if self.max_time is not None and self.max_time <= 0:
-            raise ConfigError(f"A time of {self.max_time:g} s is none.", "Give one above 0.")
-        if self.timeout < 1:
-            raise ConfigError(f"A timeout of {self.timeout:g} s is too short.", "Give 1 s or more.")
+        if self.micro_batch != AUTO:
+            require_whole(self, ["micro_batch"], 1, MAX_BATCH)
+        most = f"{MAX_SECONDS:,} seconds"
+        limits = ("max_time", "budget")
+        require(self, limits, f"above 0, at most {most}", lambda time: 0 < time <= MAX_SECONDS)
+        require(self, ["timeout"], f"1 to {most}", lambda time: 1 <= time <= MAX_SECONDS)
 
 
 ALONE, PLAIN = DistributedContext(), Execution()
@@ -112,6 +119,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if context.is_main:
             stack.enter_context(run.lock())
+            run.check_is_as_begun()
             clear_leftovers(run.checkpoints)
         watchdog = Watchdog(context, execution.timeout, run.folder)
         stack.enter_context(watchdog.watch())
@@ -121,18 +129,22 @@ def fit(
             if complaint:
                 yield Notice(complaint)
             recipe = run.config.recipe
-            order = Order.of(recipe, len(data.splits["train"]))
-            planned = order.steps(recipe.epochs)
-            total = min(planned, recipe.max_steps or planned)
+            training = _Training(state, execution, watchdog, start.step)
             if start.step:
-                yield Notice(f"Going on after step {start.step:,} of {total:,}.")
+                yield Notice(f"Going on after step {start.step:,} of {training.total:,}.")
+                before = start.state.get("machine", state.machine)
+                if before != state.machine and start.step < training.total:
+                    yield Notice(
+                        f"It was trained on {before} and goes on with {state.machine}: sums are "
+                        "rounded otherwise, so it is not bit for bit the undisturbed run."
+                    )
             if context.is_main:
                 run.drop_metrics_after(start.step)
-            if start.step < total:
-                training = _Training(state, order, execution, watchdog, start.step, total)
-                if stopped := (yield from training.take_steps(stop_signal)):
-                    yield stopped
-                    return
+            if start.step < training.total and (
+                stopped := (yield from training.take_steps(stop_signal))
+            ):
+                yield stopped
+                return
         split = data.held_out  # everything is saved: a signal may end the test at once
         result = state.test(split, recipe.test_crops, watchdog.progressed)
         if context.is_main:
@@ -144,26 +156,35 @@ class _Training:
     """The steps of a training, and what is done between them."""
 
     def __init__(
-        self,
-        state: TrainState,
-        order: Order,
-        execution: Execution,
-        watchdog: Watchdog,
-        done: int,
-        total: int,
+        self, state: TrainState, execution: Execution, watchdog: Watchdog, done: int
     ) -> None:
-        self.state, self.order, self.execution, self.watchdog = state, order, execution, watchdog
-        self.done, self.total = done, total
+        self.state, self.execution, self.watchdog, self.done = state, execution, watchdog, done
         self.run, self.recipe, self.context = state.run, state.run.config.recipe, state.context
-        self.corruption = CorruptionTracker(self.recipe.max_corrupt * order.images)
+        self.order = Order.of(self.recipe, len(state.data.train))
+        history, seconds = state.history, execution.budget
+        self.plan = Plan(self.order.steps(self.recipe.epochs))
+        if history.plan:  # of a budget, kept by a run that goes on without one
+            self.plan = Plan(*history.plan)
+        self.budget = Budget(seconds, execution.begun, history.spent) if seconds else None
+        if self.budget and self.budget.spent >= self.budget.seconds * (1 - SLACK):
+            self.plan = self.plan.with_total(done, done)
+        self.corruption = CorruptionTracker(self.recipe.max_corrupt * self.order.images)
         self.timer = DataTimer()
         self.micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
+        self.planned = 0  # times
         self.board: TensorBoard | None = None  # of the process that writes
+
+    @property
+    def total(self) -> int:
+        """The last step, by the plan of now."""
+        return min(self.plan.total, self.recipe.max_steps or self.plan.total)
 
     def take_steps(self, stop_signal: Callable[[], int]) -> Generator[Event, None, Stopped | None]:
         """Take the steps; return why they stopped early, if they did."""
         state, recipe, order = self.state, self.recipe, self.order
-        batches = local_batches(state, order, self.done, self.corruption, self.timer)
+        batches = local_batches(
+            state, order, self.done, self._progress_at, self.corruption, self.timer
+        )
         steps = train(
             state.layout.replica,
             state.optimizer,
@@ -171,7 +192,7 @@ class _Training:
             recipe,
             self._rates,
             done=self.done,
-            total=self.total,
+            total=sys.maxsize,  # the plan may change
             dtype=state.dtype,
             check_loss=partial(check_loss, state.history, recipe.spike),
             micro=self.micro,
@@ -188,7 +209,8 @@ class _Training:
                 writer.check()
                 epoch = step.number / order.steps_per_epoch
                 speed = clock.lap(recipe.batch_size)
-                last = step.number == self.total
+                planned = yield from self._plan_again(step.number)
+                last = step.number >= self.total
                 yield from self.corruption.report()
                 yield from self._remarks(step.number - self.done)
                 if step.refused:
@@ -204,22 +226,49 @@ class _Training:
                     yield validated
                     clock.restart()
                 stop = self.context.all_reduce_max(stop_signal())
-                if stop or best or last or step.number % recipe.checkpoint_every == 0:
+                due = planned or step.number % recipe.checkpoint_every == 0
+                if stop or best or last or due:
+                    if self.budget:
+                        state.history.spent = self.budget.now_spent()
                     state.save(step.number, writer)
                     clock.restart()
-                if stop and not last:
+                if last:
+                    break
+                if stop:
                     writer.wait()
                     return Stopped(step.number, stop)
             writer.wait()
         return None
+
+    def _plan_again(self, step: int) -> Generator[Notice, None, bool]:
+        """Lay the schedule into what is left of the budget; return whether it is time to save."""
+        budget, taken, history = self.budget, step - self.done, self.state.history
+        if not budget or not self.context.all_reduce_max(int(budget.is_due(taken))):
+            return False
+        if not budget.reserved:
+            crops = self.recipe.test_crops
+            budget.reserved = self.state.estimate_test_seconds(self.state.data.held_out, crops)
+        fit = step + budget.count_steps_left(taken)
+        total = min(self.order.steps(self.recipe.epochs), fit)
+        self.plan = self.plan.with_total(-self.context.all_reduce_max(-max(step, total)), step)
+        history.plan = astuple(self.plan)
+        self.planned += 1
+        text = budget.describe(
+            self.plan, self.recipe.batch_size, self.order.steps_per_epoch, self.recipe.epochs
+        )
+        if text:
+            yield Notice(text)
+        return self.planned % PLANS_A_SAVE == 0
 
     def _rates(self, step: int) -> Rates:
         recipe = self.recipe
         reductions = count_reductions(
             self.state.history.errors, recipe.patience, recipe.max_reductions
         )
-        progress = (step - 1) / self.order.steps(recipe.epochs)
-        return learning_rates_at(recipe, progress, reductions)
+        return learning_rates_at(recipe, self._progress_at(step), reductions)
+
+    def _progress_at(self, step: int) -> float:
+        return self.plan.progress_at(step)
 
     def _probe_memory(self, batches: Iterator[LocalBatch]) -> Iterator[LocalBatch]:
         """See how many images fit before the first step, where it cannot be taken twice."""
@@ -267,7 +316,7 @@ class _Training:
         history.refused += 1
         name = f"refused-{step.number:08}.json"
         if self.context.is_main:
-            split = self.state.data.splits["train"]
+            split = self.state.data.train
             images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
             self.run.write_json(name, {"loss": repr(step.loss), "images": images})
         what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
@@ -280,20 +329,21 @@ class _Training:
             )
         return Notice(f"{what}; this batch is left out, its images are named beside the metrics.")
 
-    def _log(self, step: Step, epoch: float, speed: float) -> None:
+    def _log(self, step: Step, epoch: float, speed: float | None) -> None:
         if not self.board:
             return
         loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
+        rate = {} if speed is None else {"images_per_second": round(speed, 1)}
         self.run.log_metrics(
             step=step.number,
             epoch=round(epoch, 4),
             loss=loss,
             train_top1=step.correct / step.images,
             lr=step.lr,
-            images_per_second=round(speed, 1),
+            **rate,
         )
         if loss is not None:
-            self.board.add(step.number, loss=loss, lr=step.lr, images_per_second=speed)
+            self.board.add(step.number, loss=loss, lr=step.lr, **rate)
 
     def _validate(self, step: int, epoch: float) -> Validated:
         split, history = self.state.data.validation, self.state.history

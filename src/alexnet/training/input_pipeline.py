@@ -1,6 +1,6 @@
 """Images on the disk -> what the network sees of each batch in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,12 @@ from alexnet.training.trainer import IGNORE_INDEX, LocalBatch
 
 
 def local_batches(
-    state: TrainState, order: Order, done: int, corruption: CorruptionTracker, timer: DataTimer
+    state: TrainState,
+    order: Order,
+    done: int,
+    progress_at: Callable[[int], float],
+    corruption: CorruptionTracker,
+    timer: DataTimer,
 ) -> Iterator[LocalBatch]:
     """Yield this process's part of each batch, from the step after `done` on, without end.
 
@@ -25,12 +30,11 @@ def local_batches(
     has one that counts for nothing, and so have all but the largest where they must be even.
     """
     spec, recipe, part = state.run.config.spec, state.run.config.recipe, state.layout.part
-    device, split = state.device, state.data.splits["train"]
+    device, split = state.device, state.data.train
     zooms = recipe.crop_area is not None and device.is_cpu  # slower compiled
     fuses = recipe.compile and not zooms and not augment_fused(state.normalise, device.torch)
     transform = device.compile(augment)[0] if fuses else augment
     stream = CopyStream(device)
-    last_noisy = recipe.pca_jitter_until * order.steps(recipe.epochs) if recipe.pca_jitter else 0
     batches = train_batches(split, order.batches(done, part), order.replacements)
     for step, batch in enumerate(timer.time(batches), start=done + 1):
         corruption.count(batch)
@@ -47,7 +51,7 @@ def local_batches(
             crop_area=recipe.crop_area,
         ).of(first, stop)
         shift = None
-        if step <= last_noisy:
+        if recipe.pca_jitter and progress_at(step + 1) <= recipe.pca_jitter_until:
             statistics = state.data.statistics
             shift = pca_shift(params.noise, statistics, recipe.pca_jitter, recipe.pca_axes)
             shift = device.to_device(shift)

@@ -46,7 +46,7 @@ class Progressed:
     total: int  # steps planned
     epoch: float  # passes over the training images so far
     images_per_step: int
-    images_per_second: float
+    images_per_second: float | None  # None: not known at the first step
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +134,23 @@ class DataTimer:
 
 
 class Stopwatch:
-    """Images a second, over the last few steps."""
+    """Images a second, over the last few steps but the first, in which the network is compiled."""
 
     def __init__(self) -> None:
-        self._laps: deque[float] = deque(maxlen=20)
+        self._laps: deque[float] | None = None
         self.restart()
 
     def restart(self) -> None:
         """Forget the time since the last lap, which was spent on something else."""
         self._last = time.perf_counter()
 
-    def lap(self, images: int) -> float:
-        """Count a step of `images`; return the rate."""
-        now = time.perf_counter()
-        self._laps.append((now - self._last) / images)
-        self._last = now
+    def lap(self, images: int) -> float | None:
+        """Count a step of `images`; return the rate, None at the first step."""
+        before, self._last = self._last, time.perf_counter()
+        if self._laps is None:
+            self._laps = deque(maxlen=20)
+            return None
+        self._laps.append((self._last - before) / images)
         return len(self._laps) / sum(self._laps)
 
 

@@ -1,8 +1,10 @@
 """A network in training: restored from a run's newest checkpoint, saved to the next, tested."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -10,8 +12,9 @@ from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.device import Device, is_out_of_memory, keep_freed_memory, use_threads
-from alexnet.errors import DivergedError, RunError, TrainingError
+from alexnet.errors import ConfigError, DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate
+from alexnet.kernels.native import unavailable_reason
 from alexnet.network import AlexNet, build, freeze
 from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
@@ -38,6 +41,8 @@ class History:
     losses: list[float] = field(default_factory=list)  # of the last steps
     refused: int = 0  # steps in a row that were not made
     best: int | None = None  # step of the validation with the lowest error
+    plan: tuple[int, int, float] | None = None  # what a budget made of the schedule: a `Plan`
+    spent: float = 0.0  # seconds of the budget
 
     def add_loss(self, loss: float) -> None:
         """Remember a loss that is as it should be."""
@@ -60,8 +65,18 @@ class TrainState:
     dtype: torch.dtype  # of the matrix products
     history: History
 
+    @property
+    def machine(self) -> str:
+        """What the last bits of a step depend on: what computes it, and how many processes."""
+        among = self.context.world_size
+        return self.device.describe_rounding() + (f", {among} processes" if among > 1 else "")
+
     def save(self, step: int, writer: CheckpointWriter) -> None:
         """Have a checkpoint of this moment written; every process must ask for it at once.
+
+        On a GPU it is copied, and written while the training goes on. On a processor writing takes
+        a small part of the steps between two checkpoints, and a copy would be another 500 MB, so
+        the training waits.
 
         Raises
         ------
@@ -78,11 +93,17 @@ class TrainState:
                 f"The weights are no numbers after step {step}, so it is not saved.",
                 "Train again into another --out at a lower rate (--lr).",
             )
-        state = {"rates": last_rates(self.optimizer), **asdict(self.history)}
+        state = {
+            "rates": last_rates(self.optimizer),
+            "machine": self.machine,
+            **asdict(self.history),
+        }
+        copy = partial(copy_to_host, share=self.device.is_cpu)
         writer.save(
-            lambda: Checkpoint(step, copy_to_host(weights), copy_to_host(buffers), state),
-            best=self.history.best,
+            lambda: Checkpoint(step, copy(weights), copy(buffers), state), best=self.history.best
         )
+        if self.device.is_cpu:
+            writer.wait()
 
     def test(
         self, split: Split, crops: int, progressed: Callable[[], None] = lambda: None
@@ -94,18 +115,7 @@ class TrainState:
         local = self.layout.replica.network
         if local is not self.network:
             self.network.load_state_dict(self.layout.division.join(local.state_dict()))
-        self.network.eval()
-        predictor = Predictor(
-            self.network,
-            self.data.classes,
-            self.normalise,
-            self.data.manifest.size,
-            0,
-            self.device,
-            self.dtype,
-            fused=self.run.config.recipe.compile,
-        )
-        predict = partial(predictor.probabilities, crops=crops)
+        predict = partial(self._predictor().probabilities, crops=crops)
         size = EVALUATION_BATCH
         while True:
             batches = _each(evaluation_batches(split, size, self.context.part), progressed)
@@ -118,6 +128,32 @@ class TrainState:
                 size //= 2
         self.network.train()
         return result.added(self.context.all_reduce_sum)
+
+    def estimate_test_seconds(self, split: Split, crops: int) -> float:
+        """Return how long a test would take here, from one batch with one crop of each image."""
+        predict = self._predictor().probabilities
+        (batch,) = islice(evaluation_batches(split, EVALUATION_BATCH, self.context.part), 1)
+        seconds = []
+        for _ in range(2):  # the network is compiled in the first
+            begun = time.monotonic()
+            predict(batch.images, crops=1)
+            seconds.append(time.monotonic() - begun)
+        self.network.train()
+        images = -(-len(split) // self.context.world_size)
+        return seconds[0] + seconds[1] * crops * images / len(batch.images)
+
+    def _predictor(self) -> Predictor:
+        self.network.eval()
+        return Predictor(
+            self.network,
+            self.data.classes,
+            self.normalise,
+            self.data.manifest.size,
+            0,
+            self.device,
+            self.dtype,
+            fused=self.run.config.recipe.compile,
+        )
 
 
 def restore(
@@ -146,11 +182,10 @@ def restore(
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
         try:
-            network.load_state_dict(start.weights)
-        except RuntimeError as error:
-            wrong = str(error).splitlines()[-1].strip()
+            network.load_weights(start.weights)
+        except ConfigError as error:
             raise RunError(
-                f"The checkpoint in {str(run.checkpoints)!r} is of another network ({wrong})",
+                f"{str(run.checkpoints)!r} cannot be gone on with: {error.what}",
                 "Choose another --out.",
             ) from error
     elif run.config.initial_weights:
@@ -162,6 +197,8 @@ def restore(
     device = context.device
     network = device.place_network(network)
     compiles, complaint = device.can_compile() if recipe.compile else (False, "")
+    if compiles and device.is_cpu and (reason := unavailable_reason()):
+        complaint = f"The kernels for this processor cannot be used, so steps are slower: {reason}."
     layout = lay_out(network, context, layout_name, compile=compiles)
     optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()

@@ -1,32 +1,36 @@
-"""Files from strangers: limits, and the checks before a library or NumPy takes memory for one.
+"""Files from strangers: what they may hold at most, and the checks before memory is taken for one.
 
-Nothing of a file is run, and no size in it is believed before it is compared with the file's.
-Pickles have their own reader, `alexnet.pickles`.
+Every reader of a foreign file keeps its limits here and asks here: pickles, PyTorch's archives,
+protobuf (Caffe, ONNX), the headers of safetensors, JSON, Parquet and images. Nothing of a file is
+run, and no size in it is believed before it is compared with the file's.
 """
 
+import json
 import math
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from alexnet.errors import AlexNetError, MissingExtraError, RunError
 
-LARGEST_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
-LARGEST_MEAN = 1 << 28  # bytes of a mean image's file
-LARGEST_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors
-LARGEST_TEXT = 1 << 20  # bytes of a .prototxt
-LARGEST_IMAGE = 1024  # pixels on a side of what a network sees, of its windows and strides
-LARGEST_SIDE = 4096  # pixels on a side of a mean or of prepared images
-MOST_LAYERS = 100  # with weights
-MOST_FIELDS = 200_000  # of a protobuf message, those inside of others included
-MOST_DEPTH = 12  # of protobuf messages in each other
+MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit, a gibibyte of RGBA at three quarters
+MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
+MAX_LINKED = 1 << 22  # files that links in an archive lead to, all together
+MAX_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
+MAX_MEAN = 1 << 28  # bytes of a mean image's file
+MAX_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors
+MAX_TEXT = 1 << 20  # bytes of a .prototxt
+MAX_ROWS = 2 << 30  # bytes of a group of rows of Parquet, unpacked; writers aim at 128 MB
+MAX_IMAGE = 1024  # pixels on a side of what a network sees, of its windows and strides
+MAX_SIDE = 2048  # pixels on a side of a mean or of prepared images
+MAX_LAYERS = 100  # with weights
+MAX_VALUES = 2_000_000  # of JSON; of 22,000 classes each is named twice
+MAX_FIELDS = 200_000  # of a protobuf message, those inside of others included
+MAX_DEPTH = 12  # of protobuf messages in each other
+MAX_OPCODES = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 WIDTHS = {FIXED64: 8, FIXED32: 4}  # bytes
@@ -63,14 +67,15 @@ def explain_damage(path: Path | str, fix: str = "", *, importing: bool = True) -
             lacks = isinstance(error, KeyError)
             what = f"{str(path)!r} has no {error}." if lacks else f"{refused}: {str(error)[:300]}"
             raise RunError(what, fix) from None
-        said = f"{type(error).__name__}: {str(error)[:200]}"
+        kind = "" if isinstance(error, FormatError) else f"{type(error).__name__}: "
+        said = f"{kind}{str(error)[:200]}"
         raise RunError(
             f"{str(path)!r} is damaged or of another format ({said}).",
             fix or "Download it again, or say what it is with --as.",
         ) from None
 
 
-def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
+def read_bytes(path: Path, most: int = MAX_FILE) -> bytes:
     """Read a file whole, unless it is larger than any of its kind."""
     size = path.stat().st_size
     if size > most:
@@ -95,7 +100,7 @@ def check_message(data: bytes, descriptor: Any) -> None:
     that an empty one takes. `descriptor` is the message's type of `google.protobuf`; what that
     does not name is passed over.
     """
-    _count_fields(data, 0, len(data), descriptor, MOST_FIELDS, MOST_DEPTH)
+    _count_fields(data, 0, len(data), descriptor, MAX_FIELDS, MAX_DEPTH)
 
 
 def _count_fields(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int) -> int:
@@ -117,7 +122,7 @@ def _count_fields(data: bytes, at: int, end: int, descriptor: Any, left: int, de
             run = pattern.match(data, stop, end)
             at = run.end() if run else stop
         if left < 0:
-            raise FormatError(f"it has more than {MOST_FIELDS:,} fields")
+            raise FormatError(f"it has more than {MAX_FIELDS:,} fields")
     return left
 
 
@@ -161,27 +166,57 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     raise FormatError(f"the number at byte {at:,} does not end")
 
 
-def read_npy(path: Path) -> NDArray[np.float32]:
-    """Read an array of a size that was looked at first; never an object."""
+def parse_json(text: str | bytes) -> Any:
+    """Parse a stranger's JSON of finite numbers and no more than `MAX_VALUES` values.
+
+    Raises
+    ------
+    FormatError
+        When it has more of them, is nested too deeply, or is no JSON (`ValueError`).
+    """
+    marks = ("[", "{", ",") if isinstance(text, str) else (b"[", b"{", b",")
+    if sum(map(text.count, marks)) > MAX_VALUES:  # type: ignore[arg-type]
+        raise FormatError(f"it has more than {MAX_VALUES:,} values")
+    try:
+        return json.loads(text, parse_constant=_parse_finite, parse_float=_parse_finite)
+    except RecursionError:
+        raise FormatError("it is nested too deeply") from None
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise FormatError(f"{text} is not finite")
+    return number
+
+
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """Return the JSON before the numbers of a safetensors file: tensors, and ``__metadata__``."""
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        readers = (np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0)
-        shape, _, kind = readers[version != (1, 0)](file)
-    if kind.hasobject or kind.kind not in "fiu" or math.prod(shape) > 3 * LARGEST_SIDE**2:
-        raise RunError(f"It is an array of {shape}, {kind}.", "Expected numbers, (3, side, side).")
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.array(values.reshape(-1) if values.ndim == 2 else values, np.float32)
+        size = int.from_bytes(file.read(8), "little")
+        if size > min(MAX_LIST, path.stat().st_size - 8):
+            raise FormatError(f"its header is said to have {size:,} bytes")
+        header = parse_json(file.read(size))
+    if not isinstance(header, dict):
+        raise FormatError("its header is no object")
+    return header
 
 
-def read_inner_pickle(data: bytes) -> bytes:
-    """Return the pickle of PyTorch's archive, whose parts must be as large as they lie there."""
-    with zipfile.ZipFile(BytesIO(data)) as archive:
-        parts = archive.infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise RunError("Its parts are compressed, as PyTorch never writes them.")
-        if sum(part.file_size for part in parts) > len(data):
-            raise RunError("Its parts are declared larger than the file.")
-        found = [part for part in parts if part.filename.endswith("/data.pkl")]
-        if len(found) != 1 or found[0].file_size > LARGEST_LIST:
-            raise RunError("It has no pickle of a state dict, or a very large one.")
-        return archive.read(found[0])
+def list_stored(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return the parts of a zip of `size` bytes, which must be as large as they lie there."""
+    parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise RunError("Its parts are compressed, as torch.save never writes them.")
+    if sum(part.file_size for part in parts) > size:
+        raise RunError("Its parts are declared larger than the file.")
+    return {part.filename: part for part in parts}
+
+
+def check_parquet(metadata: Any) -> None:
+    """See that no group of rows unpacks to more than any that a writer makes.
+
+    `metadata` is that of `pyarrow.parquet.ParquetFile`.
+    """
+    sizes = (metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    if (largest := max(sizes, default=0)) > MAX_ROWS:
+        raise FormatError(f"a group of its rows unpacks to {largest:,} bytes")
