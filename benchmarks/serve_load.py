@@ -129,7 +129,7 @@ def started(run: Path, workers: int) -> tuple[subprocess.Popen, int]:
         try:  # often enough that every worker is asked
             told = [numbers(port) for _ in range(10 * workers)]
             # In float32 on a processor nothing is compiled, however long one waits.
-            compiled = tries > 60 or all(one["alexnet_compiled"] for one in told)
+            compiled = tries > 15 or all(one["alexnet_compiled"] for one in told)
             if compiled and not any(one["alexnet_looking"] for one in told):
                 return server, port
         except OSError:

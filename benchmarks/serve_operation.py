@@ -168,8 +168,15 @@ def refuse(server: Server, folder: Path, seconds: float) -> str:
     asyncio.run(clients(server.port, requests, 64, 3, 1 << 30))
     load = asyncio.run(clients(server.port, requests, 400, seconds, 1 << 30))
     times, answered = load.by_status.get(503, [0.0]), len(load.by_status.get(200, []))
-    told = ", ".join(f"p{p} {1000 * quantile(times, p):.0f} ms" for p in (50, 90, 95, 99))
-    return f"{told} of {len(times)}; {answered} answered, {load.broken} without an answer"
+
+    def tell(some: list[float]) -> str:
+        values = (f"p{p} {1000 * quantile(some, p):.0f}" for p in (50, 90, 95, 99))
+        return f"{', '.join(values)} ms of {len(some)}"
+
+    return (
+        f"{tell(times)}; the first 272, of 400 connections made at once: {tell(times[:272])}; the "
+        f"others: {tell(times[272:] or times)}; {answered} answered, {load.broken} lost"
+    )
 
 
 def ask_oddly(server: Server, photograph: bytes) -> dict[str, object]:

@@ -40,10 +40,8 @@ class Curves:
     def _forget(self) -> None:
         self._inode, self._offset = 0, 0
         self._kept: list[dict[str, Any]] = []  # of the whole run
-        self._recent: deque[dict[str, Any]] = deque(maxlen=MAX_LINES)
+        self._recent: deque[bytes] = deque(maxlen=MAX_LINES)  # as they were written
         self._every, self._count, self._thinnable = 1, 0, 0
-        self._best: dict[str, Any] | None = None
-        self._speed: float | None = None
         self._answers: dict[tuple[int, bool], bytes] = {}
 
     def _read(self) -> None:
@@ -61,30 +59,24 @@ class Curves:
                 if not text.endswith(b"\n"):  # it is being written
                     break
                 self._offset += len(text)
-                with contextlib.suppress(ValueError):  # a kill cut it short
-                    self._add(json.loads(text))
+                self._add(text)
 
-    def _add(self, found: Any) -> None:
-        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
-            return
-        line = {k: v for k, v in found.items() if v is None or isinstance(v, int | float)}
+    def _add(self, text: bytes) -> None:
+        """Take a line; it is parsed where it is kept, which most of a long run's are not."""
         self._answers.clear()
-        self._recent.append(line)
-        self._speed = line.get("images_per_second", self._speed)
-        if "val_top1" in line:
-            self._kept.append(line)
-            if self._best is None or (line["val_top1"] or 0) > (self._best["val_top1"] or 0):
-                self._best = line
+        self._recent.append(text)
+        is_test = b'"val_top1"' in text
+        self._count += not is_test
+        if not is_test and self._count % self._every:
             return
-        if self._count % self._every == 0:
+        if (line := _parse(text)) is not None:
             self._kept.append(line)
-            self._thinnable += 1
-        self._count += 1
+            self._thinnable += not is_test
         if self._thinnable > 2 * MAX_LINES:
             self._every *= 2
             number = count()
-            self._kept = [x for x in self._kept if "val_top1" in x or next(number) % 2 == 0]
-            self._thinnable = -(-self._thinnable // 2)
+            self._kept = [x for x in self._kept if "val_top1" in x or next(number) % 2]
+            self._thinnable //= 2
 
     def _select(self, after: int, live: bool) -> RunCurves:
         """Return the lines past a step, thinned where they are many.
@@ -92,19 +84,22 @@ class Curves:
         A validation of the very step `after` is among them, since it is written later than the
         step's other line.
         """
-        reach_back = self._recent and self._recent[0]["step"] <= after
+        recent = [line for line in map(_parse, self._recent) if line is not None]
+        tested = [line for line in self._kept if "val_top1" in line]
+        speeds = [x["images_per_second"] for x in recent if "images_per_second" in x]
+        reach_back = recent and recent[0]["step"] <= after
         new = [
             line
-            for line in (self._recent if reach_back else self._kept)
+            for line in (recent if reach_back else self._kept)
             if line["step"] > after or (line["step"] == after and "val_top1" in line)
         ]
         every = -(-len(new) // MAX_LINES) or 1
         return RunCurves(
             lines=[x for n, x in enumerate(new) if n % every == 0 or "val_top1" in x],
-            step=self._recent[-1]["step"] if self._recent else 0,
+            step=recent[-1]["step"] if recent else 0,
             epochs=self._epochs,
-            best=self._best,
-            images_per_second=self._speed,
+            best=max(tested, key=lambda line: line["val_top1"] or 0, default=None),
+            images_per_second=speeds[-1] if speeds else None,
             live=live,
         )
 
@@ -113,3 +108,12 @@ class Curves:
         if self._path.with_name("test.json").is_file() or not self._path.is_file():
             return False
         return time.time() - self._path.stat().st_mtime < LIVE_SECONDS
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    """Return the numbers of a line; nothing for one that a kill cut short."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
+            return {k: v for k, v in found.items() if v is None or isinstance(v, int | float)}
+    return None

@@ -127,6 +127,7 @@ class Service:
         self._decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=low)
         self._readers = ThreadPoolExecutor(1, "reader", initializer=low)
         self._busy_since: dict[int, float] = {}  # by thread, the monotonic clock
+        self._readers.submit(self.curves.render)  # a long run is read before it is asked for
         self._stop = threading.Event()
         if settings.compile:
             threading.Thread(target=self._compile, name="compiler", daemon=True).start()
