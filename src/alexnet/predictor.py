@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from alexnet.spec import Spec
 
 if TYPE_CHECKING:  # pyarrow, for one photograph
     from alexnet.data.shards import PreparedData
+    from alexnet.explain import Explanation
 
 CALIBRATION = 256  # training images that fix the scales of int8
 CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
@@ -161,6 +162,12 @@ class Predictor:
                         for chance, label in zip(chances[:top], labels, strict=False)
                     ]
 
+    def explain(self, image: ImageLike, method: str = "grad-cam", **options: Any) -> "Explanation":
+        """Return which pixels of an image decide, as `alexnet.explain.explain` does."""
+        from alexnet.explain import explain
+
+        return explain(self, image, method, **options)
+
     @torch.inference_mode()
     def probabilities(
         self, images: Tensor, crops: int = 1, switches: Switches = AS_TRAINED
@@ -186,7 +193,7 @@ class Predictor:
         DataError
             For another number of crops, or images of another size or type.
         """
-        forward = self._forward(switches)
+        forward = self.choose_forward(switches)
         total: Tensor | float = 0.0
         with self._autocast():
             for pixels in self._crops(images, crops, switches.mirror):
@@ -207,7 +214,7 @@ class Predictor:
             For images of another size or type.
         """
         with self._autocast():
-            return self._forward(switches)(self.centre_crops(images, switches)).float()
+            return self.choose_forward(switches)(self.centre_crops(images, switches)).float()
 
     @torch.inference_mode()
     def activations(
@@ -357,10 +364,10 @@ class Predictor:
 
     @cached_property
     def _runners(self) -> dict[Switches, Callable[[Tensor], Tensor]]:
-        """What `_forward` has made."""
+        """What `choose_forward` has made."""
         return {}
 
-    def _forward(self, switches: Switches) -> Callable[[Tensor], Tensor]:
+    def choose_forward(self, switches: Switches) -> Callable[[Tensor], Tensor]:
         """Return the function from normalised pixels to logits."""
         switches = replace(switches, mirror=False)
         if self.forward is not None and switches == AS_TRAINED:

@@ -16,6 +16,8 @@ from alexnet.api import load
 from alexnet.data.augment import Normaliser
 from alexnet.data.shards import open_prepared
 from alexnet.device import Device
+from alexnet.explain import explain
+from alexnet.explain.optimise import Ascent
 from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
@@ -175,6 +177,31 @@ def test_occlusion_is_the_prediction_of_the_covered_image(server, model, photogr
         assert answer["grid"][row][column] == pytest.approx(float(expected), abs=1e-4)
     assert top + size <= offset + model.spec.image_size
     assert server.post("/v1/occlusion?label=cat", photograph).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["saliency", "grad-cam", "occlusion"])
+def test_an_explanation_is_the_librarys_in_cells(server, model, photograph, method):
+    prepared = saved(model.load_pixels(photograph))
+    query = f"method={method}&label=defective&lrn=off"
+    answer = server.post(f"/v1/explain?{query}", prepared).json()
+    switches = Switches(lrn=False)
+    whole = explain(model, prepared, method, label="defective", switches=switches).map
+    grid = np.array(answer["grid"])
+    assert grid.shape == (32, 32)  # a view of 32 pixels has a cell each
+    np.testing.assert_allclose(grid, whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
+    assert (answer["class"], answer["method"], answer["size"]) == ("defective", method, 1)
+    unknown = server.post("/v1/explain?method=lime", photograph)
+    assert unknown.status_code == 404
+    assert "No method is called 'lime'" in reason(unknown)
+
+
+def test_an_optimised_unit_is_the_librarys_and_excites_it(server, model, trained):
+    answer = server.get("/v1/optimised?layer=conv2&unit=3").json()
+    ascent = Ascent(model, Run.open(trained).load_statistics(), "conv2", steps=64)
+    found = ascent.run(ascent.choose(3))
+    assert answer["activation"] == pytest.approx(found.scores[0], rel=1e-2)
+    assert np.abs(drawn(answer["image"]).astype(int) - found.images[0]).mean() < 12  # a JPEG
+    assert server.get("/v1/optimised?layer=conv2&unit=99").status_code == 404
 
 
 @pytest.fixture(scope="module")

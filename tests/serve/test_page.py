@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet.explain import METHODS
 from alexnet.variants import NETWORKS
 from tests.conftest import QUICK
 
@@ -215,6 +216,38 @@ def test_every_panel_opens_and_shows_what_it_promises(page, held_out):
         expect(page.locator(content).first).to_be_visible()
         expect(page.locator(".panel:visible")).to_have_count(1)
     expect(page.locator(".wrong")).to_have_count(0)
+
+
+def test_what_decides_offers_the_methods_and_says_what_each_is(page, held_out):
+    choose(page, held_out)
+    settled(page, "decides")
+    methods = page.locator("#decides-method option").all_inner_texts()
+    assert methods == ["grey square", *METHODS]
+    said = set()
+    for method in ("grad-cam", "saliency", "integrated-gradients", "deconvolution"):
+        page.locator("#decides-method").select_option(method)
+        expect(page.locator("#decides-words")).to_contain_text("speaks for it most")
+        expect(page.locator("[aria-busy]")).to_have_count(0)
+        said.add(page.locator("#decides-lead").inner_text())
+        cells = page.locator("#decides-grid rect")
+        assert cells.count() == 32 * 32
+        shares = cells.evaluate_all("all => all.map(one => +one.getAttribute('fill-opacity'))")
+        assert max(shares) == pytest.approx(0.75)
+        assert min(shares) < 0.3
+    assert len(said) == 4
+    page.locator("#decides-class").select_option(index=1)
+    expect(page.locator("#decides-words")).to_contain_text("speaks for it most")
+    page.locator("#decides-method").select_option("covering")
+    expect(page.locator("#decides-words")).to_contain_text("with nothing covered")
+
+
+def test_a_unit_shows_an_image_made_to_excite_it(page, held_out):
+    choose(page, held_out)
+    page.locator("#layers input[value=conv2]").check(force=True)
+    page.locator("#units input").nth(3).check(force=True)
+    page.locator(".optimised button").click()
+    expect(page.locator(".optimised img")).to_be_visible(timeout=60_000)
+    expect(page.locator(".optimised")).to_contain_text("Made to excite it most:")
 
 
 def test_every_layer_shows_its_maps_and_a_unit_what_made_them(page, held_out):

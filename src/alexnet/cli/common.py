@@ -153,6 +153,18 @@ def check_counts(least: int = 1, most: int = 1 << 20, **counts: int | None) -> N
             raise ConfigError(f"--{flag} is {count}.", f"Give {least} to {most:,}.")
 
 
+def parse_units(text: str) -> list[int]:
+    """Read ``3,7`` or ``0-15``."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            found += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise ConfigError(f"--units is {text!r}.", "Write 3,7 or 0-15.") from None
+    return found
+
+
 def parse_duration(text: str) -> float:
     """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -81,6 +81,10 @@ class Console:
         """Show how far an extraction of features is."""
         self._show(f"features of {done:,} of {total:,} images", done, total, last=done == total)
 
+    def drawn(self, done: int, total: int) -> None:
+        """Show how far pictures of units or maps are."""
+        self._show(f"drew {done:,} of {total:,}", done, total, last=done == total)
+
     def grid(self, progress: "GridProgress") -> None:
         """Show how far a grid of runs is."""
         left = progress.seconds_left

@@ -10,6 +10,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "plots": ("matplotlib", "alexnet figures"),
     "claims": ("scipy", "the report of alexnet claims"),
+    "explain": ("captum", "alexnet explain"),
     "export": ("onnxruntime", "alexnet export --to onnx"),
     "import": ("onnx", "alexnet import of Caffe's files and ONNX"),
     "serve": ("fastapi", "alexnet serve"),

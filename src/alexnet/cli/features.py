@@ -15,6 +15,7 @@ from alexnet.cli.common import (
     find_files,
     find_images,
     load_predictor,
+    parse_units,
 )
 from alexnet.errors import ConfigError
 
@@ -200,7 +201,7 @@ def find_exciting(
 
     predictor = load_predictor(run, threads)
     images, _ = find_images(run, predictor, data, split)
-    ranked = top_activating(predictor, images, layer, _parse_units(units), count)
+    ranked = top_activating(predictor, images, layer, parse_units(units), count)
     field = receptive_field(predictor.spec, layer)
     found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in ranked}
     for unit, places in ranked.items():
@@ -274,18 +275,6 @@ def _spec_of(network: str) -> "Spec":
     from alexnet.variants import network_named
 
     return Run.open(network).config.spec if Path(network).is_dir() else network_named(network)
-
-
-def _parse_units(text: str) -> list[int]:
-    """Read ``3,7`` or ``0-15``."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            found += range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            raise ConfigError(f"--units is {text!r}.", "Write 3,7 or 0-15.") from None
-    return found
 
 
 def format_shape(shape: Sequence[int]) -> str:

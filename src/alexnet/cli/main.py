@@ -11,8 +11,10 @@ import cyclopts
 
 from alexnet.cli.bench import bench
 from alexnet.cli.claims import claims
+from alexnet.cli.compare import compare
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
+from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.features import features_app
 from alexnet.cli.figures import figures
@@ -23,6 +25,7 @@ from alexnet.cli.prepare import prepare
 from alexnet.cli.serve import serve
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
+from alexnet.cli.visualise import visualise
 from alexnet.errors import AlexNetError, LostError
 from alexnet.version import __version__
 
@@ -42,7 +45,7 @@ app = cyclopts.App(
 )
 for command in (
     *(summary, prepare, train, launch, evaluate, predict, serve),
-    *(claims, figures, export, bench, doctor),
+    *(explain, visualise, compare, claims, figures, export, bench, doctor),
 ):
     app.command(command, help_format="markdown")
 app.command(features_app)

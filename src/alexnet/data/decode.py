@@ -245,6 +245,19 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), how, box=(left, top, left + side, top + side))
 
 
+def box_in_photograph(
+    box: tuple[float, float, float, float], size: int, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """Return where a box of the square of `resize_and_crop` lies in the image that it was made of.
+
+    Left, top, right and bottom, in pixels.
+    """
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    x0, y0, x1, y1 = (edge * side / size for edge in box)
+    return left + x0, top + y0, left + x1, top + y1
+
+
 def jpeg_library() -> str:
     """Return what reads and writes JPEGs here; another writes other bytes for the same pixels."""
     return "Pillow" if simplejpeg is None else "simplejpeg"

@@ -5,6 +5,7 @@ from alexnet.features.extraction import (
     JoinedSplits,
     NamedImages,
     Photographs,
+    SampledSplit,
     StoredFeatures,
     describe,
     extract,
@@ -29,8 +30,8 @@ from alexnet.features.search import (
 )
 
 __all__ = [
-    "Description", "JoinedSplits", "NamedImages", "Neighbours", "Photographs",
-    "ReceptiveField", "StoredFeatures", "TopActivation", "activations", "describe",
-    "extract", "find_nearest", "keep_strongest", "last_hidden", "layer_names", "layer_shapes",
-    "open_stored", "patch", "read_stored", "receptive_field", "top_activating",
+    "Description", "JoinedSplits", "NamedImages", "Neighbours", "Photographs", "ReceptiveField",
+    "SampledSplit", "StoredFeatures", "TopActivation", "activations", "describe", "extract",
+    "find_nearest", "keep_strongest", "last_hidden", "layer_names", "layer_shapes", "open_stored",
+    "patch", "read_stored", "receptive_field", "top_activating",
 ]  # fmt: skip

@@ -141,6 +141,39 @@ class JoinedSplits:
         return _checksum(split.identity for split in self._splits)
 
 
+class SampledSplit:
+    """Some images of a split, evenly spread over it; all where there are no more."""
+
+    def __init__(self, split: NamedImages, count: int) -> None:
+        self.name, self.size, self._split = split.name, split.size, split
+        places = np.linspace(0, len(split) - 1, min(count, len(split)))
+        self._indices = [int(place) for place in places.round()]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
+        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given."""
+        return self._split.pixels(self._indices[index], out)
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        return self._split.label(self._indices[index])
+
+    def path(self, index: int) -> str:
+        """Return the name of an image."""
+        return self._split.path(self._indices[index])
+
+    def describe(self, index: int) -> str:
+        """Name an image for a message."""
+        return self._split.describe(self._indices[index])
+
+    @property
+    def identity(self) -> str:
+        """A checksum of the images, in order."""
+        return _checksum([self._split.identity, str(self._indices)])
+
+
 def _checksum(sums: Iterable[str]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.data.augment import crop_offsets
-from alexnet.data.decode import encode_jpeg, open_image, resize_and_crop
+from alexnet.data.decode import box_in_photograph, encode_jpeg, open_image, resize_and_crop
 from alexnet.serve.admission import IMAGE_FORMATS
 from alexnet.serve.responses import Crop, Filters, Maps
 
@@ -44,10 +44,8 @@ class Photograph:
 
     def box(self, left: float, top: float, right: float, bottom: float) -> list[float]:
         """Return where a box of the prepared square lies in the photograph."""
-        side = min(self.width, self.height)
-        scale = side / len(self.pixels)
-        x, y = (self.width - side) / 2, (self.height - side) / 2
-        return [x + left * scale, y + top * scale, x + right * scale, y + bottom * scale]
+        box = (left, top, right, bottom)
+        return list(box_in_photograph(box, len(self.pixels), self.width, self.height))
 
     def describe_crop(self, view: int, views: int) -> Crop:
         """Return what of the photograph the network saw in 1 or 10 views of some side."""

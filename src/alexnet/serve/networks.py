@@ -5,15 +5,18 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.data.imagenet import describe_classes
 from alexnet.errors import did_you_mean
+from alexnet.explain.attribution import attribute, make_question
 from alexnet.features import layer_shapes, receptive_field
 from alexnet.predictor import Predictor, Switches
 from alexnet.serve.admission import HTTPError
 
 WARM_UP = (7, 2, 32)  # batches that the compiler sees; a round number first would become a rule
+CELLS = 46  # along a side of an explanation: of 5 pixels each in views of 227
 KEPT = 64  # functions: a request may name any of a million sets of layers
 
 
@@ -35,6 +38,7 @@ class Networks:
         self.mean_colour = mean.round().clamp(0, 255).to(torch.uint8).cpu()
         self.probabilities = lru_cache(KEPT)(self._probabilities)
         self.activations = lru_cache(KEPT)(self._activations)
+        self.attributions = lru_cache(KEPT)(self._attributions)
         self._compiled: Predictor | None = None
         # Kernels are built at the first call on a machine: no request is to wait for a compiler.
         # Two images are run by others than one is.
@@ -118,5 +122,24 @@ class Networks:
         def run(images: Tensor) -> list[dict[str, Tensor]]:
             found = self.predictor.activations(images, names, switches)
             return [{name: found[name][i] for name in names} for i in range(len(images))]
+
+        return run
+
+    def _attributions(
+        self, switches: Switches, method: str, target: int
+    ) -> Callable[[Tensor], list[Tensor]]:
+        """Return the function from images to how their pixels speak for a class, as cells.
+
+        ``(cells, cells)`` float32 each, at most `CELLS`: the mean of the pixels of each.
+        """
+
+        def run(images: Tensor) -> list[Tensor]:
+            found = []
+            for image in images:
+                question = make_question(self.predictor, image, target, switches=switches)
+                whole = torch.from_numpy(attribute(self.predictor, question, method))
+                size = -(-len(whole) // CELLS)
+                found.append(F.avg_pool2d(whole[None], size, ceil_mode=True)[0])
+            return found
 
         return run

@@ -107,6 +107,7 @@ class ModelInfo(BaseModel):
     outputs: list[str] = Field(description="Names for `layer` and `layers`, first to last.")
     shapes: dict[str, list[int]] = Field(description="(maps, side, side) or (units,) of each.")
     receptive_fields: dict[str, ReceptiveField]
+    methods: list[str] = Field(description="For `method` of /v1/explain; none without Captum.")
     has_training_images: bool
     has_run_curves: bool
     limits: dict[str, int]
@@ -155,6 +156,15 @@ class TopPatches(BaseModel):
     images: int = Field(description="Training images that were looked at.")
 
 
+class OptimisedUnit(BaseModel):
+    """An image that was made to excite a unit most."""
+
+    layer: str
+    unit: int
+    image: str = Field(description="A JPEG as a data: address.")
+    activation: float = Field(description="Of the unit in the middle of its map.")
+
+
 class Neighbour(BaseModel):
     """A training image, and its Euclidean distance in the last hidden layer."""
 
@@ -182,6 +192,22 @@ class Occlusion(BaseModel):
     stride: int
     view: int = Field(description="Side of the view.")
     box: Box = Field(description="The view in the photograph's pixels.")
+
+
+class Attribution(BaseModel):
+    """How much each part of the view speaks for a class, by one method."""
+
+    method: str
+    class_name: ClassName
+    label: str
+    probability: float
+    grid: list[list[float]] = Field(
+        description="Rows from the top, columns from the left; below 0 speaks against the class."
+    )
+    size: int = Field(description="Side of a cell, in the view's pixels.")
+    view: int = Field(description="Side of the view.")
+    box: Box = Field(description="The view in the photograph's pixels.")
+    milliseconds: float
 
 
 class RunCurves(BaseModel):

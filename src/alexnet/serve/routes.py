@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -12,15 +13,24 @@ from starlette.responses import Response
 from torch import Tensor
 
 from alexnet.errors import did_you_mean
+from alexnet.explain import METHODS
 from alexnet.features import last_hidden
 from alexnet.predictor import Prediction, Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import HTTPError
-from alexnet.serve.images import GRID, OcclusionGrid, draw_maps, tile_filters
+from alexnet.serve.images import (
+    GRID,
+    OcclusionGrid,
+    draw_maps,
+    encode_jpeg_uri,
+    round_digits,
+    tile_filters,
+)
 from alexnet.serve.service import Model, Service
 from alexnet.version import __version__
 
 MAX_VALUES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of JSON
+COST = 8  # forwards that an explanation takes of the queue's room, about
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {
@@ -190,6 +200,41 @@ async def occlusion(
     )
 
 
+@post("/v1/explain", tags=["look"])
+async def explain(
+    request: Request,
+    service: Serving,
+    served: Served,
+    switches: Switched,
+    method: Annotated[str, Query(description="One of `methods` of /v1/model.")] = "grad-cam",
+    label: Annotated[str, Query(description="A class; by default the most probable.")] = "",
+) -> responses.Attribution:
+    """Return which pixels of an image speak for a class."""
+    if method not in METHODS:
+        raise HTTPError(404, f"No method is called {method!r}.", did_you_mean(method, METHODS))
+    predictor = served.predictor
+    (photograph, *_) = await service.read_photographs(request)
+    start = time.perf_counter()
+    function = served.networks.probabilities(switches, 1)
+    (chances,) = await service.run_network(function, [photograph.pixels])
+    number = _class_number(served, label) if label else int(chances.argmax())
+    explaining = served.networks.attributions(switches, method, number)
+    (found,) = await service.run_network(explaining, [photograph.pixels], COST)
+    view = predictor.spec.image_size
+    offset = (len(photograph.pixels) - view) // 2
+    return responses.Attribution(
+        method=method,
+        class_name=served.networks.class_names[number],
+        label=predictor.classes[number],
+        probability=round(float(chances[number]), 6),
+        grid=[list(map(round_digits, row)) for row in found.tolist()],
+        size=-(-view // len(found)),
+        view=view,
+        box=photograph.box(offset, offset, offset + view, offset + view),
+        milliseconds=round(1000 * (time.perf_counter() - start), 2),
+    )
+
+
 @post("/v1/neighbours", tags=["look"])
 async def neighbours(request: Request, service: Serving, served: Served) -> responses.NearestImages:
     """Return the six training images nearest to an image in the last hidden layer."""
@@ -221,6 +266,18 @@ async def exciting(
 ) -> responses.TopPatches:
     """Return the patches of training images that excite a unit most."""
     return await service.read(served.gallery.find_top_patches, layer, unit)
+
+
+@get("/v1/optimised", tags=["look"])
+async def optimised(
+    service: Serving, served: Served, layer: LayerName, unit: Annotated[int, Query(ge=0)]
+) -> responses.OptimisedUnit:
+    """Return an image made to excite a unit most; it takes some seconds, one at a time."""
+    served.networks.check(layer, unit)
+    found = await service.run_aside(served.optimise, layer, unit)
+    return responses.OptimisedUnit(
+        layer=layer, unit=unit, image=encode_jpeg_uri(found.images[0]), activation=found.scores[0]
+    )
 
 
 @get("/v1/example", tags=["look"], response_class=Response, responses=GET_ERRORS | JPEG)
@@ -258,6 +315,7 @@ async def model(service: Serving, served: Served) -> responses.ModelInfo:
             name: responses.ReceptiveField.model_validate(field)
             for name, field in networks.fields.items()
         },
+        methods=list(METHODS) if find_spec("captum") else [],
         has_training_images=served.gallery.has_images,
         has_run_curves=(service.run.folder / "metrics.jsonl").is_file(),
         limits={

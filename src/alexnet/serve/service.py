@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -24,8 +25,9 @@ from torch import Tensor
 from alexnet import device as devices
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.shards import PreparedData, open_prepared
+from alexnet.explain.optimise import Ascent, Optimised, raise_unit
 from alexnet.predictor import Predictor
-from alexnet.serve.admission import LOG, Admission, Answered
+from alexnet.serve.admission import LOG, Admission, Answered, require_ready
 from alexnet.serve.curves import Curves
 from alexnet.serve.engine import BatchFunction, Engine
 from alexnet.serve.exchange import read_images
@@ -37,6 +39,8 @@ from alexnet.training.run import Run
 
 _T = TypeVar("_T")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+OPTIMISED = 256  # images of units that are kept
+ASCENT = 64  # steps in which one is made: some seconds
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DISK_SECONDS = 2.0  # that the disk has to answer in
 
@@ -86,6 +90,7 @@ class Model:
 
     networks: Networks
     gallery: Gallery
+    optimise: Callable[[str, int], Optimised]  # the image that excites a unit of a layer most
 
     @property
     def predictor(self) -> Predictor:
@@ -122,6 +127,7 @@ class Service:
         self.metrics = ServerMetrics()
         admission.on_answer = self._note
         self.engine = Engine(admission, self.metrics.count_batch)
+        self._optimising = threading.Lock()
         self.model = self._make_model(networks)
         low = devices.lower_thread_priority
         self._decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=low)
@@ -191,6 +197,17 @@ class Service:
             return "The run's folder cannot be read."
         return ""
 
+    def _optimise(self, predictor: Predictor, layer: str, unit: int) -> Optimised:
+        """Return the image that excites a unit most; 503 while another one is being made."""
+        free = self._optimising.acquire(blocking=False) or None
+        require_ready(free, "The image of another unit is being made.", 3)
+        try:
+            statistics = self.run.load_statistics()
+            ascent = Ascent(predictor, statistics, layer, steps=ASCENT)
+            return ascent.run(raise_unit(unit))
+        finally:
+            self._optimising.release()
+
     def close(self) -> None:
         """Finish what is queued, but wait for nothing that may take long."""
         self._stop.set()
@@ -225,7 +242,11 @@ class Service:
             return open_or_prepare(self._data, options, seed=config.recipe.seed)
 
         count = self.admission.settings.training_images
-        return Model(networks, Gallery(networks, self.engine, count, open_data))
+        return Model(
+            networks,
+            Gallery(networks, self.engine, count, open_data),
+            lru_cache(OPTIMISED)(partial(self._optimise, networks.predictor)),
+        )
 
     def _compile(self) -> None:
         if complaint := self.model.networks.compile():

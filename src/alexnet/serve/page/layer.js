@@ -130,6 +130,7 @@ async function fillUnit(session, number, signal) {
   if (layer.kind !== "dense") append(figure(drawSprite(maps, number), mapCaption(maps, number)));
   const conv = convBehind(layer, model);
   if (conv && !conv.locally_connected) append(await filterFigure(model, conv, number, signal));
+  append(optimisedFigure(output, number, signal));
   if (!model.has_training_images) {
     return "This server has no training images, from which to say what excites it most.";
   }
@@ -162,6 +163,27 @@ function patchFigure(patches) {
     html("figcaption", {}, patches.length
       ? "The parts of training images that excite it most."
       : "No training image excites it."));
+}
+
+/** An image is made for the unit when it is asked for: that takes the server some seconds. */
+function optimisedFigure(layer, unit, signal) {
+  const caption = html("figcaption", { role: "status" });
+  const button = html("button", { type: "button" }, "Make the image that excites it most");
+  const place = html("figure", { class: "optimised" }, button, caption);
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    caption.textContent = "Making it …";
+    try {
+      const found = await request("optimised", { query: { layer, unit }, signal });
+      const words = `Made to excite it most: ${found.activation.toPrecision(3)}.`;
+      button.replaceWith(html("img", { src: found.image, alt: "" }));
+      caption.textContent = words;
+    } catch (error) {
+      if (error.name !== "AbortError") caption.textContent = error.message;
+      button.disabled = false;
+    }
+  });
+  return place;
 }
 
 function figure(canvas, words, kind) {
