@@ -1,7 +1,8 @@
-# make train   set up, then train AlexNet on real photographs and test it   (about a quarter of an hour)
-# make test    set up, then run the tests
-# make check   lint, format, types and the import contract
-# make bench   side by side with the usual ways to run the same network
+# make train      set up, then train AlexNet on real photographs and test it   (a quarter of an hour)
+# make test       set up, then run the tests that take minutes together
+# make test-all   the long ones too: kills, races, servers, browsers, whole trainings
+# make check      lint, format, types and the import contract
+# make bench      side by side with the usual ways to run the same network
 # make findings   what other libraries do that one would not expect   (some minutes; not in CI)
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ ELPV := --epochs 36 --set crop_area=none --set label_smoothing=0
 # which brings gigabytes of CUDA. Where there is an NVIDIA GPU that is what is wanted.
 TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch>=2.11,<2.14)
 
-.PHONY: setup train test check bench figures findings clean
+.PHONY: setup train test test-slow test-all check bench figures findings clean
 
 setup: $(VENV)/.installed
 
@@ -33,7 +34,12 @@ train: setup
 	$(ALEXNET) train elpv --out $(RUN) $(ELPV) --budget $(BUDGET)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m slow
+
+test-all: test test-slow
 
 check: setup
 	$(BIN)/ruff check .

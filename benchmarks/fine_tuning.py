@@ -25,6 +25,7 @@ from alexnet.data.samples import Source
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.sources import open_source
 from alexnet.recipes import FAST, Recipe
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.fit import fit
 from alexnet.training.monitor import Tested, Validated
 from alexnet.training.run import Pretrained, Run, RunConfig, software_versions
@@ -47,12 +48,13 @@ def trained(
     arm: str, first: Pretrained, data: PreparedData, recipe: Recipe, folder: Path
 ) -> dict[str, float]:
     """Train one network; return its top-1 on the val split, one view, and on test, ten views."""
-    weights, start = None, data.statistics
+    begin, start = None, data.statistics
     if arm != "scratch":
         weights = first.weights_for(first.config.spec, data.classes, recipe.seed)
+        begin = Checkpoint(0, weights)
         start = first.statistics_for(data.statistics)
     config = RunConfig(
-        spec=replace(first.config.spec, classes=len(data.classes)),
+        spec=replace(first.config.spec, num_classes=len(data.classes)),
         recipe=recipe,
         classes=data.classes,
         data=str(data.root),
@@ -61,7 +63,7 @@ def trained(
         initial_weights=None if arm == "scratch" else first.origin,
         made_with=software_versions(),
     )
-    events = list(fit(Run.start(folder, config, start, weights=weights), data))
+    events = list(fit(Run.start(folder, config, start, first=begin), data))
     return {
         "val": next(e.result.top1 for e in reversed(events) if isinstance(e, Validated)),
         "test": next(e.result.top1 for e in events if isinstance(e, Tested)),

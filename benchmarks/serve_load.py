@@ -124,11 +124,13 @@ def started(run: Path, workers: int) -> tuple[subprocess.Popen, int]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
-    for _ in range(600):
+    for tries in range(600):
         time.sleep(1)
         try:  # often enough that every worker is asked
             told = [numbers(port) for _ in range(10 * workers)]
-            if all(one["alexnet_compiled"] and not one["alexnet_looking"] for one in told):
+            # In float32 on a processor nothing is compiled, however long one waits.
+            compiled = tries > 15 or all(one["alexnet_compiled"] for one in told)
+            if compiled and not any(one["alexnet_looking"] for one in told):
                 return server, port
         except OSError:
             continue

@@ -37,8 +37,8 @@ def test_ordinary_json_is_what_json_makes_of_it(text):
     [
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
-        ("[" + "[]," * bounds.MOST_VALUES + "[]]", "more than 2,000,000 values"),
-        ("[" + "1," * bounds.MOST_VALUES + "1]", "more than 2,000,000 values"),
+        ("[" + "[]," * bounds.MAX_VALUES + "[]]", "more than 2,000,000 values"),
+        ("[" + "1," * bounds.MAX_VALUES + "1]", "more than 2,000,000 values"),
         ("[1e999]", "1e999 is not finite"),
         ("[NaN]", "NaN is not finite"),
         ("{", "Expecting property name"),
@@ -95,7 +95,7 @@ def test_rows_of_parquet_are_measured_before_they_are_unpacked(monkeypatch):
     file = pq.ParquetFile(out)
     assert len(out.getvalue()) < 20_000
     bounds.check_parquet(file.metadata)
-    monkeypatch.setattr(bounds, "LARGEST_ROWS", 100_000)
+    monkeypatch.setattr(bounds, "MAX_ROWS", 100_000)
     with pytest.raises(bounds.FormatError, match=r"group of its rows unpacks to [\d,]+ bytes"):
         bounds.check_parquet(file.metadata)
 

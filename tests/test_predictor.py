@@ -194,7 +194,7 @@ def test_what_are_no_prepared_images_is_refused(quick, wrong):
 
 
 def test_threads_that_share_a_predictor_get_what_each_gets_alone(single, monkeypatch):
-    monkeypatch.setattr("alexnet.predictor.MOST_BUILT", 2)  # forms are dropped and made anew
+    monkeypatch.setattr("alexnet.predictor.MAX_BUILT", 2)  # forms are dropped and made anew
     switches = [Switches(lrn=bool(i % 2), dropout_scale=i % 4 < 2, mirror=i > 3) for i in range(8)]
     draws = images_of(single, 8).split(1)
 
@@ -229,7 +229,7 @@ def test_without_fusion_it_is_the_network_itself(single, kind):
 
 def test_the_fast_forms_that_are_kept_are_bounded(quick, monkeypatch):
     """A client of a server may ask for any set of layers, one after the other."""
-    monkeypatch.setattr("alexnet.predictor.MOST_BUILT", 2)
+    monkeypatch.setattr("alexnet.predictor.MAX_BUILT", 2)
     asked, images = replace(quick), images_of(quick, 1)
     for names in (["conv1"], ["conv1", "pool1"], ["relu1"], ["pool2"]):
         assert list(asked.activations(images, names)) == names

@@ -6,7 +6,7 @@ import pytest
 
 from alexnet.cli.train import TrainRequest
 from alexnet.errors import ConfigError
-from alexnet.recipes import FAST, FAST_GPU, PAPER, RECIPES, recipe_named
+from alexnet.recipes import FAST, FAST_GPU, PAPER, RECIPES, LayerDecay, recipe_named
 from alexnet.training.optimizer import learning_rates_at
 
 
@@ -33,6 +33,14 @@ def test_the_paper_is_as_printed():
         {"epochs": float("inf")},
         {"weight_decay": -1},
         {"threads": 0},
+        {"threads": 10**20},
+        {"batch_size": 10**14},
+        {"batch_size": 1.5},
+        {"weight_decay": float("inf")},
+        {"milestones": (0.5, float("nan"))},
+        {"conv1_frozen_from": float("nan")},
+        {"lr": "0.1"},
+        {"weight_decays": (LayerDecay(name="fc6", decay=0.1),), "spike": 1},
     ],
 )
 def test_values_that_cannot_work_are_refused(wrong):

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from alexnet.config import with_setting
 from alexnet.errors import ConfigError
-from alexnet.spec import LRN, DropoutSpec, Pool, WithinChannelLRN
-from alexnet.variants import NETWORKS, PAPER, SINGLE, TORCHVISION
+from alexnet.network import build
+from alexnet.spec import LRN, Dense, DropoutSpec, PixelFormat, Pool, WithinChannelLRN
+from alexnet.variants import CIFAR_QUICK, NETWORKS, PAPER, SINGLE, TORCHVISION
 
 # The starting document's own counts. Its list of layers prints 384 filters for conv5; its
 # arithmetic, and the paper, have 256.
@@ -81,16 +84,11 @@ def test_any_number_of_classes(classes):
 @pytest.mark.parametrize(
     ("layer", "wrong"),
     [
-        ("conv1", {"stride": 0}),
         ("conv1", {"grouped": True}),  # 3 colours for two towers
         ("conv2", {"out_channels": 255}),
         ("conv1", {"order": ("norm", "pool")}),
         ("conv1", {"order": ("activation", "norm")}),
         ("conv1", {"order": ("activation", "norm", "pool", "pool")}),
-        ("conv1", {"pool": Pool(stride=0)}),
-        ("conv1", {"norm": LRN(size=0)}),
-        ("conv2", {"within_channel_lrn": WithinChannelLRN(size=4)}),
-        ("conv2", {"padding": -1}),
     ],
 )
 def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
@@ -98,12 +96,57 @@ def test_a_convolution_that_cannot_be_built_is_refused(layer, wrong):
         PAPER.with_layers(layer, **wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_classes": -1}, {"towers": 3}, {"dropout": DropoutSpec(rate=1)}, {"convs": ()}]
-)
+@pytest.mark.parametrize("wrong", [{"num_classes": -1}, {"towers": 3}, {"convs": ()}])
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError):
         replace(PAPER, **wrong)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (LRN, {"size": 0}), (LRN, {"k": NAN}), (LRN, {"alpha": INF}),
+        (WithinChannelLRN, {"size": 4}), (WithinChannelLRN, {"beta": NAN}),
+        (Pool, {"stride": 0}), (Pool, {"kernel_size": 1.5}), (Pool, {"stride": 10**20}),
+        (DropoutSpec, {"rate": 1}), (DropoutSpec, {"rate": NAN}),
+        (PixelFormat, {"stdev": (0.0, 1.0, 1.0)}), (PixelFormat, {"scale": INF}),
+        (PixelFormat, {"mean": (0.0, NAN, 0.0)}),
+        (partial(Dense, name="fc6"), {"units": -1}), (partial(Dense, name="fc6"), {"units": 1e14}),
+        (partial(Dense, name="fc6", units=1), {"std": -0.1}),
+        (partial(replace, SINGLE.convs[0]), {"stride": 0}),
+        (partial(replace, SINGLE.convs[0]), {"padding": -1}),
+        (partial(replace, SINGLE.convs[0]), {"bias": NAN}),
+        (partial(replace, SINGLE), {"image_size": 10**6}),
+        (partial(replace, SINGLE), {"output_std": NAN}),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_refused_by_its_own_class(kind, wrong):
+    (field,) = wrong
+    with pytest.raises(ConfigError, match=rf"^{field} is .*\. It must be "):
+        kind(**wrong)
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built():
+    with pytest.raises(ConfigError, match=r"would have 13,.* parameters"):
+        replace(SINGLE, dense=(Dense(name="fc6", units=1 << 20), *SINGLE.dense[1:]))
+    assert replace(SINGLE, num_classes=1 << 20).parameters < 5e9  # what is large and can be
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "forward", "relu6", "pool6", "Fc 6", "conv1", "fc7"])
+def test_a_layer_has_a_name_and_a_number_of_its_own(name):
+    """What follows a layer is called by its number: a hidden fc1 would have no ReLU."""
+    with pytest.raises(ConfigError, match=r"can be called|same number"):
+        with_setting(SINGLE, "fc6.name", name)
+    with pytest.raises(ConfigError, match=r"can be called|same number"):
+        replace(SINGLE, output_name=name)
+
+
+@pytest.mark.parametrize("name", ["dense6", "fc66", "local_6"])
+def test_a_layer_may_have_another_name(name):
+    assert name in dict(build(with_setting(CIFAR_QUICK, "fc64.name", name)).named_children())
 
 
 def test_counting_loads_no_numerical_library():

@@ -18,17 +18,18 @@ from alexnet.errors import AlexNetError, MissingExtraError, RunError
 
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit, a gibibyte of RGBA at three quarters
 MAX_IMAGE_BYTES = 1 << 28  # of one compressed image, unpacked: no photograph has more
-LARGEST_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
-LARGEST_MEAN = 1 << 28  # bytes of a mean image's file
-LARGEST_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors
-LARGEST_TEXT = 1 << 20  # bytes of a .prototxt
-LARGEST_ROWS = 2 << 30  # bytes of a group of rows of Parquet, unpacked; writers aim at 128 MB
-LARGEST_IMAGE = 1024  # pixels on a side of what a network sees, of its windows and strides
-LARGEST_SIDE = 2048  # pixels on a side of a mean or of prepared images
-MOST_LAYERS = 100  # with weights
-MOST_VALUES = 2_000_000  # of JSON; of 22,000 classes each is named twice
-MOST_FIELDS = 200_000  # of a protobuf message, those inside of others included
-MOST_DEPTH = 12  # of protobuf messages in each other
+MAX_LINKED = 1 << 22  # files that links in an archive lead to, all together
+MAX_FILE = 4 << 30  # bytes; AlexNet's weights are 250 MB, 750 MB with an optimiser's
+MAX_MEAN = 1 << 28  # bytes of a mean image's file
+MAX_LIST = 64 << 20  # bytes of a configuration, names of classes, or the names of tensors
+MAX_TEXT = 1 << 20  # bytes of a .prototxt
+MAX_ROWS = 2 << 30  # bytes of a group of rows of Parquet, unpacked; writers aim at 128 MB
+MAX_IMAGE = 1024  # pixels on a side of what a network sees, of its windows and strides
+MAX_SIDE = 2048  # pixels on a side of a mean or of prepared images
+MAX_LAYERS = 100  # with weights
+MAX_VALUES = 2_000_000  # of JSON; of 22,000 classes each is named twice
+MAX_FIELDS = 200_000  # of a protobuf message, those inside of others included
+MAX_DEPTH = 12  # of protobuf messages in each other
 MAX_OPCODES = 5_000_000  # of one pickle; a batch of CIFAR takes 60,000
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
@@ -74,7 +75,7 @@ def explain_damage(path: Path | str, fix: str = "", *, importing: bool = True) -
         ) from None
 
 
-def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
+def read_bytes(path: Path, most: int = MAX_FILE) -> bytes:
     """Read a file whole, unless it is larger than any of its kind."""
     size = path.stat().st_size
     if size > most:
@@ -99,7 +100,7 @@ def check_message(data: bytes, descriptor: Any) -> None:
     that an empty one takes. `descriptor` is the message's type of `google.protobuf`; what that
     does not name is passed over.
     """
-    _count_fields(data, 0, len(data), descriptor, MOST_FIELDS, MOST_DEPTH)
+    _count_fields(data, 0, len(data), descriptor, MAX_FIELDS, MAX_DEPTH)
 
 
 def _count_fields(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int) -> int:
@@ -121,7 +122,7 @@ def _count_fields(data: bytes, at: int, end: int, descriptor: Any, left: int, de
             run = pattern.match(data, stop, end)
             at = run.end() if run else stop
         if left < 0:
-            raise FormatError(f"it has more than {MOST_FIELDS:,} fields")
+            raise FormatError(f"it has more than {MAX_FIELDS:,} fields")
     return left
 
 
@@ -166,7 +167,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse a stranger's JSON of finite numbers and no more than `MOST_VALUES` values.
+    """Parse a stranger's JSON of finite numbers and no more than `MAX_VALUES` values.
 
     Raises
     ------
@@ -174,8 +175,8 @@ def parse_json(text: str | bytes) -> Any:
         When it has more of them, is nested too deeply, or is no JSON (`ValueError`).
     """
     marks = ("[", "{", ",") if isinstance(text, str) else (b"[", b"{", b",")
-    if sum(map(text.count, marks)) > MOST_VALUES:  # type: ignore[arg-type]
-        raise FormatError(f"it has more than {MOST_VALUES:,} values")
+    if sum(map(text.count, marks)) > MAX_VALUES:  # type: ignore[arg-type]
+        raise FormatError(f"it has more than {MAX_VALUES:,} values")
     try:
         return json.loads(text, parse_constant=_parse_finite, parse_float=_parse_finite)
     except RecursionError:
@@ -193,7 +194,7 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
     """Return the JSON before the numbers of a safetensors file: tensors, and ``__metadata__``."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > min(LARGEST_LIST, path.stat().st_size - 8):
+        if size > min(MAX_LIST, path.stat().st_size - 8):
             raise FormatError(f"its header is said to have {size:,} bytes")
         header = parse_json(file.read(size))
     if not isinstance(header, dict):
@@ -217,5 +218,5 @@ def check_parquet(metadata: Any) -> None:
     `metadata` is that of `pyarrow.parquet.ParquetFile`.
     """
     sizes = (metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    if (largest := max(sizes, default=0)) > LARGEST_ROWS:
+    if (largest := max(sizes, default=0)) > MAX_ROWS:
         raise FormatError(f"a group of its rows unpacks to {largest:,} bytes")

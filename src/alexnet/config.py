@@ -1,14 +1,59 @@
-"""Frozen dataclasses as JSON and back, and changed field by field from text."""
+"""Frozen dataclasses as JSON and back, changed field by field from text, and what checks them."""
 
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.old_names import renamed
 
 T = TypeVar("T")
+
+
+def require(
+    value: Any,
+    names: Iterable[str],
+    what: str,
+    holds: Callable[[float], bool] = lambda number: True,
+) -> None:
+    """See that fields of a value are finite numbers that can be; for its ``__post_init__``.
+
+    Parameters
+    ----------
+    value, names
+        A dataclass, and those of its fields that are looked at: each a number, or a tuple of
+        numbers. None passes.
+    what
+        What each must be, to end the sentence "It must be".
+    holds
+        Whether a finite number is that.
+
+    Raises
+    ------
+    ConfigError
+        When one is not.
+    """
+    for name in names:
+        given = getattr(value, name)
+        for number in given if isinstance(given, tuple) else (given,):
+            finite = isinstance(number, Integral) or (
+                isinstance(number, Real) and math.isfinite(number)
+            )
+            if number is not None and not (finite and holds(number)):
+                raise ConfigError(f"{name} is {given!r}.", f"It must be {what}.")
+
+
+def require_whole(value: Any, names: Iterable[str], low: int, high: int) -> None:
+    """See that fields of a value are whole numbers from `low` to `high`, as `require` does."""
+    require(
+        value,
+        names,
+        f"a whole number, {low} to {high}",
+        lambda number: isinstance(number, Integral) and low <= number <= high,
+    )
 
 
 def from_json(kind: type[T], data: Any) -> T:
@@ -59,6 +104,8 @@ def _rebuilt_fields(kind: Any, data: Any, where: str) -> Any:
         return kind(**values)
     except TypeError as error:
         raise ConfigError(f"{where} is incomplete ({error}).") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.what}", error.fix) from None
 
 
 def _first_that_fits(options: tuple[Any, ...], data: Any, where: str) -> Any:

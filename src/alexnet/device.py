@@ -22,6 +22,7 @@ from torch import device as TorchDevice
 from torch import dtype as DType
 
 from alexnet.errors import ConfigError
+from alexnet.recipes import MAX_THREADS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
@@ -123,6 +124,16 @@ class Device:
         return str(self.torch)
 
     # What it can do.
+
+    def describe_rounding(self, threads: int | None = None) -> str:
+        """Say what the last bits of a sum depend on: the device, a processor's vectors, threads.
+
+        Threads are those that are used, unless a number is given.
+        """
+        if not self.is_cpu:
+            return self.name
+        vectors = torch.backends.cpu.get_cpu_capability()
+        return f"{processor_name()} ({vectors}), {threads or torch.get_num_threads()} threads"
 
     @property
     def has_float64(self) -> bool:
@@ -464,14 +475,14 @@ def use_threads(count: int | None) -> int:
         How many threads are used.
     """
     if count is not None:
-        if count < 1:
-            raise ConfigError(f"{count} threads cannot do anything.", "Give 1 or more.")
+        if not 1 <= count <= MAX_THREADS:
+            raise ConfigError(f"{count} threads cannot be had.", f"Give 1 to {MAX_THREADS}.")
         torch.set_num_threads(count)
     return torch.get_num_threads()
 
 
-def describe_processor() -> str:
-    """Return the processor's name and number of cores."""
+def processor_name() -> str:
+    """Return what the processor is called."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- no regular file
@@ -479,4 +490,9 @@ def describe_processor() -> str:
         name = lines[0].split(":", 1)[1].strip() if lines else name
     except OSError:
         pass
-    return f"{name}, {os.cpu_count()} cores"
+    return name
+
+
+def describe_processor() -> str:
+    """Return the processor's name and number of cores."""
+    return f"{processor_name()}, {os.cpu_count()} cores"

@@ -60,6 +60,30 @@ class Evaluation:
         ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassSummary:
+    """A class in a `Summary`."""
+
+    name: str
+    images: int
+    top1: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What `summarize` returns, as a file of it is checked; with it the split that was tested."""
+
+    split: str
+    top1: float
+    top5: float
+    majority: float
+    images: int
+    views: int
+    classes: tuple[str, ...]
+    by_class: tuple[ClassSummary, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
 def summarize(result: Evaluation) -> dict[str, object]:
     """Return an evaluation as plain numbers, for JSON."""
     return {

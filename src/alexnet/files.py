@@ -4,13 +4,18 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alexnet.errors import AlexNetError
+
+SAID_AFTER = 2.0  # seconds of waiting for another process
 
 
 @contextlib.contextmanager
@@ -18,8 +23,9 @@ def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
     The content is on the disk before the new name is, so that neither a kill nor a power cut
-    leaves half a file under the final name. Where several processes may write the same file at
-    once, each gives a `mark` of its own for the temporary name.
+    leaves half a file under the final name. Who writes the same file at once waits: the temporary
+    file is its own lock. Machines that share a file system without locks each give a `mark` of
+    their own for its name.
 
     Raises
     ------
@@ -28,22 +34,32 @@ def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}{mark}.part")
     with translate_os_error(path):
+        handle = _acquire(temporary, lambda held: None)
         try:
             yield temporary
             fsync(temporary)
             temporary.replace(path)
             fsync(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            _release(temporary, handle)
+
+
+def temporary_suffix() -> str:
+    """Return a mark of temporary files that no other process has, on this machine or another."""
+    return f".{platform.node()}-{os.getpid()}"
 
 
 @contextlib.contextmanager
 def translate_os_error(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write `path` into sentences."""
+    """Turn the operating system's refusals to write `path`, or into it, into sentences.
+
+    An error that names a file elsewhere is left as it is: it is not about `path`.
+    """
     try:
         yield
     except OSError as error:
+        if not _is_about(error, path):
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = free_bytes(path)
             raise AlexNetError(
@@ -59,32 +75,83 @@ def translate_os_error(path: Path) -> Iterator[None]:
         raise
 
 
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error names no file, or `path`, one in it, beside it, or a folder above it."""
+    if not isinstance(error.filename, str | bytes):
+        return True
+    named, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return path in (named, *named.parents) or named in path.parents or named.parent == path.parent
+
+
 @contextlib.contextmanager
-def lock(path: Path, refusal: AlexNetError) -> Iterator[None]:
-    """Keep other processes out while the block runs; a killed process holds nothing.
+def lock(path: Path, refusal: AlexNetError | None = None) -> Iterator[None]:
+    """Keep other processes and threads out while the block runs; a killed one holds nothing.
 
     Parameters
     ----------
     path : Path
-        What is locked: a folder that exists, or a file, which is made where it is missing.
+        The file of the lock, which says who holds it; made for the block, and removed after it.
     refusal : AlexNetError
-        What to raise where another process holds the lock: a sentence on who writes what.
+        What to raise where another process holds the lock: a sentence on who writes what, to
+        which is added who that is. By default the other is waited for; after two seconds that
+        is logged.
 
     On a file system without locks the block runs all the same.
     """
+
+    def held(handle: int) -> None:
+        holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+        if refusal:
+            raise type(refusal)(f"{refusal.what.removesuffix('.')} ({holder}).", refusal.fix)
+        logging.getLogger(__name__).warning("Waiting for %s, which holds %r.", holder, str(path))
+
     with translate_os_error(path):
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise refusal from None
-    except OSError:  # a file system without locks
-        pass
+        handle = _acquire(path, held, patience=0 if refusal else SAID_AFTER)
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
     try:
         yield
     finally:
-        os.close(handle)
+        _release(path, handle)
+
+
+def _acquire(path: Path, held: Callable[[int], None], patience: float = 0.0) -> int:
+    """Make and lock a file; where it stays locked for `patience` seconds, call `held`, and wait."""
+    begun = time.monotonic()
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            while not (free := _try_lock(handle)) and time.monotonic() - begun < patience:
+                time.sleep(0.02)
+            if not free:
+                held(handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # who held it has removed it or given it another name
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock an open file if nobody has; on a file system without locks nobody ever has."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _release(path: Path, handle: int) -> None:
+    """Remove a locked file where it still has its name, and let others in."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(handle), path.stat()):
+            path.unlink()
+    os.close(handle)
 
 
 def free_bytes(path: Path) -> int:

@@ -5,7 +5,7 @@ has the sixteen entries ``conv1.weight`` ... ``fc8.bias``.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -134,6 +134,14 @@ class AlexNet(nn.Sequential):
         like = next(self.parameters())
         self.add_module(spec.output_name, layer.to(like.device, like.dtype))
         self.spec = spec
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights of a state dict; `ConfigError` where they are another network's."""
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            wrong = str(error).splitlines()[-1].strip().removesuffix(".")
+            raise ConfigError(f"The weights are of another network ({wrong}).") from error
 
     def activations(self, input: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Run `input` as far as needed and return the outputs of the named layers.

@@ -1,5 +1,6 @@
 """From a photograph to ranked classes: the one way that the whole project takes."""
 
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import AugmentParams, Normaliser, augment, crop_offsets, make_normaliser
 from alexnet.data.decode import ImageLike, resize_and_crop, to_rgb
 from alexnet.data.imagenet import describe_classes
-from alexnet.data.loader import Batch, evaluation_batches, sample_evenly
+from alexnet.data.loader import Batch, ImageSplit, evaluation_batches, sample_evenly
 from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device, Precision
 from alexnet.errors import ConfigError, DataError, did_you_mean
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # pyarrow, for one photograph
 
 CALIBRATION = 256  # training images that fix the scales of int8
 CROPS_AT_ONCE = 32  # crops, at most, that few images are seen in at once: weights are read once
-MOST_BUILT = 64  # fast forms that are kept; past it the oldest goes
+MAX_BUILT = 64  # fast forms that are kept; past it the oldest goes
 PHOTOGRAPHS_AT_ONCE = 32  # that `predict_many` decodes in threads and predicts together
 
 
@@ -261,8 +262,10 @@ class Predictor:
         """
         return next(self._crops(images, 1, switches.mirror))
 
-    def evaluate(self, data: "PreparedData", *, crops: int = 10) -> Evaluation:
-        """Test on the held-out split of a prepared data set; classes are matched by name.
+    def evaluate(
+        self, data: "PreparedData", *, crops: int = 10, split: ImageSplit | None = None
+    ) -> Evaluation:
+        """Test on the held-out split of a prepared data set, or `split`; classes go by name.
 
         On a GPU the network is recorded as a graph: nothing else may use the GPU meanwhile.
 
@@ -276,7 +279,7 @@ class Predictor:
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
             Batch(batch.images, labels[batch.labels], batch.indices)
-            for batch in evaluation_batches(data.held_out, batch_size=64)
+            for batch in evaluation_batches(split or data.held_out, batch_size=64)
         )
         return evaluate(
             lambda images: recorded.probabilities(images, crops), batches, self.classes, crops=crops
@@ -298,12 +301,14 @@ class Predictor:
             )
 
     def _label(self, name: str) -> int:
-        if name not in self.classes:
+        """Return the label of a class, whose name may be in another normal form of Unicode."""
+        names = [unicodedata.normalize("NFC", known) for known in self.classes]
+        if unicodedata.normalize("NFC", name) not in names:
             raise DataError(
                 f"The data has a class {name!r} that the run was not trained on.",
                 did_you_mean(name, self.classes),
             )
-        return self.classes.index(name)
+        return names.index(unicodedata.normalize("NFC", name))
 
     def _crops(self, images: Tensor, count: int, mirror: bool) -> Iterator[Tensor]:
         """Yield normalised crops, ``(K * N, 3, size, size)``: K crops of every image at once.
@@ -378,7 +383,7 @@ class Predictor:
         key = (names, replace(switches, mirror=False))
         with BUILDING:
             if key not in self._built:
-                if len(self._built) == MOST_BUILT:  # a server is asked for many sets of layers
+                if len(self._built) == MAX_BUILT:  # a server is asked for many sets of layers
                     self._built.pop(next(iter(self._built)))
                 self._built[key] = self._build_segments(names, switches)
             return self._built[key]
@@ -416,10 +421,15 @@ def assemble(
         Of the matrix products; for int8 see `quantize`.
     device
         Where the network is to run; by default the GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        When the weights are another network's.
     """
     device = Device.best() if device is None else Device.named(device)
     network = build(spec, seed=None)
-    network.load_state_dict(weights)
+    network.load_weights(weights)
     return Predictor(
         device.place_network(network).eval(),
         classes,
@@ -457,12 +467,7 @@ def quantize(
     """
     if not isinstance(images, Tensor):
         predictor.check_size(images)
-        if "train" not in images.splits:
-            raise DataError(
-                "The data has no training images to calibrate int8 with.",
-                "Name the data that the run was trained on.",
-            )
-        images = sample_evenly(images.splits["train"], CALIBRATION)
+        images = sample_evenly(images.train, CALIBRATION)
     plain = predictor.in_float32
     forward = quantize_network(plain.network, plain.centre_crops(images), compiled=compiled)
     return replace(plain, forward=forward)

@@ -1,11 +1,14 @@
 """The named ways to train a network, each a value. Every field can be set on the command line."""
 
-import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from alexnet.config import require, require_whole
 from alexnet.errors import ConfigError, did_you_mean, find_named
+
+MAX_BATCH = 1 << 20  # images a step; the largest batches in print are of 2^16
+MAX_THREADS = 1024  # of a process; the OpenMP of PyTorch ends the process at a million
+MAX_COUNT = 1 << 53  # of steps, and of what is counted in them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,6 +17,9 @@ class LayerDecay:
 
     name: str  # of the layer
     decay: float
+
+    def __post_init__(self) -> None:
+        require(self, ["decay"], "at least 0", lambda number: number >= 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,28 +96,21 @@ class Recipe:
     test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.iter_crops`)
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "checkpoint_every", "log_every", "threads", "max_steps", "patience")
-        self._require(counts, lambda value: value >= 1, "at least 1")
+        require_whole(self, ["batch_size"], 1, MAX_BATCH)
+        require_whole(self, ["threads"], 1, MAX_THREADS)
+        require_whole(self, ["seed"], 0, 2**32 - 1)
+        require_whole(self, ["max_reductions"], 0, MAX_COUNT)
+        counts = ("checkpoint_every", "log_every", "max_steps", "patience")
+        require_whole(self, counts, 1, MAX_COUNT)
         positive = ("epochs", "lr", "pca_jitter_divisor", "validate_every")
-        self._require(positive, lambda value: 0 < value < math.inf, "above 0, and a number")
-        at_least_0 = ("weight_decay", "pca_jitter", "bias_lr", "max_reductions")
-        self._require(at_least_0, lambda value: value >= 0, "at least 0")
+        require(self, positive, "above 0, and a number", lambda number: number > 0)
+        require(self, ("weight_decay", "pca_jitter", "bias_lr"), "at least 0", lambda n: n >= 0)
         shares = ("momentum", "label_smoothing", "warmup", "max_corrupt")
-        self._require(shares, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        self._require(("spike",), lambda value: value > 1, "above 1")
-        self._require(("crop_area",), lambda value: 0 < value <= 1, "above 0 and at most 1")
-        self._require(("seed",), lambda value: 0 <= value < 2**32, "0 to 4294967295")
-        for layer in self.weight_decays:
-            if layer.decay < 0:
-                raise ConfigError(
-                    f"The weight decay of {layer.name} is {layer.decay}.", "It must be at least 0."
-                )
-
-    def _require(self, names: Iterable[str], holds: Callable[[float], bool], what: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not holds(value):
-                raise ConfigError(f"{name} is {value}.", f"It must be {what}.")
+        require(self, shares, "at least 0 and below 1", lambda number: 0 <= number < 1)
+        moments = ("milestones", "conv1_slow_from", "conv1_frozen_from", "pca_jitter_until")
+        require(self, moments, "0 to 1", lambda number: 0 <= number <= 1)
+        require(self, ["spike"], "above 1", lambda number: number > 1)
+        require(self, ["crop_area"], "above 0 and at most 1", lambda number: 0 < number <= 1)
 
     def with_(self, **changes: Any) -> Self:
         """Return a copy with some fields changed.

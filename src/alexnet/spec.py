@@ -5,13 +5,22 @@ multiplications without loading any numerical library. `network.build` turns one
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from alexnet.config import require, require_whole
 from alexnet.errors import ConfigError, did_you_mean
 
 ConvStage = Literal["activation", "norm", "within_channel_lrn", "pool"]
+MAX_CHANNELS = 1 << 20  # of a layer; also its units, or classes
+MAX_PIXELS = 4096  # on a side: of an image, a window, a stride
+MAX_PARAMETERS = 10**10  # 40 GB of float32
+# What follows a layer is called by the layer's number, so every layer has one of its own.
+LAYER_NAME = re.compile(
+    r"(?!(?:relu|tanh|norm|pool|drop|pad|within_channel_lrn)\d)[A-Za-z_]+([0-9]+)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +39,10 @@ class LRN:
     k: float = 2.0
     span: Literal["tower", "layer"] = "tower"  # the window stays in a tower, or crosses them
 
+    def __post_init__(self) -> None:
+        require_whole(self, ["size"], 1, MAX_CHANNELS)
+        require(self, ("alpha", "beta", "k"), "a number")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WithinChannelLRN:
@@ -43,6 +56,10 @@ class WithinChannelLRN:
     beta: float = 0.75
     k: float = 1.0
 
+    def __post_init__(self) -> None:
+        require(self, ["size"], "odd, 1 to 4095", lambda n: n % 2 == 1 and 1 <= n < MAX_PIXELS)
+        require(self, ("alpha", "beta", "k"), "a number")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
@@ -52,6 +69,9 @@ class Pool:
     stride: int = 2
     kind: Literal["max", "average"] = "max"
     ceil_mode: bool = False  # count the positions with ceil, as cuda-convnet did (facts 1c)
+
+    def __post_init__(self) -> None:
+        require_whole(self, ("kernel_size", "stride"), 1, MAX_PIXELS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +93,22 @@ class Conv:
     pool: Pool | None = None
     order: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
 
+    def __post_init__(self) -> None:
+        _layer_number(self.name)
+        require_whole(self, ["out_channels"], 1, MAX_CHANNELS)
+        require_whole(self, ("kernel_size", "stride"), 1, MAX_PIXELS)
+        require_whole(self, ("padding", "asymmetric_padding"), 0, MAX_PIXELS)
+        _check_initial(self, "std", "bias")
+        steps: tuple[tuple[ConvStage, object], ...] = (
+            ("activation", True),
+            ("norm", self.norm),
+            ("within_channel_lrn", self.within_channel_lrn),
+            ("pool", self.pool),
+        )
+        for step, present in steps:
+            if self.order.count(step) > 1 or (present and step not in self.order):
+                raise ConfigError(f"The order of {self.name} should have {step!r} once.")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dense:
@@ -83,6 +119,11 @@ class Dense:
     std: float | None = 0.01
     bias: float | None = 1.0  # section 5: ones keep the ReLUs alive early on
 
+    def __post_init__(self) -> None:
+        _layer_number(self.name)
+        require_whole(self, ["units"], 1, MAX_CHANNELS)
+        _check_initial(self, "std", "bias")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropoutSpec:
@@ -91,6 +132,9 @@ class DropoutSpec:
     rate: float = 0.5  # share of units set to zero in training; 0 turns it off
     form: Literal["2012", "inverted"] = "2012"  # outputs times 1 - rate at test, or / in training
     place: Literal["outputs", "inputs"] = "outputs"  # torchvision drops the inputs (facts 1d)
+
+    def __post_init__(self) -> None:
+        require(self, ["rate"], "at least 0 and below 1", lambda number: 0 <= number < 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +145,11 @@ class PixelFormat:
     scale: float = 1.0  # applied to 0-255
     mean: Literal["image", "channel"] | tuple[float, float, float] = "image"  # of the training set
     stdev: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        require(self, ("scale", "stdev"), "above 0", lambda number: number > 0)
+        if isinstance(self.mean, tuple):
+            require(self, ["mean"], "three numbers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,51 +197,34 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
-        if self.num_classes < 0 or self.in_channels < 1:
-            raise ConfigError(
-                f"A network of {self.num_classes} classes and {self.in_channels} channels "
-                "cannot be.",
-                "Give 1 or more; 0 classes leave the last layer out.",
-            )
-        if not 0 <= self.dropout.rate < 1:
-            raise ConfigError(
-                f"The dropout rate is {self.dropout.rate}.", "It must be at least 0 and below 1."
-            )
+        require_whole(self, ["image_size"], 1, MAX_PIXELS)
+        require_whole(self, ["in_channels"], 1, MAX_CHANNELS)
+        require_whole(self, ["num_classes"], 0, MAX_CHANNELS)  # 0 leaves the last layer out
+        _check_initial(self, "output_std", "output_bias")
         if not self.convs:
             raise ConfigError("A network needs at least one convolution.")
-        maps = self.in_channels
+        named: dict[str, str] = {}  # by number
+        for name in (*(layer.name for layer in self._weighted()), self.output_name):
+            if (number := _layer_number(name)) in named:
+                raise ConfigError(
+                    f"The layers {named[number]!r} and {name!r} have the same number.",
+                    "Give each its own: what follows a layer is called by it, as relu6 after fc6.",
+                )
+            named[number] = name
+        channels = self.in_channels
         for conv in self.convs:
-            self._check(conv, maps)
-            maps = conv.out_channels
+            if conv.out_channels % self.towers or channels % self.groups(conv):
+                raise ConfigError(
+                    f"{conv.name} makes {conv.out_channels} maps of {channels}, which two towers "
+                    "cannot share."
+                )
+            channels = conv.out_channels
         self._check_sizes()
-
-    def _check(self, conv: Conv, maps: int) -> None:
-        """See that a convolution can be built on `maps` input maps."""
-        if (
-            min(conv.out_channels, conv.kernel_size, conv.stride) < 1
-            or min(conv.padding, conv.asymmetric_padding) < 0
-        ):
-            raise ConfigError(f"{conv.name} has a size below 1, or a padding below 0.")
-        if conv.out_channels % self.towers or maps % self.groups(conv):
+        if self.parameters > MAX_PARAMETERS:
             raise ConfigError(
-                f"{conv.name} makes {conv.out_channels} maps of {maps}, which two towers cannot "
-                "share."
+                f"Network {self.name!r} would have {self.parameters:,} parameters.",
+                f"Make it smaller: at most {MAX_PARAMETERS:,} are built.",
             )
-        steps: tuple[tuple[ConvStage, object], ...] = (
-            ("activation", True),
-            ("norm", conv.norm),
-            ("within_channel_lrn", conv.within_channel_lrn),
-            ("pool", conv.pool),
-        )
-        for step, present in steps:
-            if conv.order.count(step) > 1 or (present and step not in conv.order):
-                raise ConfigError(f"The order of {conv.name} should have {step!r} once.")
-        if conv.pool and min(conv.pool.kernel_size, conv.pool.stride) < 1:
-            raise ConfigError(f"The pool after {conv.name} has a size below 1.")
-        if conv.norm and conv.norm.size < 1:
-            raise ConfigError(f"The norm after {conv.name} has a window below 1.")
-        if conv.within_channel_lrn and conv.within_channel_lrn.size % 2 == 0:
-            raise ConfigError(f"The square of the same-map norm after {conv.name} must be odd.")
 
     def groups(self, conv: Conv) -> int:
         """Return how many groups the convolution's input maps are split into: 1 or `towers`."""
@@ -342,6 +374,22 @@ class Spec:
             convs=tuple(replace(c, **changes) if c.name in names else c for c in self.convs),
             dense=tuple(replace(d, **changes) if d.name in names else d for d in self.dense),
         )
+
+
+def _check_initial(layer: "Conv | Dense | Spec", std: str, bias: str) -> None:
+    """See that the draw of a layer's initial weights can be made."""
+    require(layer, [std], "at least 0", lambda number: number >= 0)
+    require(layer, [bias], "a number")
+
+
+def _layer_number(name: str) -> str:
+    """Return the number that a layer's name ends with."""
+    if not (found := LAYER_NAME.fullmatch(name)):
+        raise ConfigError(
+            f"No layer can be called {name!r}.",
+            "Write letters and a number of its own, as in conv1 or fc6.",
+        )
+    return found[1]
 
 
 def pool_name(conv: Conv) -> str:

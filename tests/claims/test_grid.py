@@ -11,7 +11,7 @@ import pytest
 
 from alexnet.claims.claim import read_results
 from alexnet.claims.experiments import make_claims
-from alexnet.claims.grid import PLANS, GridConfig, lock_results, plan_grid, take_part
+from alexnet.claims.grid import PLANS_FILE, GridConfig, lock_results, plan_grid, take_part
 from alexnet.claims.scales import SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
@@ -193,11 +193,11 @@ def test_a_budget_chooses_seeds_and_epochs_once(config):
     """What was chosen is kept, so that the same command goes on with the same grid."""
     overlap = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
     first = plan_grid(overlap, 4, 20.0, config)
-    kept = json.loads((config.out / PLANS).read_text())
+    kept = json.loads((config.out / PLANS_FILE).read_text())
     (chosen,) = kept.values()
     assert first[1] == chosen[0] >= 2
     (name,) = kept
-    (config.out / PLANS).write_text(json.dumps({name: [3, 0.5]}))
+    (config.out / PLANS_FILE).write_text(json.dumps({name: [3, 0.5]}))
     claims, seeds, cost = plan_grid(overlap, 4, 20.0, config)
     assert seeds == 3
     assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 import alexnet
-from alexnet.cli.train import check_size, prepared_size
+from alexnet.cli import main
+from alexnet.cli.console import Console
+from alexnet.cli.train import TrainRequest, check_size, open_run, prepared_size
 from alexnet.variants import network_named
 from tests.conftest import QUICK, damaged
 
@@ -199,6 +203,45 @@ def no_checkpoint(trained, tmp_path):
     return tmp_path / "fresh"
 
 
+def changed_copy(trained, folder, file, change):
+    """Copy a run whose JSON file `change` has changed."""
+    shutil.copytree(trained, folder, symlinks=True)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(change(content)))
+    return folder
+
+
+@pytest.fixture
+def moved(trained, tmp_path):
+    return changed_copy(
+        trained, tmp_path / "moved", "config.json", lambda c: c | {"data": "/nowhere/data"}
+    )
+
+
+@pytest.fixture
+def newer(trained, tmp_path):
+    def change(config):
+        config["recipe"]["ema"] = 0.9
+        config["made_with"]["alexnet"] = "9.0"
+        return config
+
+    return changed_copy(trained, tmp_path / "newer", "config.json", change)
+
+
+@pytest.fixture
+def of_another_network(trained, tmp_path):
+    def change(config):
+        config["spec"]["dense"][0]["units"] = 32
+        return config
+
+    return changed_copy(trained, tmp_path / "other", "config.json", change)
+
+
+@pytest.fixture
+def odd_test(trained, tmp_path):
+    return changed_copy(trained, tmp_path / "odd", "test.json", lambda test: test | {"top1": "x"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -213,12 +256,24 @@ def no_checkpoint(trained, tmp_path):
         (("train", "elpv", "--set", "momentum"), 1, "has no value"),
         (("train", "elpv", "--lr", "-1"), 1, "lr is -1.0. It must be above 0"),
         (("train", "elpv", "--lr", "fast"), 2, "float"),
+        (("train", "elpv", "--batch-size", "100000000000000"), 1, "batch_size is 100000000000000."),
+        (("train", "elpv", "--max-time", "nan"), 1, "'nan' is no duration"),
+        (("train", "elpv", "--timeout", "1e300"), 1, "timeout is 1e+300. It must be 1 to"),
+        (("train", "elpv", "--set", "network.fc6.units=-1"), 1, "units is -1."),
+        (("train", "elpv", "--set", "network.fc6.name=conv1"), 1, "have the same number"),
+        (("launch", "--processes", "-1", "train"), 1, "--processes is -1. Give 1 to"),
         (("train", "elpv", "--epoch", "3"), 2, "--epochs"),
         (("evaluate", "{nothing}"), 1, "has no config.json"),
         (("evaluate", "no/such/run"), 1, "does not exist"),
         (("evaluate", "{no_checkpoint}"), 1, "has no checkpoint yet"),
         (("evaluate", "{trained}", "{other_classes}"), 1, "has a class 'cat' that the run was not"),
         (("evaluate", "{trained}", "--views", "3"), 2, "views"),
+        (("evaluate", "{trained}", "--split", "vall"), 1, "The data has no split 'vall'."),
+        (("evaluate", "{moved}"), 1, "is not in '/nowhere/data' any more. Name where it is now"),
+        (("train", "--out", "{moved}"), 1, "is not in '/nowhere/data' any more."),
+        (("evaluate", "{newer}"), 1, "alexnet 9.0 made it and this is"),
+        (("evaluate", "{of_another_network}"), 1, "The weights are of another network (size"),
+        (("figures", "{odd_test}", "--only", "confusion"), 1, "test.json' cannot be read: Summary"),
         (("predict", "{trained}", "{no_image}"), 1, "It is not an image of a known format"),
         (("predict", "{trained}", "missing.jpg"), 1, "There is no file 'missing.jpg'"),
         (("predict", "{trained}", "{nothing}"), 1, "has no images"),
@@ -227,6 +282,7 @@ def no_checkpoint(trained, tmp_path):
         (("summary", "papr"), 1, "Did you mean 'paper'?"),
         (("summary", "single", "--set", "image=50"), 1, "The smallest it takes is 67 pixels"),
         (("evaluate", "{trained}", "--threads", "0"), 1, "0 threads cannot"),
+        (("evaluate", "{trained}", "--threads", "1000000"), 1, "Give 1 to 1024."),
         (("bench", "--rounds", "0"), 1, "--rounds is 0"),
         (("bench", "trian"), 1, "Did you mean 'train'?"),
         (("bench", "--plot", "bench.pdf"), 1, "Name a .png or .svg file"),
@@ -274,7 +330,7 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
     (tmp_path / "data" / "train" / "defective" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     done = command("prepare", tmp_path / "data", tmp_path / "out", "--size", 32)
     assert done.returncode == 0
-    assert "1 images were skipped and 0 repaired" in done.stdout
+    assert "Skipped: It is not an image of a known format: 1 image.\n" in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["skipped"] == [
         {
@@ -283,6 +339,25 @@ def test_images_that_cannot_be_decoded_are_named_counted_and_left_out(
             "reason": "It is not an image of a known format.",
         }
     ]
+
+
+def test_a_run_whose_training_images_changed_says_so(
+    photographs, tmp_path, environment, monkeypatch
+):
+    monkeypatch.setenv("ALEXNET_CACHE", environment["ALEXNET_CACHE"])
+    shutil.copytree(photographs, tmp_path / "data")
+    request = TrainRequest(out=tmp_path / "run", network="cifar_quick")
+
+    def said() -> list[str]:
+        lines: list[str] = []
+        open_run(str(tmp_path / "data"), request, Console(lines.append))
+        return lines
+
+    changed = "The training images are not those that this run has begun with."
+    assert changed not in said() + said()
+    files = sorted((tmp_path / "data" / "train" / "defective").iterdir())
+    shutil.copy(files[0], files[1])
+    assert changed in said()
 
 
 def test_on_a_terminal_there_is_a_live_bar(environment, photographs, tmp_path):
@@ -360,3 +435,87 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(command, photographs, tmp
     assert done.returncode == 1
     assert done.stderr.startswith("alexnet: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "images", "said"),
+    [
+        ("train", "all", 36, True),  # class folders, and no split
+        ("val alone", "val", 12, True),
+        ("one class", "all", 6, True),
+        (".", "test", 12, False),  # what holds something out is tested on that, as ever
+    ],
+)
+def test_an_evaluation_takes_all_there_is(
+    trained, photographs, tmp_path, capsys, monkeypatch, source, split, images, said
+):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    if source == "val alone":
+        shutil.copytree(photographs / "test", tmp_path / source / "val")
+    elif source == "one class":
+        shutil.copytree(photographs / "test/functional", tmp_path / source / "functional")
+    root = tmp_path if " " in source else photographs
+    asked = ["evaluate", str(trained), str(root / source), "--views", "1", "--json"]
+    assert main.run(asked) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["split"], result["images"]) == (split, images)
+    assert (f"has no test split: all its {images} images are taken" in err) == said
+
+
+def test_the_split_that_is_tested_can_be_chosen(
+    trained, photographs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    without = ["evaluate", str(trained), str(photographs / "train"), "--views", "1", "--json"]
+    assert main.run([*without, "--split", "test"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 8  # a quarter of 18 and of 18
+    tested = {}
+    for split in ("train", "test", "held-out", "all"):
+        asked = ["evaluate", str(trained), "--split", split, "--views", "1", "--json"]
+        assert main.run(asked) == 0
+        tested[split] = json.loads(capsys.readouterr().out)["images"]
+    assert tested == {"train": 36, "test": 12, "held-out": 12, "all": 48}
+
+
+@pytest.mark.parametrize("form", ["evaluate", "predict", "export", "features"])
+def test_a_damaged_checkpoint_is_named_by_whoever_takes_an_older_one(
+    trained, photographs, tmp_path, caplog, form
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, symlinks=True)
+    newest = max((run / "checkpoints").glob("step-*"))
+    shutil.copytree(newest, newest.with_name("step-00000099"))
+    (newest.with_name("step-00000099") / "weights.safetensors").write_bytes(b"")
+    image = next((photographs / "test/defective").iterdir())
+    more = {
+        "evaluate": ["--views", "1"],
+        "predict": [str(image), "--views", "1"],
+        "export": [str(tmp_path / "x"), "--to", "safetensors"],
+        "features": ["--layers", "fc64", "--out", str(tmp_path / "stored")],
+    }
+    assert main.run([form, str(run), *more[form]]) == 0
+    assert "step-00000099 is damaged (the checksum of weights" in caplog.text
+    assert f"step 12 of the run {str(run)!r} is used." in caplog.text
+
+
+def test_names_are_escaped_where_the_output_has_no_letters_for_them(environment, trained, tmp_path):
+    run = tmp_path / "run"
+    changed_copy(trained, run, "config.json", lambda c: c | {"classes": ["Füße", "\udcff"]})
+    Image.new("RGB", (64, 64)).save(tmp_path / "Füße.png")
+    asked = [sys.executable, "-m", "alexnet", "predict", str(run), str(tmp_path / "Füße.png")]
+    done = subprocess.run(
+        asked, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"F\xfc\xdfe" in done.stdout
+    assert r"\udcff" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_output_takes_all(environment, closed):
+    asked = f"{sys.executable} -m alexnet summary {closed}"
+    done = subprocess.run(asked, shell=True, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr

@@ -279,3 +279,34 @@ def test_both_jpeg_decoders_agree_bit_for_bit(monkeypatch):
     assert decode.simplejpeg is not None
     monkeypatch.setattr(decode, "simplejpeg", None)
     assert np.array_equal(fast, decode.decode_jpeg(data))
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+def test_heic_is_read_upright_where_its_library_is_there(tmp_path, monkeypatch, turned):
+    heif = pytest.importorskip("pillow_heif")
+    image = photograph()
+    wide = image.resize((300, 200))
+    exif = Image.Exif()
+    exif[decode.ORIENTATION] = turned
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "0.png")
+        heif.from_pillow(wide).save(tmp_path / folder / "1.HEIC", exif=exif.tobytes())
+    data = (tmp_path / "a" / "1.HEIC").read_bytes()
+    opened = decode.inspect_image(data)
+    expected = wide if turned == 1 else wide.transpose(Image.Transpose.ROTATE_270)
+    assert (opened.format, opened.image.size) == ("HEIF", expected.size)
+    difference = np.asarray(opened.image, int) - np.asarray(expected, int)
+    assert np.abs(difference).mean() < 8
+    with pytest.raises(ImageError, match="announces more pixels"):
+        decode.open_image(data, max_pixels=1000)
+    with pytest.raises(ImageError):
+        decode.open_image(data, formats=("JPEG", "PNG"))
+    assert sum(map(len, open_source(tmp_path).splits.values())) == 4
+    monkeypatch.setattr("alexnet.data.archives.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    source = open_source(tmp_path)
+    assert sum(map(len, source.splits.values())) == 2
+    assert list(source.passed_over) == ["ends in .heic (pip install 'alexnet[heic]' reads it)"]
+    with pytest.raises(ImageError, match="It is a HEIF file"):
+        decode.open_image(data)

@@ -66,6 +66,20 @@ def test_a_download_is_whole_checked_and_its_progress_told(server, tmp_path):
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
+def test_two_that_download_the_same_send_for_it_once(server, tmp_path):
+    target = tmp_path / "a.bin"
+    threads = [
+        threading.Thread(target=download, args=(archive(server, "file"), target)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert target.read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
 @pytest.mark.parametrize("path", ["short", "plain"])
 def test_an_interrupted_download_goes_on(server, tmp_path, path):
     """``plain`` cannot go on where it was and sends everything again."""

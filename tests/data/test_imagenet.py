@@ -95,6 +95,18 @@ def test_images_and_labels_are_those_of_the_tars_and_the_ground_truth(ilsvrc, pi
     assert any("2 of 3 classes" in note for note in source.notes)
 
 
+def test_a_devkit_that_a_browser_unpacked_is_read(ilsvrc):
+    """Safari undoes the gzip of what it downloads; who opens that then has a folder."""
+    packed, before = ilsvrc / "ILSVRC2012_devkit_t12.tar.gz", open_source(ilsvrc).fingerprint()
+    unpacked = packed.with_suffix("")
+    unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+    assert open_source(ilsvrc).fingerprint() == before
+    shutil.unpack_archive(unpacked, ilsvrc, filter="data")
+    unpacked.unlink()
+    assert open_source(ilsvrc).fingerprint() == before
+
+
 def test_the_devkits_order_is_cuda_convnets(ilsvrc):
     by_kit, by_wnid = open_source(ilsvrc, class_order="devkit"), open_source(ilsvrc)
     assert by_kit.classes == ("n02012849", "n01440764")
@@ -120,7 +132,7 @@ def test_prepared_verified_trained_and_evaluated(ilsvrc, tmp_path, command):
     done = command("prepare", ilsvrc, tmp_path / "data", "--size", "32", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "classes: tench, crane" in done.stdout
-    assert "repaired" in done.stdout  # PNG files named .JPEG
+    assert "Repaired" in done.stdout  # PNG files named .JPEG
     assert verify(tmp_path / "data") == []
     assert command("prepare", "--verify", tmp_path / "data").stdout.endswith("all is well.\n")
     run = tmp_path / "run"
@@ -220,6 +232,13 @@ def test_kaggles_layout(photographs, tmp_path):
     theirs = content(open_source(photographs))
     ours = {k: sorted((names[c], d) for c, d in v) for k, v in content(source).items()}
     assert ours == {"train": sorted(theirs["train"]), "val": sorted(theirs["test"])}
+
+
+def test_tiny_imagenet_without_an_image_is_a_sentence(tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01440764\n")
+    with pytest.raises(DataError, match="No images were found"):
+        open_source(tmp_path)
 
 
 def test_readable_names_are_unique_and_the_thousand_are_there():

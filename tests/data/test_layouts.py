@@ -1,9 +1,12 @@
 """CIFAR, WebDataset and Parquet, written by the test in their published layouts."""
 
 import gzip
+import io
 import json
 import pickle
+import shutil
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,13 @@ import pytest
 from PIL import Image
 
 from alexnet.data.decode import open_image
+from alexnet.data.layouts import read_class_list
 from alexnet.data.prepare import Options, prepare
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 from alexnet.pickles import load_arrays
 
-from .archives import content, tar_of
+from .archives import add, content, tar_of
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -222,7 +226,7 @@ def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_
     row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
     for wrong, message in (
         (row, "without a label"),
-        (row | {"label": None}, "is not Parquet with the columns"),
+        (row | {"label": None}, "without a label"),
         ({"label": 0}, "is not Parquet with the columns"),
     ):
         pq.write_table(pa.Table.from_pylist([wrong]), tmp_path / "train.parquet")
@@ -270,3 +274,140 @@ def test_a_parquet_file_that_is_damaged_inside_loses_its_row_group_and_no_other(
         "10", "11", "12", "13", "14",
     }  # fmt: skip
     assert "row group cannot be read" in report["skipped"][0]["reason"]
+
+
+def pixel(number: int) -> bytes:
+    return b"P6 1 1 255\n" + bytes([number, 0, 0])
+
+
+def webdataset(root: Path, *members: tuple[str, bytes], name: str = "train-0.tar") -> Path:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for member, data in members:
+            add(tar, member, data)
+    root.mkdir(exist_ok=True)
+    (root / name).write_bytes(out.getvalue())
+    return root
+
+
+def test_a_key_that_a_shard_has_twice_is_two_samples(tmp_path):
+    members = [
+        m for n in range(8) for m in ((f"{n % 2}.ppm", pixel(n)), (f"{n % 2}.cls", b"%d" % n))
+    ]
+    source = open_source(webdataset(tmp_path / "data", *members))
+    held = [(item.read(), source.classes[item.label]) for s in source.splits.values() for item in s]
+    assert sorted(held, key=lambda one: one[1]) == [(pixel(n), str(n)) for n in range(8)]
+    apart = sorted(dict(members).items(), key=lambda member: member[0][-3:])  # labels, then images
+    source = open_source(webdataset(tmp_path / "data", *apart))
+    assert sorted(i.read() for s in source.splits.values() for i in s) == [pixel(6), pixel(7)]
+
+
+def test_a_key_may_have_dots(tmp_path):
+    members = [
+        m for n in range(4) for m in ((f"a 2.{n}.ppm", pixel(n)), (f"a 2.{n}.cls", b"%d" % n))
+    ]
+    source = open_source(webdataset(tmp_path / "data", *members))
+    assert sorted(i.read() for s in source.splits.values() for i in s) == [
+        pixel(n) for n in range(4)
+    ]
+
+
+@pytest.mark.parametrize("ending", ["json", "txt", "caption"])
+def test_shards_without_labels_are_refused_in_a_sentence(tmp_path, ending):
+    members = [m for n in range(4) for m in ((f"{n}.ppm", pixel(n)), (f"{n}.{ending}", b"{}"))]
+    with pytest.raises(DataError, match=r"No image in the tars .* has a label. .* KEY.cls"):
+        open_source(webdataset(tmp_path / "data", *members))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffdress\nhat\n", "dress\nhat\n\n", "0: dress\n1: hat\n", "0, dress\r\n1, hat\r\n",
+        "1\that\n0\tdress\n", "{0: 'dress',\n 1: 'hat'}", '{"0": "dress", "1": "hat"}',
+        '["dress", "hat"]', "{'hat': 1, 'dress': 0}",
+    ],
+)  # fmt: skip
+def test_a_list_of_classes_in_any_of_its_forms(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text, encoding="utf-8")
+    assert read_class_list(tmp_path / "classes.txt") == ["dress", "hat"]
+
+
+@pytest.mark.parametrize(
+    "names", [["7 up", "3 in one"], ["0 K", "300 K"], ["{", "}"], ["a: b", "c"]]
+)
+def test_names_that_look_like_numbers_or_code_stay(tmp_path, names):
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert read_class_list(tmp_path / "classes.txt") == names
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"crane\nhat\ncrane\n", "'crane' in lines 1 and 3"),
+        (b"a\n\nb\n", "no name in line 2"),
+        (b"a\n\xff\n", "cannot be read"),
+        (b"[" * 9999, "has|cannot"),
+        (b"{0: 'a', 2: 'b'}", "no name in line 2"),
+    ],
+)
+def test_a_list_of_classes_that_is_none_is_refused_with_the_line(tmp_path, data, message):
+    (tmp_path / "classes.txt").write_bytes(data)
+    if data[:2] == b"[[":
+        assert len(read_class_list(tmp_path / "classes.txt")) == 1  # a name, if an odd one
+        return
+    with pytest.raises(DataError, match=message):
+        read_class_list(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize(
+    ("where", "image", "label", "labels"),
+    [
+        ("train.parquet", "img", "labels", [0, 1, 0, 1]),
+        ("plain_text/train-00000.parquet", "image", "fine_label", [0, 1, 0, 1]),
+        ("default/train/0000.parquet", "picture", "category", [0, 1, 0, 1]),
+        ("data/train.parquet", "image", "label", ["a", "b", "a", "b"]),
+        ("train.parquet", "image", "label", [0, 2, 0, 2]),
+    ],
+)
+def test_parquet_as_it_is_handed_around(tmp_path, where, image, label, labels):
+    rows = [{image: {"bytes": pixel(n)}, label: value} for n, value in enumerate(labels)]
+    (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / where)
+    beside = (tmp_path / where.replace("train/0000", "train")).with_name("other.parquet")
+    shutil.copy(tmp_path / where, beside)
+    source = open_source(tmp_path)
+    assert source.classes == tuple(str(value) for value in labels[:2])
+    assert "other.parquet does not say which split it is: passed over." in source.notes
+    held = sorted((i.read(), i.label) for s in source.splits.values() for i in s)
+    assert held == [(pixel(0), 0), (pixel(1), 1), (pixel(2), 0), (pixel(3), 1)]
+
+
+def test_parquet_that_cannot_be_meant_is_refused_before_the_work(tmp_path):
+    rows = [{"image": {"bytes": None, "path": f"{n}.png"}, "label": n} for n in range(2)]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    for schema in (None, pa.schema({"image": kind, "label": pa.int64()})):
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "train.parquet")
+        with pytest.raises(DataError, match="has the paths of images and not the images"):
+            open_source(tmp_path)
+    rows = [{"image": {"bytes": pixel(n)}, "label": n or None} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"1 of the 3 train images .* without a label"):
+        open_source(tmp_path)
+    (tmp_path / "train.parquet").unlink()
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows[1:]), tmp_path / name / "train.parquet")
+    with pytest.raises(DataError, match="several data sets: large, small"):
+        open_source(tmp_path)
+
+
+def test_a_class_without_an_image_is_none_and_one_that_is_only_tested_is_refused(tmp_path):
+    members = [m for n in range(4) for m in ((f"{n}.ppm", pixel(n)), (f"{n}.cls", b"%d" % (n % 2)))]
+    webdataset(tmp_path / "data", *members)
+    (tmp_path / "data" / "classes.txt").write_text("a\nb\nc\n")
+    source = open_source(tmp_path / "data")
+    assert source.classes == ("a", "b")
+    assert "1 names without an image make no class: c." in source.notes
+    webdataset(tmp_path / "data", ("0.ppm", pixel(0)), ("0.cls", b"2"), name="val-0.tar")
+    with pytest.raises(DataError, match=r"Class 'c' .* has no training image"):
+        open_source(tmp_path / "data")

@@ -13,15 +13,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from alexnet.data.archives import read_file
-from alexnet.data.prepare import Options, prepare
+from alexnet.data.decode import jpeg_library
+from alexnet.data.duplicates import find_near_duplicates
+from alexnet.data.prepare import Options, describe_report, make_shard, prepare
 from alexnet.data.samples import FileSlice, SampleIndex, Source
 from alexnet.data.shards import open_prepared, verify
 from alexnet.data.sources import open_source
@@ -333,3 +337,135 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(photographs, small_di
         prepare(open_source(photographs), small_disk / "data", Options(size=256))
     assert not list((small_disk / "data").glob("*.arrow"))
     assert not list(small_disk.rglob("*.part"))
+
+
+def test_a_source_that_changed_is_noticed(photographs, tmp_path):
+    """Begun or finished: photographs that were replaced are not mixed with those of before."""
+    shutil.copytree(photographs, tmp_path / "data")
+    file = next((tmp_path / "data" / "train" / "defective").iterdir())
+    other = next((tmp_path / "data" / "train" / "functional").iterdir())
+    prepare(open_source(tmp_path / "data"), tmp_path / "out", SMALL)
+    prepare(open_source(tmp_path / "data"), tmp_path / "out", SMALL)
+    (tmp_path / "begun").mkdir()
+    source = open_source(tmp_path / "data")
+    claim = {"options": asdict(SMALL), "fingerprint": source.fingerprint()}
+    claim |= {"encoder": jpeg_library(), "stamp": source.stamp}
+    (tmp_path / "begun" / "preparing.json").write_text(json.dumps(claim))
+    shutil.copy(other, file)
+    with pytest.raises(DataError, match="were changed or moved since"):
+        prepare(open_source(tmp_path / "data"), tmp_path / "out", SMALL)
+    with pytest.raises(DataError, match="were changed or moved since their preparation"):
+        prepare(open_source(tmp_path / "data"), tmp_path / "begun", SMALL)
+    del claim["stamp"]  # as a version before wrote it
+    (tmp_path / "begun" / "preparing.json").write_text(json.dumps(claim))
+    prepare(open_source(tmp_path / "data"), tmp_path / "begun", SMALL)
+
+
+def test_the_stamp_of_a_tar_gz_is_that_of_the_file_that_was_named(
+    photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    shutil.make_archive(str(tmp_path / "cells"), "gztar", photographs)
+    first = open_source(tmp_path / "cells.tar.gz").stamp
+    shutil.rmtree(tmp_path / "cache")
+    assert open_source(tmp_path / "cells.tar.gz").stamp == first
+
+
+@pytest.fixture
+def doubled(photographs, tmp_path) -> Path:
+    """Return photographs of which one is twice in its class, one in both classes, one in a test."""
+    root = tmp_path / "data"
+    shutil.copytree(photographs, root)
+    bad, good = (sorted((root / "train" / name).iterdir()) for name in ("defective", "functional"))
+    shutil.copy(bad[0], bad[0].with_name("z0.png"))
+    Image.open(bad[1]).save(good[0].with_name("z1.tiff"))  # the same pixels in another file
+    shutil.copy(good[2], root / "test" / "functional" / "z2.png")
+    return root
+
+
+def test_duplicates_are_counted_by_kind_and_listed(doubled, tmp_path):
+    manifest = prepare(open_source(doubled), tmp_path / "out", SMALL)
+    assert manifest.counts == {"train": 38, "test": 13}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    groups = [[(c["split"], c["label"]) for c in one["images"]] for one in report["duplicates"]]
+    assert sorted(groups) == [
+        [("test", 1), ("train", 1)], [("train", 0), ("train", 0)], [("train", 0), ("train", 1)],
+    ]  # fmt: skip
+    (line, _) = describe_report(tmp_path / "out")
+    assert "1 within a class, 1 under several labels, 1 in several splits" in line
+
+
+def test_duplicates_are_dropped_to_what_a_source_without_them_gives(doubled, tmp_path):
+    manifest = prepare(open_source(doubled), tmp_path / "out", SMALL, duplicates="drop")
+    assert manifest.counts == {"train": 34, "test": 13}
+    with pytest.raises(DataError, match="holds another prepared data set"):
+        prepare(open_source(doubled), tmp_path / "out", SMALL)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not report["duplicates"]
+    for one in report["dropped"]:
+        (doubled / one["image"]).unlink()
+    prepare(open_source(doubled), tmp_path / "clean", SMALL)
+    dropped, clean = (open_prepared(tmp_path / name) for name in ("out", "clean"))
+    for name in ("mean_image", "colour_stdevs", "colour_eigenvectors"):
+        assert np.array_equal(getattr(dropped.statistics, name), getattr(clean.statistics, name))
+    for name, split in clean.splits.items():
+        assert [dropped.splits[name][i] for i in range(len(split))] == [
+            split[i] for i in range(len(split))
+        ]
+
+
+def test_a_drop_that_is_killed_goes_on_to_the_same_bytes(doubled, tmp_path, monkeypatch):
+    source = open_source(doubled)
+    prepare(source, tmp_path / "whole", SMALL, duplicates="drop", workers=1)
+    made, killed = [], make_shard
+
+    def stop(task, *more):
+        if task.dropped and made:
+            raise KeyboardInterrupt
+        made.extend([task] * bool(task.dropped))
+        return killed(task, *more)
+
+    monkeypatch.setattr("alexnet.data.prepare.make_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "again", SMALL, duplicates="drop", workers=1)
+    monkeypatch.undo()
+    prepare(source, tmp_path / "again", SMALL, duplicates="drop", workers=1)
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_duplicates_may_be_an_error_and_it_goes_on_with_keep(doubled, tmp_path):
+    with pytest.raises(DataError, match=r"6 images in 3 groups.*report.json lists"):
+        prepare(open_source(doubled), tmp_path / "out", SMALL, duplicates="error")
+    assert prepare(open_source(doubled), tmp_path / "out", SMALL).counts["train"] == 38
+
+
+def test_near_duplicates_are_counted_on_request(doubled, tmp_path):
+    pytest.importorskip("imagehash")
+    first = next((doubled / "train" / "functional").iterdir())
+    image = Image.open(first).convert("L")
+    image.resize((280, 280)).save(doubled / "test" / "functional" / "near.jpg", quality=60)
+    prepare(open_source(doubled), tmp_path / "out", Options(size=64))
+    groups = find_near_duplicates(open_prepared(tmp_path / "out"))
+    pairs = {frozenset(copy.image for copy in group) for group in groups}
+    name = first.relative_to(doubled).as_posix()
+    assert any({name, "test/functional/near.jpg"} <= pair for pair in pairs)
+
+
+def test_what_is_not_taken_is_reported_by_kind(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    folder = tmp_path / "data" / "train" / "defective"
+    for name in ("a.txt", "b.txt", "IMG_1", ".DS_Store"):
+        (folder / name).write_bytes(b"")
+    frames = [Image.new("RGB", (9, 9), (0, 99, 80 * n)) for n in range(3)]
+    for name in ("many.tiff", "moving.webp", "moving.png"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+        frames.append(frames.pop(0))
+    prepare(open_source(tmp_path / "data"), tmp_path / "out", Options(size=16))
+    repaired, passed_over, _ = describe_report(tmp_path / "out")
+    assert repaired == "Repaired: the first frame of an animation: 3 images."
+    assert (
+        passed_over == "Passed over: ends in .txt: 2 files; has no ending: 1 file; hidden: 1 file."
+    )
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [one["files"] for one in report["passed_over"]] == [2, 1, 1]
+    assert report["passed_over"][0]["first"] == [f"train/defective/{n}.txt" for n in "ab"]

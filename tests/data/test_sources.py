@@ -76,7 +76,7 @@ def test_a_link_to_its_own_folder_is_not_followed(photographs, tmp_path):
 
 def test_splits_that_contradict_each_other_are_refused(photographs, tmp_path):
     shutil.copytree(photographs / "test", tmp_path / "val")
-    with pytest.raises(DataError, match="has 'val' and no 'train'"):
+    with pytest.raises(DataError, match="has 'val' images and no 'train'"):
         open_source(tmp_path)
     shutil.copytree(photographs / "train", tmp_path / "train")
     shutil.copytree(photographs / "test", tmp_path / "validation")

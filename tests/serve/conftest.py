@@ -126,6 +126,7 @@ def saved(pixels: np.ndarray, kind: str = "PNG", **how) -> bytes:
 def reason(answer) -> str:
     """Return the sentences of a refusal, having seen that it has the form of every error."""
     error = json.loads(answer.content)["error"]
-    assert error.keys() == {"reason", "fix"}
+    assert error.keys() == {"reason", "fix", "request_id"}
+    assert error["request_id"] == answer.headers["x-request-id"]
     assert error["reason"].endswith((".", "?"))
     return f"{error['reason']} {error['fix']}"

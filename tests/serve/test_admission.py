@@ -4,15 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
-
-from alexnet.serve.admission import (
-    Admission,
-    AdmissionMiddleware,
-    ASGIMessage,
-    HTTPError,
-    ServerSettings,
-)
+from alexnet.serve.admission import Admission, ASGIMessage, HTTPError, ServerSettings
+from alexnet.serve.exchange import AdmissionMiddleware
 
 SETTINGS = ServerSettings(
     max_bytes=100, max_bytes_in_hand=150, max_requests=2, body_seconds=0.2, slowest=10,
@@ -39,7 +32,7 @@ class Client:
         self.app_seconds = 0.0  # that the application takes after the body
         self.held = asyncio.Event()  # it answers when this is set
         self.held.set()
-        self._send = AdmissionMiddleware(self.app, admission, lambda *_: None)
+        self._send = AdmissionMiddleware(self.app, admission)
 
     async def app(self, scope, receive, send) -> None:
         body = b""
@@ -118,11 +111,10 @@ def test_a_request_takes_a_place_when_its_body_is_whole_and_not_before():
         running = [asyncio.create_task(client.ask()) for client in clients]
         await asyncio.sleep(0.05)
         assert admission.requests == 0
-        admission.check_requests()
+        assert admission.find_refusal() is None
         await asyncio.sleep(0.1)
         assert admission.requests == 2
-        with pytest.raises(HTTPError):
-            admission.check_requests()
+        assert isinstance(admission.find_refusal(), HTTPError)
         for client in clients:
             client.held.set()
         assert sorted(await asyncio.gather(*running)) == [200, 200, 503]

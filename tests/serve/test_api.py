@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -21,8 +22,8 @@ from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
 from alexnet.predictor import Predictor, Switches
+from alexnet.serve.curves import MAX_LINES, Curves
 from alexnet.serve.networks import Networks
-from alexnet.serve.routes import MAX_LINES, read_curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved
@@ -267,23 +268,54 @@ def test_the_run_is_followed_from_a_step_on(server, trained):
     assert not whole["live"]
 
 
-def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(trained, tmp_path):
+@pytest.fixture
+def empty_run(trained, tmp_path) -> Run:
+    """Return a run that goes on, without a line of metrics yet."""
     shutil.copytree(trained, tmp_path / "run")
-    run = Run.open(tmp_path / "run")
-    (run.folder / "metrics.jsonl").unlink()
-    (run.folder / "test.json").unlink()
-    for step in range(1, 10_001):
-        run.log_metrics(step=step, loss=1 / step, images_per_second=float(step))
+    for name in ("metrics.jsonl", "test.json"):
+        (tmp_path / "run" / name).unlink()
+    return Run.open(tmp_path / "run")
+
+
+def test_curves_name_the_best_validation_and_are_thinned_where_they_are_long(empty_run):
+    lines = []
+    for step in range(1, 30_001):
+        lines.append({"step": step, "loss": 1 / step, "images_per_second": float(step)})
         if step % 100 == 0:
-            run.log_metrics(step=step, val_top1=0.9 if step == 700 else 0.5)
-    found = read_curves(run, -1)
-    assert found.best == {"step": 700, "val_top1": 0.9}
-    assert (found.step, found.images_per_second, found.live) == (10_000, 10_000.0, True)
-    assert sum("val_top1" in line for line in found.lines) == 100
-    assert len(found.lines) <= MAX_LINES + 100
-    new = read_curves(run, 9_900).lines  # whose validation was written after its loss was fetched
-    assert [line["step"] for line in new[:2]] == [9_900, 9_901]
+            lines.append({"step": step, "val_top1": 0.9 if step == 700 else 0.5})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (empty_run.folder / "metrics.jsonl").write_text(text)
+    curves = Curves(empty_run)
+    found = json.loads(curves.render())
+    assert found["best"] == {"step": 700, "val_top1": 0.9}
+    assert (found["step"], found["images_per_second"], found["live"]) == (30_000, 30_000.0, True)
+    assert sum("val_top1" in line for line in found["lines"]) == 300
+    assert MAX_LINES / 2 <= len(found["lines"]) <= MAX_LINES + 300
+    new = json.loads(curves.render(29_900))["lines"]  # whose validation came after its loss
+    assert [line["step"] for line in new] == [29_900, *range(29_901, 30_001), 30_000]
     assert "val_top1" in new[0]
+
+
+def test_curves_are_followed_as_they_are_written_and_when_they_are_written_anew(empty_run):
+    curves, path = Curves(empty_run), empty_run.folder / "metrics.jsonl"
+
+    def steps(after: int = -1) -> list[int]:
+        return [line["step"] for line in json.loads(curves.render(after))["lines"]]
+
+    assert steps() == []
+    empty_run.log_metrics(step=1, loss=2.0)
+    assert steps() == [1]
+    with path.open("a") as file:
+        file.write('{"step": 2, "loss": NaN}\n{"step": "x"}\n[1]\nno JSON\n{"step": 3, "lo')
+    assert steps() == [1, 2]
+    assert json.loads(curves.render(1))["lines"] == [{"step": 2, "loss": None}]
+    with path.open("a") as file:
+        file.write('ss": 1.0, "word": "odd"}\n')
+    assert json.loads(curves.render(2))["lines"] == [{"step": 3, "loss": 1.0}]
+    path.write_text(path.read_text().splitlines()[0] + "\n")  # a training that goes back
+    assert steps() == [1]
+    path.unlink()
+    assert steps() == []
 
 
 def test_the_model_tells_its_arithmetic(server, model):

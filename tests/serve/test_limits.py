@@ -105,8 +105,7 @@ def test_22_a_body_without_end_is_cut_at_the_limit(server, photograph, announced
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         total = sent(line, chunk, 200_000_000)
         first = answered(line).split(b"\r\n")[0]
-    assert first in (b"HTTP/1.1 413 Content Too Large", b"HTTP/1.1 413 Request Entity Too Large",
-                     b"HTTP/1.1 415 Unsupported Media Type", b"")  # fmt: skip
+    assert first[:13] in (b"HTTP/1.1 413 ", b"HTTP/1.1 415 ", b"HTTP/1.1 400 ", b"")
     assert total < SETTINGS.max_bytes + 8_000_000  # what was read, and what lies in the sockets
     assert server.resident() - before < SETTINGS.max_bytes + 25e6
     server.is_quick(photograph)
@@ -381,7 +380,7 @@ def schemathesis_given(operation):
 def guarded(serving, trained) -> Served:
     """Return a server of two processes that asks for a token."""
     return serving(
-        trained, "--workers", "2", "--token", "a secret", "--allow-host", "photos.example"
+        trained, "--workers", "2", "--token", "a secret\n", "--allow-host", "photos.example"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_budget_that_is_spent_has_no_step_left(clock):
     assert left.count_steps_left(12) == 0
 
 
-@pytest.mark.parametrize("seconds", [0, -1])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_no_time_is_no_budget(seconds):
     with pytest.raises(ConfigError):
         Execution(budget=seconds)

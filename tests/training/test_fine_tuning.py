@@ -25,6 +25,7 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import sha256
 from alexnet.interop.model_folder import write
 from alexnet.network import build, freeze
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.fit import fit
 from alexnet.training.run import Pretrained, Run
@@ -144,7 +145,7 @@ def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, 
         tmp_path / "run",
         replace(first.config, initial_weights=pretrained.origin),
         pretrained.statistics_for(darker),
-        weights=pretrained.weights_for(first.config.spec, first.config.classes, 0),
+        first=Checkpoint(0, pretrained.weights_for(first.config.spec, first.config.classes, 0)),
     )
     images = next(evaluation_batches(open_prepared(first.config.data).held_out, 12)).images
     after = load(run.folder)
@@ -256,7 +257,9 @@ def test_a_begun_run_keeps_its_first_weights_whatever_is_asked(tuned, trained, t
     other = replace(run.config, initial_weights=origin)
     with pytest.raises(RunError, match=r"begun otherwise \(initial_weights\.sha256"):
         Run.start(tmp_path / "run", other, run.load_statistics())
-    went_on = Run.start(tmp_path / "run", other, run.load_statistics(), weights={}, override=True)
+    went_on = Run.start(
+        tmp_path / "run", other, run.load_statistics(), first=Checkpoint(0, {}), override=True
+    )
     assert went_on.config.initial_weights == run.config.initial_weights
     assert newest(tmp_path / "run").name == "step-00000006"
     elsewhere = replace(run.config, initial_weights=replace(run.config.initial_weights, path="/x"))

@@ -2,19 +2,26 @@
 
 import copy
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from alexnet.data.shards import open_prepared
 from alexnet.errors import RunError
+from alexnet.figures import draw_curves
 from alexnet.files import sha256
 from alexnet.recipes import LayerDecay, Recipe
+from alexnet.training.fit import fit
+from alexnet.training.monitor import Notice
 from alexnet.training.run import FREE_TO_CHANGE, Run
 from tests.conftest import QUICK, damaged
 
@@ -174,6 +181,65 @@ def test_before_its_first_checkpoint_a_run_may_be_begun_otherwise(trained, tmp_p
     Run.start(tmp_path / "run", run.config, run.load_statistics())
     other = replace(run.config, recipe=run.config.recipe.with_(lr=0.5))
     assert Run.start(tmp_path / "run", other, run.load_statistics()).config == other
+
+
+def test_a_second_training_writes_nothing_into_a_run_that_is_held(trained, tmp_path):
+    """Before its first checkpoint too: the classes of `predict` would be the other's."""
+    run = Run.open(trained)
+    held = Run.start(tmp_path / "run", run.config, run.load_statistics())
+    before = {file: file.read_bytes() for file in held.folder.iterdir()}
+    other = replace(run.config, classes=("cat", "dog"))
+    with held.lock():
+        with pytest.raises(RunError, match=rf"by another process \(process {os.getpid()} on"):
+            Run.start(tmp_path / "run", other, run.load_statistics())
+        assert {f: f.read_bytes() for f in held.folder.iterdir() if f.name[0] != "."} == before
+    Run.start(tmp_path / "run", other, run.load_statistics())
+    with pytest.raises(RunError, match=r"begun the run .* otherwise \(classes: "):
+        next(fit(held, open_prepared(run.config.data)))
+
+
+def test_lines_of_metrics_that_are_none_are_left_out(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    run = Run.open(tmp_path / "run")
+    before, nan = run.read_metrics(), {"step": 13, "epoch": 4.3, "loss": None, "lr": 0.1}
+    odd = [
+        b"5",
+        b"null",
+        b"[1]",
+        b'{"loss": 3}',
+        b'{"step": null, "epoch": 1}',
+        b'{"step": "a", "epoch": 1}',
+        b"\xff",
+        b"[" * 9999,
+    ]
+    with (run.folder / "metrics.jsonl").open("ab") as log:
+        log.writelines(line + b"\n" for line in (*odd, json.dumps(nan).encode(), b'{"step": 1'))
+    assert run.read_metrics() == [*before, nan]
+    assert draw_curves(run.read_metrics()).axes  # a loss that was no number is no point
+
+
+def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_bit_for_bit(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    run = Run.open(tmp_path / "run")
+    newest = max(run.checkpoints.glob("step-*"))
+    state = json.loads((newest / "state.json").read_text())
+    assert re.fullmatch(r".+ \(.+\), 1 threads", state["machine"])
+    assert run.config.made_with["machine"].startswith(state["machine"])
+    told = {}
+    for machine in (state["machine"], "Another (AVX512), 64 threads"):
+        (newest / "state.json").write_text(json.dumps(state | {"machine": machine}))
+        sums = json.loads((newest / "checksums.json").read_text())
+        sums["state.json"] = sha256(newest / "state.json")
+        (newest / "checksums.json").write_text(json.dumps(sums))
+        recipe = run.config.recipe.with_(max_steps=13)
+        events = fit(
+            Run(run.folder, replace(run.config, recipe=recipe)), open_prepared(run.config.data)
+        )
+        told[machine] = [event.text for event in islice(events, 2) if isinstance(event, Notice)]
+        events.close()
+    same, other = told.values()
+    assert not any("bit for bit" in text for text in same)
+    assert "trained on Another (AVX512), 64 threads and goes on with" in " ".join(other)
 
 
 def test_override_goes_on_with_another_rate(trained, command, tmp_path):

@@ -63,7 +63,7 @@ def list_photographs(settings: BenchSettings, count: int) -> SampleIndex:
     """
     if settings.images is None:
         raise DataError("No photographs to measure with were named.", "Add --images FOLDER.")
-    found = [(place, 0) for place in list_folder(settings.images) if is_image(place)]
+    found = [(place, 0) for place in list_folder(settings.images).files if is_image(place)]
     if not found:
         raise DataError(f"{str(settings.images)!r} has no images.", "Name a folder of JPEG files.")
     return SampleIndex.of(read_file, found).take(np.resize(np.arange(len(found)), count))

@@ -55,7 +55,7 @@ OVERHEAD = 1.25  # time of a run over that of its training alone: starting, test
 MIN_SEEDS, MAX_SEEDS = 2, 10  # a verdict needs two
 MIN_EPOCHS = 2
 SLOW_STEP = 0.5  # seconds
-PLANS = "plans.json"  # what fitted into which budget
+PLANS_FILE = "plans.json"  # what fitted into which budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def make_tasks(arms: Iterable[NamedArm], seeds: Iterable[int], config: GridConfi
                 recipe=recipe,
                 measures=(known.measures if known else frozenset()) | {one.measure},
                 data=data.root.resolve(),
-                images=len(data.splits["train"]),
+                images=len(data.train),
                 folder=(config.out / RUNS / key).resolve(),
                 threads=config.threads,
                 machine=config.machine,
@@ -490,7 +490,7 @@ def _keep_plan(
 ) -> tuple[int, float]:
     """Return what was chosen for these claims and this time before, or keep what is now."""
     what = f"{seconds:g} s: {' '.join(claim.name for claim in claims)}"
-    file = out / PLANS
+    file = out / PLANS_FILE
     plans = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if what not in plans:
         plans[what] = chosen

@@ -76,7 +76,7 @@ def execute_task(task: RunTask) -> RunResult:
         made_with=task.versions,
     )
     run = Run.start(task.folder, config, data.statistics)
-    order = Order.of(recipe, len(data.splits["train"]))
+    order = Order.of(recipe, len(data.train))
     try:
         tested, failed = _train(run, data, order, task.measures), ""
     except DivergedError as error:
@@ -90,7 +90,7 @@ def execute_task(task: RunTask) -> RunResult:
         measures |= measures_of_chance(1 - max(counts) / sum(counts), task.recipe)
         censored = ("epochs_to_25", "epochs_to_converge")
     elif "gap" in task.measures:
-        train_error = _error_on(data.splits["train"], run.predictor())
+        train_error = _error_on(data.train, run.predictor())
         gap = measures["test_error"] - train_error
         measures |= {"final_train_error": train_error, "gap": gap}
     return RunResult(
@@ -102,7 +102,7 @@ def execute_task(task: RunTask) -> RunResult:
         data={
             "name": data.manifest.name,
             "fingerprint": data.manifest.fingerprint,
-            "train": len(data.splits["train"]),
+            "train": len(data.train),
             "test": len(data.held_out),
             "size": data.manifest.size,
         },

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet.cli.common import check_counts
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def claims(
     from alexnet.claims.report import find_missing_library, judge_claim, write_report
     from alexnet.claims.scales import find_scale
 
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds is {seeds}.", "Give 2 or more: there is no verdict from one.")
+    check_counts(seeds=seeds, workers=workers, most=1000)
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
@@ -179,8 +179,6 @@ def make_grid_config(
     from alexnet.device import Device, describe_processor
     from alexnet.training.run import software_versions
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}.", "Give 1 or more.")
     gpu = not Device.best().is_cpu
     threads = threads or (None if gpu else 1)
     return GridConfig(
@@ -201,11 +199,11 @@ def make_grid_config(
 def describe_setting(scale: "Scale", config: "GridConfig") -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
-    if config.whole and len(config.whole.splits["train"]) > len(config.data.splits["train"]):
-        whole = f" Figure 1 alone is of all {len(config.whole.splits['train']):,}."
+    if config.whole and len(config.whole.train) > len(config.data.train):
+        whole = f" Figure 1 alone is of all {len(config.whole.train):,}."
     return (
         f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
-        f"{len(config.data.splits['train']):,} training and {len(config.data.held_out):,} test "
+        f"{len(config.data.train):,} training and {len(config.data.held_out):,} test "
         f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
         "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
@@ -227,7 +225,7 @@ def run_claims(
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = parse_duration(budget) if budget else None
-    say(describe_data(config))
+    say(f"data     {config.data.manifest.describe()}")
     claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
     say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
     if dry_run:
@@ -235,13 +233,6 @@ def run_claims(
     done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
-
-
-def describe_data(config: "GridConfig") -> str:
-    """Say which images are used."""
-    manifest = config.data.manifest
-    counts = ", ".join(f"{n:,} {split}" for split, n in manifest.counts.items())
-    return f"data     {manifest.name}: {len(manifest.classes)} classes, images: {counts}"
 
 
 def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:

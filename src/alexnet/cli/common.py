@@ -1,6 +1,8 @@
 """What commands share: their common parameters, the run they load, the images that they name."""
 
+import contextlib
 import glob
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,40 +32,32 @@ def load_predictor(
     run: Path, threads: int | None, precision: CliPrecision | None = None
 ) -> "Predictor":
     """Load a run, for a number of threads; for int8 onto the processor, yet to be quantized."""
-    import torch
-
     from alexnet import device as devices
     from alexnet.api import load
 
     devices.keep_freed_memory()
     devices.use_threads(threads)
     if precision == "int8":
-        return load(run, device=torch.device("cpu"))
+        return load(run, device="cpu")
     return load(run, precision=precision)
 
 
-def open_data(run: Path, predictor: "Predictor", named: str | None) -> "PreparedData":
+def open_data(
+    run: Path, predictor: "Predictor", named: str | None, *, hold_out: bool = True
+) -> "PreparedData":
     """Open the data that were named, or else the run's own, at the size of the run's images.
 
-    Raises
-    ------
-    DataError
-        When none were named and the run was imported: it has none.
+    `hold_out` is False where nothing is trained or calibrated: then any images will do.
     """
     from alexnet.data.prepare import Options, open_or_prepare
     from alexnet.training.run import Run
 
-    config = Run.open(run).config
-    origin = config.made_with.get("imported")
-    if named is None and origin:
-        raise DataError(
-            f"The run was imported ({origin}) and has no data of its own.",
-            "Name some: a prepared data set, a folder of classes, or a built-in name.",
-        )
+    opened = Run.open(run)
     return open_or_prepare(
-        named or config.data,
+        named or opened.find_data(),
         Options(size=predictor.resize_to),
-        seed=config.recipe.seed,
+        seed=opened.config.recipe.seed,
+        hold_out=hold_out,
         say=lambda text: print(text, file=sys.stderr),
     )
 
@@ -96,20 +90,33 @@ def find_images(
     run: Path, predictor: "Predictor", data: Sequence[str], split: str
 ) -> tuple["NamedImages", tuple[str, ...]]:
     """Return the images that arguments mean, and the classes of their labels."""
-    from alexnet.features import JoinedSplits, Photographs
+    from alexnet.features import Photographs
 
     if data and (files := _photographs(data)):
         return Photographs(predictor, files), ()
-    prepared = open_data(run, predictor, data[0] if data else None)
+    prepared, images = open_split(run, predictor, data[0] if data else None, split)
     predictor.check_size(prepared)
+    return images, prepared.classes
+
+
+def open_split(
+    run: Path, predictor: "Predictor", named: str | None, split: str
+) -> tuple["PreparedData", "NamedImages"]:
+    """Open data, and of them a split: train, val, test, held-out or all.
+
+    What is held out of a source without splits is all of it, unless train or test is asked for.
+    """
+    from alexnet.features import JoinedSplits
+
+    prepared = open_data(run, predictor, named, hold_out=split in ("train", "test"))
     if split == "held-out":
-        return prepared.held_out, prepared.classes
+        return prepared, prepared.held_out
     if split == "all":
-        return JoinedSplits(list(prepared.splits.values())), prepared.classes
+        return prepared, JoinedSplits([*prepared.splits.values()])
     if split not in prepared.splits:
         known = (*prepared.splits, "held-out", "all")
         raise ConfigError(f"The data has no split {split!r}.", did_you_mean(split, known))
-    return prepared.splits[split], prepared.classes
+    return prepared, prepared.splits[split]
 
 
 def _photographs(data: Sequence[str]) -> list[Path]:
@@ -138,6 +145,14 @@ def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T"
     return value
 
 
+def check_counts(least: int = 1, most: int = 1 << 20, **counts: int | None) -> None:
+    """See that the numbers of flags, each called as its flag, can be counted up to."""
+    for name, count in counts.items():
+        if count is not None and not least <= count <= most:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} is {count}.", f"Give {least} to {most:,}.")
+
+
 def parse_units(text: str) -> list[int]:
     """Read ``3,7`` or ``0-15``."""
     found: list[int] = []
@@ -153,7 +168,9 @@ def parse_units(text: str) -> list[int]:
 def parse_duration(text: str) -> float:
     """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    try:
-        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
-    except (ValueError, IndexError):
-        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.") from None
+    seconds = math.nan
+    with contextlib.suppress(ValueError, IndexError):
+        seconds = float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.")
+    return seconds

@@ -3,6 +3,8 @@
 EXTRAS = {
     "demo": ("elpv_dataset", "the built-in photographs"),
     "fast": ("simplejpeg", "faster decoding"),
+    "heic": ("pillow_heif", "photographs of telephones"),
+    "near": ("imagehash", "alexnet prepare --near-duplicates"),
     "imagenet": ("scipy", "ILSVRC's devkit"),
     "cluster": ("distributed", "preparing on a Dask cluster"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
@@ -31,6 +33,7 @@ def doctor() -> None:
     from alexnet.data import decode
     from alexnet.device import Device, use_threads
     from alexnet.files import cache_folder, free_bytes
+    from alexnet.kernels.native import unavailable_reason
     from alexnet.version import __version__
 
     device = Device.best()
@@ -46,6 +49,7 @@ def doctor() -> None:
         "threads": str(use_threads(None)),
         "bfloat16": "in hardware" if device.has_fast_bfloat16 else "no: float32 is used",
         "torch.compile": complaint or "works",
+        "kernels": unavailable_reason() or "work",
         "JPEG decoder": decode.jpeg_library(),
         "cache": f"{cache} ({free_bytes(cache) / 1e9:,.0f} GB free)",
     }

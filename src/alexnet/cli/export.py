@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.common import Json, RunFolder, Threads
+from alexnet.cli.common import Json, RunFolder, Threads, check_counts
 from alexnet.errors import ConfigError
 
 ExportFormat = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
@@ -46,8 +46,7 @@ def export(
     private
         huggingface: make that repository a private one.
     """
-    if images < 1:
-        raise ConfigError(f"--images is {images}.", "It must be at least 1.")
+    check_counts(images=images)
     if with_preprocessing and to not in ("onnx", "program"):
         raise ConfigError(f"{to} holds weights alone.", "Leave --with-preprocessing out.")
     if push and to != "huggingface":
@@ -73,13 +72,11 @@ def export(
 def _compared(
     run: Path, out: Path, to: str, kind: Literal["images", "pixels"], count: int
 ) -> dict[str, Any]:
-    import torch
-
     from alexnet.api import load
     from alexnet.interop.export import describe_model, export_onnx, export_program, sample_images
     from alexnet.training.run import Run
 
-    model = load(run, device=torch.device("cpu"))
+    model = load(run, device="cpu")
     images, source = sample_images(model, Run.open(run).config.data, count)
     write = export_onnx if to == "onnx" else export_program
     written = write(model, out, images, source, kind=kind)
@@ -88,12 +85,10 @@ def _compared(
 
 
 def _weights(run: Path, out: Path, to: str) -> dict[str, Any]:
-    import torch
-
     from alexnet.api import load
     from alexnet.interop.weights import export_safetensors, export_torchvision
 
-    model = load(run, device=torch.device("cpu"))
+    model = load(run, device="cpu")
     (export_safetensors if to == "safetensors" else export_torchvision)(model, out)
     return {"bytes": out.stat().st_size, "tensors": len(model.network.state_dict())}
 

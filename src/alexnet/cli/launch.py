@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from alexnet.cli.common import check_counts
 from alexnet.errors import ConfigError, TrainingError
 
 
@@ -42,6 +43,8 @@ def launch(
     restarts
         How often to start again.
     """
+    check_counts(processes=processes, most=1024)
+    check_counts(restarts=restarts, least=0)
     fewest, _, most = nodes.partition(":")
     if not (fewest.isdecimal() and (most or fewest).isdecimal() and int(fewest) > 0):
         raise ConfigError(f"--nodes {nodes!r} is no number of machines.", "Write 2, or 2:4.")
@@ -49,7 +52,10 @@ def launch(
         raise ConfigError("Several machines need a place to meet.", "Give --rendezvous HOST:PORT.")
     if not command:
         raise ConfigError("There is no command to launch.", "Write: alexnet launch train ...")
-    each = processes or _devices()
+
+    from alexnet.device import count_devices
+
+    each = processes or count_devices()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // each)))
     # Else a restart meets in the store of the processes before it and mostly fails
     # (github.com/pytorch/pytorch/issues/135712).
@@ -84,18 +90,13 @@ def launch(
 
 def worker(command: list[str]) -> int:
     """Run a command in one process of several; what a restart can mend ends the process."""
-    from alexnet.cli.main import LOST, run
+    from alexnet.cli.main import LOST, mend_streams, run
 
+    mend_streams()
     status = run(command)
     if status == LOST:
         sys.exit(LOST)
     return status
-
-
-def _devices() -> int:
-    from alexnet.device import count_devices
-
-    return count_devices()
 
 
 @contextlib.contextmanager

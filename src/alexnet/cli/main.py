@@ -1,6 +1,7 @@
 """The entry point: finds the command, and turns what goes wrong into a line and a status."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from alexnet.errors import AlexNetError, LostError
 from alexnet.version import __version__
 
 FAILED, USAGE, LOST, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
+STANDARD_ERROR = 2
 
 app = cyclopts.App(
     name="alexnet",
@@ -88,6 +90,19 @@ def _whose() -> str:
     return f"rank {os.environ.get('RANK')}: " if several else ""
 
 
+def mend_streams() -> None:
+    """Let any name be printed, escaped where it must be; what goes to a closed stream is lost."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass  # else the next file to be opened would be taken for the stream
+    os.close(handle)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- no path
+    sys.stderr = sys.stderr or open(STANDARD_ERROR, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the command line of this process."""
+    mend_streams()
     sys.exit(run(sys.argv[1:]))

@@ -2,18 +2,25 @@
 
 import json as json_format
 import sys
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from alexnet.cli.common import (
     CliPrecision,
     Json,
     RunFolder,
     Threads,
+    check_counts,
     find_files,
     load_predictor,
     open_data,
 )
 from alexnet.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alexnet.predictor import Prediction, Predictor
 
 
 def predict(
@@ -47,8 +54,7 @@ def predict(
     """
     if not images:
         raise ConfigError("No image was named.", "Example: alexnet predict RUN photograph.jpg")
-    if top < 1:
-        raise ConfigError(f"--top is {top}.", "It must be at least 1.")
+    check_counts(top=top)
     files = [file for name in images for file in find_files(name)]
 
     from dataclasses import asdict
@@ -59,19 +65,13 @@ def predict(
     if precision == "int8":
         predictor = quantize(predictor, open_data(run, predictor, data))
     results: list[dict[str, object]] = []
-    refused = 0
-    for file in files:
-        try:
-            ranked = predictor.predict(file, top=top, crops=views)
-        except ImageError as error:
-            refused += 1
-            print(f"alexnet: {error}", file=sys.stderr)
-            results.append({"path": str(file), "error": str(error)})
+    for file, ranked in _rank_each(predictor, files, top, views):
+        if isinstance(ranked, ImageError):
+            print(f"alexnet: {ranked}", file=sys.stderr)
+            results.append({"path": str(file), "error": str(ranked)})
             continue
-        results.append({
-            "path": str(file),
-            "predictions": [asdict(place) for place in ranked],
-        })  # fmt: skip
+        predictions = [asdict(place) for place in ranked]
+        results.append({"path": str(file), "predictions": predictions})
         if not json:
             print(file)
             for place in ranked:
@@ -79,4 +79,22 @@ def predict(
                 print(f"  {place.probability:6.3f}  {place.name:24} {bar}".rstrip())
     if json:
         print(json_format.dumps({"images": results}))
-    return 1 if refused else 0
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _rank_each(
+    predictor: "Predictor", files: list[Path], top: int, views: int
+) -> "Iterator[tuple[Path, list[Prediction] | ImageError]]":
+    """Yield each file's classes, or why it has none; some files at once where all are images."""
+    from alexnet.predictor import PHOTOGRAPHS_AT_ONCE
+
+    for start in range(0, len(files), PHOTOGRAPHS_AT_ONCE):
+        some = files[start : start + PHOTOGRAPHS_AT_ONCE]
+        try:
+            yield from [*zip(some, predictor.predict_many(some, top=top, crops=views), strict=True)]
+        except ImageError:
+            for file in some:
+                try:
+                    yield file, predictor.predict(file, top=top, crops=views)
+                except ImageError as error:
+                    yield file, error

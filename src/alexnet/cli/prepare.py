@@ -22,6 +22,8 @@ def prepare(
     exif: bool = True,
     class_order: Literal["wnid", "devkit"] = "wnid",
     seed: int = 0,
+    duplicates: Literal["keep", "drop", "error"] = "keep",
+    near_duplicates: bool = False,
 ) -> int:
     """Make a prepared data set of any source; run it again to finish one that was stopped.
 
@@ -30,10 +32,11 @@ def prepare(
     Parameters
     ----------
     source
-        A class folder (`DIR/class/*.jpg`, with or without `train`, `val`, `test` above); a folder
-        with the tars and the devkit of ILSVRC; Parquet files in the Hugging Face layout;
-        WebDataset tars; Kaggle's, Tiny ImageNet's or CIFAR's layout; a tar, tar.gz or zip of these;
-        or a built-in name: elpv, cifar10, cifar100, tiny-imagenet, imagenette, clothing.
+        A class folder (`DIR/class/*.jpg`, with or without `train`, `val`, `test` above); a flat one
+        with `labels.csv` (file,label); a folder with the tars and the devkit of ILSVRC; Parquet
+        files in the Hugging Face layout; WebDataset tars; Kaggle's, Tiny ImageNet's or CIFAR's
+        layout; a tar, tar.gz or zip of these; or a built-in name: elpv, cifar10, cifar100,
+        tiny-imagenet, imagenette, clothing.
     dir
         The folder to make.
     verify
@@ -54,6 +57,11 @@ def prepare(
         Of ILSVRC: wnid, as Caffe and torchvision number the classes; devkit, as cuda-convnet.
     seed
         Of the stratified test split that is made of a source which holds nothing out.
+    duplicates
+        Of images whose pixels are the same, which are always counted: keep them; drop all but one,
+        a held-out one before a training one, and all that are under several labels; or error.
+    near_duplicates
+        Count images that look alike, too, and list them in `near_duplicates.json`.
     """
     from alexnet.errors import ConfigError
 
@@ -62,9 +70,8 @@ def prepare(
     if dir is None:
         raise ConfigError("No folder to make was named.", "Example: alexnet prepare SOURCE DIR")
     from alexnet.cli.console import Console
-    from alexnet.data.prepare import Options
+    from alexnet.data.prepare import Options, describe_report
     from alexnet.data.prepare import prepare as prepare_data
-    from alexnet.data.shards import REPORT
     from alexnet.data.sources import open_source
 
     options = Options(size=size, quality=quality, raw=raw, exif=exif)
@@ -75,17 +82,34 @@ def prepare(
         with connect_cluster(cluster) as cluster_executor:
             manifest = prepare_data(
                 found, dir, options,
-                workers=workers, executor=cluster_executor, report=console.prepared,
+                workers=workers, executor=cluster_executor, duplicates=duplicates,
+                report=console.prepared,
             )  # fmt: skip
-    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
-    print(f"{manifest.name}: {len(manifest.classes)} classes, images: {counts}")
+    print(manifest.describe())
     print(f"classes: {_list_classes(manifest.classes)}")
-    if manifest.skipped or manifest.repaired:
-        print(
-            f"{manifest.skipped:,} images were skipped and {manifest.repaired:,} repaired: "
-            f"{dir / REPORT} says which, and why."
-        )
+    for line in describe_report(dir):
+        print(line)
+    if near_duplicates:
+        _list_near_duplicates(dir)
     return 0
+
+
+def _list_near_duplicates(root: Path) -> None:
+    """Find images that look alike, count them by kind and list them in a file."""
+    import json
+    from dataclasses import asdict
+
+    from alexnet.data.duplicates import describe_duplicates, find_near_duplicates
+    from alexnet.data.shards import open_prepared
+    from alexnet.files import atomic_write
+
+    groups = find_near_duplicates(open_prepared(root))
+    listed = root / "near_duplicates.json"
+    with atomic_write(listed) as temporary:
+        content = [[asdict(copy) for copy in group] for group in groups]
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    told = describe_duplicates([(copy.split, copy.label) for copy in group] for group in groups)
+    print(f"Near duplicates: {told or 'none'}. {listed} lists them.")
 
 
 def _verify(root: Path) -> int:

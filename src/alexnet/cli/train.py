@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alexnet.training.fit import Execution
     from alexnet.training.run import Pretrained, Run, RunConfig
 
+TRAINING_IMAGES = "training_images"  # in what a run was made with: a checksum of the images
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
@@ -201,6 +203,7 @@ def open_run(
 ) -> "tuple[Run, PreparedData]":
     """Open or begin the run that is asked for, and its data."""
     from alexnet.data.prepare import Options, open_or_prepare
+    from alexnet.training.checkpoint import Checkpoint
     from alexnet.training.run import Run, RunConfig, software_versions
 
     existing = request.existing()
@@ -209,7 +212,7 @@ def open_run(
     begun = first.config if first else existing
     fine_tuned = first or (existing and existing.initial_weights)
     prepared = open_or_prepare(
-        data or (existing.data if existing else "elpv"),
+        data or (Run.open(request.out).find_data() if existing and request.out else "elpv"),
         Options(size=begun.data_size if begun and fine_tuned else prepared_size(spec)),
         seed=recipe.seed,
         say=console.say,
@@ -217,6 +220,9 @@ def open_run(
         fetched=console.fetched,
     )
     check_size(prepared.manifest.size, spec, first)
+    images = prepared.splits["train"].identity
+    if existing and existing.made_with.get(TRAINING_IMAGES, images) != images:
+        console.say("The training images are not those that this run has begun with.")
     origin = first.origin if first else existing.initial_weights if existing else None
     config = RunConfig(
         spec=replace(spec, num_classes=len(prepared.classes)),
@@ -226,16 +232,16 @@ def open_run(
         data_fingerprint=prepared.manifest.fingerprint,
         data_size=prepared.manifest.size,
         initial_weights=origin,
-        made_with=software_versions(),
+        made_with=software_versions(recipe.threads) | {TRAINING_IMAGES: images},
     )
-    statistics, weights = prepared.statistics, None
+    statistics, begin = prepared.statistics, None
     if first:
         statistics = first.statistics_for(statistics)
-        weights = first.weights_for(spec, prepared.classes, recipe.seed)
+        begin = Checkpoint(0, first.weights_for(spec, prepared.classes, recipe.seed))
         if not first.same_classes(prepared.classes):
             console.say(f"The classes are others, so {spec.output_name} is drawn anew.")
     folder = request.out or Path("runs") / prepared.manifest.name
-    run = Run.start(folder, config, statistics, weights=weights, override=request.override)
+    run = Run.start(folder, config, statistics, first=begin, override=request.override)
     return run, prepared
 
 
@@ -358,9 +364,8 @@ def _describe_training(
 ) -> None:
     """Say what is trained, on what and how."""
     spec, recipe, first = run.config.spec, run.config.recipe, run.config.initial_weights
-    counts = ", ".join(f"{n:,} {split}" for split, n in data.manifest.counts.items())
     among = f" over {context.world_size} processes" if context.world_size > 1 else ""
-    console.say(f"data     {data.manifest.name}: {spec.num_classes} classes, images: {counts}")
+    console.say(f"data     {data.manifest.describe()}")
     console.say(f"network  {spec.name}: {spec.parameters:,} parameters")
     if first:
         console.say(f"weights  of {first.path}")

@@ -27,6 +27,7 @@ Pixels = NDArray[np.uint8]
 ImageLike = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 ORIENTATION = 0x0112  # the EXIF tag
+HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"}  # AVIF has others
 START_OF_SCAN = b"\xff\xda"  # the marker of a JPEG behind which its pixels begin
 ORIENTATION_MARKS = (b"Exif\0\0", b"Orientation")  # in a JPEG that may be turned: EXIF, XMP
 SAME_RGB = {"YCbCr", "Gray"}  # colour spaces that both decoders turn into the same RGB
@@ -139,8 +140,26 @@ def inspect_image(
         pixels = _decode_turbo(data, max_pixels=max_pixels)
         if pixels is not None:
             return Decoded(Image.fromarray(pixels), "JPEG")
-    with _translate_pillow_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
-        return _as_rgb(image, exif, max_pixels)
+    with _translate_pillow_errors():
+        brands = {data[at : at + 4] for at in range(8, 40, 4)} if data[4:8] == b"ftyp" else set()
+        if formats is None and brands & HEIF_BRANDS:
+            return _decode_heif(data, max_pixels)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            return _as_rgb(image, exif, max_pixels)
+
+
+def _decode_heif(data: bytes, max_pixels: int) -> Decoded:
+    """Decode what telephones write; it is upright already, whatever its EXIF says."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UnknownFormatError(
+            "It is a HEIF file.", "pip install 'alexnet[heic]' reads them."
+        ) from None
+    file = pillow_heif.open_heif(io.BytesIO(data))
+    if file.size[0] * file.size[1] > max_pixels:
+        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+    return Decoded(_as_rgb(file.to_pillow(), False, max_pixels).image, "HEIF")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from alexnet.errors import DataError
-from alexnet.files import cache_folder, fsync, translate_os_error
+from alexnet.files import cache_folder, fsync, lock, translate_os_error
 
 TIMEOUT = 30  # seconds without an answer
 DOWNLOAD_BLOCK = 1 << 20
@@ -89,11 +89,15 @@ def download(
 ) -> None:
     """Download an archive to `target`, going on with what an earlier attempt left.
 
-    A checksum that is wrong is a DataError, and nothing stands at `target` then.
+    A checksum that is wrong is a DataError, and nothing stands at `target` then. Another process
+    that downloads the same is waited for.
     """
     part = target.with_name(f"{target.name}.part")
     with translate_os_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+    with lock(target.with_name(f".{target.name}.lock")), translate_os_error(target):
+        if target.is_file():
+            return  # by another process, which was waited for
         try:
             with part.open("ab") as out:
                 _append(archive, out, report)

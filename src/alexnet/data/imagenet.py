@@ -9,7 +9,6 @@ import csv
 import importlib.resources
 import io
 import re
-import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +16,20 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from alexnet.data.archives import is_image, list_nested_tars, list_tar, read_slice
-from alexnet.data.layouts import group_by_class, index_classes, label_in_order
-from alexnet.data.samples import FileSlice, Reader, SampleIndex, Source, stamp_files, stamp_slices
+from alexnet.data.archives import (
+    Contents,
+    is_image,
+    list_folder,
+    list_nested_tars,
+    list_tar,
+    read_slice,
+)
+from alexnet.data.folders import group_by_class, index_classes, label_in_order
+from alexnet.data.samples import FileSlice, SampleIndex, Source, stamp_files
 from alexnet.errors import DataError, MissingExtraError
 
 ILSVRC_TAR = re.compile(r"ILSVRC(20\d\d)_(?:img|images)_(train|val|test)\.tar")
-DEVKIT = re.compile(r"ILSVRC(20\d\d)_devkit.*\.tar\.gz")
+DEVKIT = re.compile(r"ILSVRC(20\d\d)_devkit.*\.tar(?:\.gz)?")  # Safari unpacks the gzip
 PATCH_TAR = "patch_images.tar"  # of 2010
 IMAGE_NUMBER = re.compile(r"_(\d{8})$")  # at the end of the name of an image of a flat tar
 KAGGLE_VALIDATION = "LOC_val_solution.csv"
@@ -52,7 +58,7 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
     for file in sorted(root.iterdir()):
         if match := ILSVRC_TAR.fullmatch(file.name):
             found[match[2]] = file
-        elif match := DEVKIT.fullmatch(file.name):
+        elif match := DEVKIT.fullmatch(f"{file.name}.tar" if file.is_dir() else file.name):
             found["kit"] = file
         elif file.name == PATCH_TAR:
             found["patches"] = file
@@ -120,7 +126,9 @@ def _list_flat_tar(
     """Yield the labelled images of a tar without folders; the label goes by the name's number."""
     truths = kit.truths[split]
     labels = {wnid: label for label, wnid in enumerate(classes)}
-    images = sorted(filter(is_image, list_tar(tar, notes)), key=lambda image: image.name)
+    contents = list_tar(tar)
+    notes += contents.notes
+    images = sorted(filter(is_image, contents.files), key=lambda image: image.name)
     if len(images) != len(truths):
         notes.append(f"{tar.name} has {len(images):,} images, the ground truth {len(truths):,}.")
     left_out = 0
@@ -140,7 +148,9 @@ def _list_patches(files: Mapping[str, Path], notes: list[str]) -> dict[str, File
     """Return the images that replace broken ones, by file name."""
     if "patches" not in files:
         return {}
-    images = filter(is_image, list_tar(files["patches"], notes))
+    contents = list_tar(files["patches"])
+    notes += contents.notes
+    images = filter(is_image, contents.files)
     found = {PurePosixPath(image.name).name: image for image in images}
     notes.append(f"{len(found):,} images are taken from {PATCH_TAR}.")
     return found
@@ -157,16 +167,16 @@ def read_devkit(file: Path, beside: Path) -> DevKit:
 
     The ground truth of 2010's test images is a file of its own, ``beside`` the tars.
     """
-    content: dict[str, bytes] = {}
     try:
-        with tarfile.open(file, "r:gz") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if member.isreg() and (name == "meta.mat" or name.endswith("ground_truth.txt")):
-                    stream = tar.extractfile(member)
-                    content[name] = stream.read() if stream else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{str(file)!r} is damaged ({error}).", "Download it again.") from None
+        contents = list_folder(file) if file.is_dir() else list_tar(file)
+        content = {
+            name: contents.reader(piece)
+            for piece in contents.files
+            if (name := PurePosixPath(piece.name).name) == "meta.mat"
+            or name.endswith("ground_truth.txt")
+        }
+    except DataError as error:
+        raise DataError(f"{str(file)!r} is damaged ({error.what})", "Download it again.") from None
     content |= {path.name: path.read_bytes() for path in beside.glob("ILSVRC*_ground_truth.txt")}
     truths = {}
     for name, data in content.items():
@@ -211,35 +221,39 @@ def _parse_wnids(data: bytes, file: Path) -> dict[int, str]:
     return found
 
 
-def list_kaggle(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+def list_kaggle(contents: Contents) -> Source:
     """List ILSVRC as Kaggle gives it out: images below ``ILSVRC/Data/CLS-LOC``.
 
     The validation labels are the first word of each prediction in ``LOC_val_solution.csv``; the
     test split has none and is passed over.
     """
-    rows = csv.DictReader(io.StringIO(_read_text(KAGGLE_VALIDATION, slices, reader)))
-    wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    return _list_with_wnids(name, slices, reader, wnids)
+    rows = csv.DictReader(io.StringIO(_read_text(KAGGLE_VALIDATION, contents)))
+    try:
+        wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    except (KeyError, AttributeError, IndexError, csv.Error) as error:
+        raise DataError(
+            f"{KAGGLE_VALIDATION} of {contents.name!r} is not Kaggle's ({error!r}).",
+            "Download it again.",
+        ) from None
+    return _list_with_wnids(contents, KAGGLE_VALIDATION, wnids)
 
 
-def list_tiny_imagenet(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+def list_tiny_imagenet(contents: Contents) -> Source:
     """List Tiny ImageNet: ``train/WNID/images``, and ``val/images`` with its annotations.
 
     Its test split has no labels and is passed over.
     """
-    lines = _read_text(TINY_VALIDATION, slices, reader).splitlines()
+    lines = _read_text(TINY_VALIDATION, contents).splitlines()
     pairs = [line.split("\t")[:2] for line in lines if "\t" in line]
     wnids = {PurePosixPath(file).stem: wnid for file, wnid in pairs}
-    return _list_with_wnids(name, slices, reader, wnids)
+    return _list_with_wnids(contents, TINY_VALIDATION, wnids)
 
 
-def _list_with_wnids(
-    name: str, slices: Sequence[FileSlice], reader: Reader, wnids: Mapping[str, str]
-) -> Source:
+def _list_with_wnids(contents: Contents, table: str, wnids: Mapping[str, str]) -> Source:
     """List ``train/WNID/…`` and ``val/…``, whose wnids are given by the stems of the files."""
     found = group_by_class(["train", "val"])
     unlabelled = 0
-    for image in filter(is_image, slices):
+    for image in contents.take_images(used=(table,)):
         parts = image.name.removeprefix(KAGGLE_IMAGES).split("/")
         if parts[0] == "train" and len(parts) > 2:
             found["train"][parts[1]].append(image)
@@ -248,12 +262,16 @@ def _list_with_wnids(
             unlabelled += wnid is None
             if wnid:
                 found["val"][wnid].append(image)
-    notes = [f"{unlabelled:,} validation images have no label: left out."] if unlabelled else []
-    return index_classes(name, found, reader, stamp_slices(slices), notes)
+        else:
+            contents.passed_over["is of a split without labels"].append(image.name)
+    if unlabelled:
+        contents.notes.append(f"{unlabelled:,} validation images have no label: left out.")
+    return index_classes(contents, found, contents.files)
 
 
-def _read_text(name: str, slices: Sequence[FileSlice], reader: Reader) -> str:
-    return reader(next(s for s in slices if s.name == name)).decode("utf-8", "replace")
+def _read_text(name: str, contents: Contents) -> str:
+    table = next(piece for piece in contents.files if piece.name == name)
+    return contents.reader(table).decode("utf-8", "replace")
 
 
 @lru_cache(maxsize=1)

@@ -1,12 +1,13 @@
-"""What the names in a folder or an archive mean: the layouts in which images are handed around.
+"""Numbered labels: WebDataset, Parquet and CIFAR, in the layouts in which they are handed around.
 
-Class folders, WebDataset, Parquet and CIFAR; ImageNet's own are in `imagenet`. Most functions take
-what `archives` lists, whether it lies in a folder, a tar or a zip, and the reader of it.
+ImageNet's own are in `imagenet`, class folders in `folders`.
 """
 
+import ast
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,131 +15,98 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.bounds import check_parquet, parse_json
-from alexnet.data.archives import is_image, read_slice
+from alexnet.bounds import MAX_LIST, check_parquet, parse_json
+from alexnet.data.archives import Contents, is_image, read_file, read_slice
 from alexnet.data.samples import (
-    SPLITS,
     FileSlice,
     Reader,
     SampleIndex,
     Source,
+    escape,
     find_split,
     stamp_files,
-    stamp_slices,
+    tell_split,
 )
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, cache_folder, sha256
+from alexnet.files import atomic_write, cache_folder, sha256, temporary_suffix
 from alexnet.pickles import load_arrays
 
 CLASS_LISTS = ("classes.txt", "classnames.txt")
+NUMBERED_NAME = re.compile(r"\s*(\d+)\s*[:,;\s]\s*(.*\S)\s*")  # 0: cat
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label")
 CIFAR_IMAGE = 3 * 32 * 32  # bytes
 CIFAR_BINARY_NAMES = {"batches.meta.txt", "fine_label_names.txt"}
 CIFAR_PYTHON_NAMES = {"batches.meta", "meta"}
 
 
-def list_class_folders(name: str, slices: Iterable[FileSlice], reader: Reader) -> Source:
-    """List ``CLASS/*.jpg``, or ``{train,val|validation|valid,test}/CLASS/*.jpg``.
-
-    The classes are those of the training split, in the order of their names. Hidden folders and
-    files that are no images by their ending are passed over.
-    """
-    images = [piece for piece in slices if is_image(piece)]
-    named = sorted({piece.name.split("/")[0] for piece in images} & SPLITS.keys())
-    if len({SPLITS[top] for top in named}) < len(named):
-        raise DataError(
-            f"{name!r} has more than one of val, valid and validation.", "Keep one of them."
-        )
-    if named and "train" not in named:
-        raise DataError(
-            f"{name!r} has {named[0]!r} and no 'train'.", "Name the training folder 'train'."
-        )
-    found = group_by_class([SPLITS[top] for top in named] or ["train"])
-    for piece in images:
-        parts = piece.name.split("/")
-        if named and parts[0] in SPLITS and len(parts) > 2:
-            found[SPLITS[parts[0]]][parts[1]].append(piece)
-        elif not named and len(parts) > 1:
-            found["train"][parts[0]].append(piece)
-    return index_classes(name, found, reader, stamp_slices(images))
-
-
-Grouped = dict[str, defaultdict[str, list[FileSlice]]]  # by split and class
-
-
-def group_by_class(splits: Iterable[str]) -> Grouped:
-    """Return empty groups of images by split and class, to be filled."""
-    return {split: defaultdict(list) for split in splits}
-
-
-def index_classes(
-    name: str, found: Grouped, reader: Reader, stamp: str, notes: Sequence[str] = ()
-) -> Source:
-    """Return the source of images that are grouped by split and class."""
-    classes = tuple(sorted(found["train"]))
-    if not classes:
-        raise DataError(
-            f"No images were found in {name!r}.", "It should hold one folder of images a class."
-        )
-    notes = list(notes)
-    splits = {}
-    for split, by_class in found.items():
-        for extra in sorted(by_class.keys() - set(classes)):
-            raise DataError(
-                f"Class {extra!r} of the {split} split of {name!r} has no training image.",
-                "Add some to the train folder, or remove the class.",
-            )
-        if not by_class:
-            continue
-        if missing := [label for label in classes if label not in by_class]:
-            notes.append(f"The {split} split has no image of: {', '.join(missing)}.")
-        splits[split] = SampleIndex.of(reader, label_in_order(classes, by_class))
-    return Source(name, classes, splits, tuple(notes), stamp)
-
-
-def label_in_order(
-    classes: Sequence[str], by_class: Mapping[str, Sequence[FileSlice]]
-) -> Iterator[tuple[FileSlice, int]]:
-    """Yield images with their labels: class by class, each in the order of the names."""
-    for label, name in enumerate(classes):
-        for piece in sorted(by_class.get(name, ()), key=lambda piece: piece.name):
-            yield piece, label
-
-
-def list_webdataset(name: str, tars: Mapping[Path, Iterable[FileSlice]]) -> Source:
+def list_webdataset(name: str, tars: Sequence[Contents]) -> Source:
     """List tars of ``KEY.jpg`` beside ``KEY.cls``, the number of the class as text.
 
     The split is told by the tar's name (``train-0000.tar``, ``imagenet-val-07.tar``). Class names
     come from ``classes.txt`` or ``classnames.txt`` beside the tars, else they are the numbers.
     """
     found: dict[str, list[tuple[FileSlice, int]]] = defaultdict(list)
-    notes = []
-    for tar, slices in tars.items():
-        split = find_split(tar.stem)
+    notes: list[str] = []
+    files = [contents.archive for contents in tars if contents.archive]
+    for file, contents in zip(files, tars, strict=True):
+        split = find_split(file.stem)
         if split is None:
             raise DataError(
-                f"{tar.name!r} does not say which split it is.",
+                f"{file.name!r} does not say which split it is.",
                 "Name the tars train-…, val-… or test-….",
             )
-        images: dict[str, FileSlice] = {}
-        labels: dict[str, FileSlice] = {}
-        for piece in slices:
-            folder, _, file = piece.name.rpartition("/")
-            key, _, ending = file.partition(".")
-            if ending == "cls":
-                labels[f"{folder}/{key}"] = piece
-            elif is_image(piece):
-                images[f"{folder}/{key}"] = piece
-        if alone := len(images.keys() ^ labels.keys()):
-            notes.append(f"{tar.name}: {alone:,} samples lack their image or their label.")
-        found[split] += [(images[k], _read_label(labels[k])) for k in images if k in labels]
-    rows = {split: pairs for split, pairs in found.items() if pairs}
-    beside = next(iter(tars)).parent
-    return _index_numbered(name, beside, rows, read_slice, notes, stamp_files(tars))
+        pairs, alone = _pair_with_labels(contents.files)
+        notes += contents.notes
+        if alone:
+            notes.append(f"{file.name}: {alone:,} samples lack their image or their label.")
+        found[split] += [(image, _read_label(label)) for image, label in pairs]
+    if not any(found.values()):
+        raise DataError(
+            f"No image in the tars of {name!r} has a label.",
+            "Write the number of each image's class as KEY.cls beside its KEY.jpg.",
+        )
+    return _index_numbered(name, files[0].parent, found, read_slice, notes, stamp_files(files))
+
+
+def _pair_with_labels(
+    pieces: Sequence[FileSlice],
+) -> tuple[list[tuple[FileSlice, FileSlice]], int]:
+    """Return images with their labels, and the number of samples that lack one of the two.
+
+    A key names one sample wherever its files lie; where a shard has a file twice, a sample is files
+    of one key that follow one another, as WebDataset itself reads them. A key ends at the first
+    dot, or at the last where no label's does (`1.5.jpg`, `1.5.cls`).
+    """
+    parts = [(*_split_key(piece.name), piece) for piece in pieces]
+    if not any(ending == "cls" for _, ending, _ in parts):
+        parts = [(*piece.name.rpartition(".")[::2], piece) for piece in pieces]
+    parts = [part for part in parts if part[1] == "cls" or is_image(part[2])]
+    unique = len({(key, ending) for key, ending, _ in parts}) == len(parts)
+    images: dict[tuple[str, int], FileSlice] = {}
+    labels: dict[tuple[str, int], FileSlice] = {}
+    run, before, endings = 0, "", set[str]()
+    for key, ending, piece in parts:
+        if not unique and (key != before or ending in endings):
+            run += 1
+            endings.clear()
+        before = key
+        endings.add(ending)
+        (labels if ending == "cls" else images)[key, run] = piece
+    pairs = [(images[sample], labels[sample]) for sample in images if sample in labels]
+    return pairs, len(images.keys() ^ labels.keys())
+
+
+def _split_key(name: str) -> tuple[str, str]:
+    """Return the key and the ending of a file of a sample: what stands before the first dot."""
+    folder, _, file = name.rpartition("/")
+    key, _, ending = file.partition(".")
+    return f"{folder}/{key}", ending
 
 
 def _read_label(piece: FileSlice) -> int:
     text = read_slice(piece).decode("utf-8", "replace").strip()
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 9:
         raise DataError(f"The label {piece.name!r} in {piece.file!r} is {text[:20]!r}, no number.")
     return int(text)
 
@@ -152,56 +120,137 @@ def _index_numbered(
     stamp: str,
     names: Sequence[str] | None = None,
 ) -> Source:
-    """Return the source of numbered classes, named by a list beside the files if not given."""
-    highest = max((label for pairs in rows.values() for _, label in pairs), default=0)
-    lists = [folder / file for file in CLASS_LISTS if (folder / file).is_file()]
-    names = names or (lists[0].read_text(encoding="utf-8").splitlines() if lists else None)
-    names = names or [str(number) for number in range(highest + 1)]
-    if highest >= len(names):
-        raise DataError(f"{str(folder)!r} has label {highest} but names {len(names)} classes.")
-    splits = {split: SampleIndex.of(reader, pairs) for split, pairs in rows.items()}
-    return Source(name, tuple(names), splits, tuple(notes), stamp)
+    """Return the source of numbered classes, named by a list beside the files if not given.
 
-
-def find_parquet_files(root: Path) -> list[Path]:
-    """Return the Parquet files of a folder, or of its folder ``data``."""
-    return sorted({*root.glob("*.parquet"), *root.glob("data/*.parquet")})
-
-
-def list_parquet(root: Path) -> Source:
-    """List Parquet files with the columns ``image: {bytes, path}`` and ``label``.
-
-    The split is told by the file's name: ``train.parquet``, ``test-00000-of-00001.parquet``.
-    Class names come from the schema's metadata where it has them, else from ``classes.txt``
-    beside the files, else they are the numbers. A split without any label (all below 0), as
-    ImageNet's test split, is passed over.
+    A number that no image has is no class.
     """
-    files = find_parquet_files(root)
-    rows: dict[str, list[tuple[FileSlice, int]]] = defaultdict(list)
+    rows = {split: pairs for split, pairs in rows.items() if pairs}
+    used = {label for pairs in rows.values() for _, label in pairs}
+    lists = [folder / file for file in CLASS_LISTS if (folder / file).is_file()]
+    names = names or (read_class_list(lists[0]) if lists else None)
+    if names is not None and max(used, default=0) >= len(names):
+        raise DataError(f"{str(folder)!r} has label {max(used)} but names {len(names)} classes.")
+    told = {label: names[label] if names else str(label) for label in sorted(used)}
+    if "train" in rows and (extra := used - {label for _, label in rows["train"]}):
+        raise DataError(
+            f"Class {told[min(extra)]!r} of {str(folder)!r} has no training image.",
+            "Add some, or remove the class.",
+        )
+    if names and len(told) < len(names):
+        lacking = [escape(name) for label, name in enumerate(names) if label not in told]
+        first = f"{', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}"
+        notes = [*notes, f"{len(lacking):,} names without an image make no class: {first}."]
+    number = {label: index for index, label in enumerate(told)}
+    splits = {
+        split: SampleIndex.of(reader, ((piece, number[label]) for piece, label in pairs))
+        for split, pairs in rows.items()
+    }
+    return Source(name, tuple(map(escape, told.values())), splits, tuple(notes), stamp)
+
+
+def read_class_list(path: Path) -> list[str]:
+    """Read the names of classes: one a line, or numbered from 0, or a Python or JSON list or dict.
+
+    Raises
+    ------
+    DataError
+        When it is no such list, or has a name twice; with the lines.
+    """
+    try:
+        text = path.read_bytes()[:MAX_LIST].decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}).", "Save it in UTF-8.") from None
+    names = parse_class_list(text)
+    lines: dict[str, int] = {}
+    for line, name in enumerate(names, 1):
+        if not name or lines.setdefault(name, line) != line:
+            wrong = (
+                f"{name!r} in lines {lines[name]} and {line}" if name else f"no name in line {line}"
+            )
+            raise DataError(f"{str(path)!r} has {wrong}.", "Give each class a name of its own.")
+    return names
+
+
+def parse_class_list(text: str) -> list[str]:
+    """Return the names in a list of classes in any of the forms of `read_class_list`, unchecked."""
+    names = _parse_literal(text) or [line.strip() for line in text.rstrip().splitlines()]
+    numbered = [NUMBERED_NAME.fullmatch(name) for name in names]
+    if names and all(numbered):
+        by_number = {int(m[1]): m[2].strip("'\",") for m in numbered if m}
+        if by_number.keys() == set(range(len(names))):
+            return [by_number[number] for number in range(len(names))]
+    return names
+
+
+def _parse_literal(text: str) -> list[str]:
+    """Return the names in a list, or a dict by or of numbers; nothing where the text is neither."""
+    try:
+        value = ast.literal_eval(text.strip()) if text.lstrip()[:1] in ("[", "{") else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    if isinstance(value, dict):
+        if all(isinstance(number, int) for number in value.values()):  # torchvision's class_to_idx
+            value = {number: name for name, number in value.items()}
+        numbers = {int(k): v for k, v in value.items() if str(k).isdecimal() and len(str(k)) < 9}
+        value = [numbers.get(number, "") for number in range(len(value))]
+    return [str(name).strip() for name in value or ()]
+
+
+def list_parquet(root: Path, files: Sequence[Path]) -> Source:
+    """List Parquet files with a column of images, ``{bytes, path}`` or bytes, and one of labels.
+
+    The split is told by the file's name, ``test-00000-of-00001.parquet``, or by its folder's. Class
+    names come from the schema's metadata where it has them, else from ``classes.txt`` beside the
+    files, else they are the numbers; labels may be names themselves. A split without any label
+    (all below 0), as ImageNet's test split, is passed over.
+    """
+    rows: dict[str, list[tuple[FileSlice, Any]]] = defaultdict(list)
     names: Sequence[str] | None = None
+    kinds: set[tuple[str, ...]] = set()
+    notes: list[str] = []
     for file in files:
-        if split := find_split(file.stem):
-            labels, given = _read_labels(file)
+        inside = file.relative_to(root).with_suffix("")
+        folders = [name for name in inside.parts[:-1] if name != "data"]
+        told = [split for split in (find_split(file.stem), *map(tell_split, folders)) if split]
+        if told:
+            column, given = _read_labels(file)
             names = names or given
-            rows[split] += [
-                (FileSlice(f"{file.stem}/{row}", str(file), row), label)
-                for row, label in enumerate(labels)
+            kinds.add(tuple(name for name in folders if not tell_split(name)))
+            shown = inside.as_posix() if folders else file.stem
+            rows[told[0]] += [
+                (FileSlice(f"{shown}/{row}", str(file), row), label)
+                for row, label in enumerate(column)
             ]
+        else:
+            notes.append(f"{file.name} does not say which split it is: passed over.")
     if not rows:
         raise DataError(
             f"No Parquet file in {str(root)!r} names its split.",
             "They should be called train…, val… or test….",
         )
-    notes = []
+    if len(kinds) > 1:
+        raise DataError(
+            f"{str(root)!r} has the Parquet files of several data sets: "
+            f"{', '.join(sorted('/'.join(kind) or '.' for kind in kinds))}.",
+            "Name the folder of one of them.",
+        )
     for split in list(rows):
-        without = sum(label < 0 for _, label in rows[split])
+        without = sum(label in (None, "") or label == -1 for _, label in rows[split])
         if without and (split == "train" or without < len(rows[split])):
             raise DataError(
-                f"{str(root)!r} has images without a label (below 0).", "Leave them out."
+                f"{without:,} of the {len(rows[split]):,} {split} images in {str(root)!r} are "
+                "without a label (below 0, or null).",
+                "Leave them out.",
             )
         if without:
             notes.append(f"The {split} split has no labels: passed over.")
             del rows[split]
+    labels = {label for pairs in rows.values() for _, label in pairs}
+    if any(isinstance(label, str) for label in labels):
+        names = sorted({str(label) for label in labels})
+        number = {name: index for index, name in enumerate(names)}
+        for split, pairs in rows.items():
+            rows[split] = [(piece, number[str(label)]) for piece, label in pairs]
     name, stamp = root.resolve().name, stamp_files(files)
     return _index_numbered(name, root, rows, read_parquet_row, notes, stamp, names)
 
@@ -214,18 +263,58 @@ def _open_parquet(file: str | Path) -> Any:
     return opened
 
 
-def _read_labels(file: Path) -> tuple[list[int], Sequence[str] | None]:
-    """Return the labels of a file and, where its schema has them, the names of the classes."""
+def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
+    """Return the labels of a file and, where its schema has them, the names of the classes.
+
+    A label that is null is -1.
+    """
     try:
         table = _open_parquet(file)
-        labels = [int(label) for label in table.read(["label"]).column("label").to_pylist()]
-        table.schema_arrow.field("image").type.field("bytes")
+        image, label = _find_columns(table)
+        column = table.read([label]).column(label).to_pylist()
+        labels = [-1 if v is None else v if isinstance(v, str) else max(-1, int(v)) for v in column]
+        metadata = table.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        parts = [group.column(at) for group in groups for at in range(group.num_columns)]
+        held = [part for part in parts if part.path_in_schema in (image, f"{image}.bytes")]
+        # Nulls alone may be written without a type: as whole numbers without statistics.
+        nulls = sum(
+            part.statistics.null_count if part.statistics else part.num_values
+            for part in held
+            if part.statistics or part.physical_type != "BYTE_ARRAY"
+        )
         features = parse_json((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        names = features.get("info", {}).get("features", {}).get(label, {}).get("names")
+        names = [str(name) for name in names] if names else None
     except Exception as error:  # Arrow raises many types on broken files
         raise DataError(
-            f"{str(file)!r} is not Parquet with the columns image and label ({error})."
+            f"{str(file)!r} is not Parquet with the columns image and label "
+            f"({' '.join(str(error).split())})."
         ) from None
-    return labels, features.get("info", {}).get("features", {}).get("label", {}).get("names")
+    if labels and nulls >= len(labels):
+        raise DataError(
+            f"{str(file)!r} has the paths of images and not the images.",
+            "Write their bytes into the column, or name the folder of the images.",
+        )
+    return labels, names
+
+
+def _find_columns(table: Any) -> tuple[str, str]:
+    """Return the names of the columns of images and of labels; a ValueError where one lacks."""
+    import pyarrow as pa
+
+    def holds_images(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    kinds = {field.name: field.type for field in table.schema_arrow}
+    images = [name for name, kind in kinds.items() if holds_images(kind)]
+    images = [name for name in IMAGE_COLUMNS if name in images] or images
+    labels = [name for name in LABEL_COLUMNS if name in kinds]
+    if not images or not labels:
+        raise ValueError(f"it has the columns {', '.join(kinds)}")
+    return images[0], labels[0]
 
 
 def read_parquet_row(piece: FileSlice) -> bytes:
@@ -250,8 +339,10 @@ def _count_rows(file: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4)
 def _read_row_group(file: str, group: int) -> Sequence[bytes]:
-    table = _open_parquet(file).read_row_group(group, ["image"])
-    return [(image or {}).get("bytes") or b"" for image in table.column("image").to_pylist()]
+    table = _open_parquet(file)
+    column = _find_columns(table)[0]
+    images = table.read_row_group(group, [column]).column(column).to_pylist()
+    return [(image.get("bytes") if isinstance(image, dict) else image) or b"" for image in images]
 
 
 def is_cifar(slices: Iterable[FileSlice]) -> bool:
@@ -261,9 +352,12 @@ def is_cifar(slices: Iterable[FileSlice]) -> bool:
     return bool(binary or (names & CIFAR_PYTHON_NAMES and names & {"test_batch", "test"}))
 
 
-def list_cifar(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source:
+def list_cifar(contents: Contents) -> Source:
     """List the images of CIFAR-10, or of CIFAR-100 by its hundred fine classes."""
-    files = {PurePosixPath(piece.name).name: piece for piece in slices}
+    name, reader = contents.name, contents.reader
+    if reader not in (read_file, read_slice):
+        raise DataError(f"{name!r} is CIFAR in a zip.", "Unpack it, and name the folder.")
+    files = {PurePosixPath(piece.name).name: piece for piece in contents.files}
     binary = files.keys() & CIFAR_BINARY_NAMES
     classes, batches = (_list_cifar_binary if binary else _list_cifar_python)(files, reader)
     found: dict[str, list[tuple[FileSlice, int]]] = defaultdict(list)
@@ -276,7 +370,7 @@ def list_cifar(name: str, slices: Sequence[FileSlice], reader: Reader) -> Source
             image = FileSlice(f"{batch.name}/{row}", batch.file, start, CIFAR_IMAGE)
             found[split].append((image, label))
     splits = {split: SampleIndex.of(read_planes, rows) for split, rows in sorted(found.items())}
-    return Source(name, classes, splits, stamp=stamp_slices(slices))
+    return contents.source(classes, splits, contents.files)
 
 
 # Of each file: its first image, the bytes from one image to the next, the labels.
@@ -334,7 +428,7 @@ def _list_cifar_python(
         kept = cache_folder() / "cifar" / f"{name}-{key[:12]}.planes"
         if not kept.is_file() or sha256(kept) != key:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(kept) as temporary:
+            with atomic_write(kept, temporary_suffix()) as temporary:
                 temporary.write_bytes(pixels)
         batches.append((FileSlice(name, str(kept)), CIFAR_IMAGE, np.array(labels, np.int64)))
     return classes, batches

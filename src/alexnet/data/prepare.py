@@ -10,15 +10,14 @@ writes: the shard and, last, its metadata with the sums of its pixels.
 import hashlib
 import json
 import os
-import platform
 import random
 import time
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +27,13 @@ from PIL import Image
 
 from alexnet.data.decode import Pixels, encode_jpeg, inspect_image, jpeg_library, resize_and_crop
 from alexnet.data.downloads import DownloadReport
-from alexnet.data.samples import Sample, SampleIndex, Source
+from alexnet.data.duplicates import (
+    DuplicatePolicy,
+    choose_dropped,
+    describe_duplicates,
+    find_duplicates,
+)
+from alexnet.data.samples import Sample, SampleIndex, Source, describe_counts, escape
 from alexnet.data.shards import (
     DATA_FORMAT,
     REPORT,
@@ -46,9 +51,19 @@ from alexnet.data.sources import open_source
 from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.data.workers import ATTEMPTS, process_pool, run_in_processes, run_on_executor
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, cache_folder, free_bytes, sha256, translate_os_error
+from alexnet.files import (
+    atomic_write,
+    cache_folder,
+    free_bytes,
+    sha256,
+    temporary_suffix,
+    translate_os_error,
+)
 
 UNFINISHED = "preparing.json"
+DROPPED = "dropping.json"  # while it is being made: which rows of which shards are duplicates
+MOST_KINDS = 5  # of trouble with images that are said on the screen
+MOST_NAMED = 1000  # files of a kind that the report names of those passed over
 CLUSTER_TASKS = 256  # shards in work on a cluster
 SUMMED_AT_ONCE = 64  # images whose pixels are held before they are summed
 
@@ -98,6 +113,7 @@ def open_or_prepare(
     *,
     seed: int = 0,
     workers: int | None = None,
+    hold_out: bool = True,
     choose: Callable[[Source], Source] = lambda source: source,
     say: Callable[[str], None] = lambda text: None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -109,7 +125,7 @@ def open_or_prepare(
     ----------
     where : str or Path
         A prepared data set, or anything `sources.open_source` takes.
-    options, seed, workers
+    options, seed, workers, hold_out
         Of a source, as for `prepare` and `open_source`.
     choose : callable
         Returns what of a source is to be prepared; by default everything.
@@ -123,7 +139,7 @@ def open_or_prepare(
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
-    source = choose(open_source(where, seed, report=fetched))
+    source = choose(open_source(where, seed, hold_out=hold_out, report=fetched))
     for note in source.notes:
         say(note)
     identity = f"{DATA_FORMAT} {source.fingerprint()} {source.stamp} {options}"
@@ -131,9 +147,9 @@ def open_or_prepare(
     root = cache_folder() / f"{source.name}-{options.size}-{key}"
     if not is_prepared(root):
         say(f"Preparing {source.name} in {root}, once.")
-    manifest = prepare(source, root, options, workers=workers, report=report)
-    if manifest.skipped:
-        say(f"{manifest.skipped:,} images were skipped: {root / REPORT} says why.")
+    prepare(source, root, options, workers=workers, report=report)
+    for line in describe_report(root):
+        say(line)
     return open_prepared(root)
 
 
@@ -144,6 +160,7 @@ def prepare(
     *,
     workers: int | None = None,
     executor: Executor | None = None,
+    duplicates: DuplicatePolicy = "keep",
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Manifest:
     """Make a prepared data set of a source, or finish one that was begun.
@@ -164,27 +181,32 @@ def prepare(
     executor : concurrent.futures.Executor
         Does the work instead, such as Dask's ``Client.get_executor()``. Its workers must see the
         source's files and `root` under the same paths.
+    duplicates : str
+        Of images that are the same: ``"keep"`` them and report them; ``"drop"`` all but one, and
+        all that are under several labels; or take them for an ``"error"``.
     report : callable
         Called with a `Progress` every few images.
 
     Returns
     -------
     Manifest
-        What was prepared; ``report.json`` beside it lists what was skipped or repaired.
+        What was prepared; ``report.json`` beside it lists what was skipped, repaired or passed
+        over, and duplicates.
 
     Raises
     ------
     DataError
-        When the folder holds something else, a class is left without a training image, or the
-        disk is too small.
+        When the folder holds something else or the source has changed since, a class is left
+        without a training image, there are duplicates and may be none, or the disk is too small.
     """
     if workers is not None and workers < 1:
         raise DataError(f"{workers} workers cannot prepare anything.", "Give 1 or more.")
     root = Path(root)
     identity: dict[str, Any] = {
-        "options": asdict(options),
+        "options": asdict(options) | ({"duplicates": "drop"} if duplicates == "drop" else {}),
         "fingerprint": source.fingerprint(),
         "encoder": "none" if options.raw else jpeg_library(),
+        "stamp": source.stamp,
     }
     if is_prepared(root):
         return _accept_finished(root, identity)
@@ -197,7 +219,7 @@ def prepare(
     try:
         for progress in _make_shards(order, workers, executor):
             report(progress)
-        return _finish(source, root, tasks, identity)
+        return _finish(source, root, tasks, identity, duplicates)
     except FileNotFoundError:
         if not is_prepared(root):
             raise
@@ -212,13 +234,18 @@ def _accept_finished(root: Path, identity: dict[str, Any]) -> Manifest:
             f"{str(root)!r} holds another prepared data set ({manifest.name}).",
             "Delete it or choose another folder.",
         )
+    if manifest.stamp and identity["stamp"] not in ("", manifest.stamp):
+        raise DataError(
+            f"The files that {str(root)!r} was prepared from were changed or moved since.",
+            "Delete it or choose another folder, to prepare them as they are now.",
+        )
     _remove_leftovers(root)
     return manifest
 
 
 def _remove_leftovers(root: Path) -> None:
     """Remove what only an unfinished preparation needs."""
-    for pattern in ("*.notes.safetensors", ".*.part", UNFINISHED):
+    for pattern in ("*.notes.safetensors", ".*.part", DROPPED, UNFINISHED):
         for leftover in root.glob(pattern):
             leftover.unlink(missing_ok=True)
 
@@ -229,8 +256,14 @@ def _claim(root: Path, identity: dict[str, Any]) -> bool:
     with translate_os_error(root):
         root.mkdir(parents=True, exist_ok=True)
         if claim.is_file():
-            if json.loads(claim.read_text(encoding="utf-8")) == identity:
+            claimed = json.loads(claim.read_text(encoding="utf-8"))
+            if identity | claimed == identity:  # one of 2026-11-26 has no stamp
                 return False
+            if identity | claimed | {"stamp": identity["stamp"]} == identity:
+                raise DataError(
+                    f"Files were changed or moved since their preparation in {str(root)!r} began.",
+                    "Delete it, and run the same command again.",
+                )
             raise DataError(
                 f"{str(root)!r} holds the unfinished preparation of something else, with other "
                 "options, or by another JPEG encoder.",
@@ -238,14 +271,9 @@ def _claim(root: Path, identity: dict[str, Any]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with atomic_write(claim, _temporary_suffix()) as temporary:
+    with atomic_write(claim, temporary_suffix()) as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
     return True
-
-
-def _temporary_suffix() -> str:
-    """Return a suffix of temporary files that no other preparation of the folder has."""
-    return f".{platform.node()}-{os.getpid()}"
 
 
 def _check_space(root: Path, needed: float) -> None:
@@ -265,11 +293,17 @@ class ShardTask:
     samples: SampleIndex
     options: Options
     suffix: str = ""  # of temporary files
+    dropped: tuple[str, ...] = ()  # names of images that are left out, being elsewhere as well
 
     @property
     def metadata(self) -> Path:
         """The file of what the shard holds, what it had to leave out, and its sums."""
         return self.shard.with_suffix(".notes.safetensors")
+
+    @property
+    def split(self) -> str:
+        """The name of the split that the images are of."""
+        return self.shard.name.split("-")[0]
 
     def is_done(self) -> bool:
         """Whether the shard is there, whole: its metadata is written last."""
@@ -287,7 +321,7 @@ def _split_into_tasks(source: Source, root: Path, options: Options) -> list[Shar
         for number, start in enumerate(range(0, len(samples), options.shard_images)):
             of_shard = np.arange(start, min(start + options.shard_images, len(samples)))
             shard = root / f"{split}-{number:05}.arrow"
-            tasks.append(ShardTask(shard, samples.take(of_shard), options, _temporary_suffix()))
+            tasks.append(ShardTask(shard, samples.take(of_shard), options, temporary_suffix()))
     return tasks
 
 
@@ -350,11 +384,12 @@ def make_shard(
     records, sums = [], PixelSums.empty(task.options.size)
     skipped: list[tuple[str, str]] = []
     repaired: list[tuple[str, str]] = []
-    samples = iter(task.samples)
+    positions: list[int] = []
+    samples = enumerate(task.samples)
     while chunk := list(islice(samples, SUMMED_AT_ONCE)):
         pixels = []
-        for sample in chunk:
-            name = sample.path.encode("utf-8", "backslashreplace").decode()
+        for position, sample in chunk:
+            name = escape(sample.path)
             result = prepare(sample, task.options)
             if isinstance(result, str):
                 skipped.append((name, result))
@@ -362,6 +397,7 @@ def make_shard(
             if result.repairs:
                 repaired.append((name, "; ".join(result.repairs)))
             pixels.append(result.pixels)
+            positions.append(position)
             records.append(
                 ImageRecord(result.encoded, sample.label, name, zlib.crc32(result.encoded))
             )
@@ -369,6 +405,8 @@ def make_shard(
     write_shard(task.shard, records, task.suffix)
     metadata = {
         "images": len(records),
+        "positions": positions,  # of the images among the samples
+        "dropped": task.dropped,
         "labels": Counter(record.label for record in records),
         "skipped": skipped,
         "repaired": repaired,
@@ -402,35 +440,56 @@ def make_shard_carefully(task: ShardTask) -> dict[str, Any]:
 
 
 def _finish(
-    source: Source, root: Path, tasks: list[ShardTask], identity: dict[str, Any]
+    source: Source,
+    root: Path,
+    tasks: list[ShardTask],
+    identity: dict[str, Any],
+    duplicates: DuplicatePolicy,
 ) -> Manifest:
     """Add up the shards' metadata, write report, statistics and manifest, clear the metadata."""
-    shards: dict[str, list[ShardInfo]] = {split: [] for split in source.splits}
+    if duplicates == "drop":
+        _drop_duplicates(root, tasks)
+    shards = _list_shards(tasks)
+    groups = find_duplicates(root, shards)
     counts = {split: [0] * len(source.classes) for split in source.splits}
-    found: dict[str, list[dict[str, str]]] = {"skipped": [], "repaired": []}
-    size, suffix = identity["options"]["size"], _temporary_suffix()
+    report: dict[str, list[dict[str, Any]]] = {"skipped": [], "repaired": [], "dropped": []}
+    size, suffix = identity["options"]["size"], temporary_suffix()
     sums = PixelSums.empty(size)
     for task in tasks:
-        split = task.shard.name.split("-")[0]
+        split = task.split
         shard_sums, metadata = task.read_metadata()
-        shards[split].append(
-            ShardInfo(task.shard.name, metadata["images"], metadata["bytes"], metadata["sha256"])
-        )
         for label, images in metadata["labels"].items():
             counts[split][int(label)] += images
-        for kind, listed in found.items():
-            listed += [{"split": split, "image": i, "reason": why} for i, why in metadata[kind]]
-        if split == "train":
+        for kind in ("skipped", "repaired"):
+            report[kind] += [{"split": split, "image": i, "reason": w} for i, w in metadata[kind]]
+        report["dropped"] += [{"split": split, "image": i} for i in metadata.get("dropped", ())]
+        if split == "train" or "train" not in counts:  # of data that are only tested on: all
             sums += shard_sums
-    for label, images in enumerate(counts["train"]):
+    report["duplicates"] = [
+        {"images": [{"split": c.split, "image": c.image, "label": c.label} for c in group]}
+        for group in groups
+    ]
+    report["passed_over"] = [
+        {"reason": why, "files": len(names), "first": sorted(map(escape, names))[:MOST_NAMED]}
+        for why, names in sorted(source.passed_over.items())
+        if names
+    ]
+    with atomic_write(root / REPORT, suffix) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if groups and duplicates == "error":
+        raise DataError(
+            f"There are duplicates, {_describe_groups(report['duplicates'])}: {root / REPORT} "
+            "lists them.",
+            "Remove them from the source, or run again with --duplicates keep; or prepare into "
+            "another folder with --duplicates drop.",
+        )
+    for label, images in enumerate(counts.get("train", ())):
         if not images:
             raise DataError(
                 f"Class {source.classes[label]!r} has no training image that can be decoded.",
                 "Add some, or remove the class.",
             )
     Statistics.from_sums(sums).save(root / STATISTICS, suffix)
-    with atomic_write(root / REPORT, suffix) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     manifest = Manifest(
         name=source.name,
         classes=source.classes,
@@ -439,11 +498,75 @@ def _finish(
         size=size,
         options=identity["options"],
         fingerprint=identity["fingerprint"],
-        skipped=len(found["skipped"]),
-        repaired=len(found["repaired"]),
-        shards={split: tuple(listed) for split, listed in shards.items()},
+        skipped=len(report["skipped"]),
+        repaired=len(report["repaired"]),
+        shards={split: tuple(shards.get(split, ())) for split in source.splits},
         checksums={name: sha256(root / name) for name in (STATISTICS, REPORT)},
+        stamp=source.stamp,
     )
     write_manifest(root, manifest, suffix)
     _remove_leftovers(root)
     return manifest
+
+
+def _list_shards(tasks: list[ShardTask]) -> dict[str, list[ShardInfo]]:
+    """Return what the metadata of shards that are done says of them, by split."""
+    shards: dict[str, list[ShardInfo]] = defaultdict(list)
+    for task in tasks:
+        _, metadata = task.read_metadata()
+        info = ShardInfo(
+            task.shard.name, *(metadata[name] for name in ("images", "bytes", "sha256"))
+        )
+        shards[task.split].append(info)
+    return shards
+
+
+def _drop_duplicates(root: Path, tasks: list[ShardTask]) -> None:
+    """Make the shards that hold duplicates anew, without them.
+
+    Which they are is written down before the first shard is, so that an interruption changes
+    nothing, and another preparation of the folder drops the same.
+    """
+    plan = root / DROPPED
+    if not plan.is_file():
+        rows: dict[str, list[int]] = defaultdict(list)
+        for copy in choose_dropped(find_duplicates(root, _list_shards(tasks))):
+            rows[copy.shard].append(copy.row)
+        if not plan.is_file():
+            with atomic_write(plan, temporary_suffix()) as temporary:
+                temporary.write_text(json.dumps(rows), encoding="utf-8")
+    rows = json.loads(plan.read_text(encoding="utf-8"))
+    for task in tasks:
+        _, metadata = task.read_metadata()
+        if task.shard.name in rows and not metadata["dropped"]:
+            left_out = {metadata["positions"][row] for row in rows[task.shard.name]}
+            kept = [at for at in range(len(task.samples)) if at not in left_out]
+            names = tuple(escape(task.samples[at].path) for at in sorted(left_out))
+            make_shard(replace(task, samples=task.samples.take(np.array(kept, int)), dropped=names))
+
+
+def describe_report(root: Path) -> list[str]:
+    """Say in a few lines what ``report.json`` of a prepared data set lists, counted by kind."""
+    report = json.loads((root / REPORT).read_text(encoding="utf-8"))
+    lines = []
+    for kind in ("skipped", "repaired"):
+        reasons = Counter(
+            why.rstrip(".") for one in report[kind] for why in one["reason"].split("; ")
+        )
+        if reasons:
+            most = dict(reasons.most_common(MOST_KINDS))
+            if others := reasons.total() - sum(most.values()):
+                most["other reasons"] = others
+            lines.append(f"{kind.capitalize()}: {describe_counts(most, 'image')}.")
+    if passed_over := report.get("passed_over"):
+        told = describe_counts({one["reason"]: one["files"] for one in passed_over})
+        lines.append(f"Passed over: {told}.")
+    if report.get("duplicates"):
+        lines.append(f"Duplicates: {_describe_groups(report['duplicates'])}.")
+    if report.get("dropped"):
+        lines.append(f"{len(report['dropped']):,} duplicates were dropped.")
+    return [*lines, f"{root / REPORT} lists them."] if lines else []
+
+
+def _describe_groups(groups: list[dict[str, Any]]) -> str:
+    return describe_duplicates([(c["split"], c["label"]) for c in g["images"]] for g in groups)

@@ -7,7 +7,8 @@ is small enough to be sent to another process or machine.
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|val|validation|valid|test)(?:[^a-z]|$)")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "validation", "valid", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+ALL = "all"  # the split of a source that has none, where nothing is held out of it
+USUAL = ("train", "val", "validation", "valid", "test")  # go before others in the same name
+SPLIT_WORD = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set)?(?=[^a-z]|$)")
+SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})[ _-]*(?:set|data|images)?[ _-]*\d*")
+
+PassedOver = Mapping[str, Sequence[str]]  # files that are not taken, by the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class FileSlice:
     name: str  # its path in the folder or archive, with '/'
     file: str  # the folder or archive
     offset: int = 0  # in bytes; a row's number in a Parquet file
-    length: int = -1  # in bytes; -1: to the end
+    length: int = -1  # in bytes; -1: to the end; `archives.SPARSE`
 
 
 Reader = Callable[[FileSlice], bytes]
@@ -107,6 +117,7 @@ class Source:
     splits: dict[str, SampleIndex]  # "train" and at least one of "val" and "test"
     notes: tuple[str, ...] = ()  # what was decided on the way, for the user to read
     stamp: str = ""  # hash of the files' paths, sizes and times: changes when their content may
+    passed_over: PassedOver = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Return a hash of the class names and of every image's name and label."""
@@ -119,22 +130,50 @@ class Source:
 
 
 def find_split(name: str) -> str | None:
-    """Return the split that a file's name tells of: ``imagenet-train-0001.tar`` is train."""
-    found = SPLIT_WORD.search(name.lower())
+    """Return the split that a name tells of: ``imagenet-train-0001.tar``, ``seg_train``."""
+    words = SPLIT_WORD.findall(name.lower())
+    return SPLITS[min(words, key=lambda word: word not in USUAL)] if words else None
+
+
+def tell_split(name: str) -> str | None:
+    """Return the split that a folder is called after and nothing else: ``Train``, ``test_set``."""
+    found = SPLIT_NAME.fullmatch(name.lower())
     return SPLITS[found[1]] if found else None
+
+
+def escape(name: str) -> str:
+    r"""Return a name of a file as text: bytes that are none are written as ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def describe_counts(counts: Mapping[str, int], noun: str = "file") -> str:
+    """Return how many there are of each kind: ``ends in .txt: 3 files; hidden: 1 file``."""
+    return "; ".join(f"{kind}: {n:,} {noun}{'s' * (n > 1)}" for kind, n in counts.items())
 
 
 def stamp_files(files: Iterable[Path]) -> str:
     """Return a hash of where files are, how large, and when they were changed."""
     digest = hashlib.sha256()
+    lines: dict[Path, bytes] = {}
+    folders: dict[Path, Path] = {}
     for file in files:
-        if file.exists() and not file.is_dir():
-            status = file.stat()
-            line = f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+        if file not in lines:
+            lines[file] = _describe_status(file, folders)
+        digest.update(lines[file])
     return digest.hexdigest()
 
 
-def stamp_slices(slices: Iterable[FileSlice]) -> str:
-    """Return the stamp of the files that slices lie in."""
-    return stamp_files(Path(s.file, s.name) if s.length < 0 else Path(s.file) for s in slices)
+def _describe_status(file: Path, folders: dict[Path, Path]) -> bytes:
+    """Return the line of a file in a stamp; `folders` keeps what was resolved already."""
+    try:
+        status = file.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            file, status = file.resolve(), file.stat()
+    except OSError:
+        return b""
+    if stat.S_ISDIR(status.st_mode):
+        return b""
+    if file.parent not in folders:
+        folders[file.parent] = file.parent.resolve()
+    where = folders[file.parent] / file.name
+    return os.fsencode(f"{where}\0{status.st_size} {status.st_mtime_ns}\n")

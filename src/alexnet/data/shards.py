@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
+from alexnet.data.samples import ALL
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, sha256
@@ -65,7 +66,13 @@ class Manifest:
     repaired: int  # images that needed more than decoding: report.json says which
     shards: dict[str, tuple[ShardInfo, ...]]  # by split
     checksums: dict[str, str] = field(default_factory=dict)  # sha256 of the other files
+    stamp: str = ""  # of the source's files, as `Source.stamp`; none in data of 2026-11-26
     format: int = DATA_FORMAT
+
+    def describe(self) -> str:
+        """Say what it is in a line: its name, classes, and images by split."""
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        return f"{self.name}: {len(self.classes)} classes, images: {counts}"
 
     @property
     def raw(self) -> bool:
@@ -235,9 +242,19 @@ class PreparedData:
         return self.manifest.classes
 
     @property
+    def train(self) -> Split:
+        """The split to train on; a `DataError` where there is none."""
+        if "train" not in self.splits:
+            raise DataError(
+                f"The data in {str(self.root)!r} has no training images.",
+                "Name the data that the run was trained on, or a source with some.",
+            )
+        return self.splits["train"]
+
+    @property
     def held_out(self) -> Split:
-        """The split to test on: ``test``, or ``val`` where there is no test split."""
-        return self.splits["test" if "test" in self.splits else "val"]
+        """The split to test on: ``test``; else ``val``; else all images, of data without splits."""
+        return next(self.splits[name] for name in ("test", "val", ALL) if name in self.splits)
 
     @property
     def validation(self) -> Split:

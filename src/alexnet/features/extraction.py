@@ -28,6 +28,7 @@ from torch import Tensor
 from alexnet.config import differences, from_json
 from alexnet.data.decode import Pixels
 from alexnet.data.loader import ImageSplit, evaluation_batches
+from alexnet.data.samples import escape
 from alexnet.errors import ConfigError, DataError, ImageError, did_you_mean
 from alexnet.features.layers import Shape, activations, select_layers
 from alexnet.files import atomic_write, free_bytes, lock, sha256, translate_os_error
@@ -86,7 +87,7 @@ class Photographs:
 
     def path(self, index: int) -> str:
         """Return the file as it was named."""
-        return str(self._files[index])
+        return escape(str(self._files[index]))
 
     def describe(self, index: int) -> str:
         """Name an image for a message."""
@@ -436,7 +437,7 @@ def extract(
         f"Another process is writing features to {str(out)!r}.",
         "Wait for it, or choose another folder.",
     )
-    with lock(out, refusal):
+    with lock(out / ".lock", refusal):
         done = _count_done(out, about)
         if done is None:
             (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this

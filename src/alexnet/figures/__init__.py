@@ -3,10 +3,9 @@
 `style` has what other pictures of the project are drawn with.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
@@ -90,11 +89,8 @@ def draw_all(
 
 def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
-    path = run.folder / "test.json"
-    if path.is_file() and data.manifest.fingerprint == run.config.data_fingerprint:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        found = summarize(predictor.evaluate(data, crops=1))
+    own = data.manifest.fingerprint == run.config.data_fingerprint
+    found: Any = (own and run.read_test()) or summarize(predictor.evaluate(data, crops=1))
     views = "ten views" if found["views"] == 10 else "one view"
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

@@ -30,7 +30,8 @@ def draw_curves(metrics: Sequence[Mapping[str, float]]) -> "Figure":
     """
     figure = new_figure(11, 3.4)
     loss, errors, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    trained = [line for line in metrics if "loss" in line]
+    # The loss is None where it was no number.
+    trained = [line for line in metrics if line.get("loss") is not None and "lr" in line]
     watched = [line for line in metrics if "val_top1" in line]
     epochs = [line["epoch"] for line in trained]
     window = max(1, len(trained) // 60)

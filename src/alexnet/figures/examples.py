@@ -145,7 +145,7 @@ def extract_training_features(
     They are made once for a data set, go on where a kill stopped them, and are made again when the
     run has been trained further.
     """
-    split, layer = data.splits["train"], last_hidden(predictor.spec)
+    split, layer = data.train, last_hidden(predictor.spec)
     folder = run / "features" / f"train-{layer}-{split.identity[:12]}"
     about = describe(predictor, split, [layer], classes=data.classes)
     try:
@@ -164,7 +164,7 @@ def draw_neighbours(
 
     `stored` is of `extract_training_features`, and `seed` of the choice of images.
     """
-    split, train = data.held_out, data.splits["train"]
+    split, train = data.held_out, data.train
     names = describe_classes(data.classes)
     numbers = choose_images(split, QUERIES, seed)
     queries = torch.from_numpy(np.stack([split.pixels(number) for number in numbers]))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.bounds import (
-    LARGEST_MEAN,
-    LARGEST_TEXT,
+    MAX_MEAN,
+    MAX_TEXT,
     check_message,
     check_shape,
     read_bytes,
@@ -124,7 +124,7 @@ def read_prototxt(path: Path) -> Net:
     message = _schema()["NetParameter"]()
     from google.protobuf import text_format
 
-    text = read_bytes(path, LARGEST_TEXT).decode("utf-8", "replace")
+    text = read_bytes(path, MAX_TEXT).decode("utf-8", "replace")
     try:
         return _read_net(text_format.Parse(text, message, allow_unknown_field=True))
     except text_format.ParseError as error:
@@ -133,7 +133,7 @@ def read_prototxt(path: Path) -> Net:
 
 def read_binaryproto(path: Path) -> NDArray[np.float32]:
     """Read a mean image, ``(3, H, W)`` in the order of the file: BGR, 0-255."""
-    values = _read_blob(_parse(read_bytes(path, LARGEST_MEAN), "BlobProto"), path.name)
+    values = _read_blob(_parse(read_bytes(path, MAX_MEAN), "BlobProto"), path.name)
     mean = values.reshape(values.shape[-3:]) if values.ndim > 3 else values
     if mean.ndim != 3:
         raise RunError(f"It is an array of {values.shape}.", "Expected (1, 3, side, side).")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet import bounds
 from alexnet.data.imagenet import WNID
+from alexnet.data.layouts import parse_class_list
 from alexnet.data.statistics import Statistics
 from alexnet.errors import RunError
 from alexnet.files import sha256
@@ -35,7 +36,7 @@ from alexnet.interop.weights import (
 from alexnet.pickles import load_arrays
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig, software_versions
 from alexnet.variants import network_named
 
@@ -150,8 +151,8 @@ def import_file(
             "imported_sha256": sha256(path),
         },
     )
-    save_checkpoint(out / "checkpoints", Checkpoint(0, imported.weights))
-    return Import(Run.start(out, config, statistics), form, found)
+    run = Run.start(out, config, statistics, first=Checkpoint(0, imported.weights))
+    return Import(run, form, found)
 
 
 def read_weights_file(
@@ -228,10 +229,10 @@ def with_mean(
     """
     seen, pixels = spec.image_size, spec.pixels
     side = USUAL_SIDE if 192 < seen <= USUAL_SIDE - 16 else seen + seen // 8
-    if resize_to and not seen <= resize_to <= bounds.LARGEST_SIDE:
+    if resize_to and not seen <= resize_to <= bounds.MAX_SIDE:
         raise RunError(
             f"Its images are said to be prepared at {resize_to:,} pixels.",
-            f"Expected {seen}, what the network takes, to {bounds.LARGEST_SIDE:,}.",
+            f"Expected {seen}, what the network takes, to {bounds.MAX_SIDE:,}.",
         )
     side = resize_to or side
     if mean is None:
@@ -304,17 +305,17 @@ def _detect_protobuf(start: bytes) -> WeightsFormat | None:
 
 
 def read_classes(path: Path, count: int) -> tuple[str, ...]:
-    """Read names of classes, one a line in the order of the outputs.
+    """Read names of classes in the order of the outputs, as `data.layouts.read_class_list` does.
 
     A line that begins with a wnid, as in Caffe's ``synset_words.txt``, is that wnid. The
     ``batches.meta`` of cuda-convnet has names, too.
     """
     with bounds.explain_damage(path):
-        data = bounds.read_bytes(path, bounds.LARGEST_LIST)
+        data = bounds.read_bytes(path, bounds.MAX_LIST)
         if data.startswith(PICKLED):
             lines = [_decode(name) for name in _read_meta(data).get("label_names", [])]
         else:
-            lines = [line.strip() for line in data.decode("utf-8").splitlines() if line.strip()]
+            lines = [line for line in parse_class_list(data.decode("utf-8-sig")) if line]
         firsts = [line.split()[0] for line in lines]
         names = tuple(a if WNID.fullmatch(a) else b for a, b in zip(firsts, lines, strict=True))
         if len(names) != count:
@@ -353,7 +354,7 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         if start == NPY:
             mean = _read_npy(path)
         elif start.startswith(PICKLED):
-            flat = _read_meta(bounds.read_bytes(path, bounds.LARGEST_MEAN)).get("data_mean")
+            flat = _read_meta(bounds.read_bytes(path, bounds.MAX_MEAN)).get("data_mean")
             if not isinstance(flat, np.ndarray) or flat.dtype.kind != "f":
                 raise RunError("It has no data_mean.", "Expected cuda-convnet's batches.meta.")
             mean = np.asarray(flat, np.float32).reshape(3, math.isqrt(flat.size // 3), -1)
@@ -370,7 +371,7 @@ def read_mean(path: Path) -> NDArray[np.float32]:
 def _read_npy(path: Path) -> NDArray[np.float32]:
     """Read an array of a size that was looked at first; never an object."""
     values = np.load(path, mmap_mode="r", allow_pickle=False)
-    if values.dtype.kind not in "fiu" or values.size > 3 * bounds.LARGEST_SIDE**2:
+    if values.dtype.kind not in "fiu" or values.size > 3 * bounds.MAX_SIDE**2:
         raise RunError(
             f"It is an array of {values.shape}, {values.dtype}.",
             "Expected numbers, (3, side, side).",

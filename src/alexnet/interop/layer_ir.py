@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.bounds import LARGEST_IMAGE, MOST_LAYERS
+from alexnet.bounds import MAX_IMAGE, MAX_LAYERS
 from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
 from alexnet.spec import (
@@ -131,10 +131,10 @@ ImportedLayer = Weighted | Following
 
 def _check_sizes(name: str, least: int, *others: int) -> None:
     """See that sizes are those of an image: the first at least 1, none below 0."""
-    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others, 0) <= LARGEST_IMAGE:
+    if least < 1 or not 0 <= min(others, default=0) <= max(least, *others, 0) <= MAX_IMAGE:
         raise RunError(
             f"{name!r} has a window, stride or padding of {', '.join(map(str, (least, *others)))}.",
-            f"Expected sizes of at least 1, padding of at least 0, and at most {LARGEST_IMAGE}.",
+            f"Expected sizes of at least 1, padding of at least 0, and at most {MAX_IMAGE}.",
         )
 
 
@@ -195,7 +195,7 @@ def assemble_network(
     it, one that the first fully-connected layer fits: 227, 224 where conv1 pads its image. Pools of
     one pixel, as exporters make of an adaptive one, are passed over.
     """
-    if image is not None and not 1 <= image <= LARGEST_IMAGE:
+    if image is not None and not 1 <= image <= MAX_IMAGE:
         raise RunError(f"Its images are said to be of {image:,} pixels.")
     blocks = list(_group_blocks([layer for layer in layers if not _is_identity(layer)]))
     convs = [b for b in blocks if isinstance(b.layer, Convolution)]
@@ -206,8 +206,8 @@ def assemble_network(
             f"Its layers with weights are {order}.",
             "AlexNet has convolutions first, then fully-connected layers.",
         )
-    if len(blocks) > MOST_LAYERS:
-        raise RunError(f"It has more than {MOST_LAYERS} layers with weights.")
+    if len(blocks) > MAX_LAYERS:
+        raise RunError(f"It has more than {MAX_LAYERS} layers with weights.")
     _check_widths(convs, dense)
     spec = _make_spec(convs, dense, _find_image_size(convs, dense[0].layer, image), pixels)
     named = [*(conv.name for conv in spec.convs), *(layer.name for layer in spec.dense)]
@@ -278,7 +278,7 @@ def _find_image_size(convs: Sequence[Block], first: FullyConnected, image: int |
     """Return the side of the images, the given one or one that the first dense layer fits."""
     channels, inputs = convs[-1].layer.weight.shape[0], first.weight.shape[1]
     usual = USUAL_IMAGES[::-1] if any(convs[0].layer.padding) else USUAL_IMAGES
-    for side in [image] if image else [*usual, *range(1, LARGEST_IMAGE + 1)]:
+    for side in [image] if image else [*usual, *range(1, MAX_IMAGE + 1)]:
         *_, (_, last) = _map_sides(convs, side)
         if channels * last**2 == inputs:
             return side

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 import torch
 
-from alexnet.bounds import LARGEST_LIST, MOST_LAYERS, explain_damage, parse_json, read_bytes
+from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError, RunError
@@ -28,7 +28,7 @@ from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
 from alexnet.recipes import RECIPES
-from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
 from alexnet.version import __version__
 
@@ -68,7 +68,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
     model = config.predictor(checkpoint, statistics, device=torch.device("cpu"))
-    test = _read_test(opened.folder / "test.json")
+    test = opened.read_test()
     with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / WEIGHTS, checkpoint.weights, {"format": "pt"})
@@ -90,15 +90,6 @@ def write(run: str | Path, folder: str | Path) -> Path:
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return folder
-
-
-def _read_test(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(f"{str(path)!r} cannot be read: {error}") from None
 
 
 def write_card(config: RunConfig, step: int, test: Mapping[str, Any] | None) -> str:
@@ -162,14 +153,14 @@ def read(folder: str | Path) -> ModelFolder:
     folder = Path(folder)
     path = folder / CONFIG
     with explain_damage(path, AGAIN, importing=False):
-        content = parse_json(read_bytes(path, LARGEST_LIST))
+        content = parse_json(read_bytes(path, MAX_LIST))
         if not isinstance(content, dict) or content.get("model_type") != "alexnet":
             raise RunError("its model_type is not 'alexnet'.")
         if content.get("format") != FORMAT:
             raise RunError(f"its format is {content.get('format')!r}; {FORMAT} is known here.")
         spec = content["run"]["spec"]  # counted before an object is made for every layer
-        if len(spec["convs"]) + len(spec["dense"]) > MOST_LAYERS:
-            raise RunError(f"its network has more than {MOST_LAYERS} layers.")
+        if len(spec["convs"]) + len(spec["dense"]) > MAX_LAYERS:
+            raise RunError(f"its network has more than {MAX_LAYERS} layers.")
         config = from_json(RunConfig, content["run"])
         side = config.data_size
         if side < config.spec.image_size:
@@ -227,8 +218,7 @@ def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
     found = read(fetch(where, revision))
-    save_checkpoint(out / "checkpoints", found.checkpoint)
-    run = Run.start(out, found.config, found.statistics)
+    run = Run.start(out, found.config, found.statistics, first=found.checkpoint)
     if found.test:
         run.write_json("test.json", found.test)
     return run

@@ -23,7 +23,7 @@ from alexnet.variants import CAFFE, TORCHVISION
 
 Node = Any  # `onnx.NodeProto`
 BEFORE = ("Slice", "Transpose", "Mul", "Sub", "Div")  # preprocessing inside of an export
-MOST_OPERATORS = 1000  # on the way from the pixels to the logits
+MAX_OPERATORS = 1000  # on the way from the pixels to the logits
 FLATTENING = ("Flatten", "Reshape", "Squeeze")
 OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", "MatMul")
 # Bytes of a number, by the types that weights and sizes have.
@@ -184,7 +184,7 @@ def _follow(
     layers: list[ir.ImportedLayer] = []
     mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
-    for _ in range(MOST_OPERATORS):
+    for _ in range(MAX_OPERATORS):
         takers = graph.after(current)
         if not takers or takers[0].op_type == "Softmax":
             return layers, mean
@@ -205,7 +205,7 @@ def _follow(
                 raise RunError(f"{kind} {node.name!r} comes {where} the maps are flattened.")
             layer, current = _read_layer(graph, takers, current)
             layers = ir.gather_layers([*layers, layer], most) if layer else layers
-    raise RunError(f"Its graph has more than {MOST_OPERATORS} operators in a row.")
+    raise RunError(f"Its graph has more than {MAX_OPERATORS} operators in a row.")
 
 
 def _read_layer(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.bounds import LARGEST_LIST, list_stored, read_bytes
+from alexnet.bounds import MAX_LIST, list_stored, read_bytes
 from alexnet.errors import DataError, RunError
 from alexnet.pickles import ArrayUnpickler
 
@@ -107,7 +107,7 @@ def _read_archive(data: bytes) -> Any:
     with zipfile.ZipFile(BytesIO(data)) as archive:
         parts = list_stored(archive, len(data))
     found = [name for name in parts if name.endswith("/data.pkl")]
-    if len(found) != 1 or parts[found[0]].file_size > LARGEST_LIST:
+    if len(found) != 1 or parts[found[0]].file_size > MAX_LIST:
         raise DataError("It has no pickle of a state dict, or a very large one.")
     folder = found[0].removesuffix("data.pkl")
     if (order := parts.get(f"{folder}byteorder")) and bytes(_slice(data, order)) != b"little":

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alexnet.bounds import LARGEST_IMAGE, MOST_LAYERS, parse_json, read_safetensors_header
+from alexnet.bounds import MAX_IMAGE, MAX_LAYERS, parse_json, read_safetensors_header
 from alexnet.config import differences, from_json
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
@@ -153,10 +153,10 @@ def tell_conversion(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
 
 def find_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors; none of them takes memory."""
-    if len(spec.convs) + len(spec.dense) > MOST_LAYERS:
-        raise RunError(f"Its network has more than {MOST_LAYERS} layers.")
-    if spec.image_size > LARGEST_IMAGE:
-        raise RunError(f"Its images of {spec.image_size:,} pixels are larger than {LARGEST_IMAGE}.")
+    if len(spec.convs) + len(spec.dense) > MAX_LAYERS:
+        raise RunError(f"Its network has more than {MAX_LAYERS} layers.")
+    if spec.image_size > MAX_IMAGE:
+        raise RunError(f"Its images of {spec.image_size:,} pixels are larger than {MAX_IMAGE}.")
     with torch.device("meta"):
         network = AlexNet(spec)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.files import cache_folder
+from alexnet.files import cache_folder, lock, sha256
 
 CPP_DTYPES = {torch.bfloat16: "bfloat16", torch.float32: "float", torch.float64: "double"}
 FLAGS = (
@@ -33,7 +33,10 @@ PROBE = {"stored": "float", "channels": 2, "relu": 1, "norm": 0, "window": 1, "s
 
 
 def unavailable_reason() -> str:
-    """Return why kernels cannot be compiled and run here, or nothing where they can."""
+    """Return why kernels cannot be compiled and run here, or nothing where they can.
+
+    One in the cache that is damaged, or that another user may have written, is compiled anew.
+    """
     return find_compile_error("lrn_pool.cpp", **PROBE)
 
 
@@ -70,14 +73,38 @@ def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
         flags.append(WIDE_VECTORS)
     path = Path(__file__).parent / source
     key = "\0".join([path.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
-    library = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-            built = Path(scratch, library.name)
-            _run([compiler, *flags, str(path), "-o", str(built)])
-            built.replace(library)  # whole or not there, whoever else compiles the same
-    return ctypes.CDLL(str(library))
+    folder = cache_folder() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
+    _check_owner(folder)
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    with lock(folder / f".{name}.lock"):
+        built = next(filter(_is_whole, folder.glob(f"{name}-*.so")), None)
+        if built is None:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                made = Path(scratch, "kernel.so")
+                _run([compiler, *flags, str(path), "-o", str(made)])
+                made.chmod(0o700)
+                built = folder / f"{name}-{sha256(made)}.so"
+                made.replace(built)
+        return ctypes.CDLL(str(built))
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library is what was compiled here: the checksum in its name, and its owner."""
+    try:
+        _check_owner(library)
+    except OSError:
+        return False
+    return library.stem.endswith(sha256(library))
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse to run what another user may have written; `OSError`."""
+    status = path.stat()
+    if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o022:
+        raise OSError(f"others may write {str(path)!r}, from which compiled kernels are loaded")
 
 
 @cache

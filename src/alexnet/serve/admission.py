@@ -1,25 +1,18 @@
-"""Admission: whatever this server refuses, and what it answers then.
+"""Admission: every limit of this server, what it has in hand, and what it answers past a limit.
 
 `ServerSettings` has every limit. `Admission` counts what a process has in hand and decides every
-503. `AdmissionMiddleware`, plain ASGI around the whole application, checks each request and its
-body as it comes: uvicorn and FastAPI bound neither the size of a body nor the time that it takes.
-The deadlines of a connection on which no whole request has come are in `protocol`.
+503; `exchange` holds each request and its answer to it, `protocol` each connection.
 """
 
-import asyncio
-import hmac
-import ipaddress
-import math
-import time
+import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,17 +31,11 @@ Receive = Callable[[], Awaitable[ASGIMessage]]
 Send = Callable[[ASGIMessage], Awaitable[None]]
 App = Callable[[ASGIMessage, Receive, Send], Awaitable[None]]
 
-IMAGE_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-)  # all that is decoded, whatever a file is called
-PUBLIC = ("/healthz", "/readyz", "/")  # these need no token, nor does /static: probes and the page
-EXAMPLE = "Example: curl --data-binary @photograph.jpg ADDRESS, or curl -F image=@photograph.jpg."
+# All that is decoded, whatever a file is called.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 QUEUE_IS_FULL = "The server has as many images waiting as it can answer in time."
 SEE_DOCS = "The API is described at /docs."
+LOG = logging.getLogger("alexnet.serve")
 
 # The page's own files alone; images that it was sent back as data:, and those that the user chose.
 POLICY = (
@@ -56,7 +43,8 @@ POLICY = (
     "connect-src 'self'; media-src 'self' blob:; manifest-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-SECURITY_HEADERS = Headers({
+COMMON_HEADERS = Headers({
+    "cache-control": "no-cache",  # after an upgrade no browser runs old modules beside new ones
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -73,34 +61,55 @@ class ServerSettings:
     Raises
     ------
     ConfigError
-        When a limit would refuse everything.
+        When a limit would refuse everything, or a token is empty.
     """
 
     max_bytes: int = 20_000_000  # of a request's body; a photograph of 24 megapixels has 5 to 12 MB
     max_pixels: int = 50_000_000  # of one image: 150 MB as RGB
     max_bytes_in_hand: int = 256_000_000  # of the bodies of all requests being answered
+    max_answer_bytes: int = 64_000_000  # of all answers that are being read
     max_images: int = 32  # in one request
     max_requests: int = 128  # being answered at once; past it a request is refused unread
+    max_reads: int = 256  # GETs being answered at once
     max_waiting: int = 256  # views in the network's queue: a second's work of two cores
-    max_connections: int = 1_024  # open at once; past it the longest waiting one is aborted
+    max_connections: int = 4_096  # open at once; past it the longest waiting one is aborted
     batch_size: int = 32  # views run together, at most
     decoders: int = 2  # threads that decode images
     head_seconds: float = 10.0  # for a connection's first request line and headers
     body_seconds: float = 10.0  # for a body, and a second more for every `slowest` bytes of it
-    slowest: int = 65_536  # bytes a second
+    slowest: int = 65_536  # bytes a second, of bodies and of answers
     request_seconds: float = 30.0  # for the answer, once the body is there
     idle_seconds: int = 5  # that a connection is kept for its next request
     drain_seconds: int = 30  # for the requests in hand when the server is asked to stop
     compile: bool = True  # the network, in the background
     training_images: int = 2_000  # searched for the strongest patches and nearest neighbours
-    token: str = ""  # asked for as `Authorization: Bearer`; empty: none is
+    follow_seconds: float = 0.0  # between looks for a newer checkpoint; 0: none is looked for
+    tokens: tuple[str, ...] = ()  # one is asked for as `Authorization: Bearer`; none: nothing is
     hosts: tuple[str, ...] = ()  # names it answers to, besides localhost and plain addresses
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_images", "max_waiting", "decoders"):
+        positive = "max_bytes max_pixels max_images max_waiting decoders drain_seconds"
+        for name in positive.split():
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(f"{flag} is {getattr(self, name)}.", "It must be at least 1.")
+        if not all(token and token == token.strip() for token in self.tokens):
+            raise ConfigError("A token is empty.", "Give one, or leave it out for an open server.")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is known of a request once it is answered: a line of the access log."""
+
+    request_id: str
+    client: str
+    method: str
+    path: str
+    route: str  # "other" where there is none: not what the client wrote
+    status: int  # 499 where the client left
+    seconds: float  # from the last header to the last byte that was given to the system
+    bytes_in: int
+    bytes_out: int
 
 
 class HTTPError(AlexNetError):
@@ -113,17 +122,19 @@ class HTTPError(AlexNetError):
         self.status = status
         self.headers = dict(headers or {})
 
-    def to_response(self) -> Response:
+    def to_response(self, request_id: str) -> Response:
         """Return the answer; every error has the form of `ErrorResponse`."""
-        body = ErrorResponse(error=ErrorDetail(reason=self.what, fix=self.fix)).model_dump_json()
+        detail = ErrorDetail(reason=self.what, fix=self.fix, request_id=request_id)
+        body = ErrorResponse(error=detail).model_dump_json()
         return Response(body, self.status, self.headers, "application/json")
 
-    def to_bytes(self) -> bytes:
-        """Return the answer as bytes, for a connection on which no request has come."""
-        response = self.to_response()
-        response.headers["connection"] = "close"
+    def to_bytes(self, request_id: str, more: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the answer as bytes with more headers, for a request that is not parsed."""
+        response = self.to_response(request_id)
+        headers = [*more, *response.raw_headers, *COMMON_HEADERS]
+        headers.append((b"x-request-id", request_id.encode()))
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
-        lines += [name + b": " + value for name, value in response.raw_headers]
+        lines += [name + b": " + value for name, value in headers]
         return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
@@ -140,40 +151,97 @@ def require_ready(value: _T | None, what: str, seconds: int = 1) -> _T:
     return value
 
 
+class Connection(Protocol):
+    """What can be ended at once, to make room."""
+
+    def abort(self) -> None:
+        """End it."""
+
+
 class Admission:
     """What one process has in hand; every 503 is decided here or in `require_ready`.
 
-    The connections, requests and bytes are counted by the thread of the event loop, the forwards
-    under the engine's lock. A request whose body is still coming takes no place: a hundred clients
-    that send a byte now and then would keep all others out.
+    All is counted by the thread of the event loop, but for the forwards, which are under the
+    engine's lock. A request whose body is still coming takes no place, nor does one whose answer
+    is being read: a hundred clients that send or read a byte now and then would keep all others
+    out. The bytes of both are bounded.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        on_answer: Callable[[Answered], None] = lambda answered: None,
+    ) -> None:
         self.settings = settings
-        self.waiting_connections: dict[asyncio.Protocol, None] = {}  # the longest waiting first
-        self.requests = 0  # whose bodies are whole
+        self.on_answer = on_answer
+        self.waiting_connections: dict[Connection, None] = {}  # the longest waiting first
+        self.kept_connections: dict[Connection, None] = {}  # the same, for a further request
+        self.stuck_connections: dict[Connection, None] = {}  # that do not read; the longest first
+        self.requests = 0  # with a body, which is whole; not yet answered
+        self.reads = 0  # without
         self.body_bytes = 0  # of all bodies
+        self.answer_bytes = 0  # of all answers that are being read
         self.forwards = 0  # in the network's queue
-        self.is_closing = False
+        self.is_closing = False  # nothing more is queued
+        self.is_draining = False  # every answer is the last of its connection
 
-    def admit_connection(self, connections: int) -> asyncio.Protocol | None:
-        """Return the connection that is aborted for a new one, the longest without a request."""
+    def admit_connection(self, connections: int) -> Connection | None:
+        """Return the connection that is aborted for a new one: the longest without a request.
+
+        One that had a request answered is of somebody who behaves, so it comes after the others.
+        """
         if connections <= self.settings.max_connections:
             return None
-        if not self.waiting_connections:
-            raise _unavailable("The server has as many connections as it keeps.")
-        return next(iter(self.waiting_connections))
+        for idle in (self.waiting_connections, self.kept_connections):
+            if idle:
+                return next(iter(idle))
+        raise _unavailable("The server has as many connections as it keeps.")
 
-    def check_requests(self) -> None:
-        """See that one more request could be answered."""
+    def find_refusal(self) -> HTTPError | None:
+        """Return why a request with images would be refused now, before any of it is read."""
         if self.requests >= self.settings.max_requests:
-            raise _unavailable("The server is answering as many requests as it can.")
+            return _unavailable("The server is answering as many requests as it can.")
+        if self.forwards >= self.settings.max_waiting:
+            return _unavailable(QUEUE_IS_FULL)
+        return None
+
+    def take_place(self, has_body: bool) -> None:
+        """Count a request that is whole, until `give_place`."""
+        if has_body:
+            if refusal := self.find_refusal():
+                raise refusal
+            self.requests += 1
+        else:
+            if self.reads >= self.settings.max_reads:
+                raise _unavailable("The server is answering as many questions as it can.")
+            self.reads += 1
+
+    def give_place(self, has_body: bool) -> None:
+        """Take a request out of the count."""
+        if has_body:
+            self.requests -= 1
+        else:
+            self.reads -= 1
 
     def hold_bytes(self, count: int) -> None:
         """Count bytes of a body; they count until it is closed, also where they are refused."""
         self.body_bytes += count
         if self.body_bytes > self.settings.max_bytes_in_hand:
             raise _unavailable("The server holds as many bytes of requests as it can.")
+
+    def hold_answer(self, count: int) -> None:
+        """Count bytes of an answer until it is read; who has not read for the longest is cut off.
+
+        Raises
+        ------
+        HTTPError
+            503 when all who are being answered read.
+        """
+        if self.answer_bytes and self.answer_bytes + count > self.settings.max_answer_bytes:
+            if self.stuck_connections:
+                next(iter(self.stuck_connections)).abort()
+            raise _unavailable("The server holds as many bytes of answers as it can.")
+        self.answer_bytes += count
 
     def queue_forwards(self, count: int) -> None:
         """Count forwards that wait for the network; an empty queue takes any number."""
@@ -182,10 +250,14 @@ class Admission:
             raise _unavailable(QUEUE_IS_FULL)
         self.forwards += count
 
-    def check_queue(self) -> None:
-        """See that the network's queue is not full."""
-        if self.forwards >= self.settings.max_waiting:
-            raise _unavailable(QUEUE_IS_FULL)
+    def check_health(self, fault: str) -> None:
+        """See that a request with images would be taken, and that nothing is at fault."""
+        if fault:
+            raise _unavailable(fault, 5)
+        if self.is_draining:
+            raise _unavailable("The server is about to end.", 5)
+        if refusal := self.find_refusal():
+            raise refusal
 
     def make_timeout_error(self, body_is_whole: bool) -> HTTPError:
         """Return the error of a request past its time: 408 while its body comes, then 503."""
@@ -200,7 +272,10 @@ class Admission:
         return HTTPError(413, f"The request is larger than {most}.", f"Send at most {most}.")
 
     def explain(self, request: Request, error: Exception) -> HTTPError:
-        """Return what a client is told of an exception that a route raised."""
+        """Return what a client is told of an exception that a route raised.
+
+        What other errors say is for who runs the server: there may be paths in it.
+        """
         match error:
             case HTTPError():
                 return error
@@ -213,8 +288,6 @@ class Admission:
                 return HTTPError(415, error.what, fix)
             case ImageError():
                 return HTTPError(422, error.what, "Send an image that other programs can open.")
-            case AlexNetError():
-                return HTTPError(422, error.what, error.fix)
             case RequestValidationError():
                 first = error.errors()[0]
                 where = first["loc"][-1] if first["loc"] else "request"
@@ -227,202 +300,6 @@ class Admission:
                 }
                 what = reasons.get(error.status_code, f"The request was refused: {error.detail}.")
                 return HTTPError(error.status_code, what, SEE_DOCS, error.headers)
+        LOG.error("Request %s failed.", request.scope.get("request_id"), exc_info=error)
         what = "The server failed at this request, and has written down why."
-        return HTTPError(500, what, "Tell who runs it.")
-
-
-class AdmissionMiddleware:
-    """An ASGI application behind the checks of who may ask, how much, and for how long.
-
-    `on_answer` is told of each request: route, status (499 where the client left), seconds.
-    """
-
-    def __init__(
-        self, app: App, admission: Admission, on_answer: Callable[[str, int, float], None]
-    ) -> None:
-        self._app, self._admission, self._on_answer = app, admission, on_answer
-
-    async def __call__(self, scope: ASGIMessage, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it with a sentence."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), 0
-
-        async def send_with_headers(message: ASGIMessage) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
-            await send(message)
-
-        body = RequestBody(receive, self._admission)
-        try:
-            await self._run(scope, body, send_with_headers)
-        except HTTPError as error:
-            if not status:
-                await error.to_response()(scope, receive, send_with_headers)
-        finally:
-            body.close()
-            route = getattr(scope.get("route"), "path", "other")  # not what the client wrote
-            self._on_answer(route, status or 499, time.perf_counter() - start)
-
-    async def _run(self, scope: ASGIMessage, body: "RequestBody", send: Send) -> None:
-        headers = Headers(scope=scope)
-        self._check(scope, headers)
-        try:
-            async with asyncio.timeout(None) as deadline:
-                body.begin(headers, deadline)
-                await self._app(scope, body.receive, send)
-        except TimeoutError:
-            raise self._admission.make_timeout_error(body.is_whole) from None
-
-    def _check(self, scope: ASGIMessage, headers: Headers) -> None:
-        settings = self._admission.settings
-        host = headers.get("host", "")
-        if not is_allowed_host(host, settings.hosts):
-            what = f"This server does not answer to the name {host[:200]!r}."
-            raise HTTPError(421, what, "Start it with --allow-host NAME, or use its address.")
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            self._admission.check_requests()  # before the body is read, which would be for nothing
-            if is_foreign(headers):
-                what = "A page of another origin sent this request."
-                raise HTTPError(403, what, "Send it from the server's own page, or from a program.")
-        path = scope["path"]
-        if settings.token and path not in PUBLIC and not path.startswith("/static/"):
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), settings.token.encode()):
-                raise HTTPError(
-                    401, "The request has no token, or a wrong one.",
-                    "Send the header Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"},
-                )  # fmt: skip
-
-
-class RequestBody:
-    """One request's body, counted as it comes: its announced length may be a lie.
-
-    It takes one of the places of `Admission.requests` from its last byte until `close`.
-    """
-
-    def __init__(self, receive: Receive, admission: Admission) -> None:
-        self._receive, self._admission = receive, admission
-        self._bytes = 0
-        self._has_place = False
-        self.is_whole = False
-
-    def begin(self, headers: Headers, deadline: asyncio.Timeout) -> None:
-        """Refuse a body that says itself that it is too large; else set the request's deadline."""
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._admission.settings.max_bytes:
-            raise self._admission.make_size_error()
-        self._deadline, self._start = deadline, asyncio.get_running_loop().time()
-        self.is_whole = length == "0" and "transfer-encoding" not in headers
-        self._reschedule()
-
-    async def receive(self) -> ASGIMessage:
-        """Return the next part of the body, as ASGI's `receive`."""
-        message = await self._receive()
-        if self.is_whole:
-            return message
-        part = len(message.get("body", b""))
-        self._bytes += part
-        self._admission.hold_bytes(part)
-        if self._bytes > self._admission.settings.max_bytes:
-            raise self._admission.make_size_error()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._admission.check_requests()
-            self._admission.requests += 1
-            self.is_whole = self._has_place = True
-        self._reschedule()
-        return message
-
-    def close(self) -> None:
-        """Give back what it held: the request is answered."""
-        self._admission.body_bytes -= self._bytes
-        self._admission.requests -= self._has_place
-
-    def _reschedule(self) -> None:
-        """Set the deadline: bytes that have come earn time; a whole body has that of an answer."""
-        settings = self._admission.settings
-        if self.is_whole:
-            when = asyncio.get_running_loop().time() + settings.request_seconds
-        else:
-            when = self._start + settings.body_seconds + self._bytes / settings.slowest
-        self._deadline.reschedule(when)
-
-
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, which would write a file past a megabyte to the disk; this never does.
-
-    What it holds is bounded by the limit of a body.
-    """
-
-    spool_max_size = 1 << 62
-
-    def __init__(self, request: Request, max_images: int) -> None:
-        super().__init__(request.headers, request.stream(), max_files=math.inf, max_fields=math.inf)
-        self._most = max_images
-
-    def on_headers_finished(self) -> None:
-        """Count the files, and the fields that are none."""
-        super().on_headers_finished()
-        if max(self._current_files, self._current_fields) > self._most:
-            what = "The form has more parts than are taken at once."
-            raise HTTPError(413, what, f"Send at most {self._most} images in one request.")
-
-
-async def read_images(request: Request, max_images: int) -> list[bytes]:
-    """Return the files of a multipart form, or the body itself as one file, in memory alone.
-
-    Raises
-    ------
-    HTTPError
-        400 when there is no file, or the form cannot be read; 413 when there are too many.
-    """
-    media_type = request.headers.get("content-type", "")
-    if not media_type.lower().startswith("multipart/form-data"):
-        body = await request.body()
-        if not body:
-            raise HTTPError(400, "The request has no image.", EXAMPLE)
-        return [body]
-    try:
-        form = await _InMemoryParser(request, max_images).parse()
-    except MultiPartException as error:
-        raise HTTPError(400, f"The form cannot be read: {error.message}", EXAMPLE) from None
-    parts = [value for _, value in form.multi_items()]
-    files = [await part.read() for part in parts if isinstance(part, UploadFile)]
-    await form.close()
-    if not files:
-        raise HTTPError(400, "The form has no file.", EXAMPLE)
-    return files
-
-
-def is_allowed_host(host: str, names: tuple[str, ...]) -> bool:
-    """Whether a Host header is localhost, a plain address, or one of some names; ``*`` is any.
-
-    A page that makes its own name lead here (DNS rebinding) still sends that name; an address
-    cannot be made to lead elsewhere.
-
-    Examples
-    --------
-    >>> is_allowed_host("127.0.0.1:8000", ()), is_allowed_host("evil.example", ())
-    (True, False)
-    """
-    name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.strip("[]").lower()
-    if "*" in names or name in ("localhost", *(known.lower() for known in names)):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that another origin's page sent the request; programs say nothing."""
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host", "")
+        return HTTPError(500, what, "Tell who runs it, with the request_id.")

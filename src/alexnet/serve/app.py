@@ -14,42 +14,15 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from alexnet.errors import AlexNetError
-from alexnet.serve.admission import AdmissionMiddleware, App, HTTPError
+from alexnet.serve.admission import App, HTTPError
+from alexnet.serve.exchange import AdmissionMiddleware
 from alexnet.serve.routes import router
 from alexnet.serve.service import Service
 from alexnet.version import __version__
 
-PAGE = Path(__file__).parent / "page"
-REFERENCE = jinja2.Environment(autoescape=True).from_string("""\
-<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><title>{{ info.title }} {{ info.version }}: API</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"></head>
-<body>
-<h1>{{ info.title }} {{ info.version }}</h1>
-<p>{{ info.description }} For programs: <a href="/openapi.json">openapi.json</a>.</p>
-{% for path, methods in paths.items() %}{% for method, route in methods.items() %}
-<section>
-<h2><code>{{ method | upper }} {{ path }}</code></h2>
-<p>{{ route.description }}</p>
-{% if route.parameters %}
-<table>
-<thead><tr><th>query</th><th>values</th><th></th></tr></thead>
-<tbody>
-{% for one in route.parameters %}
-<tr><td><code>{{ one.name }}</code></td><td>{{ values(one.schema) }}</td>
-<td>{{ one.description }}</td></tr>
-{% endfor %}
-</tbody>
-</table>
-{% endif %}
-<pre>curl {% if route.requestBody %}--data-binary @photograph.jpg {% endif -%}
-http://localhost:8000{{ path }}</pre>
-</section>
-{% endfor %}{% endfor %}
-</body>
-</html>
-""")
+HERE = Path(__file__).parent
+PAGE = HERE / "page"
+REFERENCE = HERE / "reference.html.jinja"
 
 
 def make_app(service: Service) -> App:
@@ -73,7 +46,8 @@ def make_app(service: Service) -> App:
     _add_pages(app)
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        return service.admission.explain(request, error).to_response()
+        refusal = service.admission.explain(request, error)
+        return refusal.to_response(request.scope["request_id"])
 
     async def answer_nobody(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # the client went away
@@ -81,11 +55,12 @@ def make_app(service: Service) -> App:
     for kind in (AlexNetError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(ClientDisconnect, answer_nobody)
-    return AdmissionMiddleware(app, service.admission, service.metrics.count_request)
+    return AdmissionMiddleware(app, service.admission)
 
 
 def _add_pages(app: FastAPI) -> None:
     """Serve the page and its files, and the description of the API without a script."""
+    template = jinja2.Environment(autoescape=True).from_string(REFERENCE.read_text("utf-8"))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -96,7 +71,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def reference() -> HTMLResponse:
-        return HTMLResponse(REFERENCE.render(app.openapi(), values=_describe_values))
+        return HTMLResponse(template.render(app.openapi(), values=_describe_values))
 
     if PAGE.is_dir():
         app.mount("/static", StaticFiles(directory=PAGE))

@@ -6,6 +6,7 @@ will be queued next, and then for a moment.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -45,6 +46,7 @@ class Engine:
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
         self._expected = 0  # images that are being decoded
+        self._busy_since = math.inf  # the monotonic clock when the running batch began
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -86,12 +88,17 @@ class Engine:
             self._changed.notify()
         return [job.result for job in jobs]
 
-    def close(self) -> None:
-        """Finish what is queued, and end the thread."""
+    def is_well(self) -> bool:
+        """Whether the thread runs, and no batch takes longer than an answer may."""
+        limit = self.admission.settings.request_seconds
+        return self._thread.is_alive() and time.monotonic() - self._busy_since < limit
+
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what is queued, and end the thread; wait for it for some seconds at most."""
         with self._changed:
             self.admission.is_closing = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         devices.lower_thread_priority()
@@ -101,7 +108,7 @@ class Engine:
             wanted = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if not wanted:
                 continue
-            start = time.perf_counter()
+            self._busy_since = start = time.monotonic()
             try:
                 results = wanted[0].function(torch.stack([job.image for job in wanted]))
                 for job, result in zip(wanted, results, strict=True):
@@ -110,7 +117,8 @@ class Engine:
                 for job in wanted:
                     if not job.result.done():
                         job.result.set_exception(error)
-            self._on_batch(len(wanted), time.perf_counter() - start)
+            self._busy_since = math.inf
+            self._on_batch(len(wanted), time.monotonic() - start)
 
     def _next_batch(self) -> list[_Job]:
         """Wait for jobs; take the first and those of its function, in order. Empty when closed."""

@@ -1,7 +1,6 @@
 """What the network made of its training images: found out in the background, kept in memory."""
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,13 +11,12 @@ import torch
 from torch import Tensor
 
 from alexnet.data.decode import encode_jpeg
-from alexnet.data.imagenet import describe_classes
 from alexnet.data.shards import PreparedData, Split
 from alexnet.errors import AlexNetError, ImageError
 from alexnet.features import Neighbours, keep_strongest, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
-from alexnet.serve.admission import HTTPError, require_ready
+from alexnet.serve.admission import LOG, HTTPError, require_ready
 from alexnet.serve.engine import Engine
 from alexnet.serve.images import encode_jpeg_uri, round_digits
 from alexnet.serve.networks import Networks
@@ -26,9 +24,7 @@ from alexnet.serve.networks import Networks
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
 IMAGES_A_RUN = 8  # in one turn of the network: what a request has to wait for at most
-STOP_SECONDS = 5  # that the end of the server waits for the thread
 EXAMPLE_QUALITY = 98  # of the JPEG of an image that comes back to be classified
-_LOG = logging.getLogger("alexnet.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +56,9 @@ class Gallery:
     ) -> None:
         self._networks, self._engine = networks, engine
         self._count, self._open_data = count, open_data
-        self._classes = describe_classes(networks.predictor.classes)
         self._held_out: Split | None = None
         self._found: _Found | None = None
-        self._missing = ""  # why there are no training images
+        self._is_missing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
         self._thread.start()
@@ -71,16 +66,15 @@ class Gallery:
     @property
     def has_images(self) -> bool:
         """Whether the training images are there, be it that they are still being run."""
-        return not self._missing
+        return not self._is_missing
 
     def is_running(self) -> bool:
         """Whether the images are still being run."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Give up what is not done."""
+        """Give up what is not done, without waiting: data may be being prepared."""
         self._stop.set()
-        self._thread.join(STOP_SECONDS)  # it may be preparing data
 
     def require_found(self) -> _Found:
         """Return what the images did; 404 without training images, 503 while they are run."""
@@ -110,7 +104,7 @@ class Gallery:
             patches.append(
                 responses.Patch(
                     image=encode_jpeg_uri(found.split.pixels(number)[top:bottom, left:right]),
-                    class_name=self._classes[found.split.label(number)],
+                    class_name=self._networks.class_names[found.split.label(number)],
                     activation=round_digits(value),
                     box=list(box),
                 )
@@ -129,7 +123,7 @@ class Gallery:
             neighbours=[
                 responses.Neighbour(
                     image=encode_jpeg_uri(found.split.pixels(number)),
-                    class_name=self._classes[found.split.label(number)],
+                    class_name=self._networks.class_names[found.split.label(number)],
                     distance=round_digits(distance),
                 )
                 for distance, number in zip(distances[0], numbers, strict=True)
@@ -138,22 +132,23 @@ class Gallery:
         )
 
     def _check_there(self) -> None:
-        if self._missing:
+        if self._is_missing:  # why is in the log: there may be paths in it
             fix = "Start the server where the data is, or with --data DATA."
-            raise HTTPError(404, f"The training images are not there: {self._missing}", fix)
+            raise HTTPError(404, "The training images are not there.", fix)
 
     def _run(self) -> None:
         try:
             data = self._open_data()
             if data.classes != self._networks.predictor.classes:
-                raise AlexNetError("the data has other classes than the run.")
+                raise AlexNetError("The data has other classes than the run.")
             self._held_out = data.held_out
             self._found = self._search(data.splits["train"])
         except AlexNetError as error:
-            self._missing = error.what
-        except Exception as error:  # of a thread that nobody waits for
-            _LOG.exception("The training images could not be looked at.")
-            self._missing = f"{type(error).__name__}: {error}"
+            self._is_missing = True
+            LOG.warning("There are no training images to look at: %s", error)
+        except Exception:  # of a thread that nobody waits for
+            self._is_missing = True
+            LOG.exception("The training images could not be looked at.")
 
     def _search(self, split: Split) -> _Found | None:
         """Run the images through the network, a chunk at a time; ``None`` where it was stopped."""
@@ -181,7 +176,7 @@ class Gallery:
                     values[layer], places[layer], maps, range(first, len(numbers)), PATCHES
                 )
         if not numbers:
-            raise AlexNetError("none of them can be read.")
+            raise AlexNetError("None of them can be read.")
         neighbours = Neighbours(torch.stack(vectors).numpy())
         return _Found(split, numbers, neighbours, values, places)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.data.imagenet import describe_classes
 from alexnet.errors import did_you_mean
 from alexnet.explain.attribution import attribute, make_question
 from alexnet.features import layer_shapes, receptive_field
@@ -29,6 +30,7 @@ class Networks:
     def __init__(self, predictor: Predictor) -> None:
         predictor.network.to(predictor.dtype)  # the weights are held once
         self.predictor = predictor
+        self.class_names = describe_classes(predictor.classes)  # as people read them
         self.shapes = layer_shapes(predictor.spec)  # of every named output, first to last
         self.fields = {name: receptive_field(predictor.spec, name) for name in self.shapes}
         mean = predictor.normalise.mean.mean((0, 2, 3)) / predictor.normalise.scale

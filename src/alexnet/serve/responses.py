@@ -17,6 +17,7 @@ class ErrorDetail(BaseModel):
 
     reason: str = Field(description="What happened; a sentence.")
     fix: str = Field(description="What to do about it; a sentence, or nothing.")
+    request_id: str = Field(description="As in the header X-Request-ID and in the server's log.")
 
 
 class ErrorResponse(BaseModel):
@@ -94,7 +95,7 @@ class ModelInfo(BaseModel):
     """What the server serves."""
 
     name: str
-    step: int
+    step: int = Field(description="Of the checkpoint: it rises where a training is followed.")
     classes: Classes
     spec: dict[str, Any]
     layers: list[LayerRow]

@@ -26,14 +26,11 @@ from alexnet.serve.images import (
     round_digits,
     tile_filters,
 )
-from alexnet.serve.service import Service
-from alexnet.training.run import Run
+from alexnet.serve.service import Model, Service
 from alexnet.version import __version__
 
 MAX_VALUES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of JSON
-MAX_LINES = 4_000  # in an answer of /v1/run: longer runs are thinned
 COST = 8  # forwards that an explanation takes of the queue's room, about
-LIVE_SECONDS = 120  # since a run's last line; longer than a validation takes
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {
@@ -82,6 +79,10 @@ async def _service(request: Request) -> Service:
     return service
 
 
+async def _model(service: "Serving") -> Model:
+    return service.model
+
+
 async def _switches(
     lrn: OnOff = "on", dropout_scale: OnOff = "on", mirror: OnOff = "off"
 ) -> Switches:
@@ -90,6 +91,7 @@ async def _switches(
 
 
 Serving = Annotated[Service, Depends(_service)]
+Served = Annotated[Model, Depends(_model)]
 Switched = Annotated[Switches, Depends(_switches)]
 LayerName = Annotated[str, Query(description="The name of an output: `outputs` of /v1/model.")]
 
@@ -98,6 +100,7 @@ LayerName = Annotated[str, Query(description="The name of an output: `outputs` o
 async def predict(
     request: Request,
     service: Serving,
+    served: Served,
     switches: Switched,
     top: Annotated[int, Query(ge=1, le=1000)] = 5,
     views: Literal["1", "10"] = "1",
@@ -105,12 +108,12 @@ async def predict(
     """Rank the classes for each image."""
     photographs = await service.read_photographs(request)
     start = time.perf_counter()
-    function = service.networks.probabilities(switches, int(views))
+    function = served.networks.probabilities(switches, int(views))
     found = await service.run_network(function, [one.pixels for one in photographs], int(views))
     elapsed = time.perf_counter() - start
-    image_size = service.predictor.spec.image_size
+    image_size = served.predictor.spec.image_size
     return responses.Predictions(
-        predictions=[_rank(service, probabilities, top) for probabilities in found],
+        predictions=[_rank(served, probabilities, top) for probabilities in found],
         crops=[one.describe_crop(image_size, int(views)) for one in photographs],
         milliseconds=round(1000 * elapsed, 2),
     )
@@ -120,11 +123,12 @@ async def predict(
 async def features(
     request: Request,
     service: Serving,
+    served: Served,
     switches: Switched,
     layers: Annotated[str, Query(description="Names of outputs, divided by commas.")] = "",
 ) -> responses.Features:
     """Return the outputs of layers for each image's centre view; by default the last one's."""
-    networks = service.networks
+    networks = served.networks
     names = tuple(dict.fromkeys(layers.split(","))) if layers else tuple(networks.shapes)[-1:]
     for name in names:
         networks.check(name)
@@ -153,12 +157,12 @@ async def features(
 
 @post("/v1/maps", tags=["look"])
 async def maps(
-    request: Request, service: Serving, layer: LayerName, switches: Switched
+    request: Request, service: Serving, served: Served, layer: LayerName, switches: Switched
 ) -> responses.Maps:
     """Draw a layer's feature maps for an image."""
-    service.networks.check(layer)
+    served.networks.check(layer)
     (photograph, *_) = await service.read_photographs(request)
-    function = service.networks.activations(switches, (layer,))
+    function = served.networks.activations(switches, (layer,))
     (found,) = await service.run_network(function, [photograph.pixels])
     return await service.run_aside(draw_maps, layer, found[layer])
 
@@ -167,24 +171,25 @@ async def maps(
 async def occlusion(
     request: Request,
     service: Serving,
+    served: Served,
     switches: Switched,
     label: Annotated[str, Query(description="A class; by default the most probable.")] = "",
 ) -> responses.Occlusion:
     """Return how probable a class stays as a grey square covers each part of the view."""
-    predictor = service.predictor
+    predictor = served.predictor
     (photograph, *_) = await service.read_photographs(request)
-    function = service.networks.probabilities(switches, 1)
+    function = served.networks.probabilities(switches, 1)
     (whole,) = await service.run_network(function, [photograph.pixels])
-    number = _class_number(service, label) if label else int(whole.argmax())
+    number = _class_number(served, label) if label else int(whole.argmax())
     grid = OcclusionGrid.over(len(photograph.pixels), predictor.spec.image_size)
-    covered = await service.run_aside(grid.cover, photograph.pixels, service.networks.mean_colour)
+    covered = await service.run_aside(grid.cover, photograph.pixels, served.networks.mean_colour)
     rows: list[list[float]] = []
     for start in range(0, len(covered), GRID):  # a row at a time: others get their turn between
         row: list[Tensor] = await service.run_network(function, covered[start : start + GRID])
         rows.append([round(float(probabilities[number]), 6) for probabilities in row])
     edge = grid.offset + grid.view
     return responses.Occlusion(
-        class_name=service.class_names[number],
+        class_name=served.networks.class_names[number],
         label=predictor.classes[number],
         probability=round(float(whole[number]), 6),
         grid=rows,
@@ -199,6 +204,7 @@ async def occlusion(
 async def explain(
     request: Request,
     service: Serving,
+    served: Served,
     switches: Switched,
     method: Annotated[str, Query(description="One of `methods` of /v1/model.")] = "grad-cam",
     label: Annotated[str, Query(description="A class; by default the most probable.")] = "",
@@ -206,19 +212,19 @@ async def explain(
     """Return which pixels of an image speak for a class."""
     if method not in METHODS:
         raise HTTPError(404, f"No method is called {method!r}.", did_you_mean(method, METHODS))
-    predictor = service.predictor
+    predictor = served.predictor
     (photograph, *_) = await service.read_photographs(request)
     start = time.perf_counter()
-    function = service.networks.probabilities(switches, 1)
+    function = served.networks.probabilities(switches, 1)
     (chances,) = await service.run_network(function, [photograph.pixels])
-    number = _class_number(service, label) if label else int(chances.argmax())
-    explaining = service.networks.attributions(switches, method, number)
+    number = _class_number(served, label) if label else int(chances.argmax())
+    explaining = served.networks.attributions(switches, method, number)
     (found,) = await service.run_network(explaining, [photograph.pixels], COST)
     view = predictor.spec.image_size
     offset = (len(photograph.pixels) - view) // 2
     return responses.Attribution(
         method=method,
-        class_name=service.class_names[number],
+        class_name=served.networks.class_names[number],
         label=predictor.classes[number],
         probability=round(float(chances[number]), 6),
         grid=[list(map(round_digits, row)) for row in found.tolist()],
@@ -230,68 +236,70 @@ async def explain(
 
 
 @post("/v1/neighbours", tags=["look"])
-async def neighbours(request: Request, service: Serving) -> responses.NearestImages:
+async def neighbours(request: Request, service: Serving, served: Served) -> responses.NearestImages:
     """Return the six training images nearest to an image in the last hidden layer."""
-    service.gallery.require_found()  # before an upload is decoded for it
+    served.gallery.require_found()  # before an upload is decoded for it
     (photograph, *_) = await service.read_photographs(request)
-    hidden = last_hidden(service.predictor.spec)
-    function = service.networks.activations(Switches(), (hidden,))
+    hidden = last_hidden(served.predictor.spec)
+    function = served.networks.activations(Switches(), (hidden,))
     (found,) = await service.run_network(function, [photograph.pixels])
-    return await service.run_aside(service.gallery.find_nearest, found[hidden])
+    return await service.run_aside(served.gallery.find_nearest, found[hidden])
 
 
 @get("/v1/filters", tags=["look"])
 async def filters(
-    service: Serving, layer: str = "conv1", unit: int | None = None
+    service: Serving, served: Served, layer: str = "conv1", unit: int | None = None
 ) -> responses.Filters:
     """Draw a convolution's filters: all of the first, those of one unit of another."""
-    weight, is_coloured = await service.run_aside(service.networks.get_filters, layer)
+    weight, is_coloured = await service.read(served.networks.get_filters, layer)
     if is_coloured:
         unit = None
     else:
         unit = unit or 0
-        service.networks.check(layer, unit)
-    return await service.run_aside(tile_filters, layer, weight, unit)
+        served.networks.check(layer, unit)
+    return await service.read(tile_filters, layer, weight, unit)
 
 
 @get("/v1/exciting", tags=["look"])
 async def exciting(
-    service: Serving, layer: LayerName, unit: Annotated[int, Query(ge=0)]
+    service: Serving, served: Served, layer: LayerName, unit: Annotated[int, Query(ge=0)]
 ) -> responses.TopPatches:
     """Return the patches of training images that excite a unit most."""
-    return await service.run_aside(service.gallery.find_top_patches, layer, unit)
+    return await service.read(served.gallery.find_top_patches, layer, unit)
 
 
 @get("/v1/optimised", tags=["look"])
 async def optimised(
-    service: Serving, layer: LayerName, unit: Annotated[int, Query(ge=0)]
+    service: Serving, served: Served, layer: LayerName, unit: Annotated[int, Query(ge=0)]
 ) -> responses.OptimisedUnit:
     """Return an image made to excite a unit most; it takes some seconds, one at a time."""
-    service.networks.check(layer, unit)
-    found = await service.run_aside(service.optimise, layer, unit)
+    served.networks.check(layer, unit)
+    found = await service.run_aside(served.optimise, layer, unit)
     return responses.OptimisedUnit(
         layer=layer, unit=unit, image=encode_jpeg_uri(found.images[0]), activation=found.scores[0]
     )
 
 
 @get("/v1/example", tags=["look"], response_class=Response, responses=GET_ERRORS | JPEG)
-async def example(service: Serving, number: Annotated[int, Query(ge=0)] = 0) -> Response:
+async def example(
+    service: Serving, served: Served, number: Annotated[int, Query(ge=0)] = 0
+) -> Response:
     """Return a held-out image, for who has no photograph at hand; any number names one."""
-    found = await service.run_aside(service.gallery.encode_example, number)
+    found = await service.read(served.gallery.encode_example, number)
     return Response(found, media_type="image/jpeg")
 
 
 @get("/v1/model", tags=["about"])
-async def model(service: Serving) -> responses.ModelInfo:
+async def model(service: Serving, served: Served) -> responses.ModelInfo:
     """Return what is served: the network, its layers and their arithmetic, its classes."""
-    predictor, networks, settings = service.predictor, service.networks, service.admission.settings
+    predictor, networks, settings = served.predictor, served.networks, service.admission.settings
     spec = predictor.spec
     return responses.ModelInfo(
         name=spec.name,
         step=predictor.step,
         classes=responses.Classes(
             count=len(predictor.classes),
-            names=list(service.class_names),
+            names=list(networks.class_names),
             labels=list(predictor.classes),
         ),
         spec=asdict(spec),
@@ -308,7 +316,7 @@ async def model(service: Serving) -> responses.ModelInfo:
             for name, field in networks.fields.items()
         },
         methods=list(METHODS) if find_spec("captum") else [],
-        has_training_images=service.gallery.has_images,
+        has_training_images=served.gallery.has_images,
         has_run_curves=(service.run.folder / "metrics.jsonl").is_file(),
         limits={
             name: getattr(settings, name) for name in ("max_bytes", "max_pixels", "max_images")
@@ -317,10 +325,11 @@ async def model(service: Serving) -> responses.ModelInfo:
     )
 
 
-@get("/v1/run", tags=["about"])
-async def run(service: Serving, after: Annotated[int, Query(ge=-1)] = -1) -> responses.RunCurves:
+@get("/v1/run", tags=["about"], response_model=responses.RunCurves)
+async def run(service: Serving, after: Annotated[int, Query(ge=-1)] = -1) -> Response:
     """Return the run's measurements after a step; ask again with the last step to follow it."""
-    return await service.run_aside(read_curves, service.run, after)
+    found = await service.read(service.curves.render, after)
+    return Response(found, media_type="application/json")
 
 
 @get("/healthz", tags=["about"])
@@ -331,8 +340,8 @@ async def healthz() -> responses.Health:
 
 @get("/readyz", tags=["about"])
 async def readyz(service: Serving) -> responses.Health:
-    """Say whether the server takes images: 503 while its queue is full."""
-    service.admission.check_queue()
+    """Say whether the server takes images: 503 while it is full, unwell or about to end."""
+    service.admission.check_health(await service.find_fault())
     return responses.Health(status="ready")
 
 
@@ -342,48 +351,18 @@ async def metrics(service: Serving) -> Response:
     return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def read_curves(run: Run, after: int) -> responses.RunCurves:
-    """Return the lines of ``metrics.jsonl`` past a step, read anew, and where the run stands.
-
-    Validations (lines with ``val_top1``) are all kept; of the other lines, where there are more
-    than `MAX_LINES`, every n-th. A validation of the very step `after` is among them, since it is
-    written later than the step's other line.
-    """
-    lines = run.read_metrics()
-    tested = [line for line in lines if "val_top1" in line]
-    speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
-    new = [x for x in lines if x["step"] > after or (x["step"] == after and "val_top1" in x)]
-    every = -(-len(new) // MAX_LINES) or 1
-    return responses.RunCurves(
-        lines=[x for n, x in enumerate(new) if n % every == 0 or "val_top1" in x],
-        step=int(lines[-1]["step"]) if lines else 0,
-        epochs=run.config.recipe.epochs,
-        best=max(tested, key=lambda line: line["val_top1"], default=None),
-        images_per_second=speeds[-1] if speeds else None,
-        live=_is_live(run),
-    )
-
-
-def _is_live(run: Run) -> bool:
-    """Whether the run seems to be training: not yet tested, and its metrics have just grown."""
-    metrics = run.folder / "metrics.jsonl"
-    if (run.folder / "test.json").is_file() or not metrics.is_file():
-        return False
-    return time.time() - metrics.stat().st_mtime < LIVE_SECONDS
-
-
-def _rank(service: Service, probabilities: Tensor, top: int) -> list[Prediction]:
+def _rank(served: Model, probabilities: Tensor, top: int) -> list[Prediction]:
     chances, numbers = probabilities.sort(descending=True)
     return [
-        Prediction(service.class_names[number], chance, service.predictor.classes[number])
+        Prediction(served.networks.class_names[number], chance, served.predictor.classes[number])
         for chance, number in zip(chances.tolist()[:top], numbers.tolist(), strict=False)
     ]
 
 
-def _class_number(service: Service, label: str) -> int:
+def _class_number(served: Model, label: str) -> int:
     """Return the place of a class, named as the data or as the page names it; else 404."""
-    classes = service.predictor.classes
-    for names in (classes, service.class_names):
+    classes = served.predictor.classes
+    for names in (classes, served.networks.class_names):
         if label in names:
             return names.index(label)
     raise HTTPError(404, f"There is no class {label!r}.", did_you_mean(label, classes))

@@ -15,9 +15,11 @@ from dataclasses import astuple, dataclass, field
 from functools import partial
 from itertools import chain
 
+from alexnet.config import require, require_whole
 from alexnet.data.shards import PreparedData
-from alexnet.errors import ConfigError, DivergedError
+from alexnet.errors import DivergedError
 from alexnet.evaluation import summarize
+from alexnet.recipes import MAX_BATCH
 from alexnet.training.budget import PLANS_A_SAVE, SLACK, Budget, Plan
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
@@ -43,6 +45,7 @@ from alexnet.training.run import Run
 from alexnet.training.state import TrainState, restore
 from alexnet.training.trainer import LocalBatch, MicroBatch, Step, probe_batch_size, train
 
+MAX_SECONDS = 10 * 366 * 86400  # of a training or a timeout
 AUTO = -1  # of `Execution.micro_batch`: find the largest that fits before the first step
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 MAX_WAITING = 0.1  # share of the time
@@ -80,14 +83,12 @@ class Execution:
     timeout: float = 600.0  # seconds without progress after which processes give each other up
 
     def __post_init__(self) -> None:
-        size = self.micro_batch
-        if size is not None and size != AUTO and size < 1:
-            raise ConfigError(f"A micro-batch of {size} images is none.", "Give 1 or more.")
-        for limit in (self.max_time, self.budget):
-            if limit is not None and limit <= 0:
-                raise ConfigError(f"A time of {limit:g} s is none.", "Give one above 0.")
-        if self.timeout < 1:
-            raise ConfigError(f"A timeout of {self.timeout:g} s is too short.", "Give 1 s or more.")
+        if self.micro_batch != AUTO:
+            require_whole(self, ["micro_batch"], 1, MAX_BATCH)
+        most = f"{MAX_SECONDS:,} seconds"
+        limits = ("max_time", "budget")
+        require(self, limits, f"above 0, at most {most}", lambda time: 0 < time <= MAX_SECONDS)
+        require(self, ["timeout"], f"1 to {most}", lambda time: 1 <= time <= MAX_SECONDS)
 
 
 ALONE, PLAIN = DistributedContext(), Execution()
@@ -118,6 +119,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if context.is_main:
             stack.enter_context(run.lock())
+            run.check_is_as_begun()
             clear_leftovers(run.checkpoints)
         watchdog = Watchdog(context, execution.timeout, run.folder)
         stack.enter_context(watchdog.watch())
@@ -130,6 +132,12 @@ def fit(
             training = _Training(state, execution, watchdog, start.step)
             if start.step:
                 yield Notice(f"Going on after step {start.step:,} of {training.total:,}.")
+                before = start.state.get("machine", state.machine)
+                if before != state.machine and start.step < training.total:
+                    yield Notice(
+                        f"It was trained on {before} and goes on with {state.machine}: sums are "
+                        "rounded otherwise, so it is not bit for bit the undisturbed run."
+                    )
             if context.is_main:
                 run.drop_metrics_after(start.step)
             if start.step < training.total and (
@@ -152,7 +160,7 @@ class _Training:
     ) -> None:
         self.state, self.execution, self.watchdog, self.done = state, execution, watchdog, done
         self.run, self.recipe, self.context = state.run, state.run.config.recipe, state.context
-        self.order = Order.of(self.recipe, len(state.data.splits["train"]))
+        self.order = Order.of(self.recipe, len(state.data.train))
         history, seconds = state.history, execution.budget
         self.plan = Plan(self.order.steps(self.recipe.epochs))
         if history.plan:  # of a budget, kept by a run that goes on without one
@@ -308,7 +316,7 @@ class _Training:
         history.refused += 1
         name = f"refused-{step.number:08}.json"
         if self.context.is_main:
-            split = self.state.data.splits["train"]
+            split = self.state.data.train
             images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
             self.run.write_json(name, {"loss": repr(step.loss), "images": images})
         what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"

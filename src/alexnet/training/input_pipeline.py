@@ -30,7 +30,7 @@ def local_batches(
     has one that counts for nothing, and so have all but the largest where they must be even.
     """
     spec, recipe, part = state.run.config.spec, state.run.config.recipe, state.layout.part
-    device, split = state.device, state.data.splits["train"]
+    device, split = state.device, state.data.train
     zooms = recipe.crop_area is not None and device.is_cpu  # slower compiled
     fuses = recipe.compile and not zooms and not augment_fused(state.normalise, device.torch)
     transform = device.compile(augment)[0] if fuses else augment

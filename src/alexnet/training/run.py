@@ -6,12 +6,13 @@ RUN/  config.json  metrics.jsonl  statistics.safetensors  events.out.tfevents...
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,8 @@ from torch import Tensor
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.device import Device, Precision
-from alexnet.errors import ConfigError, RunError
+from alexnet.errors import ConfigError, DataError, RunError
+from alexnet.evaluation import Summary
 from alexnet.files import atomic_write, lock, sha256, translate_os_error
 from alexnet.network import build
 from alexnet.predictor import Predictor, assemble
@@ -121,8 +123,14 @@ class Run:
             raise RunError(
                 f"The run {str(folder)!r} {what}.", f"Train one with: alexnet train --out {folder}"
             ) from None
-        except (ValueError, ConfigError) as error:
-            raise RunError(f"{str(path)!r} cannot be read: {error}") from None
+        except (ValueError, RecursionError) as error:  # ConfigError is a ValueError
+            made, what = "", getattr(error, "what", str(error))
+            with contextlib.suppress(ValueError, RecursionError, TypeError, LookupError):
+                made = json.loads(path.read_text(encoding="utf-8"))["made_with"]["alexnet"]
+            fix = getattr(error, "fix", "")
+            if made not in ("", __version__):
+                fix = f"alexnet {made} made it and this is {__version__}: install that version."
+            raise RunError(f"{str(path)!r} cannot be read: {what}", fix) from None
         return cls(folder, config)
 
     @classmethod
@@ -132,7 +140,7 @@ class Run:
         config: RunConfig,
         statistics: Statistics,
         *,
-        weights: dict[str, Tensor] | None = None,
+        first: Checkpoint | None = None,
         override: bool = False,
     ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
@@ -143,7 +151,7 @@ class Run:
             Where, and what the run is asked to do.
         statistics
             What is subtracted from its images, and their colours' axes.
-        weights
+        first
             What the network begins with, by default weights drawn from the seed.
         override
             Go on although it was asked something else; the weights it began with, and what it
@@ -152,44 +160,64 @@ class Run:
         Raises
         ------
         RunError
-            When the folder holds a run that was asked something else, with the differences.
+            When the folder holds a run that was asked something else, with the differences, or
+            another process trains it.
         """
-        folder = Path(folder)
-        begun = bool(checkpoint_folders(folder / "checkpoints"))
-        if (folder / "config.json").is_file():
-            old = cls.open(folder).config
-            changed = differences(old, config)
-            refused = [
-                f"{name}: {_short(was)} in the run, {_short(now)} now"
-                for name, (was, now) in changed.items()
-                if name not in FREE_TO_CHANGE and not name.startswith("made_with")
-            ]
-            if refused and not override and begun:
-                raise RunError(
-                    f"The run {str(folder)!r} was begun otherwise ({'; '.join(refused)}).",
-                    f"Choose another --out (--from {folder} begins with its weights), leave these "
-                    "settings as they were, or give --override.",
-                )
-            if begun:
-                config = replace(config, initial_weights=old.initial_weights)
-        with translate_os_error(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(folder / "config.json") as temporary:
-                text = json.dumps(asdict(config), indent=1)
-                temporary.write_text(text + "\n", encoding="utf-8")
-            if not begun or not (folder / "statistics.safetensors").is_file():
-                statistics.save(folder / "statistics.safetensors")
-        if weights is not None and not begun:
-            save_checkpoint(folder / "checkpoints", Checkpoint(0, weights))
-        return cls(folder, config)
+        run = cls(Path(folder), config)
+        with translate_os_error(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+        with run.lock(), translate_os_error(run.folder):
+            begun = bool(checkpoint_folders(run.checkpoints))
+            if (run.folder / "config.json").is_file():
+                old = cls.open(run.folder).config
+                refused = _describe_changes(old, config)
+                if refused and not override and begun:
+                    raise RunError(
+                        f"The run {str(folder)!r} was begun otherwise ({refused}).",
+                        f"Choose another --out (--from {folder} begins with its weights), leave "
+                        "these settings as they were, or give --override.",
+                    )
+                if begun:
+                    run.config = replace(config, initial_weights=old.initial_weights)
+            run.write_json("config.json", asdict(run.config))
+            if not begun or not (run.folder / "statistics.safetensors").is_file():
+                statistics.save(run.folder / "statistics.safetensors")
+            if first is not None and not begun:
+                save_checkpoint(run.checkpoints, first)
+        return run
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep other trainings out of the folder within the block; `RunError` where one is in."""
         refusal = RunError(
             f"The run {str(self.folder)!r} is being trained by another process.",
             "Wait for it, or choose another --out.",
         )
-        return lock(self.folder / ".lock", refusal)
+        with lock(self.folder / ".lock", refusal):
+            yield
+
+    def check_is_as_begun(self) -> None:
+        """See that nobody has begun the folder anew since it was opened, which is a `RunError`."""
+        if changed := _describe_changes(self.config, Run.open(self.folder).config):
+            raise RunError(
+                f"Another process has begun the run {str(self.folder)!r} otherwise ({changed}).",
+                "Choose another --out.",
+            )
+
+    def find_data(self) -> str:
+        """Return where the run's prepared data set lies; `DataError` where it is no more."""
+        if origin := self.config.made_with.get("imported"):
+            raise DataError(
+                f"The run was imported ({origin}) and has no data of its own.",
+                "Name some: a prepared data set, a folder of classes, or a built-in name.",
+            )
+        if not Path(self.config.data).exists():
+            raise DataError(
+                f"The data of the run {str(self.folder)!r} is not in {self.config.data!r} any "
+                "more.",
+                "Name where it is now, or the source that it was prepared from.",
+            )
+        return self.config.data
 
     def load_statistics(self) -> Statistics:
         """Return the statistics of the run's training data."""
@@ -200,12 +228,19 @@ class Run:
         return load_newest(self.checkpoints, with_state=with_state)
 
     def load_weights(self) -> Checkpoint:
-        """Load the run's newest good weights; `RunError` where it has none."""
+        """Load the run's newest good weights; `RunError` where it has none.
+
+        That newer ones are damaged is logged.
+        """
         found = self.load_newest(with_state=False)
         if found is None:
             raise RunError(
                 f"The run {str(self.folder)!r} has no checkpoint yet.",
                 f"Train it with: alexnet train --out {self.folder}",
+            )
+        for broken in found.skipped:
+            logging.getLogger(__name__).warning(
+                "%s; step %d of the run %r is used.", broken, found.step, str(self.folder)
             )
         return found
 
@@ -220,7 +255,12 @@ class Run:
         It runs on the GPU where there is one, in the recipe's precision, unless others are given.
         """
         weights, statistics = self.load_weights(), self.load_statistics()
-        return self.config.predictor(weights, statistics, device=device, precision=precision)
+        try:
+            return self.config.predictor(weights, statistics, device=device, precision=precision)
+        except ConfigError as error:
+            raise RunError(
+                f"The run {str(self.folder)!r} cannot be used: {error.what}", error.fix
+            ) from error
 
     def log_metrics(self, **numbers: float | None) -> None:
         """Add a line to ``metrics.jsonl``."""
@@ -232,16 +272,48 @@ class Run:
 
     def _append(self, name: str, line: str) -> None:
         path = self.folder / name
-        with translate_os_error(path), path.open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        data = f"{line}\n".encode(errors="backslashreplace")  # names of files may be no text
+        with translate_os_error(path), path.open("ab") as log:
+            log.write(data)
 
-    def read_metrics(self) -> list[dict[str, float]]:
-        """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl``: numbers by name, among them a step and an epoch.
+
+        A line that is none, as a kill leaves the last one, is left out.
+        """
         path, found = self.folder / "metrics.jsonl", []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
+        for text in path.read_bytes().splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if (
+                    isinstance(line, dict)
+                    and isinstance(line.get("step"), int)
+                    and isinstance(line.get("epoch"), int | float)
+                    and all(isinstance(value, int | float | None) for value in line.values())
+                ):
+                    found.append(line)
         return found
+
+    def read_test(self) -> dict[str, Any] | None:
+        """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
+
+        Raises
+        ------
+        RunError
+            When ``test.json`` is not what a test writes.
+        """
+        path = self.folder / "test.json"
+        try:
+            content = json.loads(path.read_bytes())
+            from_json(Summary, content)
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise RunError(
+                f"{str(path)!r} cannot be read: {error}",
+                f"Delete it, and test again: alexnet train --out {self.folder}",
+            ) from None
+        return dict(content)
 
     def drop_metrics_after(self, step: int) -> None:
         """Drop the metrics of steps that are about to be taken again."""
@@ -255,19 +327,28 @@ class Run:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def _describe_changes(old: RunConfig, new: RunConfig) -> str:
+    """Say in which fields that must stay two configurations differ; nothing where in none."""
+    return "; ".join(
+        f"{name}: {_short(was)} in the run, {_short(now)} now"
+        for name, (was, now) in differences(old, new).items()
+        if name not in FREE_TO_CHANGE and not name.startswith("made_with")
+    )
+
+
 def _short(value: object) -> str:
     """Return a value as it is written, or the beginning of it: there may be 1,000 classes."""
     written = repr(value)
     return written if len(written) <= 100 else f"{written[:97]}..."
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions, the commit and the command behind a run."""
+def software_versions(threads: int | None = None) -> dict[str, str]:
+    """Return the versions, the commit, the command and the machine behind a run."""
     return {
         "alexnet": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "machine": f"{Device.best().describe_rounding(threads)}, {os.cpu_count()} cores",
         "commit": _commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -322,11 +403,10 @@ class Pretrained:
         """
         network = build(replace(spec, num_classes=self.config.spec.num_classes), None)
         try:
-            network.load_state_dict(self.weights)
-        except RuntimeError as error:
-            wrong = str(error).splitlines()[-1].strip()
+            network.load_weights(self.weights)
+        except ConfigError as error:
             raise ConfigError(
-                f"The weights in {self.origin.path!r} are of another network ({wrong})",
+                f"{self.origin.path!r} cannot be begun from: {error.what}",
                 "Leave out the --set network... that changes the size of a layer.",
             ) from error
         if not self.same_classes(classes):

@@ -12,8 +12,9 @@ from alexnet.data.augment import Normaliser, make_normaliser
 from alexnet.data.loader import Batch, evaluation_batches
 from alexnet.data.shards import PreparedData, Split
 from alexnet.device import Device, is_out_of_memory, keep_freed_memory, use_threads
-from alexnet.errors import DivergedError, RunError, TrainingError
+from alexnet.errors import ConfigError, DivergedError, RunError, TrainingError
 from alexnet.evaluation import Evaluation, evaluate
+from alexnet.kernels.native import unavailable_reason
 from alexnet.network import AlexNet, build, freeze
 from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
@@ -64,6 +65,12 @@ class TrainState:
     dtype: torch.dtype  # of the matrix products
     history: History
 
+    @property
+    def machine(self) -> str:
+        """What the last bits of a step depend on: what computes it, and how many processes."""
+        among = self.context.world_size
+        return self.device.describe_rounding() + (f", {among} processes" if among > 1 else "")
+
     def save(self, step: int, writer: CheckpointWriter) -> None:
         """Have a checkpoint of this moment written; every process must ask for it at once.
 
@@ -86,7 +93,11 @@ class TrainState:
                 f"The weights are no numbers after step {step}, so it is not saved.",
                 "Train again into another --out at a lower rate (--lr).",
             )
-        state = {"rates": last_rates(self.optimizer), **asdict(self.history)}
+        state = {
+            "rates": last_rates(self.optimizer),
+            "machine": self.machine,
+            **asdict(self.history),
+        }
         copy = partial(copy_to_host, share=self.device.is_cpu)
         writer.save(
             lambda: Checkpoint(step, copy(weights), copy(buffers), state), best=self.history.best
@@ -171,11 +182,10 @@ def restore(
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
         try:
-            network.load_state_dict(start.weights)
-        except RuntimeError as error:
-            wrong = str(error).splitlines()[-1].strip()
+            network.load_weights(start.weights)
+        except ConfigError as error:
             raise RunError(
-                f"The checkpoint in {str(run.checkpoints)!r} is of another network ({wrong})",
+                f"{str(run.checkpoints)!r} cannot be gone on with: {error.what}",
                 "Choose another --out.",
             ) from error
     elif run.config.initial_weights:
@@ -187,6 +197,8 @@ def restore(
     device = context.device
     network = device.place_network(network)
     compiles, complaint = device.can_compile() if recipe.compile else (False, "")
+    if compiles and device.is_cpu and (reason := unavailable_reason()):
+        complaint = f"The kernels for this processor cannot be used, so steps are slower: {reason}."
     layout = lay_out(network, context, layout_name, compile=compiles)
     optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()
