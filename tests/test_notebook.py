@@ -11,6 +11,7 @@ import pytest
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "looking-inside.ipynb"
 
 
+@pytest.mark.slow  # a training of four steps at 227 pixels and everything after it: a minute
 @pytest.mark.timeout(600)
 def test_the_notebook_runs_from_top_to_bottom(environment, tmp_path):
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

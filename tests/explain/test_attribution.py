@@ -238,6 +238,7 @@ def test_what_cannot_be_is_said(single, photograph):
     assert np.ptp(explain(tanh, photograph, "grad-cam").map) >= 0
 
 
+@pytest.mark.slow  # each command is a process that imports torch, captum and matplotlib
 def test_the_command_writes_maps_and_pictures(command, trained, photographs, tmp_path):
     files = sorted((photographs / "test" / "defective").iterdir())[:2]
     done = command("explain", trained, *files, "--out", tmp_path, "--json")

@@ -242,6 +242,7 @@ def test_the_plain_network_is_the_network(paper, large):
         torch.testing.assert_close(plain_network(paper)(pixels), paper.network(pixels))
 
 
+@pytest.mark.slow  # each command is a process that imports torch
 def test_the_commands_of_units_and_comparisons(command, trained, tmp_path):
     few = ("--steps", 4, "--out", tmp_path)
     for name, flags in {
