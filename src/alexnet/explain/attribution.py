@@ -22,7 +22,7 @@ from alexnet.predictor import AS_TRAINED, Predictor, Switches
 
 COVERED = 7  # squares along a side of the view: each half over the next
 PIECES = 7  # along a side that feature ablation covers one by one
-AT_ONCE = 32  # covered or noisy copies in a batch
+AT_ONCE = 64  # covered copies in a batch: all squares together
 STEPS = 20  # of integrated gradients, by the rule of Gauss and Legendre
 SAMPLES, NOISE = 16, 0.15  # of SmoothGrad; the noise as a share of the range of the pixels
 
