@@ -57,8 +57,8 @@ def test_a_packed_body_is_what_it_unpacks_to(server, photograph):
     ("encoding", "body", "status", "word"),
     [
         ("gzip", gzip.compress(bytes(20_000_001)), 413, "larger"),
-        ("gzip", gzip.compress(b"abc")[:-4], 400, "gzip"),
-        ("gzip", gzip.compress(b"abc") + b"more", 400, "gzip"),
+        ("gzip", gzip.compress(b"abc", mtime=0)[:-4], 400, "gzip"),
+        ("gzip", gzip.compress(b"abc", mtime=0) + b"more", 400, "gzip"),
         ("gzip", b"plain", 400, "gzip"),
         ("br", b"abc", 415, "'br'"),
         ("gzip, gzip", b"abc", 415, "'gzip, gzip'"),
