@@ -45,6 +45,7 @@ def make_run(folder: Path, network: str) -> Path:
     from alexnet.data.statistics import Statistics
     from alexnet.network import build
     from alexnet.recipes import RECIPES
+    from alexnet.training.checkpoint import Checkpoint
     from alexnet.training.run import Run, RunConfig
     from alexnet.variants import NETWORKS
 
@@ -57,7 +58,8 @@ def make_run(folder: Path, network: str) -> Path:
     )  # fmt: skip
     mean = np.full((3, size, size), 120, np.float32)
     statistics = Statistics(mean, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
-    run = Run.start(folder, config, statistics, weights=dict(build(spec, 0).state_dict()))
+    first = Checkpoint(0, dict(build(spec, 0).state_dict()))
+    run = Run.start(folder, config, statistics, first=first)
     line = {"epoch": 1.5, "loss": 0.69, "train_top1": 0.51, "lr": 0.01, "images_per_second": 1e3}
     with (run.folder / "metrics.jsonl").open("w") as file:
         for step in range(LINES):
