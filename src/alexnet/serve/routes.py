@@ -274,7 +274,7 @@ async def optimised(
 ) -> responses.OptimisedUnit:
     """Return an image made to excite a unit most; it takes some seconds, one at a time."""
     served.networks.check(layer, unit)
-    found = await service.run_aside(served.optimise, layer, unit)
+    found = await service.optimise(served, layer, unit)
     return responses.OptimisedUnit(
         layer=layer, unit=unit, image=encode_jpeg_uri(found.images[0]), activation=found.scores[0]
     )

@@ -132,6 +132,7 @@ class Service:
         low = devices.lower_thread_priority
         self._decoders = ThreadPoolExecutor(settings.decoders, "decoder", initializer=low)
         self._readers = ThreadPoolExecutor(1, "reader", initializer=low)
+        self._optimiser = ThreadPoolExecutor(1, "optimiser", initializer=low)
         self._busy_since: dict[int, float] = {}  # by thread, the monotonic clock
         self._readers.submit(self.curves.render)  # a long run is read before it is asked for
         self._stop = threading.Event()
@@ -183,6 +184,16 @@ class Service:
         """Run what a question without an image takes, where no image waits behind it."""
         return await self._run_in(self._readers, function, *arguments)
 
+    async def optimise(self, model: Model, layer: str, unit: int) -> Optimised:
+        """Return the image that excites a unit most; 503 while another one is being made."""
+        free = self._optimising.acquire(blocking=False) or None
+        require_ready(free, "The image of another unit is being made.", 3)
+        try:  # in a thread of its own, which nothing else waits for
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._optimiser, model.optimise, layer, unit)
+        finally:
+            self._optimising.release()
+
     async def find_fault(self) -> str:
         """Return what is not well: the network's thread, those that decode, or the disk."""
         if not self.engine.is_well():
@@ -198,22 +209,15 @@ class Service:
         return ""
 
     def _optimise(self, predictor: Predictor, layer: str, unit: int) -> Optimised:
-        """Return the image that excites a unit most; 503 while another one is being made."""
-        free = self._optimising.acquire(blocking=False) or None
-        require_ready(free, "The image of another unit is being made.", 3)
-        try:
-            statistics = self.run.load_statistics()
-            ascent = Ascent(predictor, statistics, layer, steps=ASCENT)
-            return ascent.run(raise_unit(unit))
-        finally:
-            self._optimising.release()
+        ascent = Ascent(predictor, self.run.load_statistics(), layer, steps=ASCENT)
+        return ascent.run(raise_unit(unit))
 
     def close(self) -> None:
         """Finish what is queued, but wait for nothing that may take long."""
         self._stop.set()
         self.model.gallery.close()
         self.engine.close(timeout=1)
-        for pool in (self._decoders, self._readers):
+        for pool in (self._decoders, self._readers, self._optimiser):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run_in(self, pool: Executor, function: Callable[..., _T], *arguments: Any) -> _T:
