@@ -111,8 +111,12 @@ def test_whole_rounds_before_an_interruption_are_kept(tmp_path, whole_rounds):
     groups = [[Case("slow", partial(sleeper, 0.6))]]
     with contextlib.closing(CaseProcess([Case("limit", partial(sleeper, 0.2))], at)) as always:
         limit = always._process.pid
-        threading.Thread(target=interrupt, args=(limit,), daemon=True).start()
-        found = run_rounds(groups, at, always, 50)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist ignores it
+        try:
+            threading.Thread(target=interrupt, args=(limit,), daemon=True).start()
+            found = run_rounds(groups, at, always, 50)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert found.interrupted
     assert len(found.times["slow"]) == len(found.times["limit"]) == whole_rounds
 

@@ -122,7 +122,7 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(old, cli):
     half, raw = (json.loads(Path(name, "dataset.json").read_text()) for name in ("half", "raw"))
     for manifest in (half, raw):  # the statistics' last bits are the machine's
         manifest.pop("checksums")
-    assert half == raw
+    assert half.items() >= raw.items()  # and what the source was, which 2026-11-26 did not write
     half, raw = (load_file(Path(name, "statistics.safetensors")) for name in ("half", "raw"))
     assert half.keys() == raw.keys()
     for name, values in raw.items():
