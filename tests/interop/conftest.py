@@ -104,5 +104,7 @@ def run(tmp_path_factory, models):
     save_checkpoint(opened.checkpoints, Checkpoint(7, model.network.state_dict()))
     by_class = [{"name": name, "images": 5, "top1": 0.5} for name in model.classes]
     tested = {"split": "test", "top1": 0.5, "top5": 0.9, "majority": 0.05, "images": 100}
-    opened.write_json("test.json", tested | {"views": 10, "by_class": by_class})
+    tested |= {"views": 10, "by_class": by_class, "classes": model.classes}
+    confusion = [[0] * len(model.classes) for _ in model.classes]
+    opened.write_json("test.json", tested | {"confusion": confusion})
     return folder

@@ -13,7 +13,6 @@ from torch import nn
 
 from alexnet.errors import DataError
 from alexnet.layers import Dropout
-from alexnet.recipes import FAST
 from alexnet.training.randomness import (
     Order,
     make_generator,
@@ -95,14 +94,6 @@ def test_the_last_batch_of_an_epoch_is_as_asked(last, sizes):
 def test_an_epoch_without_a_whole_batch_is_refused():
     with pytest.raises(DataError, match="3 images make no batch of 4"):
         Order(3, 4, 0, "drop")
-
-
-def test_a_batch_of_more_images_than_a_training_shows_is_refused():
-    recipe = FAST.with_(epochs=2, batch_size=73)
-    with pytest.raises(DataError, match="2 epochs of 36 images make no batch of 73"):
-        Order.of(recipe, 36)
-    assert Order.of(recipe.with_(batch_size=72), 36).steps(2) == 1
-    assert Order.of(recipe.with_(last_batch="short"), 36).steps(2) == 2
 
 
 def test_no_epoch_is_a_shifted_copy_of_another():

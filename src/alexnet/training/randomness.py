@@ -62,16 +62,7 @@ class Order:
 
     @classmethod
     def of(cls, recipe: Recipe, images: int) -> Self:
-        """Return the order in which a recipe takes so many training images.
-
-        A batch of more images than all epochs show is a `DataError`.
-        """
-        if recipe.last_batch == "run-on" and recipe.batch_size > max(1, recipe.epochs) * images:
-            raise DataError(
-                f"{recipe.epochs:g} epochs of {images:,} images make no batch of "
-                f"{recipe.batch_size:,}.",
-                "Take a smaller --batch-size.",
-            )
+        """Return the order in which a recipe takes so many training images."""
         return cls(images, recipe.batch_size, recipe.seed, recipe.last_batch)
 
     @property
