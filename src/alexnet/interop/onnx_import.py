@@ -55,7 +55,7 @@ def read_onnx(path: Path) -> ir.ImportedNetwork:
         classes = tuple(map(str, parse_json(told.get("classes", "[]"))))
         return _read_own(ir.ImportedNetwork(network, weights, found, classes=classes), about, mean)
     torchvision, ours = (
-        [replace(conv, out_channels=0) for conv in spec.convs] for spec in (TORCHVISION, network)
+        [replace(conv, out_channels=1) for conv in spec.convs] for spec in (TORCHVISION, network)
     )
     like = TORCHVISION if ours == torchvision or producer == "pytorch" else CAFFE
     said = f"the file does not say what its pixels are; taken to be those of {like.name}"
