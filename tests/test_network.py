@@ -211,7 +211,7 @@ def test_without_classes_the_features_come_out():
     assert torch.equal(bare(x), features)
     bare.reset_classifier(3)
     assert bare(x).shape == (2, 3)
-    with pytest.raises(ConfigError, match="-1 classes"):
+    with pytest.raises(ConfigError, match="num_classes is -1"):
         bare.reset_classifier(-1)
 
 
