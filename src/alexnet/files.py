@@ -76,11 +76,19 @@ def translate_os_error(path: Path) -> Iterator[None]:
 
 
 def _is_about(error: OSError, path: Path) -> bool:
-    """Whether an error names no file, or `path`, one in it, beside it, or a folder above it."""
+    """Whether an error names no file, or `path`, one in it, beside it, or a folder above it.
+
+    What is made in a temporary folder beside `path`, to take its name, is about it too.
+    """
     if not isinstance(error.filename, str | bytes):
         return True
     named, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
-    return path in (named, *named.parents) or named in path.parents or named.parent == path.parent
+    temporary = any(
+        folder.parent == path.parent and folder.name.startswith(f".{path.name}.")
+        for folder in named.parents
+    )
+    inside = path in (named, *named.parents)
+    return inside or temporary or named in path.parents or named.parent == path.parent
 
 
 @contextlib.contextmanager
