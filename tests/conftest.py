@@ -16,6 +16,16 @@ from alexnet.data.sources import open_elpv, open_source
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts the command in processes of its own: seconds each, to import torch.
+
+    So are servers, trainings that are killed, and the pages that a browser opens.
+    """
+    for item in items:
+        if "environment" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory) -> Path:
     """Return a class folder of 48 photographs of solar cells: train 36 and test 12."""

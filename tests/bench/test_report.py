@@ -19,6 +19,8 @@ from alexnet.device import Device
 from alexnet.errors import AlexNetError
 from tests.bench.networks import TINY
 
+pytestmark = pytest.mark.slow  # every case is a process of its own
+
 FAST_BFLOAT16 = Device.best().has_fast_bfloat16
 OURS = torch.bfloat16 if FAST_BFLOAT16 else torch.float32
 

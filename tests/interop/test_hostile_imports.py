@@ -35,6 +35,8 @@ from tests.interop.samples import (
     with_pickle,
 )
 
+pytestmark = pytest.mark.slow  # a thousand damaged files
+
 MUTATIONS = int(os.environ.get("ALEXNET_MUTATIONS", "60"))
 SECONDS = 20  # for one small file, on a machine that does other things too
 

@@ -19,9 +19,12 @@ from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.triton_lrn_pool import is_available
 from tests.kernels.interpreted import CASES
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+    ),
+    pytest.mark.slow,
+]  # Triton's interpreter takes a thousand times a processor's time
 
 
 def in_a_process(script, *arguments, **environment):

@@ -17,6 +17,8 @@ from alexnet.training.layout import check_divisible, count_gradient_bytes, lay_o
 from alexnet.variants import NETWORKS, PAPER
 from tests.training.steps import SIDE, narrow
 
+pytestmark = pytest.mark.slow  # processes that meet over gloo, up to four of them
+
 
 def free_port():
     with socket.socket() as listening:
