@@ -1,6 +1,6 @@
 """Data sets as people bring them: what `alexnet prepare` makes of each, a line a case.
 
-``PYTHONPATH=src python benchmarks/inputs_layouts.py [WORD]``; photographs are those of `PHOTOS`.
+``PHOTOS=clothing/train PYTHONPATH=src python benchmarks/inputs_layouts.py [WORD]``, a folder of class folders.
 Run with the source of another version in ``PYTHONPATH``, the same inputs show what that one did.
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 
 from alexnet.cli.main import run as run_command
 
-PHOTOS = sorted(Path(os.environ.get("PHOTOS", "/work/shared/data/clothing/train")).glob("*/*.jpg"))
+PHOTOS = sorted(Path(os.environ["PHOTOS"]).glob("*/*.jpg"))
 MEMORY = 8 << 30
 Build = Callable[[Path], Path | str | None]
 CASES: dict[str, Build] = {}

@@ -1,6 +1,6 @@
 """Pairs of processes on one archive, one cache and one folder, started 0 to 500 ms apart.
 
-``PYTHONPATH=src python benchmarks/race_preparations.py [--count 40]``
+``PHOTOS=clothing/train PYTHONPATH=src python benchmarks/race_preparations.py [--count 40]``
 
 Both prepare the same tar.gz: through the cache, as `train` does, and into the same folder, as two
 machines would; in every fourth pair one is killed and started again. Both must end well, and
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PHOTOS = sorted(Path(os.environ.get("PHOTOS", "/work/shared/data/clothing/train")).glob("*/*.jpg"))
+PHOTOS = sorted(Path(os.environ["PHOTOS"]).glob("*/*.jpg"))
 IMAGES = 60
 CHILD = """
 import sys
