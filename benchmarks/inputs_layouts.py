@@ -1,7 +1,7 @@
 """Data sets as people bring them: what `alexnet prepare` makes of each, a line a case.
 
-``PHOTOS=clothing/train PYTHONPATH=src python benchmarks/inputs_layouts.py [WORD]``, with photographs
-in class folders.
+``PHOTOS=clothing/train PYTHONPATH=src python benchmarks/inputs_layouts.py [WORD]``, with class
+folders of photographs.
 Run with the source of another version in ``PYTHONPATH``, the same inputs show what that one did.
 """
 

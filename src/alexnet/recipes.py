@@ -19,7 +19,7 @@ class LayerDecay:
     decay: float
 
     def __post_init__(self) -> None:
-        require(self, ["decay"], "at least 0", lambda number: number >= 0)
+        require(self, ["decay"], f"at least 0, for layer {self.name} too", lambda n: n >= 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
