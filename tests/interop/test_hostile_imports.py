@@ -147,12 +147,12 @@ def test_damaged_files_are_imported_or_refused_with_a_sentence(files, tmp_path):
         shutil.rmtree(tmp_path / "run")
         refused = []
         for number, data in enumerate(damaged(original, MUTATIONS, seed=1)):
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 imported(kind, data, tmp_path, good, write=number % 20 == 0)
             except AlexNetError as error:
                 refused.append(str(error))
-            assert time.perf_counter() - started < SECONDS, (kind, number)
+            assert time.process_time() - started < SECONDS, (kind, number)
             shutil.rmtree(tmp_path / "run", ignore_errors=True)
         assert len(refused) > MUTATIONS // 5, kind
         assert all(20 < len(sentence) < 2000 for sentence in refused), kind
