@@ -21,7 +21,7 @@ from alexnet.data.shards import open_prepared
 from alexnet.explain import METHODS, explain
 from alexnet.explain import attribution as methods
 from alexnet.explain.attribution import attribute, make_question
-from alexnet.explain.checks import correlate_ranks
+from alexnet.explain.checks import correlate_maps
 from alexnet.explain.optimise import Ascent
 from alexnet.features import top_activating
 from alexnet.serve.images import OcclusionGrid
@@ -70,7 +70,7 @@ def main() -> None:
     ours = median_seconds(lambda: attribute(model, question, "occlusion"), 2)
     few = attribute(model, question, "occlusion")
     methods.COVERED = 11  # smaller squares too
-    alike = correlate_ranks(few, attribute(model, question, "occlusion"))
+    alike = correlate_maps(few, attribute(model, question, "occlusion"))
     print(f"121 squares {today:.2f} s, occlusion {ours:.2f} s: {today / ours:.2f} times as fast; "
           f"rank correlation with the map of 121 squares {alike:.3f}")  # fmt: skip
     if not asked.units:

@@ -95,6 +95,12 @@ class Predictor:
         """What the network is."""
         return self.network.spec
 
+    @property
+    def view(self) -> slice:
+        """What the centre crop sees, along either side of an image as the data was prepared."""
+        start = (self.resize_to - self.spec.image_size) // 2
+        return slice(start, start + self.spec.image_size)
+
     @cached_property
     def in_float32(self) -> "Predictor":
         """The predictor in float32, whatever the run was trained in."""

@@ -21,6 +21,7 @@ from alexnet.bench.rounds import CaseProcess, run_rounds
 from alexnet.errors import AlexNetError, ConfigError, MissingExtraError
 from tests.bench.networks import settings
 
+pytestmark = pytest.mark.slow  # every case is a process of its own
 ROOT = Path(__file__).parents[2]
 
 
@@ -136,8 +137,6 @@ def test_a_process_ends_within_seconds_of_its_killed_parent_even_in_a_long_call(
     script = f"""
 from pathlib import Path
 from tests.bench.test_rounds import run_one_long_call
-
-pytestmark = pytest.mark.slow  # every case is a process of its own
 if __name__ == "__main__":
     run_one_long_call(Path({str(tmp_path)!r}))
 """

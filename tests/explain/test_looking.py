@@ -14,7 +14,7 @@ from torch import nn
 from alexnet.errors import ConfigError
 from alexnet.explain.adversarial import fool
 from alexnet.explain.attribution import plain_network
-from alexnet.explain.checks import correlate_ranks, order_curves, redraw_from_the_top, run_checks
+from alexnet.explain.checks import correlate_maps, order_curves, redraw_from_the_top, run_checks
 from alexnet.explain.compare import align, centre, compare, find_rdm
 from alexnet.explain.deconvnet import project
 from alexnet.explain.optimise import Ascent, raise_channel, raise_direction, raise_unit
@@ -232,8 +232,8 @@ def test_ranks_correlate_as_spearman_says():
     a = draws.normal(size=(20, 20)).astype(np.float32)
     b = (a + draws.normal(size=a.shape)).astype(np.float32)
     expected = spearmanr(np.abs(a).ravel(), np.abs(b).ravel()).statistic
-    assert correlate_ranks(a, b) == pytest.approx(expected, abs=1e-6)
-    assert correlate_ranks(a, np.zeros_like(a)) == 0
+    assert correlate_maps(a, b) == pytest.approx(expected, abs=1e-6)
+    assert correlate_maps(a, np.zeros_like(a)) == 0
 
 
 def test_the_plain_network_is_the_network(paper, large):

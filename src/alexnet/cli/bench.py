@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from alexnet.cli.common import Json, Threads, check_counts, parse_duration
+from alexnet.cli.common import Json, Threads, parse_duration, require_counts
 from alexnet.errors import ConfigError, did_you_mean
 
 WORKS = ("train", "infer", "infer-1", "infer-int8", "lrn", "prepare", "loader", "roofline")
@@ -53,7 +53,7 @@ def bench(
         if work not in WORKS:
             raise ConfigError(f"No benchmark is called {work!r}.", did_you_mean(work, WORKS))
 
-    check_counts(batch_size=batch_size, rounds=rounds)
+    require_counts(batch_size=batch_size, rounds=rounds)
     chosen = works or [
         work for work in WORKS if work not in ASKED_FOR and (images or work not in NEED_IMAGES)
     ]

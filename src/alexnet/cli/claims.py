@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.common import check_counts
+from alexnet.cli.common import require_counts
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def claims(
     from alexnet.claims.report import find_missing_library, judge_claim, write_report
     from alexnet.claims.scales import find_scale
 
-    check_counts(seeds=seeds, workers=workers, most=1000)
+    require_counts(seeds=seeds, workers=workers, most=1000)
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if list:

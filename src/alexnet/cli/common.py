@@ -66,13 +66,12 @@ def find_files(name: str) -> list[Path]:
     """Return the files that an argument means: itself, those of a folder, or of a pattern."""
     path = Path(name)
     if path.is_dir():
-        from alexnet.data.archives import is_image
-        from alexnet.data.samples import FileSlice
+        from alexnet.data.archives import reason_to_pass_over
 
         found = [
             file
             for file in sorted(path.rglob("*"))
-            if is_image(FileSlice(str(file.relative_to(path)), name)) and file.is_file()
+            if not reason_to_pass_over(str(file.relative_to(path))) and file.is_file()
         ]
         if not found:
             raise DataError(f"The folder {name!r} has no images.")
@@ -121,14 +120,13 @@ def open_split(
 
 def _photographs(data: Sequence[str]) -> list[Path]:
     """Return the photographs that arguments mean; none where they are one data set."""
-    from alexnet.data.archives import is_image
-    from alexnet.data.samples import FileSlice
+    from alexnet.data.archives import reason_to_pass_over
     from alexnet.data.shards import is_prepared
 
     if len(data) == 1 and not glob.has_magic(data[0]):
         path = Path(data[0])
         inside = path.iterdir() if path.is_dir() and not is_prepared(path) else (path,)
-        if not any(is_image(FileSlice(file.name, "")) for file in inside if file.is_file()):
+        if all(reason_to_pass_over(file.name) for file in inside if file.is_file()):
             return []
     return [file for name in data for file in find_files(name)]
 
@@ -145,7 +143,7 @@ def apply_settings(value: "T", settings: Sequence[str], prefix: str = "") -> "T"
     return value
 
 
-def check_counts(least: int = 1, most: int = 1 << 20, **counts: int | None) -> None:
+def require_counts(least: int = 1, most: int = 1 << 20, **counts: int | None) -> None:
     """See that the numbers of flags, each called as its flag, can be counted up to."""
     for name, count in counts.items():
         if count is not None and not least <= count <= most:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.cli.common import Json, RunFolder, Threads, check_counts
+from alexnet.cli.common import Json, RunFolder, Threads, require_counts
 from alexnet.errors import ConfigError
 
 ExportFormat = Literal["onnx", "program", "safetensors", "torchvision", "huggingface"]
@@ -46,7 +46,7 @@ def export(
     private
         huggingface: make that repository a private one.
     """
-    check_counts(images=images)
+    require_counts(images=images)
     if with_preprocessing and to not in ("onnx", "program"):
         raise ConfigError(f"{to} holds weights alone.", "Leave --with-preprocessing out.")
     if push and to != "huggingface":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alexnet.cli.common import check_counts
+from alexnet.cli.common import require_counts
 from alexnet.errors import ConfigError, TrainingError
 
 
@@ -43,8 +43,8 @@ def launch(
     restarts
         How often to start again.
     """
-    check_counts(processes=processes, most=1024)
-    check_counts(restarts=restarts, least=0)
+    require_counts(processes=processes, most=1024)
+    require_counts(restarts=restarts, least=0)
     fewest, _, most = nodes.partition(":")
     if not (fewest.isdecimal() and (most or fewest).isdecimal() and int(fewest) > 0):
         raise ConfigError(f"--nodes {nodes!r} is no number of machines.", "Write 2, or 2:4.")

@@ -10,10 +10,10 @@ from alexnet.cli.common import (
     Json,
     RunFolder,
     Threads,
-    check_counts,
     find_files,
     load_predictor,
     open_data,
+    require_counts,
 )
 from alexnet.errors import ConfigError, ImageError
 
@@ -54,7 +54,7 @@ def predict(
     """
     if not images:
         raise ConfigError("No image was named.", "Example: alexnet predict RUN photograph.jpg")
-    check_counts(top=top)
+    require_counts(top=top)
     files = [file for name in images for file in find_files(name)]
 
     from dataclasses import asdict

@@ -38,17 +38,18 @@ IMAGE_SUFFIXES = {
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}  # what telephones write
-HIDDEN = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"}  # of systems, not hidden
+# Folders of systems, which are not hidden by their names.
+HIDDEN_NAMES = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"}
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")
 ZIP_HEADER = 30  # bytes before the name of a member
 SPARSE = -2  # the length of a slice that is a sparse member of a tar, from its header on
-MOST_LINKS = 40  # that are followed to one file, as in Linux
+MAX_LINKS = 40  # that are followed to one file, as in Linux
 
 
 def reason_to_pass_over(name: str) -> str:
     """Return why a file is no image of a data set, by its name; nothing where it is one."""
     path = PurePosixPath(name)
-    if any(part[0] == "." or part in HIDDEN for part in path.parts):
+    if any(part[0] == "." or part in HIDDEN_NAMES for part in path.parts):
         return "hidden"
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES or (ending in HEIF_SUFFIXES and find_spec("pillow_heif")):
@@ -354,7 +355,7 @@ def _follow_links(contents: Contents, links: dict[str, str]) -> None:
 
 def _resolve_link(target: str, links: dict[str, str]) -> str:
     """Return the file or folder that a place in an archive is, when links are followed."""
-    for _ in range(MOST_LINKS):
+    for _ in range(MAX_LINKS):
         path = PurePosixPath(target)
         link = next((str(p) for p in (path, *path.parents) if str(p) in links), None)
         if link is None:

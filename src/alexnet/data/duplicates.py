@@ -35,10 +35,10 @@ class Copy:
     row: int
 
 
-Group = tuple[Copy, ...]  # images that are the same, a held-out one first
+CopyGroup = tuple[Copy, ...]  # images that are the same, a held-out one first
 
 
-def find_duplicates(root: Path, shards: Mapping[str, Sequence[ShardInfo]]) -> list[Group]:
+def find_duplicates(root: Path, shards: Mapping[str, Sequence[ShardInfo]]) -> list[CopyGroup]:
     """Return the groups of images that are the same, each and all in the order of the shards."""
     listed = [(split, info) for split in LOOKED_AT for info in shards.get(split, ())]
     keys = [_keys(open_shard(root, info)) for _, info in listed]
@@ -66,7 +66,7 @@ def _keys(shard: Shard) -> NDArray[np.uint64]:
     return (shard.crcs.astype(np.uint64) << np.uint64(32)) | lengths
 
 
-def choose_dropped(groups: Iterable[Group]) -> Iterator[Copy]:
+def choose_dropped(groups: Iterable[CopyGroup]) -> Iterator[Copy]:
     """Yield all but the first of each group, and all of one under several labels.
 
     The first is a held-out one, if there is one; of contradicting labels nobody knows the right.
@@ -91,7 +91,7 @@ def describe_duplicates(groups: Iterable[Iterable[tuple[str, int]]]) -> str:
     return f"{images:,} images in {total:,} group{'s' * (total > 1)}: {counts}" if total else ""
 
 
-def find_near_duplicates(data: PreparedData) -> list[Group]:
+def find_near_duplicates(data: PreparedData) -> list[CopyGroup]:
     """Return groups of images whose perceptual hashes differ in no more than `NEAR_BITS` bits.
 
     The hash is `imagehash.phash`, 64 bits of an image's low frequencies.

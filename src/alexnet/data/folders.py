@@ -26,8 +26,8 @@ from alexnet.data.samples import (
 from alexnet.errors import DataError
 
 LABEL_TABLE = "labels.csv"
-FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_id", "id", "path")
-LABEL_COLUMNS = ("label", "class", "category", "labels")
+TABLE_FILES = ("file", "file_name", "filename", "image", "image_id", "id", "path")
+TABLE_LABELS = ("label", "class", "category", "labels")
 NAMED_IMAGE = re.compile(r"([^\W\d_][^.]*)\.\d+\.[^.]+")  # cat.0.jpg
 
 Folder = tuple[str, ...]  # its name after those of the folders that it lies in
@@ -328,8 +328,8 @@ def _read_label_table(
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-        files = [columns[name] for name in FILE_COLUMNS if name in columns]
-        labels = [columns[name] for name in LABEL_COLUMNS if name in columns]
+        files = [columns[name] for name in TABLE_FILES if name in columns]
+        labels = [columns[name] for name in TABLE_LABELS if name in columns]
         if not files or not labels:
             raise DataError(
                 f"{table.name!r} in {contents.name!r} has no columns 'file' and 'label'.",

@@ -62,8 +62,8 @@ from alexnet.files import (
 
 UNFINISHED = "preparing.json"
 DROPPED = "dropping.json"  # while it is being made: which rows of which shards are duplicates
-MOST_KINDS = 5  # of trouble with images that are said on the screen
-MOST_NAMED = 1000  # files of a kind that the report names of those passed over
+MAX_KINDS = 5  # of trouble with images that are said on the screen
+MAX_NAMED = 1000  # files of a kind that the report names of those passed over
 CLUSTER_TASKS = 256  # shards in work on a cluster
 SUMMED_AT_ONCE = 64  # images whose pixels are held before they are summed
 
@@ -314,6 +314,10 @@ class ShardTask:
         sums, text = PixelSums.load(self.metadata)
         return sums, json.loads(text)
 
+    def describe_shard(self, metadata: dict[str, Any]) -> ShardInfo:
+        """Return the shard's entry in the manifest, from its metadata."""
+        return ShardInfo(self.shard.name, *(metadata[k] for k in ("images", "bytes", "sha256")))
+
 
 def _split_into_tasks(source: Source, root: Path, options: Options) -> list[ShardTask]:
     tasks = []
@@ -449,8 +453,7 @@ def _finish(
     """Add up the shards' metadata, write report, statistics and manifest, clear the metadata."""
     if duplicates == "drop":
         _drop_duplicates(root, tasks)
-    shards = _list_shards(tasks)
-    groups = find_duplicates(root, shards)
+    shards: dict[str, list[ShardInfo]] = defaultdict(list)
     counts = {split: [0] * len(source.classes) for split in source.splits}
     report: dict[str, list[dict[str, Any]]] = {"skipped": [], "repaired": [], "dropped": []}
     size, suffix = identity["options"]["size"], temporary_suffix()
@@ -458,6 +461,7 @@ def _finish(
     for task in tasks:
         split = task.split
         shard_sums, metadata = task.read_metadata()
+        shards[split].append(task.describe_shard(metadata))
         for label, images in metadata["labels"].items():
             counts[split][int(label)] += images
         for kind in ("skipped", "repaired"):
@@ -465,12 +469,13 @@ def _finish(
         report["dropped"] += [{"split": split, "image": i} for i in metadata.get("dropped", ())]
         if split == "train" or "train" not in counts:  # of data that are only tested on: all
             sums += shard_sums
+    groups = find_duplicates(root, shards)
     report["duplicates"] = [
         {"images": [{"split": c.split, "image": c.image, "label": c.label} for c in group]}
         for group in groups
     ]
     report["passed_over"] = [
-        {"reason": why, "files": len(names), "first": sorted(map(escape, names))[:MOST_NAMED]}
+        {"reason": why, "files": len(names), "first": sorted(map(escape, names))[:MAX_NAMED]}
         for why, names in sorted(source.passed_over.items())
         if names
     ]
@@ -509,18 +514,6 @@ def _finish(
     return manifest
 
 
-def _list_shards(tasks: list[ShardTask]) -> dict[str, list[ShardInfo]]:
-    """Return what the metadata of shards that are done says of them, by split."""
-    shards: dict[str, list[ShardInfo]] = defaultdict(list)
-    for task in tasks:
-        _, metadata = task.read_metadata()
-        info = ShardInfo(
-            task.shard.name, *(metadata[name] for name in ("images", "bytes", "sha256"))
-        )
-        shards[task.split].append(info)
-    return shards
-
-
 def _drop_duplicates(root: Path, tasks: list[ShardTask]) -> None:
     """Make the shards that hold duplicates anew, without them.
 
@@ -530,7 +523,10 @@ def _drop_duplicates(root: Path, tasks: list[ShardTask]) -> None:
     plan = root / DROPPED
     if not plan.is_file():
         rows: dict[str, list[int]] = defaultdict(list)
-        for copy in choose_dropped(find_duplicates(root, _list_shards(tasks))):
+        shards: dict[str, list[ShardInfo]] = defaultdict(list)
+        for task in tasks:
+            shards[task.split].append(task.describe_shard(task.read_metadata()[1]))
+        for copy in choose_dropped(find_duplicates(root, shards)):
             rows[copy.shard].append(copy.row)
         if not plan.is_file():
             with atomic_write(plan, temporary_suffix()) as temporary:
@@ -554,7 +550,7 @@ def describe_report(root: Path) -> list[str]:
             why.rstrip(".") for one in report[kind] for why in one["reason"].split("; ")
         )
         if reasons:
-            most = dict(reasons.most_common(MOST_KINDS))
+            most = dict(reasons.most_common(MAX_KINDS))
             if others := reasons.total() - sum(most.values()):
                 most["other reasons"] = others
             lines.append(f"{kind.capitalize()}: {describe_counts(most, 'image')}.")

@@ -12,7 +12,7 @@ from alexnet.errors import ConfigError
 from alexnet.explain.attribution import plain_network
 from alexnet.predictor import Predictor
 
-STEPS = 10  # of projected gradient descent, each a quarter of the bound
+ATTACK_STEPS = 10  # of projected gradient descent, each a quarter of the bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,13 @@ def fool(
         raise ConfigError(f"The bound is {epsilon} grey levels.", "It must be 1 to 255.")
     if method not in ("fgsm", "pgd"):
         raise ConfigError(f"There is no attack {method!r}.", "There are fgsm and pgd.")
-    network, side = plain_network(predictor), predictor.spec.image_size
-    offset = (predictor.resize_to - side) // 2
-    view = torch.from_numpy(prepared)[offset : offset + side, offset : offset + side]
+    network = plain_network(predictor)
+    view = torch.from_numpy(prepared)[predictor.view, predictor.view]
     first = view.permute(2, 0, 1)[None].float().to(predictor.device.torch)
     with torch.no_grad():
         before = network(predictor.normalise(first)).softmax(1)
     aim = torch.tensor([int(before.argmax()) if target is None else target], device=first.device)
-    steps, rate = (1, epsilon) if method == "fgsm" else (STEPS, max(1.0, epsilon / 4))
+    steps, rate = (1, epsilon) if method == "fgsm" else (ATTACK_STEPS, max(1.0, epsilon / 4))
     x = first
     for _ in range(steps):
         x = x.detach().requires_grad_()

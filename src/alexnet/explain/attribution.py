@@ -22,8 +22,8 @@ from alexnet.predictor import AS_TRAINED, Predictor, Switches
 
 COVERED = 7  # squares along a side of the view: each half over the next
 PIECES = 7  # along a side that feature ablation covers one by one
-AT_ONCE = 64  # covered copies in a batch: all squares together
-STEPS = 20  # of integrated gradients, by the rule of Gauss and Legendre
+COPIES_AT_ONCE = 64  # covered copies in a batch: all squares together
+PATH_STEPS = 20  # of integrated gradients, by the rule of Gauss and Legendre
 SAMPLES, NOISE = 16, 0.15  # of SmoothGrad; the noise as a share of the range of the pixels
 
 
@@ -116,9 +116,8 @@ def explain_all(
     chances = predictor.in_float32.probabilities(prepared[None], switches=switches)[0]
     target = int(chances.argmax()) if label is None else find_class(predictor, label)
     question = make_question(predictor, prepared, target, layer, switches)
-    side = question.pixels.shape[-1]
-    offset = (predictor.resize_to - side) // 2
-    view = (offset, offset, offset + side, offset + side)
+    start, stop = predictor.view.start, predictor.view.stop
+    box = box_in_photograph((start, start, stop, stop), predictor.resize_to, *photograph.size)
     return [
         Explanation(
             method,
@@ -127,7 +126,7 @@ def explain_all(
             float(chances[target]),
             attribute(predictor, question, method),
             photograph,
-            box_in_photograph(view, predictor.resize_to, *photograph.size),
+            box,
         )
         for method in methods or METHODS
     ]
@@ -153,9 +152,16 @@ def make_question(
 
 
 def plain_network(predictor: Predictor, switches: Switches = AS_TRAINED) -> nn.Sequential:
-    """Return the network's own layers in float32: the fast form has no gradients within it."""
+    """Return the network's own layers in float32: the fast form has no gradients within it.
+
+    The layers are copies, the weights are not: methods hook layers, and another thread may be
+    asking the same network.
+    """
+    weights = {id(parameter): parameter for parameter in predictor.network.parameters()}
     layers = OrderedDict(
-        (name, layer) for name, layer in predictor.network.named_children() if switches.keeps(layer)
+        (name, deepcopy(layer, weights))
+        for name, layer in predictor.network.named_children()
+        if switches.keeps(layer)
     )
     network = nn.Sequential(layers).eval()
     if next(network.parameters()).dtype != torch.float32:  # a server holds bfloat16 alone
@@ -235,7 +241,10 @@ def _find_smoothgrad(attr: Any, question: Question) -> Tensor:
 def _find_integrated_gradients(attr: Any, question: Question) -> Tensor:
     # From the mean image, which is zero to the network, to the photograph.
     return attr.IntegratedGradients(question.network).attribute(
-        question.pixels, target=question.target, n_steps=STEPS, internal_batch_size=AT_ONCE
+        question.pixels,
+        target=question.target,
+        n_steps=PATH_STEPS,
+        internal_batch_size=COPIES_AT_ONCE,
     )
 
 
@@ -275,7 +284,7 @@ def _find_occlusion(attr: Any, question: Question) -> Tensor:
     stride = -(-side // (COVERED + 1))
     return attr.Occlusion(question.probabilities).attribute(
         question.pixels.detach(), (3, 2 * stride, 2 * stride), (3, stride, stride),
-        target=question.target, perturbations_per_eval=AT_ONCE,
+        target=question.target, perturbations_per_eval=COPIES_AT_ONCE,
     )  # fmt: skip
 
 
@@ -283,7 +292,7 @@ def _find_ablation(attr: Any, question: Question) -> Tensor:
     side = question.pixels.shape[-1]
     row = torch.arange(side, device=question.pixels.device) * PIECES // side
     return attr.FeatureAblation(question.probabilities).attribute(
-        question.pixels.detach(), target=question.target, perturbations_per_eval=AT_ONCE,
+        question.pixels.detach(), target=question.target, perturbations_per_eval=COPIES_AT_ONCE,
         feature_mask=(row[:, None] * PIECES + row).expand(1, 1, -1, -1),
     )  # fmt: skip
 

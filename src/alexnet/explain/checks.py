@@ -17,17 +17,17 @@ from alexnet.network import init_layer
 from alexnet.predictor import Predictor
 from alexnet.spec import Conv, Dense
 
-STEPS = 20  # in which the pixels go, or come
+CURVE_STEPS = 20  # in which the pixels go, or come
 BLUR = 0.05  # standard deviation of the picture that insertion begins with, as a share of a side
 CONTROLS = ("edges", "blobs")  # maps that know nothing of the network
 ALIKE = 0.5  # mean rank correlation under which a map depends on the weights; our choice
 
 Map = NDArray[np.float32]
-Box = tuple[float, float, float, float]
+PhotographBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class MethodCheck:
     """What a method's maps passed, each a mean over images."""
 
     method: str
@@ -37,7 +37,7 @@ class Check:
     sanity: dict[str, float]  # by layer, the map's rank correlation with the trained network's
     # after that layer and all above it were redrawn; last to first
 
-    def passes_order(self, controls: "Sequence[Check]") -> bool:
+    def passes_order(self, controls: "Sequence[MethodCheck]") -> bool:
         """Whether both curves are better than those of every control."""
         return all(
             self.deletion < one.deletion and self.insertion > one.insertion for one in controls
@@ -58,9 +58,9 @@ def run_checks(
     predictor: Predictor,
     images: Sequence[ImageLike],
     methods: Sequence[str],
-    boxes: Sequence[Box | None] = (),
+    boxes: Sequence[PhotographBox | None] = (),
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Check]:
+) -> list[MethodCheck]:
     """Check methods on photographs, each for the class that the network finds most probable.
 
     Parameters
@@ -79,7 +79,7 @@ def run_checks(
 
     Returns
     -------
-    list of Check
+    list of MethodCheck
         Of the methods, then of the controls: `edges`, how much the photograph itself changes from
         pixel to pixel, and `blobs`, noise as coarse as the last convolution's map.
     """
@@ -111,7 +111,7 @@ def run_checks(
         for image, found in zip(images, trained, strict=True):
             others = explain_all(redrawn, image, methods, label=found[0].label)
             pairs = zip(found, others, strict=True)
-            alike.append([correlate_ranks(one.map, other.map) for one, other in pairs])
+            alike.append([correlate_maps(one.map, other.map) for one, other in pairs])
             report(done := done + 1, total)
         for name, mean in zip(methods, np.mean(alike, 0).tolist(), strict=True):
             sanity[name][layer] = mean
@@ -119,7 +119,7 @@ def run_checks(
     for name, both in curves.items():
         deletion, insertion = np.mean(both, 0).tolist()
         pointing = float(np.mean(hits[name])) if hits.get(name) else None
-        checks.append(Check(name, deletion, insertion, pointing, sanity.get(name, {})))
+        checks.append(MethodCheck(name, deletion, insertion, pointing, sanity.get(name, {})))
     return checks
 
 
@@ -128,17 +128,17 @@ def order_curves(
 ) -> tuple[float, float]:
     """Return the mean probability under deletion and under insertion (Petsiuk and others, 2018).
 
-    Pixels go or come by the map, strongest first, in `STEPS` steps. Gone is the mean image, zero to
-    the network; insertion begins with the blurred photograph.
+    Pixels go or come by the map, strongest first, in `CURVE_STEPS` steps. Gone is the mean image,
+    zero to the network; insertion begins with the blurred photograph.
     """
     side = pixels.shape[-1]
     rank = torch.from_numpy(found.ravel().argsort()[::-1].argsort().copy()).view(side, side)
-    share = torch.arange(STEPS + 1)[:, None, None, None] / STEPS  # (steps + 1, 1, 1, 1)
+    share = torch.arange(CURVE_STEPS + 1)[:, None, None, None] / CURVE_STEPS  # (steps + 1, 1, 1, 1)
     chosen = (rank < share * side**2).to(pixels.device)
     curves = []
     for first, last in ((pixels, torch.zeros_like(pixels)), (blur(pixels), pixels)):
         chances = probabilities(torch.where(chosen, last, first))[:, target].float().cpu()
-        curves.append(float(torch.trapezoid(chances) / STEPS))
+        curves.append(float(torch.trapezoid(chances) / CURVE_STEPS))
     return curves[0], curves[1]
 
 
@@ -183,7 +183,7 @@ def redraw_from_the_top(predictor: Predictor) -> Iterator[tuple[str, Predictor]]
         yield name, replace(predictor, network=network)
 
 
-def correlate_ranks(one: Map, other: Map) -> float:
+def correlate_maps(one: Map, other: Map) -> float:
     """Return Spearman's correlation of the sizes of two maps; 0 where one is the same all over."""
     ranks = [np.abs(found).ravel().argsort(kind="stable").argsort() for found in (one, other)]
     if any(np.ptp(found) == 0 for found in (one, other)):
@@ -191,7 +191,7 @@ def correlate_ranks(one: Map, other: Map) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def points_into(explanation: Explanation, box: Box) -> bool:
+def points_into(explanation: Explanation, box: PhotographBox) -> bool:
     """Whether the strongest place lies in a box of the photograph (Zhang and others, 2016)."""
     (x, y), (left, top, right, bottom) = explanation.peak, box
     return left <= x <= right and top <= y <= bottom

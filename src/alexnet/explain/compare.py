@@ -18,13 +18,13 @@ from alexnet.features import (
 from alexnet.network import AlexNet
 from alexnet.predictor import Predictor
 
-ROWS = 32 << 20  # bytes of a layer that are read at a time
+READ_BYTES = 32 << 20  # bytes of a layer that are read at a time
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class NetworkComparison:
     """Two networks beside each other, on the same images."""
 
     layers: tuple[tuple[str, ...], tuple[str, ...]]  # of either, first to last
@@ -38,7 +38,7 @@ class Comparison:
 def compare(
     one: Predictor, other: Predictor, images: tuple[NamedImages, NamedImages], folder: Path,
     *, layers: Sequence[str] = (), report: Callable[[int, int], None] = lambda done, total: None,
-) -> Comparison:  # fmt: skip
+) -> NetworkComparison:  # fmt: skip
     """Compare two networks on the same images, of which each has its own preparation.
 
     Parameters
@@ -81,7 +81,7 @@ def compare(
         rdms.append(np.stack([find_rdm(*pair) for pair in products.values()]).astype(np.float32))
         names.append(tuple(wanted))
         predicted.append(stored.array(own[-1]).argmax(1))
-    return Comparison(
+    return NetworkComparison(
         (names[0], names[1]),
         np.array([[align(a, b) for b in grams[1]] for a in grams[0]]),
         correlate_ranks(*rdms),
@@ -108,7 +108,7 @@ def multiply_rows(stored: StoredFeatures, layer: str) -> tuple[Matrix, Matrix]:
     """
     rows = stored.array(layer).reshape(len(stored), -1)
     gram, sums = np.zeros((len(rows), len(rows))), np.zeros(len(rows))
-    width = max(1, ROWS // (4 * len(rows)))
+    width = max(1, READ_BYTES // (4 * len(rows)))
     for first in range(0, rows.shape[1], width):
         part = np.ascontiguousarray(rows[:, first : first + width])
         gram += part @ part.T

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet.explain.attribution import Explanation
-from alexnet.explain.checks import Check
-from alexnet.explain.compare import Comparison
+from alexnet.explain.checks import MethodCheck
+from alexnet.explain.compare import NetworkComparison
 from alexnet.figures.style import FAINT, OTHER, RIGHT, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = "viridis"  # as even to the eye in grey and to the colour-blind
-STRONGEST = 99.5  # percentile that gets the last colour: a gradient has a few far larger pixels
-LONGEST = 640  # pixels of a photograph in a picture
+COLOUR_MAP = "viridis"  # as even to the eye in grey and to the colour-blind
+FULL_PERCENTILE = 99.5  # that gets the last colour: a gradient has a few far larger pixels
+PHOTOGRAPH_SIDE = 640  # pixels of a photograph in a picture
 A_ROW = 6
 
 
@@ -57,9 +57,9 @@ def _lay_over(axes: "Axes", explanation: Explanation) -> Any:
     width, height = explanation.photograph.size
     left, top, right, bottom = explanation.box
     axes.imshow(_shrink(explanation).convert("L"), cmap="gray", extent=(0, width, height, 0))
-    most = max(float(np.percentile(explanation.map, STRONGEST)), 1e-30)
+    most = max(float(np.percentile(explanation.map, FULL_PERCENTILE)), 1e-30)
     drawn = axes.imshow(
-        explanation.map, COLOURS, alpha=0.6, vmin=0, vmax=most, interpolation="bilinear",
+        explanation.map, COLOUR_MAP, alpha=0.6, vmin=0, vmax=most, interpolation="bilinear",
         extent=(left, right, bottom, top),
     )  # fmt: skip
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -69,7 +69,7 @@ def _lay_over(axes: "Axes", explanation: Explanation) -> Any:
 
 def _shrink(explanation: Explanation) -> Any:
     photograph = explanation.photograph.copy()
-    photograph.thumbnail((LONGEST, LONGEST))
+    photograph.thumbnail((PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE))
     return photograph
 
 
@@ -77,13 +77,13 @@ def _describe(explanation: Explanation) -> str:
     return f"{explanation.method}: {explanation.name}, {explanation.probability:.1%}"
 
 
-def draw_comparison(found: Comparison, one: str, other: str) -> "Figure":
+def draw_comparison(found: NetworkComparison, one: str, other: str) -> "Figure":
     """Draw layers against layers: linear CKA, and the correlation of dissimilarities."""
     figure = new_figure(8.2, 4.0)
     for axes, values, title in zip(
         figure.subplots(1, 2), (found.cka, found.rsa), ("linear CKA", "RDMs, Spearman"), strict=True
     ):
-        drawn = axes.imshow(values, COLOURS, vmin=0, vmax=1)
+        drawn = axes.imshow(values, COLOUR_MAP, vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(values):
             shade = "black" if value > 0.6 else "white"
             axes.text(column, row, f"{value:.2f}", color=shade, ha="center", va="center", size=6)
@@ -94,7 +94,7 @@ def draw_comparison(found: Comparison, one: str, other: str) -> "Figure":
     return figure
 
 
-def draw_checks(checks: Sequence[Check]) -> "Figure":
+def draw_checks(checks: Sequence[MethodCheck]) -> "Figure":
     """Draw what methods passed: the two curves' means, and the sanity check by layer."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))

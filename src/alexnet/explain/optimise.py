@@ -109,10 +109,8 @@ class Ascent:
         self._colours = _Colours(statistics, self._device)
         self._start: Tensor | None = None  # (1, 3, side, side) RGB of 0-255
         if photograph is not None:
-            edge = (predictor.resize_to - self._side) // 2
-            view = slice(edge, edge + self._side)
-            pixels = torch.from_numpy(predictor.load_pixels(photograph)[view, view])
-            pixels = pixels.to(self._device)
+            pixels = torch.from_numpy(predictor.load_pixels(photograph)).to(self._device)
+            pixels = pixels[predictor.view, predictor.view]
             self._start = pixels.permute(2, 0, 1)[None].float()
 
     def choose(

@@ -15,9 +15,9 @@ from alexnet.features import ReceptiveField, TopActivation, patch, receptive_fie
 from alexnet.files import atomic_write
 from alexnet.predictor import Predictor
 
-PATCHES = 9  # of a unit, as in Figure 2 of Zeiler and Fergus
+PATCHES_A_UNIT = 9  # of a unit, as in Figure 2 of Zeiler and Fergus
 TILE = 64  # pixels of a patch on a sheet
-STRONGEST = 0.999  # quantile of a projection that is drawn in full
+FULL_QUANTILE = 0.999  # quantile of a projection that is drawn in full
 
 
 def lay_out_sheet(tiles: Sequence[Pixels] | Pixels, columns: int, gap: int = 4) -> Pixels:
@@ -57,7 +57,7 @@ def project_patches(
     the same place on the right: grey is nought, and of each the strongest pixels are full.
     """
     predictor = predictor.in_float32
-    found = top_activating(predictor, split, layer, units, PATCHES)
+    found = top_activating(predictor, split, layer, units, PATCHES_A_UNIT)
     field, network = receptive_field(predictor.spec, layer), plain_network(predictor)
     for unit, tops in found.items():
         images = torch.from_numpy(np.stack([split.pixels(top.image) for top in tops]))
@@ -65,8 +65,8 @@ def project_patches(
         device = predictor.device.torch
         pixels = project(network, predictor.centre_crops(images), layer, places.to(device)).cpu()
         pixels = pixels.flip(1) if predictor.normalise.bgr else pixels
-        most = pixels.abs().flatten(1).quantile(STRONGEST, 1).clamp(min=1e-30)[:, None, None, None]
-        scaled = (pixels / most).clamp(-1, 1)
+        most = pixels.abs().flatten(1).quantile(FULL_QUANTILE, 1).clamp(min=1e-30)
+        scaled = (pixels / most[:, None, None, None]).clamp(-1, 1)
         drawn = (127.5 * (1 + scaled)).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         seen = [_fit(field, patch(predictor, split, layer, top)) for top in tops]
         back = [

@@ -1,20 +1,9 @@
 // A fully-connected layer over few images, in float32 on a processor: what takes time there is reading
 // the weights, which is done once for all of them.
 
-#include <cstdint>
-
-using Size = std::int64_t;
-
-#ifdef __AVX512F__
-constexpr int LANES = 16;
-#else
-constexpr int LANES = 8;
-#endif
-typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#include "vectors.h"
 
 namespace {
-
-inline const Vector& at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 
 constexpr int UNITS = 4, ROWS = 3;  // whose sums fit in the registers
 

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels.native import address, call, compile_kernel, find_compile_error
+from alexnet.kernels.native import LANES, address, call, compile_kernel, find_compile_error
 
 KERNEL = "few_rows.cpp"
-LANES = 16  # floats in the widest vector register
 UNITS = 4  # that are computed together
 ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
 

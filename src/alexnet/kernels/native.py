@@ -27,6 +27,7 @@ FLAGS = (
     # What no result depends on, and vector code waits for.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 )
+LANES = 16  # floats in the widest vector register, which layers with kernels fill
 WIDE_VECTORS = "-mprefer-vector-width=512"  # x86 compilers use half of the register else
 COMPILE_SECONDS = 120  # at most
 PROBE = {"stored": "float", "channels": 2, "relu": 1, "norm": 0, "window": 1, "stride": 1}
@@ -72,7 +73,8 @@ def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append(WIDE_VECTORS)
     path = Path(__file__).parent / source
-    key = "\0".join([path.read_text(encoding="utf-8"), *flags, _describe_compiler(compiler)])
+    texts = [file.read_text(encoding="utf-8") for file in (path, *sorted(path.parent.glob("*.h")))]
+    key = "\0".join([*texts, *flags, _describe_compiler(compiler)])
     folder = cache_folder() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_uid == os.getuid():

@@ -9,17 +9,7 @@
 //   TILE     side of a tile of the input: OUTPUTS plus the side of the filters, less 1
 //   OUTPUTS  side of a tile of the output
 
-#include <algorithm>
-#include <cstdint>
-
-using Size = std::int64_t;
-
-#ifdef __AVX512F__
-constexpr int LANES = 16;
-#else
-constexpr int LANES = 8;
-#endif
-typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#include "vectors.h"
 
 struct WinogradArguments {
     Size images, height, width, channels;  // of the image that is read or written, channels-last
@@ -28,9 +18,6 @@ struct WinogradArguments {
 };
 
 namespace {
-
-inline const Vector& at(const float* p) { return *reinterpret_cast<const Vector*>(p); }
-inline Vector& at(float* p) { return *reinterpret_cast<Vector*>(p); }
 
 // out = matrix * in * matrix^T, the matrix being (TO, FROM).
 template <int TO, int FROM>

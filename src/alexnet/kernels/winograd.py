@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alexnet.kernels.native import address, call, channels_last, compile_kernel, find_compile_error
+from alexnet.kernels.native import (
+    LANES,
+    address,
+    call,
+    channels_last,
+    compile_kernel,
+    find_compile_error,
+)
 
 KERNEL = "winograd.cpp"
 OUTPUTS = {
@@ -23,7 +30,6 @@ OUTPUTS = {
 # is the best for conv2's 27 pixels; three of 5 outputs cover the 13 of conv3 to conv5, as four of 4
 # would, with 23 % fewer products
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
-LANES = 16  # floats in the widest vector register
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
 
 
@@ -129,7 +135,7 @@ def winograd_filter_gradient(
         with torch.autocast("cpu", enabled=False):
             sums.baddbmm_(others.mT, tiles)
     with torch.autocast("cpu", enabled=False):
-        found = torch.kron(g, g).T.contiguous() @ sums.flatten().view(len(g) ** 2, -1)
+        found = torch.kron(g, g).T.contiguous() @ sums.view(len(g) ** 2, -1)
     return found.view(side, side, groups * outputs, inputs).permute(2, 3, 0, 1).contiguous()
 
 

@@ -1,7 +1,5 @@
 """A run's measurements, followed as they are written: what was read once is not read again."""
 
-import contextlib
-import json
 import os
 import time
 from collections import deque
@@ -9,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from alexnet.serve.responses import RunCurves
-from alexnet.training.run import Run
+from alexnet.training.run import Run, parse_metrics
 
 MAX_LINES = 4_000  # in an answer: longer runs are thinned
 MAX_ANSWERS = 64  # that are kept until the run goes on
@@ -69,7 +67,7 @@ class Curves:
         self._count += not is_test
         if not is_test and self._count % self._every:
             return
-        if (line := _parse(text)) is not None:
+        if (line := parse_metrics(text)) is not None:
             self._kept.append(line)
             self._thinnable += not is_test
         if self._thinnable > 2 * MAX_LINES:
@@ -84,7 +82,7 @@ class Curves:
         A validation of the very step `after` is among them, since it is written later than the
         step's other line.
         """
-        recent = [line for line in map(_parse, self._recent) if line is not None]
+        recent = [line for line in map(parse_metrics, self._recent) if line is not None]
         tested = [line for line in self._kept if "val_top1" in line]
         speeds = [x["images_per_second"] for x in recent if "images_per_second" in x]
         reach_back = recent and recent[0]["step"] <= after
@@ -108,12 +106,3 @@ class Curves:
         if self._path.with_name("test.json").is_file() or not self._path.is_file():
             return False
         return time.time() - self._path.stat().st_mtime < LIVE_SECONDS
-
-
-def _parse(text: bytes) -> dict[str, Any] | None:
-    """Return the numbers of a line; nothing for one that a kill cut short."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, dict) and isinstance(found.get("step"), int):
-            return {k: v for k, v in found.items() if v is None or isinstance(v, int | float)}
-    return None

@@ -51,7 +51,7 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
             return
         start, headers = time.perf_counter(), Headers(scope=scope)
-        exchange = Exchange(scope, headers, receive, send, self._admission)
+        exchange = HTTPExchange(scope, headers, receive, send, self._admission)
         # Whatever answers GET answers HEAD, less the body, which uvicorn leaves out.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         inner = {**scope, "method": method, "request_id": exchange.request_id}
@@ -93,7 +93,7 @@ class AdmissionMiddleware:
                 )  # fmt: skip
 
 
-class Exchange:
+class HTTPExchange:
     """A request and its answer, counted as they come: a body's announced length may be a lie.
 
     It takes a place of `Admission` from the body's last byte until the answer begins.

@@ -18,7 +18,7 @@ from alexnet.serve.exchange import make_request_id
 LINGER_SECONDS = 1.0  # that an unread body is left in the socket, so that the answer arrives
 MAX_HEAD = 65_536  # bytes of a request line and headers
 MAX_PIPELINED = 16  # requests that wait on a connection for the answer to the one before
-SMALL = 16_384  # bytes: the headers of an answer and so short a body are sent together
+SMALL_ANSWER = 16_384  # bytes: the headers of an answer and so short a body are sent together
 CLOSE = (b"connection", b"close")
 
 
@@ -242,7 +242,7 @@ class _Writer:
 
     def write(self, data: bytes) -> None:
         """Hold the first bytes until others follow, or nothing else is to be done."""
-        if not self._held and len(data) < SMALL:
+        if not self._held and len(data) < SMALL_ANSWER:
             self._held = data
             self._protocol.loop.call_soon(self.flush)
         else:

@@ -12,8 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from torch import Tensor
 
-from alexnet.errors import did_you_mean
+from alexnet.errors import ConfigError, did_you_mean
 from alexnet.explain import METHODS
+from alexnet.explain.attribution import find_class
 from alexnet.features import last_hidden
 from alexnet.predictor import Prediction, Switches
 from alexnet.serve import responses
@@ -29,7 +30,7 @@ from alexnet.serve.images import (
 from alexnet.serve.service import Model, Service
 from alexnet.version import __version__
 
-MAX_VALUES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of JSON
+MAX_FEATURES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of JSON
 COST = 8  # forwards that an explanation takes of the queue's room, about
 
 BINARY = {"type": "string", "format": "binary"}
@@ -134,8 +135,8 @@ async def features(
         networks.check(name)
     photographs = await service.read_photographs(request)
     size = len(photographs) * sum(prod(networks.shapes[name]) for name in names)
-    if size > MAX_VALUES:
-        fix = f"Ask for at most {MAX_VALUES:,}: fewer images, or later layers."
+    if size > MAX_FEATURES:
+        fix = f"Ask for at most {MAX_FEATURES:,}: fewer images, or later layers."
         raise HTTPError(413, f"The answer would have {size:,} numbers.", fix)
     start = time.perf_counter()
     function = networks.activations(switches, names)
@@ -220,17 +221,16 @@ async def explain(
     number = _class_number(served, label) if label else int(chances.argmax())
     explaining = served.networks.attributions(switches, method, number)
     (found,) = await service.run_network(explaining, [photograph.pixels], COST)
-    view = predictor.spec.image_size
-    offset = (len(photograph.pixels) - view) // 2
+    view, side = predictor.view, predictor.spec.image_size
     return responses.Attribution(
         method=method,
         class_name=served.networks.class_names[number],
         label=predictor.classes[number],
         probability=round(float(chances[number]), 6),
         grid=[list(map(round_digits, row)) for row in found.tolist()],
-        size=-(-view // len(found)),
-        view=view,
-        box=photograph.box(offset, offset, offset + view, offset + view),
+        size=-(-side // len(found)),
+        view=side,
+        box=photograph.box(view.start, view.start, view.stop, view.stop),
         milliseconds=round(1000 * (time.perf_counter() - start), 2),
     )
 
@@ -360,9 +360,8 @@ def _rank(served: Model, probabilities: Tensor, top: int) -> list[Prediction]:
 
 
 def _class_number(served: Model, label: str) -> int:
-    """Return the place of a class, named as the data or as the page names it; else 404."""
-    classes = served.predictor.classes
-    for names in (classes, served.networks.class_names):
-        if label in names:
-            return names.index(label)
-    raise HTTPError(404, f"There is no class {label!r}.", did_you_mean(label, classes))
+    """Return the number of a class, named as the data or as the page names it; else 404."""
+    try:
+        return find_class(served.predictor, label)
+    except ConfigError as error:
+        raise HTTPError(404, error.what, error.fix) from None

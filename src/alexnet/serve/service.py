@@ -287,8 +287,6 @@ def load_networks(run: Run, newer_than: int = -1) -> Networks | None:
         When the run has no checkpoint, or none that is whole.
     """
     found = run.load_weights()
-    for reason in found.skipped:
-        LOG.warning("A checkpoint is passed over: %s.", reason)
     if found.step <= newer_than:
         return None
     return Networks(run.config.predictor(found, run.load_statistics()))

@@ -281,18 +281,9 @@ class Run:
 
         A line that is none, as a kill leaves the last one, is left out.
         """
-        path, found = self.folder / "metrics.jsonl", []
-        for text in path.read_bytes().splitlines() if path.is_file() else ():
-            with contextlib.suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if (
-                    isinstance(line, dict)
-                    and isinstance(line.get("step"), int)
-                    and isinstance(line.get("epoch"), int | float)
-                    and all(isinstance(value, int | float | None) for value in line.values())
-                ):
-                    found.append(line)
-        return found
+        path = self.folder / "metrics.jsonl"
+        lines = map(parse_metrics, path.read_bytes().splitlines() if path.is_file() else ())
+        return [line for line in lines if line and isinstance(line.get("epoch"), int | float)]
 
     def read_test(self) -> dict[str, Any] | None:
         """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
@@ -325,6 +316,22 @@ class Run:
         """Write a result beside the run's other files."""
         with atomic_write(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_metrics(text: bytes) -> dict[str, Any] | None:
+    """Return the numbers by name in a line of ``metrics.jsonl``, a step among them.
+
+    Nothing where it is no such line, as a kill leaves the last one.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        line = json.loads(text)
+        if (
+            isinstance(line, dict)
+            and isinstance(line.get("step"), int)
+            and all(isinstance(value, int | float | None) for value in line.values())
+        ):
+            return line
+    return None
 
 
 def _describe_changes(old: RunConfig, new: RunConfig) -> str:
