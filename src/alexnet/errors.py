@@ -23,12 +23,7 @@ _T = TypeVar("_T")
 class AlexNetError(Exception):
     """Any failure that is explained to the user in a line instead of a traceback.
 
-    Parameters
-    ----------
-    what : str
-        What happened, and to which file or setting; a sentence.
-    fix : str
-        What to do about it; a sentence, or nothing.
+    `what` happened, and to which file or setting, is a sentence; so is the `fix`, or nothing.
     """
 
     def __init__(self, what: str, fix: str = "") -> None:

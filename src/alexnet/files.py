@@ -22,15 +22,10 @@ SAID_AFTER = 2.0  # seconds of waiting for another process
 def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
-    The content is on the disk before the new name is, so that neither a kill nor a power cut
-    leaves half a file under the final name. Who writes the same file at once waits: the temporary
-    file is its own lock. Machines that share a file system without locks each give a `mark` of
-    their own for its name.
-
-    Raises
-    ------
-    AlexNetError
-        When the disk is full or the folder cannot be written to.
+    The content is on the disk before the new name is, so that neither a kill nor a power cut leaves
+    half a file under the final name. Who writes the same file at once waits: the temporary file is
+    its own lock. Machines that share a file system without locks each give a `mark` of their own
+    for its name. A full disk, or a folder that cannot be written to, is an `AlexNetError`.
     """
     temporary = path.with_name(f".{path.name}{mark}.part")
     with translate_os_error(path):
@@ -95,16 +90,10 @@ def _is_about(error: OSError, path: Path) -> bool:
 def lock(path: Path, refusal: AlexNetError | None = None) -> Iterator[None]:
     """Keep other processes and threads out while the block runs; a killed one holds nothing.
 
-    Parameters
-    ----------
-    path : Path
-        The file of the lock, which says who holds it; made for the block, and removed after it.
-    refusal : AlexNetError
-        What to raise where another process holds the lock: a sentence on who writes what, to
-        which is added who that is. By default the other is waited for; after two seconds that
-        is logged.
-
-    On a file system without locks the block runs all the same.
+    `path` is the file of the lock, which says who holds it; made for the block, and removed after
+    it. Where another holds the lock, `refusal` is raised, with who that is; without one the other
+    is waited for, and after two seconds that is logged. On a file system without locks the block
+    runs all the same.
     """
 
     def held(handle: int) -> None:

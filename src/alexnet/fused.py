@@ -67,12 +67,8 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
 def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     """Return the fast form of a network that will not be trained any more, in a type.
 
-    Parameters
-    ----------
-    network : nn.Sequential
-        In evaluation mode; left as it is, and without effect on the copy from now on.
-    dtype : torch.dtype
-        Of the weights, of what is computed, and of the logits; pixels may come in any.
+    `dtype` is that of the weights, of what is computed, and of the logits; pixels may come in any.
+    The network, in evaluation mode, is left as it is, and without effect on the copy from now on.
     """
     layers = OrderedDict(fuse(prepare_for_inference(network, dtype, copy=True)).named_children())
     return nn.Sequential(OrderedDict(pixels=Cast(dtype), **layers)).eval()
@@ -87,16 +83,9 @@ def prepare_for_inference(
 
     Autocast converts 62 million weights at every call, which takes longer than an image does. Here
     they are in that type for good; rounded once or at every call, they are the same. In float32 on
-    a processor, convolutions are `WinogradConv2d`, and fully-connected layers `FewRowsLinear`.
-
-    Parameters
-    ----------
-    network : nn.Sequential
-        In evaluation mode; left as it is.
-    dtype : torch.dtype
-        Of the weights.
-    copy : bool
-        Whether to copy weights that are in the type already; else they are the network's.
+    a processor, convolutions are `WinogradConv2d`, and fully-connected layers `FewRowsLinear`. The
+    network, in evaluation mode, is left as it is; without `copy`, weights that are in the type
+    already are its own.
     """
     converted: dict[int, Any] = {}
     for parameter in network.parameters():

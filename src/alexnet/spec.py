@@ -174,10 +174,7 @@ class Layer:
 class Spec:
     """A network of the AlexNet family.
 
-    Raises
-    ------
-    ConfigError
-        When a layer would have no output, or a size does not divide between the towers.
+    A layer without output, or a size that does not divide between the towers, is a `ConfigError`.
     """
 
     name: str
@@ -320,13 +317,7 @@ class Spec:
         return last.channels, last.size
 
     def layer(self, name: str) -> Conv | Dense:
-        """Return the convolution or hidden layer called `name`.
-
-        Raises
-        ------
-        ConfigError
-            When there is none.
-        """
+        """Return the convolution or hidden layer called `name`; `ConfigError` if there is none."""
         for layer in self._weighted():
             if layer.name == name:
                 return layer
@@ -336,13 +327,8 @@ class Spec:
     def frozen(self, *names: str) -> tuple[str, ...]:
         """Return the layers that names and ranges stand for, first to last.
 
-        ``conv1-conv5`` is every layer with weights from conv1 to conv5.
-
-        Raises
-        ------
-        ConfigError
-            When there is no layer of a name, a range ends before it begins, or no layer would be
-            left to learn.
+        ``conv1-conv5`` is every layer with weights from conv1 to conv5. A name without a layer, a
+        range that ends before it begins, or all layers are a `ConfigError`.
         """
         known = [*(layer.name for layer in self._weighted()), self.output_name]
         chosen: set[str] = set()

@@ -72,10 +72,7 @@ def make_infer_1_suite(settings: BenchSettings) -> Suite:
 def make_infer_int8_suite(settings: BenchSettings) -> Suite:
     """Return inference on a batch in int8, against that in the type chosen for the device.
 
-    Raises
-    ------
-    ConfigError
-        When this processor has no int8 products.
+    A processor without int8 products is a `ConfigError`.
     """
     if not settings.device.has_int8:
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
@@ -87,10 +84,7 @@ def make_infer_int8_suite(settings: BenchSettings) -> Suite:
 def make_lrn_suite(settings: BenchSettings) -> Suite:
     """Return the normalisation after conv1 alone, against PyTorch's and against a copy.
 
-    Raises
-    ------
-    ConfigError
-        When the network has none.
+    A network without one is a `ConfigError`.
     """
     if settings.spec.convs[0].norm is None:
         raise ConfigError(f"Network {settings.spec.name!r} has no LRN after conv1 to measure.")

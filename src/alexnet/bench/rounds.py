@@ -46,10 +46,7 @@ class Measurements:
 class CaseProcess:
     """A process that makes some cases and runs a round of them whenever it is told to.
 
-    Raises
-    ------
-    AlexNetError
-        Here and in `run_round`, when the process cannot go on.
+    When it cannot go on, an `AlexNetError` is raised, here and in `run_round`.
     """
 
     def __init__(self, cases: Sequence[Case], settings: BenchSettings) -> None:

@@ -95,11 +95,6 @@ def find_near_duplicates(data: PreparedData) -> list[CopyGroup]:
     """Return groups of images whose perceptual hashes differ in no more than `NEAR_BITS` bits.
 
     The hash is `imagehash.phash`, 64 bits of an image's low frequencies.
-
-    Raises
-    ------
-    MissingExtraError
-        When imagehash is not installed.
     """
     try:
         import imagehash

@@ -77,14 +77,10 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
 def list_ilsvrc(root: Path, order: ClassOrder = "wnid") -> Source:
     """List ILSVRC's training and validation images, and the test images where they have labels.
 
-    Parameters
-    ----------
-    root : Path
-        The folder with ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
-        ``ILSVRC2012_devkit_t12.tar.gz``, or those of 2010.
-    order : str
-        ``"wnid"``: classes in the order of their wnids, as Caffe and torchvision have them;
-        ``"devkit"``: of their ILSVRC ids, as cuda-convnet has them (facts 4).
+    `root` has ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
+    ``ILSVRC2012_devkit_t12.tar.gz``, or those of 2010. Classes are in the order of their wnids, as
+    Caffe and torchvision have them; or, for ``"devkit"``, of their ILSVRC ids, as cuda-convnet has
+    them (facts 4).
     """
     files = find_ilsvrc_files(root)
     missing = [name for name in ("train", "val", "kit") if name not in files]

@@ -164,10 +164,7 @@ class Split:
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
         """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
 
-        Raises
-        ------
-        ImageError
-            When it is not what was written, or cannot be decoded.
+        One that is not what was written, or cannot be decoded, is an `ImageError`.
         """
         shard, row = self._find(index)
         image = shard.image(row)
@@ -276,10 +273,7 @@ def write_manifest(root: Path, manifest: Manifest, suffix: str = "") -> None:
 def open_prepared(root: str | Path) -> PreparedData:
     """Open a prepared data set; its images are memory-mapped as they are asked for.
 
-    Raises
-    ------
-    DataError
-        When it is none, was made by another version, or lacks a file.
+    A folder without one, with one of another version, or that lacks a file is a `DataError`.
     """
     root = Path(root)
     manifest = read_manifest(root)
@@ -339,12 +333,8 @@ def verify(
 ) -> list[DamagedFile]:
     """Check every checksum of a prepared data set and decode every image.
 
-    Parameters
-    ----------
-    root : str or Path
-        Its folder; a DataError when it is no prepared data set, or its manifest cannot be read.
-    report : callable
-        Called with the images checked so far, and their number.
+    `report` is called with the images checked so far, and their number. A folder that is no
+    prepared data set is a `DataError`.
     """
     root = Path(root)
     manifest = read_manifest(root)

@@ -30,12 +30,7 @@ def drawing_style() -> Iterator[None]:
     """Draw and save figures in the project's style within the block.
 
     Names are shown as they are: a dollar sign begins no formula, and characters that no installed
-    font has become boxes without a warning.
-
-    Raises
-    ------
-    MissingExtraError
-        When matplotlib is not installed.
+    font has become boxes without a warning. matplotlib is an extra: a `MissingExtraError` without.
     """
     try:
         import matplotlib as mpl

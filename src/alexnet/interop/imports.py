@@ -90,30 +90,14 @@ def import_file(
 ) -> Import:
     """Make a run's folder of a file of weights.
 
-    Parameters
-    ----------
-    source : str or Path
-        A file; a model folder; or, with ``form="huggingface"``, a repository ``user/name``.
-    out : str or Path
-        The run's folder.
-    form : str, optional
-        One of `FORMATS`; by default what the file is seen to be.
-    classes : Path, optional
-        A text with one class a line, in the order of the outputs.
-    mean : Path, optional
-        A ``.binaryproto`` or ``.npy`` with a mean image or colour of 0-255, its channels in the
-        network's order.
-    prototxt : Path, optional
-        caffe: the layers, where those in the file should not count.
-    pixels : str, optional
-        A named network whose pixels it takes, where the file does not say or is wrong.
+    `source` is a file; a model folder; or, with ``form="huggingface"``, a repository ``user/name``.
+    By default `form` is what the file is seen to be. `classes` is a text with one class a line, in
+    the order of the outputs. `mean` is a ``.binaryproto`` or ``.npy`` with a mean image or colour
+    of 0-255, its channels in the network's order. A `prototxt` has the layers, where those in a
+    file of Caffe should not count. `pixels` is a named network whose pixels it takes, where the
+    file does not say or is wrong.
 
-    Raises
-    ------
-    RunError
-        When a file is damaged or holds another network, with what was expected.
-    MissingExtraError
-        For a repository, without the extra ``hub``; for Caffe and ONNX, without ``import``.
+    A file that is damaged or holds another network is a `RunError`, with what was expected.
     """
     out, path = Path(out), Path(source)
     if (out / "config.json").exists():

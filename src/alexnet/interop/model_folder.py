@@ -192,21 +192,10 @@ def read(folder: str | Path) -> ModelFolder:
 
 
 def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
-    """Load a model folder, or a repository of the Hugging Face hub of that form.
+    """Load a model folder, or a repository ``user/name`` of the Hugging Face hub of that form.
 
-    Parameters
-    ----------
-    where : str or Path
-        A folder, or a repository's name, ``user/name``.
-    revision : str, optional
-        A branch, tag or commit of the repository.
-
-    Raises
-    ------
-    MissingExtraError
-        For a repository, without the extra ``hub``.
-    RunError
-        When it is neither, cannot be fetched, or is not what its configuration says.
+    `revision` is a branch, tag or commit of the repository. What is neither, cannot be fetched, or
+    is not what its configuration says is a `RunError`.
     """
     found = read(fetch(where, revision))
     return found.config.predictor(found.checkpoint, found.statistics)

@@ -200,10 +200,7 @@ def read_own_safetensors(path: Path) -> ImportedNetwork:
 def export_torchvision(model: Predictor, path: Path) -> None:
     """Write a state dict that torchvision's ``alexnet(num_classes=...)`` loads.
 
-    Raises
-    ------
-    ConfigError
-        When the network computes something else than torchvision's, with the first differences.
+    A network that computes something else than torchvision's is a `ConfigError`.
     """
     apart = [
         f"{path.removeprefix('convs.').removeprefix('dense.')} is {ours}, there {theirs}"

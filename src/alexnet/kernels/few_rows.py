@@ -18,13 +18,7 @@ ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than t
 
 @torch.library.custom_op("alexnet::few_rows_linear", mutates_args=(), device_types="cpu")
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply a fully-connected layer to ``(N, inputs)`` float32; no gradient.
-
-    Raises
-    ------
-    TypeError
-        For another type than float32.
-    """
+    """Apply a fully-connected layer to ``(N, inputs)`` float32, else a `TypeError`; no gradient."""
     for tensor in (x, weight, bias):
         if tensor.dtype != torch.float32:
             raise TypeError(f"The kernel of few rows is for float32, not {tensor.dtype}.")

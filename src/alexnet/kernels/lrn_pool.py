@@ -41,26 +41,11 @@ def is_available(x: Tensor, config: KernelConfig) -> bool:
 def lrn_pool(x: Tensor, config: Sequence[int], scale: float, k: float) -> Tensor:
     """Apply ReLU, local response normalisation and max pooling, in this order, in one pass.
 
-    Parameters
-    ----------
-    x : Tensor
-        ``(N, C, H, W)``, float32, float64 or bfloat16; best channels-last. A tower has an even
-        number of channels.
-    config : KernelConfig
-        Which of the three, and how.
-    scale, k : float
-        ``b = a / (k + scale * sum(a**2)) ** 0.75``: `scale` is the paper's alpha (section 3.3).
-
-    Returns
-    -------
-    Tensor
-        ``(N, C, H', W')``, channels-last, in the type of `x`. Sums are of float32 at least; the
-        power is within 2e-4 of its value for bfloat16 and 3e-7 for float32.
-
-    Raises
-    ------
-    OSError, subprocess.SubprocessError
-        Where `native.unavailable_reason` has a reason.
+    ``(N, C, H, W)``, float32, float64 or bfloat16, best channels-last, to ``(N, C, H', W')``,
+    channels-last, in the same type. `config`, a `KernelConfig`, says which of the three, and how; a
+    tower has an even number of channels. ``b = a / (k + scale * sum(a**2)) ** 0.75``, where `scale`
+    is the paper's alpha (section 3.3). Sums are of float32 at least; the power is within 2e-4 of
+    its value for bfloat16 and 3e-7 for float32.
     """
     layers, x = KernelConfig(*config), channels_last(x)
     out = empty_like_output(x, layers)

@@ -26,24 +26,10 @@ class SpaceToDepthArguments(ctypes.Structure):
 def space_to_depth(x: Tensor, side: int, padding: int, squares: int, dtype: torch.dtype) -> Tensor:
     """Lay squares of pixels side by side as channels, in another type if wanted; no gradient.
 
-    Parameters
-    ----------
-    x : Tensor
-        ``(N, C, H, W)``, float32, float64 or bfloat16; best channels-last.
-    side : int
-        Of a square, in pixels.
-    padding : int
-        Zeros before the first row and column.
-    squares : int
-        How many to take on each side of an image; past its edge are zeros.
-    dtype : torch.dtype
-        Of the result: one of the same three.
-
-    Returns
-    -------
-    Tensor
-        ``(N, side * side * C, squares, squares)``, channels-last; channels by row, column and
-        channel of the pixel.
+    ``(N, C, H, W)`` to ``(N, side * side * C, squares, squares)``, channels-last, of `dtype`; both
+    types are of float32, float64 and bfloat16. Channels are by row, column and channel of the
+    pixel. `padding` zeros come before the first row and column, and past the edge of an image are
+    zeros.
     """
     x = channels_last(x)
     out = _empty_output(x, side, squares, dtype)

@@ -46,29 +46,14 @@ def triton_lrn_pool(
 ) -> tuple[Tensor, Tensor]:
     """Add a bias, apply ReLU, normalise over channels and take the largest of each window.
 
-    An operator of PyTorch's, so that ``torch.compile`` keeps it as one call. It can be
-    differentiated once.
+    ``(N, C, H, W)``, float32 or bfloat16, for which `is_available` holds, best channels-last, and a
+    bias ``(C,)`` of any float type, to ``(N, C, H', W')`` in the type of `x`, channels-last.
+    `config` is a `KernelConfig` with a normalisation, ``b = a / (k + scale * sum(a**2)) ** 0.75``:
+    `scale` is the paper's alpha (section 3.3). Roots are the processor's own, good to some 2**-22.
 
-    Parameters
-    ----------
-    x : Tensor
-        ``(N, C, H, W)``, float32 or bfloat16, for which `is_available` holds. Channels-last is the
-        layout that it takes as it is; another is copied first.
-    bias : Tensor | None
-        ``(C,)``, of any float type.
-    config : KernelConfig
-        Which of them, and how; it has a normalisation.
-    scale, k : float
-        ``b = a / (k + scale * sum(a**2)) ** 0.75``: `scale` is the paper's alpha (section 3.3).
-    keeps : bool
-        Whether a gradient will be asked for.
-
-    Returns
-    -------
-    out, chosen : tuple of Tensor
-        ``(N, C, H', W')`` in the type of `x`, channels-last, and of the same shape the place of
-        the largest in its window, uint8, or nothing where it is not wanted. Roots are the
-        processor's own, good to some 2**-22.
+    It can be differentiated once, where it `keeps` the second result: the place of the largest in
+    its window, uint8 of the same shape. It is an operator of PyTorch's, so that ``torch.compile``
+    keeps it as one call.
     """
     from alexnet.kernels import triton_kernels
 

@@ -47,16 +47,12 @@ class WinogradArguments(ctypes.Structure):
 
 @cache
 def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
-    r"""Return the matrices of a convolution with filters of a side.
+    r"""Return the matrices of a convolution with filters of a side: A, G and B.
 
     With them a row of :math:`m` outputs is :math:`A [(G g) \odot (B d)]`, of a filter :math:`g` and
     of :math:`t = m + side - 1` inputs :math:`d` (Toom and Cook: polynomials of a product are
-    determined by their values at as many points as they have coefficients).
-
-    Returns
-    -------
-    A, G, B : ndarray
-        ``(m, t)``, ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
+    determined by their values at as many points as they have coefficients). They are ``(m, t)``,
+    ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
     """
     tile = OUTPUTS[side] + side - 1
 
@@ -73,13 +69,7 @@ def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
 def winograd(
     x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups: int
 ) -> Tensor:
-    """Convolve ``(N, C, H, W)`` float32 with what `transform_filters` returned; no gradient.
-
-    Raises
-    ------
-    TypeError
-        For another type than float32.
-    """
+    """Convolve ``(N, C, H, W)`` float32 with what `transform_filters` returned; no gradient."""
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
     library, (a, _, b) = _library(side), _float32_matrices(side)
@@ -97,13 +87,7 @@ def winograd(
 
 @torch.library.custom_op("alexnet::winograd_conv2d", mutates_args=(), device_types="cpu")
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
-    """Convolve ``(N, C, H, W)`` float32 with filters ``(M, C / groups, side, side)``.
-
-    Raises
-    ------
-    TypeError
-        For another type than float32.
-    """
+    """Convolve ``(N, C, H, W)`` float32 with filters ``(M, C / groups, side, side)``."""
     return winograd._init_fn(
         x, transform_filters(weight, groups), bias, weight.shape[2], padding, groups
     )
@@ -192,12 +176,8 @@ def transform_filters(weight: Tensor, groups: int) -> Tensor:
 class WinogradConv2d(nn.Conv2d):
     """A convolution of stride 1 with the weight and the bias of another.
 
-    Parameters
-    ----------
-    conv : nn.Conv2d
-        With filters of 3x3 or 5x5, its channels a multiple of `LANES`.
-    frozen : bool
-        Whether the weight will not change any more: it is transformed once.
+    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`. Where it is
+    `frozen`, its weight will not change any more, and is transformed once.
     """
 
     def __init__(self, conv: nn.Conv2d, *, frozen: bool) -> None:

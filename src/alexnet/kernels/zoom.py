@@ -52,39 +52,15 @@ def zoom_crops(
 ) -> Tensor:
     """Cut a window out of each image by bilinear interpolation, and colour it, on the processor.
 
-    The border is repeated where a window reaches past it.
+    ``(N, H, W, C)`` uint8 to ``(N, C, side, side)``, channels-last, of `dtype`: float32, float64 or
+    bfloat16; all is computed in float32. `windows`, ``(N, 4)`` float64, of `crop_windows` or
+    `box_windows`, are where in the image the first pixel of the result lies, x and y in pixels, and
+    the steps from each to the next, which are negative where it is mirrored. The border is repeated
+    where a window reaches past it.
 
-    Parameters
-    ----------
-    images : Tensor
-        ``(N, H, W, C)`` uint8.
-    windows : Tensor
-        ``(N, 4)`` float64, of `crop_windows` or `box_windows`: where in the image the first pixel
-        of the result lies, x and y in pixels, and the steps from each to the next, which are
-        negative where it is mirrored.
-    side : int
-        Of the result, in pixels.
-    shift : Tensor, optional
-        ``(N, C, 1, 1)`` float32, added.
-    mean : Tensor, optional
-        ``(1, C, side, side)`` or ``(1, C, 1, 1)`` float32, subtracted after that; best
-        channels-last.
-    divisor : float
-        By which all is divided at last.
-    dtype : torch.dtype
-        Of the result: float32, float64 or bfloat16; all is computed in float32.
-
-    Returns
-    -------
-    Tensor
-        ``(N, C, side, side)``, channels-last.
-
-    Raises
-    ------
-    TypeError
-        When a tensor is of another type or shape.
-    OSError, subprocess.SubprocessError
-        Where `native.unavailable_reason` has a reason.
+    `shift`, ``(N, C, 1, 1)`` float32, is added; then `mean`, ``(1, C, side, side)`` or
+    ``(1, C, 1, 1)`` float32, best channels-last, is subtracted; all is divided by `divisor` at
+    last. Another type or shape is a `TypeError`.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise TypeError(f"Images are (N, H, W, C) uint8, not {_describe(images)}.")

@@ -67,19 +67,8 @@ class Engine:
     ) -> "list[Future[Any]]":
         """Queue a job an image, all or none of them; the futures hold the results.
 
-        Parameters
-        ----------
-        function : callable
-            What is done; images of the same one are run together.
-        images : sequence of Tensor
-            Of one shape.
-        cost : int
-            Forwards that an image takes: 10 for ten views.
-
-        Raises
-        ------
-        HTTPError
-            503 when the queue has no room for all of them.
+        Images are of one shape; those of the same function are run together. `cost` is the forwards
+        that one takes: 10 for ten views. It is a 503 when the queue has no room for all of them.
         """
         jobs = [_Job(function, image, cost, Future()) for image in images]
         with self._changed:

@@ -30,13 +30,9 @@ class Photograph:
 
     @classmethod
     def decode(cls, data: bytes, size: int, max_pixels: int) -> Self:
-        """Decode an upload of one of the allowed formats.
+        """Decode an upload; an `ImageError` where it is none of the formats, or damaged.
 
-        Raises
-        ------
-        ImageError
-            `UnknownFormatError` when it is none of the formats, `TooManyPixelsError` when it
-            announces too many pixels (which is found out before any is decoded).
+        That it announces too many pixels is found out before any is decoded.
         """
         image = open_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels)
         pixels = torch.from_numpy(np.array(resize_and_crop(image, size)))
@@ -91,15 +87,10 @@ class OcclusionGrid:
 
 
 def draw_maps(layer: str, output: Tensor) -> Maps:
-    """Draw a layer's output for one image.
+    """Draw a layer's output for one image, ``(maps, side, side)`` or ``(units,)`` float32.
 
-    Parameters
-    ----------
-    layer : str
-        Its name.
-    output : Tensor
-        ``(maps, side, side)`` or ``(units,)`` float32. Zero and below are black, the layer's
-        largest value is white; so layers before a ReLU show what the ReLU lets through.
+    Zero and below are black, the layer's largest value is white; so layers before a ReLU show what
+    the ReLU lets through.
     """
     maps = output if output.dim() == 3 else output[:, None, None]
     scale = 255 / max(float(maps.max()), 1e-12)

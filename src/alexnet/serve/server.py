@@ -55,21 +55,8 @@ def serve(
 ) -> NoReturn:
     """Serve a run until a signal stops it; the process ends with 128 and the signal's number.
 
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    settings : ServerSettings
-        The limits.
-    address : Address
-        Where to listen.
-    report : callable
-        Told where the server is to be found; and of each request, where that was asked for.
-
-    Raises
-    ------
-    AlexNetError
-        When the run cannot be loaded, or the address cannot be listened at.
+    `report` is told where the server is to be found; and of each request, where that was asked for.
+    A run that cannot be loaded, or an address that cannot be listened at, is an `AlexNetError`.
     """
     run = Run.open(folder)
     listening = _bind(address.host, address.port)

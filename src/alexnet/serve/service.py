@@ -101,16 +101,8 @@ class Model:
 class Service:
     """A loaded run and what it is served with; threads start.
 
-    Parameters
-    ----------
-    run, networks
-        The run, and its newest checkpoint.
-    admission
-        The limits; it is told here to count what is answered.
-    data
-        Names training images to search; by default they are those of the run.
-    log
-        Is told of each request in a line of JSON.
+    `admission` has the limits, and is told here to count what is answered. `data` names training
+    images to search, by default the run's. `log` is told of each request in a line of JSON.
     """
 
     def __init__(
@@ -155,13 +147,7 @@ class Service:
             self.metrics.add_gauge(f"alexnet_{name}", text, value)
 
     async def read_photographs(self, request: Request) -> list[Photograph]:
-        """Return the decoded images of a request, in order.
-
-        Raises
-        ------
-        HTTPError, ImageError
-            When one of them is refused.
-        """
+        """Return the decoded images of a request, in order; one that is refused is an error."""
         settings = self.admission.settings
         files = await read_images(request, settings.max_images)
         size, most = self.model.predictor.resize_to, settings.max_pixels
@@ -279,13 +265,7 @@ class Service:
 
 
 def load_networks(run: Run, newer_than: int = -1) -> Networks | None:
-    """Return the newest whole checkpoint of a run, nothing where it is not newer than a step.
-
-    Raises
-    ------
-    RunError
-        When the run has no checkpoint, or none that is whole.
-    """
+    """Return the newest whole checkpoint of a run, nothing where it is not newer than a step."""
     found = run.load_weights()
     if found.step <= newer_than:
         return None

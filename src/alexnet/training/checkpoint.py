@@ -46,13 +46,9 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, point ``latest`` at it and remove older ones.
 
-    Everything is on the disk before the checkpoint has its name, and others are removed only
-    after. The `keep` newest stay, and that of step `best`, at which ``best`` points.
-
-    Raises
-    ------
-    AlexNetError
-        When the disk is full or cannot be written to; older checkpoints are untouched.
+    Everything is on the disk before the checkpoint has its name, and others are removed only after.
+    The `keep` newest stay, and that of step `best`, at which ``best`` points. A disk that is full
+    or cannot be written to is an `AlexNetError`, and leaves older checkpoints untouched.
     """
     final = _folder_of(folder, checkpoint.step)
     part = folder / f".{final.name}.part"
@@ -128,10 +124,7 @@ def clear_leftovers(folder: Path) -> None:
 def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
     """Load the newest checkpoint that verifies; nothing if there is none at all.
 
-    Raises
-    ------
-    RunError
-        When there are checkpoints and every one is broken.
+    That every one is broken is a `RunError`.
     """
     broken: list[str] = []
     for path in reversed(checkpoint_folders(folder)):

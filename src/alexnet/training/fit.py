@@ -63,12 +63,8 @@ STUCK = (
 class Execution:
     """How a training is carried out; nothing of it is kept in the run.
 
-    Results differ by the rounding of sums alone, whatever is chosen here.
-
-    Raises
-    ------
-    ConfigError
-        When a value cannot work.
+    Results differ by the rounding of sums alone, whatever is chosen here. A value that cannot work
+    is a `ConfigError`.
     """
 
     layout: LayoutName = "data"  # how several processes share the work: by images; by towers, as
@@ -102,19 +98,11 @@ def fit(
 ) -> Iterator[Event]:
     """Train a run from its newest checkpoint, or from its initial weights, to its end.
 
-    The run's folder must be the same for every process; rank 0 alone writes there.
+    Yields each update, validation and notice; last a `Tested` or a `Stopped`. The run's folder must
+    be the same for every process; rank 0 alone writes there.
 
-    Yields
-    ------
-    Event
-        Each update, validation and notice; last a `Tested` or a `Stopped`.
-
-    Raises
-    ------
-    TrainingError
-        When the loss is no number any more, or memory does not do.
-    RunError
-        When the run has checkpoints and none of them is good, or another process trains it.
+    It is a `TrainingError` when the loss is no number any more, or memory does not do; a `RunError`
+    when the run has checkpoints and none of them is good, or another process trains it.
     """
     with contextlib.ExitStack() as stack:
         if context.is_main:
@@ -305,13 +293,7 @@ class _Training:
                 yield Notice(STUCK)
 
     def _refuse(self, step: Step) -> Notice:
-        """Write down the images of a batch whose loss was refused; go on, or end.
-
-        Raises
-        ------
-        DivergedError
-            When the recipe says so, or too many in a row were refused.
-        """
+        """Write down the images of a refused batch; go on, or end with a `DivergedError`."""
         history = self.state.history
         history.refused += 1
         name = f"refused-{step.number:08}.json"

@@ -89,11 +89,6 @@ class DividedNetwork(nn.Sequential):
     """One process's part of a spec's network: pixels to logits.
 
     `group` are the processes that divide it, two for towers.
-
-    Raises
-    ------
-    ConfigError
-        When the network cannot be divided so.
     """
 
     def __init__(self, spec: Spec, group: Group, layout: DividedLayout) -> None:
@@ -140,13 +135,7 @@ def _narrow(spec: Spec, parts: int, layout: DividedLayout) -> Spec:
 
 
 def check_divisible(spec: Spec, parts: int, layout: DividedLayout) -> None:
-    """See that a network can be divided among so many processes.
-
-    Raises
-    ------
-    ConfigError
-        When it cannot, with the reason.
-    """
+    """See that a network can be divided among so many processes: else a `ConfigError`."""
     if layout == "towers":
         if spec.towers != 2:
             raise ConfigError(
@@ -223,10 +212,7 @@ def lay_out(
 ) -> Layout:
     """Lay a network, whole and the same on each process, out over them, its weights as they are.
 
-    Raises
-    ------
-    ConfigError
-        When the network or the number of processes does not allow it.
+    A network or a number of processes that does not allow it is a `ConfigError`.
     """
     everyone = Group(None, context.rank, context.world_size)
     in_data = count_gradient_bytes(network, (), everyone)

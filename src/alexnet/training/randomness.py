@@ -40,12 +40,8 @@ ALL = Part()
 class Order:
     """The order of the training images, every one once an epoch, shuffled anew each time.
 
-    Any step can be asked for without the ones before it.
-
-    Raises
-    ------
-    DataError
-        When there is no whole batch in an epoch of which the rest is dropped.
+    Any step can be asked for without the ones before it. That there is no whole batch in an epoch
+    of which the rest is dropped is a `DataError`.
     """
 
     images: int
@@ -132,19 +128,11 @@ def sample_params(
 ) -> AugmentParams:
     """Draw the random choices for a batch of `images` images of `prepared` pixels on a side.
 
-    Parameters
-    ----------
-    images, prepared, size
-        The batch of all processes, its images' side, and the side of what the network sees.
-    generator
-        Of `make_generator`, on the processor: the draws are the same on any device.
-    mirror
-        Whether half of the images are mirrored left to right.
-    centred
-        Whether crops of `size` pixels are all taken from the centre; the other draws are the same.
-    crop_area
-        The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
-        `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
+    The batch is that of all processes, and `generator`, of `make_generator`, on the processor: the
+    draws are the same on any device. Crops of `size` pixels are at one of
+    ``(prepared - size + 1)**2`` places (section 4.1), or, `centred`, in the centre; with a
+    `crop_area`, they cover at least that share of the image, at any zoom. With `mirror`, half of
+    the images are mirrored left to right.
     """
     offsets = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
     if centred:

@@ -107,13 +107,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a run's folder.
-
-        Raises
-        ------
-        RunError
-            When it is none, or its configuration cannot be read.
-        """
+        """Open a run's folder; `RunError` where it is none, or its configuration cannot be read."""
         folder = Path(folder)
         path = folder / "config.json"
         try:
@@ -145,23 +139,11 @@ class Run:
     ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
 
-        Parameters
-        ----------
-        folder, config
-            Where, and what the run is asked to do.
-        statistics
-            What is subtracted from its images, and their colours' axes.
-        first
-            What the network begins with, by default weights drawn from the seed.
-        override
-            Go on although it was asked something else; the weights it began with, and what it
-            subtracts, stay. Before its first checkpoint this is not needed.
-
-        Raises
-        ------
-        RunError
-            When the folder holds a run that was asked something else, with the differences, or
-            another process trains it.
+        `statistics` are what is subtracted from its images, and their colours' axes; `first` is
+        what the network begins with, by default weights drawn from the seed. With `override` a run
+        goes on that was asked something else; the weights it began with, and what it subtracts,
+        stay. Before its first checkpoint this is not needed. Without, such a run is a `RunError`
+        with the differences; so is one that another process trains.
         """
         run = cls(Path(folder), config)
         with translate_os_error(run.folder):
@@ -288,10 +270,7 @@ class Run:
     def read_test(self) -> dict[str, Any] | None:
         """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
 
-        Raises
-        ------
-        RunError
-            When ``test.json`` is not what a test writes.
+        A ``test.json`` that is not what a test writes is a `RunError`.
         """
         path = self.folder / "test.json"
         try:
@@ -401,12 +380,7 @@ class Pretrained:
         """Return the weights for a network, whose number of classes may be another.
 
         Where the classes are not those it was trained on, in the same order, the last layer is
-        drawn anew from the seed, all of it.
-
-        Raises
-        ------
-        ConfigError
-            When the weights are of another network.
+        drawn anew from the seed, all of it. Weights of another network are a `ConfigError`.
         """
         network = build(replace(spec, num_classes=self.config.spec.num_classes), None)
         try:

@@ -76,12 +76,7 @@ class TrainState:
 
         On a GPU it is copied, and written while the training goes on. On a processor writing takes
         a small part of the steps between two checkpoints, and a copy would be another 500 MB, so
-        the training waits.
-
-        Raises
-        ------
-        DivergedError
-            When the weights are no numbers any more.
+        the training waits. Weights that are no numbers any more are a `DivergedError`.
         """
         local = self.layout.replica.network
         weights = self.layout.division.join(local.state_dict())
@@ -165,13 +160,8 @@ def restore(
     could be, or nothing. The mean image is the run's, not the data's: one that begins with another
     run's weights has the mean of the images that these were trained on.
 
-    Raises
-    ------
-    RunError
-        When the run has checkpoints and none of them is good, or one of another network, or has
-        lost the weights that it is to begin with.
-    ConfigError
-        When the recipe freezes a layer that is not there, or all of them.
+    It is a `RunError` when the run has checkpoints and none of them is good, or one of another
+    network, or has lost the weights that it is to begin with.
     """
     spec, recipe = run.config.spec, run.config.recipe
     data = replace(data, statistics=run.load_statistics())
