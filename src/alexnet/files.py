@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -12,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, DataError
 
 SAID_AFTER = 2.0  # seconds of waiting for another process
 
@@ -37,6 +39,12 @@ def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
             fsync(path.parent)
         finally:
             _release(temporary, handle)
+
+
+def write_json(path: Path, content: Any, mark: str = "") -> None:
+    """Write a value as JSON, whole or not at all; `mark` as for `atomic_write`."""
+    with atomic_write(path, mark) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def temporary_suffix() -> str:
@@ -155,6 +163,13 @@ def free_bytes(path: Path) -> int:
     """Return the free space, in bytes, of the disk that holds `path` or will hold it."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
+
+
+def require_space(path: Path, needed: float, fix: str) -> None:
+    """See that the disk that will hold `path` has so many bytes free: else a `DataError`."""
+    if needed > (free := free_bytes(path)):
+        told = f"About {needed / 1e9:,.1f} GB are needed in {str(path)!r}"
+        raise DataError(f"{told}, {free / 1e9:,.1f} GB are free.", fix)
 
 
 def fsync(path: Path) -> None:

@@ -52,12 +52,12 @@ from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.data.workers import ATTEMPTS, process_pool, run_in_processes, run_on_executor
 from alexnet.errors import DataError, ImageError
 from alexnet.files import (
-    atomic_write,
     cache_folder,
-    free_bytes,
+    require_space,
     sha256,
     temporary_suffix,
     translate_os_error,
+    write_json,
 )
 
 UNFINISHED = "preparing.json"
@@ -213,7 +213,8 @@ def prepare(
     alone = _claim(root, identity)
     tasks = _split_into_tasks(source, root, options)
     left = sum(len(task.samples) for task in tasks if not task.is_done())
-    _check_space(root, left * options.typical_bytes)
+    fix = "Make room, or choose a folder on another disk."
+    require_space(root, left * options.typical_bytes, fix)
     # Where another preparation may be at work: two random orders seldom meet.
     order = tasks if alone else random.sample(tasks, len(tasks))
     try:
@@ -271,18 +272,8 @@ def _claim(root: Path, identity: dict[str, Any]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with atomic_write(claim, temporary_suffix()) as temporary:
-        temporary.write_text(json.dumps(identity), encoding="utf-8")
+    write_json(claim, identity, temporary_suffix())
     return True
-
-
-def _check_space(root: Path, needed: float) -> None:
-    if needed > free_bytes(root):
-        raise DataError(
-            f"About {needed / 1e9:,.1f} GB are needed in {str(root)!r}, "
-            f"{free_bytes(root) / 1e9:,.1f} GB are free.",
-            "Make room, or choose a folder on another disk.",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,8 +470,7 @@ def _finish(
         for why, names in sorted(source.passed_over.items())
         if names
     ]
-    with atomic_write(root / REPORT, suffix) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(root / REPORT, report, suffix)
     if groups and duplicates == "error":
         raise DataError(
             f"There are duplicates, {_describe_groups(report['duplicates'])}: {root / REPORT} "
@@ -529,8 +519,7 @@ def _drop_duplicates(root: Path, tasks: list[ShardTask]) -> None:
         for copy in choose_dropped(find_duplicates(root, shards)):
             rows[copy.shard].append(copy.row)
         if not plan.is_file():
-            with atomic_write(plan, temporary_suffix()) as temporary:
-                temporary.write_text(json.dumps(rows), encoding="utf-8")
+            write_json(plan, rows, temporary_suffix())
     rows = json.loads(plan.read_text(encoding="utf-8"))
     for task in tasks:
         _, metadata = task.read_metadata()

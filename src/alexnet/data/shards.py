@@ -20,7 +20,7 @@ from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
 from alexnet.data.samples import ALL
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, sha256
+from alexnet.files import atomic_write, sha256, write_json
 
 DATA_FORMAT = 2
 MANIFEST = "dataset.json"
@@ -266,8 +266,7 @@ def is_prepared(root: Path) -> bool:
 
 def write_manifest(root: Path, manifest: Manifest, suffix: str = "") -> None:
     """Write ``dataset.json``, the last file of a preparation."""
-    with atomic_write(root / MANIFEST, suffix) as temporary:
-        temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(root / MANIFEST, asdict(manifest), suffix)
 
 
 def open_prepared(root: str | Path) -> PreparedData:

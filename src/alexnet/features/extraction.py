@@ -31,7 +31,14 @@ from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.data.samples import escape
 from alexnet.errors import ConfigError, DataError, ImageError, did_you_mean
 from alexnet.features.layers import Shape, activations, select_layers
-from alexnet.files import atomic_write, free_bytes, lock, sha256, translate_os_error
+from alexnet.files import (
+    atomic_write,
+    lock,
+    require_space,
+    sha256,
+    translate_os_error,
+    write_json,
+)
 from alexnet.old_names import repr_with_old_names
 from alexnet.predictor import Predictor
 
@@ -442,7 +449,10 @@ def extract(
         if done is None:
             (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this
             return StoredFeatures(out, about)
-        _check_free_space(out, about, done)
+        if form == "arrays":  # Parquet is compressed, and may be smaller
+            needed = about.bytes * (about.images - done) // max(1, about.images)
+            fix = "Choose fewer layers, keep one number a map (--pool), or another disk."
+            require_space(out, needed, fix)
         _save_progress(out, about, done)
         make_writer = ArrayWriter if form == "arrays" else ParquetWriter
         with contextlib.closing(make_writer(out, about, split, done)) as writer:
@@ -456,8 +466,7 @@ def extract(
                     _save_progress(out, about, writer.sync())
                     saved = time.monotonic()
             writer.finish()
-        with atomic_write(out / DONE) as temporary:
-            temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
+        write_json(out / DONE, asdict(about))
         (out / UNFINISHED).unlink()
     return StoredFeatures(out, about)
 
@@ -500,23 +509,9 @@ def _count_done(out: Path, about: Description) -> int | None:
     return done
 
 
-def _check_free_space(out: Path, about: Description, done: int) -> None:
-    """Refuse to begin what the disk cannot hold; Parquet is compressed, and may be smaller."""
-    needed = about.bytes * (about.images - done) // max(1, about.images)
-    free = free_bytes(out)
-    if about.form == "arrays" and needed > free:
-        raise DataError(
-            f"The features take {needed / 1e9:,.1f} GB, and the disk of {str(out)!r} has "
-            f"{free / 1e9:,.1f} GB free.",
-            "Choose fewer layers, keep one number a map (--pool), or another disk.",
-        )
-
-
 def _save_progress(out: Path, about: Description, done: int) -> None:
     """Write down how many images are stored for good."""
-    with atomic_write(out / UNFINISHED) as temporary:
-        text = json.dumps({"about": asdict(about), "done": done}, indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(out / UNFINISHED, {"about": asdict(about), "done": done})
 
 
 class ArrayWriter:

@@ -23,7 +23,7 @@ from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, rea
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
 from alexnet.errors import MissingExtraError, RunError
-from alexnet.files import atomic_write, sha256, translate_os_error
+from alexnet.files import atomic_write, sha256, translate_os_error, write_json
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
@@ -85,10 +85,9 @@ def write(run: str | Path, folder: str | Path) -> Path:
         "test": test,
         "checksums": {name: sha256(folder / name) for name in (WEIGHTS, STATISTICS)},
     }
-    card = write_card(config, checkpoint.step, test)
-    for name, text in ((CARD, card), (CONFIG, json.dumps(content, indent=1) + "\n")):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with atomic_write(folder / CARD) as temporary:
+        temporary.write_text(write_card(config, checkpoint.step, test), encoding="utf-8")
+    write_json(folder / CONFIG, content)
     return folder
 
 

@@ -25,7 +25,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import Device, Precision
 from alexnet.errors import ConfigError, DataError, RunError
 from alexnet.evaluation import Summary
-from alexnet.files import atomic_write, lock, sha256, translate_os_error
+from alexnet.files import atomic_write, lock, sha256, translate_os_error, write_json
 from alexnet.network import build
 from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
@@ -293,8 +293,7 @@ class Run:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a result beside the run's other files."""
-        with atomic_write(self.folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / name, content)
 
 
 def parse_metrics(text: bytes) -> dict[str, Any] | None:
