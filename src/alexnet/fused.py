@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from alexnet.device import Device
 from alexnet.kernels import lrn_pool, triton_lrn_pool
-from alexnet.kernels.few_rows import FewRowsLinear, has_few_rows_form
+from alexnet.kernels.float32 import (
+    FewRowsLinear,
+    WinogradConv2d,
+    has_few_rows_form,
+    has_winograd_form,
+)
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.native import CPP_DTYPES, call, unavailable_reason
 from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
-from alexnet.kernels.winograd import WinogradConv2d, has_winograd_form
 from alexnet.layers import LocalResponseNorm
 
 FEW_CHANNELS = 16  # fewer do not fill a vector register in bfloat16, about
