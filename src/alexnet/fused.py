@@ -23,7 +23,7 @@ from alexnet.kernels.float32 import (
 )
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.native import CPP_DTYPES, call, unavailable_reason
-from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
+from alexnet.kernels.pixels import convert_to_squares, dense_filters
 from alexnet.layers import LocalResponseNorm
 
 FEW_CHANNELS = 16  # fewer do not fill a vector register in bfloat16, about

@@ -20,8 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.bench.cases import BenchSettings, Case, Suite, TimedCall, dtype_name, require_fast
-from alexnet.bench.rounds import time_round
+from alexnet.bench.cases import (
+    BenchSettings,
+    Case,
+    Suite,
+    TimedCall,
+    dtype_name,
+    require_fast,
+    time_round,
+)
 from alexnet.data.augment import Normaliser, augment, make_normaliser
 from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device

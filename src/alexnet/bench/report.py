@@ -13,14 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from alexnet import __version__
 from alexnet.bench import roofline
 from alexnet.bench.cases import (
     MATMUL,
     BenchSettings,
+    CaseProcess,
+    Measurements,
     Suite,
     dtype_name,
     list_limit_cases,
     matmul_name,
+    run_rounds,
 )
 from alexnet.bench.data_suites import make_loader_suite, make_prepare_suite
 from alexnet.bench.network_suites import (
@@ -30,11 +34,9 @@ from alexnet.bench.network_suites import (
     make_lrn_suite,
     make_train_suite,
 )
-from alexnet.bench.rounds import CaseProcess, Measurements, run_rounds
 from alexnet.device import Device, describe_processor, use_threads
 from alexnet.files import atomic_write
 from alexnet.spec import Spec
-from alexnet.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet.bench.cases import BenchSettings, Case, TimedCall, matmul_name
+from alexnet.bench.cases import BenchSettings, Case, Measurements, TimedCall, matmul_name
 from alexnet.bench.network_suites import compile_fast
-from alexnet.bench.rounds import Measurements
 from alexnet.device import Device
 from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build

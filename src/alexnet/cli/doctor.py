@@ -30,11 +30,11 @@ def doctor() -> None:
 
     import torch
 
+    from alexnet import __version__
     from alexnet.data import decode
     from alexnet.device import Device, use_threads
     from alexnet.files import cache_folder, free_bytes
     from alexnet.kernels.native import unavailable_reason
-    from alexnet.version import __version__
 
     device = Device.best()
     _, complaint = device.can_compile()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import cyclopts
 
+from alexnet import __version__
 from alexnet.cli.bench import bench
 from alexnet.cli.claims import claims
 from alexnet.cli.compare import compare
@@ -27,7 +28,6 @@ from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.cli.visualise import visualise
 from alexnet.errors import AlexNetError, LostError
-from alexnet.version import __version__
 
 FAILED, USAGE, LOST, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
 STANDARD_ERROR = 2

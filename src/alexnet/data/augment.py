@@ -16,7 +16,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
+from alexnet.kernels.pixels import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 import torch
 
+from alexnet import __version__
 from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
@@ -30,7 +31,6 @@ from alexnet.predictor import Predictor
 from alexnet.recipes import RECIPES
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
-from alexnet.version import __version__
 
 CONFIG, WEIGHTS, STATISTICS, CARD = (
     "config.json", "model.safetensors", "statistics.safetensors", "README.md",

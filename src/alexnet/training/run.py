@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from alexnet import __version__
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.device import Device, Precision
@@ -37,7 +38,6 @@ from alexnet.training.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from alexnet.version import __version__
 
 FREE_TO_CHANGE = frozenset(
     f"recipe.{name}"
