@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from alexnet.data.augment import augment, iter_crops, make_normaliser, pca_shift
-from alexnet.data.decode import open_image, resize_and_crop
+from alexnet.data.decode import inspect_image, resize_and_crop
 from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.network import build
 from alexnet.predictor import assemble
@@ -90,7 +90,7 @@ class Package:
 
     @staticmethod
     def read_image(path):
-        image = resize_and_crop(open_image(path.read_bytes()), 256)
+        image = resize_and_crop(inspect_image(path.read_bytes()).image, 256)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alexnet.errors import ConfigError
 from alexnet.spec import Spec
-from alexnet.variants import (
-    network_named,
-    with_input,
-    without_layer,
-    without_lrn,
-    without_overlap,
-)
+from alexnet.variants import network_named, with_input, without_layer, without_lrn, without_overlap
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.layers import (
-    Dropout,
-    LocallyConnected2d,
-    LocalResponseNorm,
-    WithinChannelResponseNorm,
-)
+from alexnet.layers import Dropout, LocallyConnected2d, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
 
 

@@ -182,5 +182,5 @@ def test_whole_images_never_need_the_slow_decoder(prepared, monkeypatch):
     def slow(*_, **__):
         raise AssertionError("Pillow was asked")
 
-    monkeypatch.setattr(decode, "open_image", slow)
+    monkeypatch.setattr(decode, "inspect_image", slow)
     next(ordered_batches(prepared.splits["train"], Order(36, 36, 0), 0))

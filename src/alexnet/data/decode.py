@@ -51,7 +51,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
     """
     if isinstance(image, str | Path):
         try:
-            return open_image(Path(image).read_bytes())
+            return inspect_image(Path(image).read_bytes()).image
         except ImageError as error:
             raise ImageError(f"{str(image)!r} is not usable: {error}") from None
         except OSError as error:
@@ -64,7 +64,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
     data = image.read() if hasattr(image, "read") else image
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageError(f"It is no image but a {type(image).__name__}, or opened as text.")
-    return open_image(bytes(data))
+    return inspect_image(bytes(data)).image
 
 
 def _from_array(pixels: NDArray[Any]) -> Image.Image:
@@ -80,17 +80,6 @@ def _from_array(pixels: NDArray[Any]) -> Image.Image:
     if pixels.dtype == np.uint16 and channels > 1:
         pixels = (pixels >> 8).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(pixels.reshape(shape)))
-
-
-def open_image(
-    data: bytes,
-    *,
-    exif: bool = True,
-    formats: tuple[str, ...] | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Image.Image:
-    """Decode an image file of any format that Pillow reads; `inspect_image` says more."""
-    return inspect_image(data, exif=exif, formats=formats, max_pixels=max_pixels).image
 
 
 def inspect_image(
@@ -135,7 +124,7 @@ def _decode_heif(data: bytes, max_pixels: int) -> Decoded:
         ) from None
     file = pillow_heif.open_heif(io.BytesIO(data))
     if file.size[0] * file.size[1] > max_pixels:
-        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+        raise Image.DecompressionBombError
     return Decoded(_as_rgb(file.to_pillow(), False, max_pixels).image, "HEIF")
 
 
@@ -157,7 +146,7 @@ def _translate_pillow_errors() -> Iterator[None]:
 
 def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     if image.width * image.height > max_pixels:
-        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+        raise Image.DecompressionBombError
     form, mode = image.format or "", image.mode
     repairs = []
     # Frames are not counted: a GIF of 20 MB can have a million, each of which would be looked at.
@@ -259,11 +248,16 @@ def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     pixels = _decode_turbo(data, out)
     if pixels is not None:
         return pixels
-    pixels = np.asarray(open_image(bytes(data), exif=False))
+    pixels = np.asarray(inspect_image(bytes(data), exif=False).image)
+    if out is not None and pixels.shape != out.shape:
+        raise ImageError(f"It has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {out.shape[0]}.")
+    return copy_into(out, pixels)
+
+
+def copy_into(out: Pixels | None, pixels: Pixels) -> Pixels:
+    """Return pixels, in `out` if that is given."""
     if out is None:
         return pixels
-    if pixels.shape != out.shape:
-        raise ImageError(f"It has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {out.shape[0]}.")
     out[:] = pixels
     return out
 

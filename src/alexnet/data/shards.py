@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
+from alexnet.data.decode import Pixels, copy_into, decode_jpeg, jpeg_library
 from alexnet.data.samples import ALL
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
@@ -172,11 +172,7 @@ class Split:
             raise ImageError("Its checksum is not that of what was written.")
         if not self.raw:
             return decode_jpeg(image, out)
-        pixels = np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3)
-        if out is None:
-            return pixels
-        out[:] = pixels
-        return out
+        return copy_into(out, np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3))
 
     def label(self, index: int) -> int:
         """Return the class of an image."""

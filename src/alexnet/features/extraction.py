@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,19 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import differences, from_json
-from alexnet.data.decode import Pixels
+from alexnet.data.decode import Pixels, copy_into
 from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.data.samples import escape
 from alexnet.errors import ConfigError, DataError, ImageError, did_you_mean
 from alexnet.features.layers import Shape, activations, select_layers
-from alexnet.files import (
-    atomic_write,
-    lock,
-    require_space,
-    sha256,
-    translate_os_error,
-    write_json,
-)
+from alexnet.files import atomic_write, lock, require_space, sha256, translate_os_error, write_json
 from alexnet.old_names import repr_with_old_names
 from alexnet.predictor import Predictor
 
@@ -83,10 +77,7 @@ class Photographs:
             pixels = self._predictor.load_pixels(self._files[index])
         except ImageError as error:
             raise DataError(error.what, error.fix or "Leave it out.") from None
-        if out is None:
-            return pixels
-        out[:] = pixels
-        return out
+        return copy_into(out, pixels)
 
     def label(self, index: int) -> int:
         """Return -1: what is on a photograph is not known."""
@@ -112,6 +103,7 @@ class JoinedSplits:
     def __init__(self, splits: Sequence[NamedImages]) -> None:
         self.name = "+".join(split.name for split in splits)
         self.size = splits[0].size
+        self.identity = _checksum(split.identity for split in splits)  # of all images, in order
         self._splits = splits
         self._ends = list(accumulate(map(len, splits)))
 
@@ -119,7 +111,8 @@ class JoinedSplits:
         return self._ends[-1]
 
     def _at(self, index: int) -> tuple[NamedImages, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        """Return the split that an image is of, and its number there."""
+        number = bisect_right(self._ends, index)
         return self._splits[number], index - (self._ends[number - 1] if number else 0)
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
@@ -142,43 +135,26 @@ class JoinedSplits:
         split, at = self._at(index)
         return split.describe(at)
 
-    @property
-    def identity(self) -> str:
-        """A checksum of all images, in order."""
-        return _checksum(split.identity for split in self._splits)
 
-
-class SampledSplit:
+class SampledSplit(JoinedSplits):
     """Some images of a split, evenly spread over it; all where there are no more."""
 
     def __init__(self, split: NamedImages, count: int) -> None:
-        self.name, self.size, self._split = split.name, split.size, split
+        super().__init__([split])
         places = np.linspace(0, len(split) - 1, min(count, len(split)))
         self._indices = [int(place) for place in places.round()]
+        self.identity = _checksum([split.identity, str(self._indices)])
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
-        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given."""
-        return self._split.pixels(self._indices[index], out)
-
-    def label(self, index: int) -> int:
-        """Return the class of an image."""
-        return self._split.label(self._indices[index])
+    def _at(self, index: int) -> tuple[NamedImages, int]:
+        return self._splits[0], self._indices[index]
 
     def path(self, index: int) -> str:
         """Return the name of an image."""
-        return self._split.path(self._indices[index])
-
-    def describe(self, index: int) -> str:
-        """Name an image for a message."""
-        return self._split.describe(self._indices[index])
-
-    @property
-    def identity(self) -> str:
-        """A checksum of the images, in order."""
-        return _checksum([self._split.identity, str(self._indices)])
+        split, at = self._at(index)
+        return split.path(at)
 
 
 def _checksum(sums: Iterable[str]) -> str:

@@ -24,12 +24,7 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
 from alexnet.interop.export import describe_model
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
-from alexnet.interop.torch_files import (
-    SAVE_WEIGHTS,
-    StoredTensor,
-    as_text,
-    read_torch_file,
-)
+from alexnet.interop.torch_files import SAVE_WEIGHTS, StoredTensor, as_text, read_torch_file
 from alexnet.network import AlexNet
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.data.augment import crop_offsets
-from alexnet.data.decode import box_in_photograph, encode_jpeg, open_image, resize_and_crop
+from alexnet.data.decode import box_in_photograph, encode_jpeg, inspect_image, resize_and_crop
 from alexnet.serve.admission import IMAGE_FORMATS
 from alexnet.serve.responses import Crop, Filters, Maps
 
@@ -34,7 +34,7 @@ class Photograph:
 
         That it announces too many pixels is found out before any is decoded.
         """
-        image = open_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels)
+        image = inspect_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels).image
         pixels = torch.from_numpy(np.array(resize_and_crop(image, size)))
         return cls(pixels, image.width, image.height)
 

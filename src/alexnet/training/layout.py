@@ -32,12 +32,7 @@ from alexnet.fused import fuse
 from alexnet.layers import Dropout
 from alexnet.network import AlexNet, make_conv_block, make_dense_block
 from alexnet.spec import Spec
-from alexnet.training.distributed import (
-    Collective,
-    DistributedContext,
-    Group,
-    run_collective,
-)
+from alexnet.training.distributed import Collective, DistributedContext, Group, run_collective
 from alexnet.training.trainer import Replica, keep_local
 
 DividedLayout = Literal["towers", "hybrid"]

@@ -20,12 +20,7 @@ from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
-from alexnet.training.optimizer import (
-    last_rates,
-    make_optimizer,
-    momentum_buffers,
-    resume,
-)
+from alexnet.training.optimizer import last_rates, make_optimizer, momentum_buffers, resume
 from alexnet.training.run import Run
 
 EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
