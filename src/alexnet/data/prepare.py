@@ -121,6 +121,8 @@ def open_or_prepare(
 ) -> PreparedData:
     """Open a prepared data set, or prepare a source into the cache and open that.
 
+    Raises `DataError` when it is no data, or cannot be prepared.
+
     Parameters
     ----------
     where : str or Path
@@ -131,11 +133,6 @@ def open_or_prepare(
         Returns what of a source is to be prepared; by default everything.
     say, report, fetched
         Called with sentences for the user, with the progress, and with that of a download.
-
-    Raises
-    ------
-    DataError
-        When it is no data, or cannot be prepared.
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
@@ -165,8 +162,10 @@ def prepare(
 ) -> Manifest:
     """Make a prepared data set of a source, or finish one that was begun.
 
-    With more than one worker, processes are started that import the calling script anew: it
-    should do its own work below ``if __name__ == "__main__"``.
+    With more than one worker, processes are started that import the calling script anew: it should
+    do its own work below ``if __name__ == "__main__"``. Raises `DataError` when the folder holds
+    something else or the source has changed since, a class is left without a training image, there
+    are duplicates and may be none, or the disk is too small.
 
     Parameters
     ----------
@@ -192,12 +191,6 @@ def prepare(
     Manifest
         What was prepared; ``report.json`` beside it lists what was skipped, repaired or passed
         over, and duplicates.
-
-    Raises
-    ------
-    DataError
-        When the folder holds something else or the source has changed since, a class is left
-        without a training image, there are duplicates and may be none, or the disk is too small.
     """
     if workers is not None and workers < 1:
         raise DataError(f"{workers} workers cannot prepare anything.", "Give 1 or more.")

@@ -31,6 +31,8 @@ def open_source(
 ) -> Source:
     """Find the labelled images behind a path or a built-in name.
 
+    Raises `DataError` when there is no such data, it has no images, or cannot be trained on.
+
     Parameters
     ----------
     where : str or Path
@@ -48,11 +50,6 @@ def open_source(
         without training images, or of one class, is taken too.
     report : callable
         Called with the progress of a download.
-
-    Raises
-    ------
-    DataError
-        When there is no such data, it has no images, or cannot be trained on.
     """
     path = Path(where)
     if str(where) in BUILT_IN and not path.is_dir():

@@ -221,12 +221,8 @@ class StoredFeatures:
     def array(self, layer: str) -> NDArray[np.float32]:
         """Return a layer's values, ``(N, *shape)`` float32; memory-mapped, or read if Parquet.
 
-        Raises
-        ------
-        ConfigError
-            When the layer was not stored.
-        DataError
-            When its file is missing or damaged.
+        Raises `ConfigError` when the layer was not stored; `DataError` when its file is missing or
+        damaged.
         """
         if layer not in self.about.layers:
             raise ConfigError(
@@ -278,10 +274,7 @@ class StoredFeatures:
 def open_stored(folder: str | Path) -> StoredFeatures:
     """Open features that `extract` stored.
 
-    Raises
-    ------
-    DataError
-        When there are none, they are not finished, or are damaged.
+    Raises `DataError` when there are none, they are not finished, or are damaged.
     """
     folder = Path(folder)
     about, done = read_stored(folder) or (None, 0)
@@ -302,12 +295,7 @@ def read_stored(folder: Path) -> tuple[Description, int | None] | None:
     """Read what the features in a folder are of; ``None`` where there are none.
 
     The second value is how many images an unfinished extraction has stored for good, ``None`` of a
-    finished one.
-
-    Raises
-    ------
-    DataError
-        When they are damaged, or of another version's format.
+    finished one. Raises `DataError` when they are damaged, or of another version's format.
     """
     is_finished = (folder / DONE).is_file()
     path = folder / (DONE if is_finished else UNFINISHED)
@@ -343,10 +331,7 @@ def describe(
 ) -> Description:
     """Return what `extract` would store: its layers' shapes and ``bytes`` before it begins.
 
-    Raises
-    ------
-    ConfigError
-        When there is no such layer.
+    Raises `ConfigError` when there is no such layer.
     """
     shapes = select_layers(predictor.spec, layers)
     if pool != "none":
@@ -381,8 +366,10 @@ def extract(
 ) -> StoredFeatures:
     """Store what the named layers put out for every image of a split: the centre crop's.
 
-    A killed extraction goes on where it was when the same is asked for again, and ends in the
-    same bytes (on one machine with one number of threads); a finished one is opened.
+    A killed extraction goes on where it was when the same is asked for again, and ends in the same
+    bytes (on one machine with one number of threads); a finished one is opened. Raises
+    `ConfigError` when there is no such layer; `DataError` when the folder has other features, the
+    disk has no room for them, or an image is damaged.
 
     Parameters
     ----------
@@ -404,13 +391,6 @@ def extract(
         Seconds between the moments from which a killed extraction goes on.
     report : callable
         Called with the images done and all images, after every batch.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer.
-    DataError
-        When the folder has other features, the disk has no room for them, or an image is damaged.
     """
     out = Path(out)
     about = describe(predictor, split, layers, classes=classes, form=form, pool=pool)

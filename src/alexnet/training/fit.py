@@ -101,7 +101,7 @@ def fit(
     Yields each update, validation and notice; last a `Tested` or a `Stopped`. The run's folder must
     be the same for every process; rank 0 alone writes there.
 
-    It is a `TrainingError` when the loss is no number any more, or memory does not do; a `RunError`
+    Raises `TrainingError` when the loss is no number any more, or memory does not do; `RunError`
     when the run has checkpoints and none of them is good, or another process trains it.
     """
     with contextlib.ExitStack() as stack:

@@ -155,7 +155,7 @@ def restore(
     could be, or nothing. The mean image is the run's, not the data's: one that begins with another
     run's weights has the mean of the images that these were trained on.
 
-    It is a `RunError` when the run has checkpoints and none of them is good, or one of another
+    Raises `RunError` when the run has checkpoints and none of them is good, or one of another
     network, or has lost the weights that it is to begin with.
     """
     spec, recipe = run.config.spec, run.config.recipe
