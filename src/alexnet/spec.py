@@ -165,6 +165,11 @@ class Layer:
     arithmetic: str = ""  # how the parameters were counted, written out
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What comes out for one image: (channels, size, size), or (units,)."""
+        return (self.channels,) if self.kind == "dense" else (self.channels, self.size, self.size)
+
+    @property
     def outputs(self) -> int:
         """Numbers that come out: the neurons of the paper where the layer has weights."""
         return self.channels * self.size**2

@@ -29,14 +29,14 @@ from alexnet.bench.cases import (
     require_fast,
     time_round,
 )
-from alexnet.data.augment import Normaliser, augment, make_normaliser
+from alexnet.data.augment import Normaliser, augment
 from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.errors import ConfigError, MissingExtraError, TrainingError
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.predictor import Predictor
+from alexnet.predictor import assemble
 from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
@@ -346,20 +346,9 @@ def export_network(settings: BenchSettings) -> Path:
 
     path, spec = settings.scratch / "network.onnx", settings.spec
     if not path.exists():
-        flat = Statistics(
-            np.zeros((3, spec.image_size, spec.image_size), np.float32),
-            np.zeros(3, np.float32),
-            np.eye(3, dtype=np.float32),
-        )
-        predictor = Predictor(
-            network=build(spec).eval(),
-            classes=tuple(map(str, range(spec.num_classes))),
-            normalise=make_normaliser(spec.pixels, flat, spec.image_size),
-            resize_to=spec.image_size,
-            step=0,
-            device=Device.named("cpu"),
-            dtype=torch.float32,
-        )
+        black = Statistics.of_mean(np.zeros((3, 1, 1)), spec.image_size)
+        classes, weights = tuple(map(str, range(spec.num_classes))), dict(build(spec).state_dict())
+        predictor = assemble(spec, weights, black, classes, precision="fp32", device="cpu")
         images = generate_images(spec.image_size, CHECKED)
         export_onnx(predictor, path, images, "generated images")
     return path

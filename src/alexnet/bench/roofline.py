@@ -73,8 +73,7 @@ def list_parts(spec: Spec) -> Iterator[NetworkPart]:
         outputs = inputs
         for name in modules:
             if name in layers:
-                layer = layers[name]
-                outputs = (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
+                outputs = layers[name].shape
             elif name == "flatten":
                 outputs = (math.prod(outputs),)
         yield NetworkPart(

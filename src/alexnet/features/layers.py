@@ -23,10 +23,7 @@ def layer_shapes(spec: Spec) -> dict[str, Shape]:
     follows, in the spec's order. ``(channels, side, side)``, or ``(units,)`` where layers are fully
     connected.
     """
-    shapes: dict[str, Shape] = {
-        layer.name: (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
-        for layer in spec.layers()
-    }
+    shapes: dict[str, Shape] = {layer.name: layer.shape for layer in spec.layers()}
     with torch.device("meta"):  # names alone: no weight is allocated
         names = [name for name, _ in AlexNet(spec).named_children()]
     named: dict[str, Shape] = {}

@@ -205,16 +205,12 @@ class Run:
         """Return the statistics of the run's training data."""
         return Statistics.load(self.folder / "statistics.safetensors")
 
-    def load_newest(self, *, with_state: bool = True) -> Checkpoint | None:
-        """Load the run's newest good checkpoint, if it has any."""
-        return load_newest(self.checkpoints, with_state=with_state)
-
     def load_weights(self) -> Checkpoint:
         """Load the run's newest good weights; `RunError` where it has none.
 
         That newer ones are damaged is logged.
         """
-        found = self.load_newest(with_state=False)
+        found = load_newest(self.checkpoints, with_state=False)
         if found is None:
             raise RunError(
                 f"The run {str(self.folder)!r} has no checkpoint yet.",

@@ -17,7 +17,7 @@ from alexnet.evaluation import Evaluation, evaluate
 from alexnet.kernels.native import unavailable_reason
 from alexnet.network import AlexNet, build, freeze
 from alexnet.predictor import Predictor
-from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host, load_newest
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
 from alexnet.training.optimizer import last_rates, make_optimizer, momentum_buffers, resume
@@ -162,7 +162,7 @@ def restore(
     data = replace(data, statistics=run.load_statistics())
     keep_freed_memory()
     use_threads(recipe.threads)
-    start = run.load_newest() or Checkpoint(0, {})
+    start = load_newest(run.checkpoints) or Checkpoint(0, {})
     _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
