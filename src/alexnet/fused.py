@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.device import Device
-from alexnet.kernels import lrn_pool, triton_lrn_pool
+from alexnet.kernels import lrn_pool
 from alexnet.kernels.float32 import (
     FewRowsLinear,
     WinogradConv2d,
@@ -155,9 +155,9 @@ class ReluLrnPool(nn.Module):
 
         What fully-connected layers give, ``(N, units)``, is small and left to the plain layers.
         """
-        if x.dim() == 4 and lrn_pool.is_available(x, self.config):
+        if x.dim() == 4 and lrn_pool.is_cpp_available(x, self.config):
             return call(lrn_pool.lrn_pool, x, self.config, self.scale, self.k)
-        if x.dim() == 4 and triton_lrn_pool.is_available(x, x.shape[1], self.config):
+        if x.dim() == 4 and lrn_pool.is_triton_available(x, x.shape[1], self.config):
             return self.run_triton(x, None)
         return self.plain(x)
 
@@ -165,7 +165,7 @@ class ReluLrnPool(nn.Module):
         """Do the same where Triton's kernel is available, to activations without their bias."""
         learns = x.requires_grad or (bias is not None and bias.requires_grad)
         learns = learns and torch.is_grad_enabled()
-        return triton_lrn_pool.triton_lrn_pool(x, bias, self.config, self.scale, self.k, learns)[0]
+        return lrn_pool.triton_lrn_pool(x, bias, self.config, self.scale, self.k, learns)[0]
 
 
 class FastConv2d(nn.Module):
@@ -213,7 +213,7 @@ class ConvReluLrnPool(FastConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
-        if triton_lrn_pool.is_available(x, len(self.weight), self.after.config):
+        if lrn_pool.is_triton_available(x, len(self.weight), self.after.config):
             return self.after.run_triton(self.convolve(x, None), self.bias)
         return self.after(super().forward(x))
 
