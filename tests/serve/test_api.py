@@ -22,7 +22,7 @@ from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
 from alexnet.predictor import Predictor, Switches
-from alexnet.serve.networks import Networks
+from alexnet.serve.engine import Networks
 from alexnet.serve.service import MAX_LINES, Curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE

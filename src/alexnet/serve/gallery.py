@@ -17,9 +17,8 @@ from alexnet.features import Neighbours, keep_strongest, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import LOG, HTTPError, require_ready
-from alexnet.serve.engine import Engine
+from alexnet.serve.engine import Engine, Networks
 from alexnet.serve.images import encode_jpeg_uri, round_digits
-from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4

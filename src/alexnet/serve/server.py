@@ -20,7 +20,7 @@ from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
 from alexnet.serve.admission import Admission, ServerSettings
 from alexnet.serve.app import make_app
-from alexnet.serve.networks import Networks
+from alexnet.serve.engine import Networks
 from alexnet.serve.protocol import HTTPProtocol
 from alexnet.serve.service import Service, load_networks
 from alexnet.training.checkpoint import checkpoint_folders

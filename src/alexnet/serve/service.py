@@ -31,11 +31,10 @@ from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.explain.optimise import Ascent, Optimised, raise_unit
 from alexnet.predictor import Predictor
 from alexnet.serve.admission import LOG, Admission, Answered, require_ready
-from alexnet.serve.engine import BatchFunction, Engine
+from alexnet.serve.engine import BatchFunction, Engine, Networks
 from alexnet.serve.exchange import read_images
 from alexnet.serve.gallery import Gallery
 from alexnet.serve.images import Photograph
-from alexnet.serve.networks import Networks
 from alexnet.serve.responses import RunCurves
 from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.run import Run, parse_metrics
