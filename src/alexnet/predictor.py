@@ -107,19 +107,10 @@ class Predictor:
         return self if self.dtype == torch.float32 else replace(self, dtype=torch.float32)
 
     def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        """Return an image as the network's data was prepared.
+        """Return an image as the data was prepared, ``(resize_to, resize_to, 3)`` uint8 RGB.
 
-        Raises `ImageError` when it cannot be read or is no image.
-
-        Parameters
-        ----------
-        image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
-            What `data.decode.to_rgb` takes.
-
-        Returns
-        -------
-        ndarray
-            ``(resize_to, resize_to, 3)`` uint8 RGB.
+        It may be all that `data.decode.to_rgb` takes: a path, bytes, an open file, an image, an
+        array. Raises `ImageError` when it cannot be read or is no image.
         """
         return np.array(resize_and_crop(to_rgb(image), self.resize_to))
 
@@ -169,23 +160,11 @@ class Predictor:
     def probabilities(
         self, images: Tensor, crops: int = 1, switches: Switches = AS_TRAINED
     ) -> Tensor:
-        """Return class probabilities, averaged over crops (section 4.1).
+        """Return class probabilities, averaged over 1, 9 or 10 crops (section 4.1).
 
-        Raises `DataError` for another number of crops, or images of another size or type.
-
-        Parameters
-        ----------
-        images : Tensor
-            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
-        crops : int
-            1, the centre; 9; or 10.
-        switches : Switches
-            What is changed in the network.
-
-        Returns
-        -------
-        Tensor
-            ``(N, classes)`` float32 on `device`, each row summing to 1.
+        ``(N, resize_to, resize_to, 3)`` uint8 RGB to ``(N, classes)`` float32 on `device`, each row
+        summing to 1. Raises `DataError` for another number of crops, or images of another size or
+        type.
         """
         forward = self.choose_forward(switches)
         total: Tensor | float = 0.0
@@ -211,21 +190,9 @@ class Predictor:
     ) -> dict[str, Tensor]:
         """Return what the named layers put out for the centre crops of images.
 
-        Raises `ConfigError` when a name is unknown; `DataError` for images of another size or type.
-
-        Parameters
-        ----------
-        images : Tensor
-            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
-        names : iterable of str
-            Of layers: ``conv1``, ``relu1``, ...; one that is switched off puts out what comes in.
-        switches : Switches
-            What is changed in the network.
-
-        Returns
-        -------
-        dict of Tensor
-            By layer, first to last, ``(N, *shape)`` float32 on the processor.
+        ``(N, resize_to, resize_to, 3)`` uint8 RGB to ``(N, *shape)`` float32 on the processor, by
+        layer, first to last. One that is switched off puts out what comes in. Raises `ConfigError`
+        when a name is unknown; `DataError` for images of another size or type.
         """
         known = [name for name, _ in self.network.named_children()]
         wanted = set(names)
@@ -267,10 +234,7 @@ class Predictor:
         )
 
     def check_size(self, data: "PreparedData") -> None:
-        """See that data was prepared at the size that the network's crops are cut from.
-
-        Raises `DataError` when it was prepared at another one.
-        """
+        """See that data has the size that crops are cut from; `DataError` where not."""
         if data.manifest.size != self.resize_to:
             raise DataError(
                 f"The data was prepared at {data.manifest.size} pixels and the run's at "
@@ -391,16 +355,8 @@ def assemble(
 ) -> Predictor:
     """Put a trained network together from what a run's folder holds, or one like it.
 
-    Raises `ConfigError` when the weights are another network's.
-
-    Parameters
-    ----------
-    spec, weights, statistics, classes, step
-        The network, its weights, what its training data was like, and the checkpoint's step.
-    precision
-        Of the matrix products; for int8 see `quantize`.
-    device
-        Where the network is to run; by default the GPU where there is one.
+    It runs on the GPU where there is one, unless another `device` is given. Raises `ConfigError`
+    when the weights are another network's.
     """
     device = Device.best() if device is None else Device.named(device)
     network = build(spec, seed=None)

@@ -121,18 +121,11 @@ def open_or_prepare(
 ) -> PreparedData:
     """Open a prepared data set, or prepare a source into the cache and open that.
 
-    Raises `DataError` when it is no data, or cannot be prepared.
-
-    Parameters
-    ----------
-    where : str or Path
-        A prepared data set, or anything `sources.open_source` takes.
-    options, seed, workers, hold_out
-        Of a source, as for `prepare` and `open_source`.
-    choose : callable
-        Returns what of a source is to be prepared; by default everything.
-    say, report, fetched
-        Called with sentences for the user, with the progress, and with that of a download.
+    `where` is a prepared data set, or anything `sources.open_source` takes; `options`, `seed`,
+    `workers` and `hold_out` are as for `prepare` and `open_source`. `choose` returns what of a
+    source is to be prepared. `say`, `report` and `fetched` are called with sentences for the user,
+    with the progress, and with that of a download. Raises `DataError` when it is no data, or cannot
+    be prepared.
     """
     if is_prepared(Path(where)):
         return open_prepared(where)

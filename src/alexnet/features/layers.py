@@ -67,22 +67,9 @@ def select_layers(spec: Spec, names: Iterable[str]) -> dict[str, Shape]:
 def activations(predictor: Predictor, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return what the named layers put out for the centre crops of images.
 
-    Raises `ConfigError` when a name is unknown.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        A trained run (`alexnet.load`).
-    images : Tensor
-        ``(N, resize_to, resize_to, 3)`` uint8 RGB (`Predictor.load_pixels` makes one of any image).
-    layers : iterable of str
-        Names of `layer_names`.
-
-    Returns
-    -------
-    dict of Tensor
-        By layer, first to last, ``(N, *shape)`` float32 on the processor. The network runs in
-        float32 whatever it was trained in.
+    ``(N, resize_to, resize_to, 3)`` uint8 RGB, of `Predictor.load_pixels`, to ``(N, *shape)``
+    float32 on the processor, by layer, first to last. The network runs in float32 whatever it was
+    trained in. Raises `ConfigError` when a name is unknown.
     """
     return predictor.in_float32.activations(images, select_layers(predictor.spec, layers))
 
@@ -144,13 +131,6 @@ def receptive_field(spec: Spec, layer: str) -> ReceptiveField:
     Activations and norms across channels see what the layer before them sees; a norm within a
     channel (`WithinChannelLRN`) widens it. A fully-connected unit sees the whole image. Raises
     `ConfigError` when there is no such layer.
-
-    Parameters
-    ----------
-    spec : Spec
-        Any network.
-    layer : str
-        A name of `layer_names`.
 
     Examples
     --------

@@ -197,13 +197,9 @@ def find_nearest(
     """Return the stored images nearest to some others by Euclidean distance in a layer.
 
     `images` are ``(N, resize_to, resize_to, 3)`` uint8 RGB, and `predictor` is the network that
-    made the stored features. Raises `ConfigError` when the layer was not stored; `DataError` when
-    the features are another network's.
-
-    Returns
-    -------
-    distances, indices : ndarray
-        ``(N, count)`` each, the nearest first.
+    made the stored features. The distances and the numbers of the images are ``(N, count)`` each,
+    the nearest first. Raises `ConfigError` when the layer was not stored; `DataError` when the
+    features are another network's.
     """
     if stored.about.weights != checksum(predictor):
         raise DataError(
@@ -232,20 +228,10 @@ def top_activating(
 ) -> dict[int, tuple[TopActivation, ...]]:
     """Find the `count` images of a split that activate each unit most, in one pass for all units.
 
-    Raises `ConfigError` when there is no such layer or unit; `DataError` at a damaged image.
-
-    Parameters
-    ----------
-    predictor, split, layer
-        A trained run, such as ``data.splits["train"]``, and a name of `layer_names`.
-    units : iterable of int
-        Channels of a convolution and what follows it, or units of a fully-connected layer.
-
-    Returns
-    -------
-    dict of tuple
-        By unit, the strongest first. Each image is named once, with the place in its channel that
-        is strongest; of equal ones the earlier image, then the earlier place.
+    Units are channels of a convolution and of what follows it, or those of a fully-connected layer.
+    By unit, the strongest comes first. Each image is named once, with the place in its channel that
+    is strongest; of equal ones the earlier image, then the earlier place. Raises `ConfigError` when
+    there is no such layer or unit; `DataError` at a damaged image.
     """
     wanted = list(dict.fromkeys(units))
     _check(predictor, layer, wanted, count)
@@ -270,15 +256,10 @@ def keep_strongest(
 ) -> tuple[Tensor, Tensor]:
     """Merge the strongest place of each unit in some images into those kept so far.
 
-    Parameters
-    ----------
-    values, places : Tensor
-        Of the strongest ones, falling: ``(units, up to count)`` activations and ``(units, up to
-        count, 2)`` int64, the image and the place in its flattened map.
-    maps : Tensor
-        ``(N, units, side, side)`` or ``(N, units)``, of the images that `images` numbers.
-    count : int
-        How many are kept of each unit; of equal ones the earlier image, then the earlier place.
+    `values` and `places` are of the strongest ones, falling: ``(units, up to count)`` activations
+    and ``(units, up to count, 2)`` int64, the image and the place in its flattened map. `maps`,
+    ``(N, units, side, side)`` or ``(N, units)``, are of the images that `images` numbers. Of equal
+    ones the earlier image is kept, then the earlier place.
     """
     flat = maps.flatten(2) if maps.dim() > 2 else maps[..., None]  # (N, units, places)
     strongest = flat.amax(2, keepdim=True)

@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.data.augment import AugmentParams
-from alexnet.data.loader import Part, next_images
+from alexnet.data.loader import ALONE, Part, next_images
 from alexnet.errors import DataError
 from alexnet.layers import Dropout, hash_uint32
 from alexnet.recipes import Recipe
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
-ALL = Part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Order:
         start = within * self.batch_size
         return shuffle(self.images, self.seed, epoch)[start : start + self.batch_size]
 
-    def batches(self, first_step: int, part: Part = ALL) -> Iterator[NDArray[np.integer]]:
+    def batches(self, first_step: int, part: Part = ALONE) -> Iterator[NDArray[np.integer]]:
         """Yield a process's part of the indices of each step from `first_step` on, without end."""
         return (part.of(self.indices(step)) for step in itertools.count(first_step))
 
