@@ -200,12 +200,12 @@ def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predic
     return found.config.predictor(found.checkpoint, found.statistics)
 
 
-def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:
+def to_run(where: str | Path, out: str | Path) -> Run:
     """Make a run's folder of a model folder, for every command that takes a run."""
     out = Path(out)
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
-    found = read(fetch(where, revision))
+    found = read(fetch(where))
     run = Run.start(out, found.config, found.statistics, first=found.checkpoint)
     if found.test:
         run.write_json("test.json", found.test)

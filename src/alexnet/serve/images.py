@@ -134,9 +134,9 @@ def round_digits(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def encode_jpeg_uri(pixels: NDArray[np.uint8], quality: int = 90) -> str:
+def encode_jpeg_uri(pixels: NDArray[np.uint8]) -> str:
     """Encode ``(H, W, 3)`` uint8 RGB as a JPEG in a ``data:`` address."""
-    encoded = encode_jpeg(np.ascontiguousarray(pixels), quality)
+    encoded = encode_jpeg(np.ascontiguousarray(pixels), 90)
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 

@@ -198,17 +198,13 @@ class CheckpointWriter:
         if writing is not None:
             writing.result()
 
-    def save(
-        self, copy: Callable[[], Checkpoint], *, keep: int = 2, best: int | None = None
-    ) -> None:
+    def save(self, copy: Callable[[], Checkpoint], *, best: int | None = None) -> None:
         """Copy the training by `copy`, and have the copy written.
 
         The copy is made after the one before was written: there is never memory for two.
         """
         self.wait()
-        self._writing = self._thread.submit(
-            save_checkpoint, self._folder, copy(), keep=keep, best=best
-        )
+        self._writing = self._thread.submit(save_checkpoint, self._folder, copy(), best=best)
 
 
 def copy_to_host(tensors: Mapping[str, Tensor], *, share: bool = False) -> dict[str, Tensor]:
