@@ -69,8 +69,6 @@ def _rebuilt(kind: Any, data: Any, where: str) -> Any:
         if len(kinds) == len(data):
             parts = zip(kinds, data, strict=True)
             return tuple(_rebuilt(k, d, f"{where}[{i}]") for i, (k, d) in enumerate(parts))
-    if kind is Any:
-        return data
     if kind is float and type(data) is int:
         return float(data)
     if isinstance(kind, type) and type(data) is kind:

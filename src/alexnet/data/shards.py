@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.config import from_json
 from alexnet.data.decode import Pixels, copy_into, decode_jpeg, jpeg_library
 from alexnet.data.samples import ALL
 from alexnet.data.statistics import Statistics
@@ -62,7 +60,7 @@ class Manifest:
     counts: dict[str, int]  # images by split
     class_counts: dict[str, tuple[int, ...]]  # images by split and class
     size: int  # pixels on a side
-    options: dict[str, Any]  # of `prepare`
+    options: dict[str, object]  # of `prepare`
     fingerprint: str  # of the source's names and labels
     skipped: int  # images left out: report.json says which, and why
     repaired: int  # images that needed more than decoding: report.json says which
@@ -300,7 +298,12 @@ def read_manifest(root: Path) -> Manifest:
                 if fields["format"] > DATA_FORMAT
                 else "Prepare the data again, into a new folder.",
             )
-        return from_json(Manifest, fields)
+        fields["classes"] = tuple(fields["classes"])
+        fields["shards"] = {
+            split: tuple(ShardInfo(**shard) for shard in listed)
+            for split, listed in fields["shards"].items()
+        }
+        return Manifest(**fields)
     except FileNotFoundError:
         raise DataError(
             f"{str(root)!r} is no prepared data set.",
