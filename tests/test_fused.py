@@ -145,6 +145,7 @@ def test_gradients_of_the_image_are_there_for_those_who_ask():
 
 
 @needs_compiler
+@pytest.mark.slow  # bfloat16 products are emulated on many processors, and it compiles
 def test_under_autocast_it_computes_in_bfloat16_and_compiles_in_one_graph():
     network = build(narrow("single"), seed=1).eval()
     x = torch.randn(2, 3, 227, 227) * 50

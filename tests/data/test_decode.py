@@ -232,7 +232,8 @@ def mutated(whole: bytes, other: bytes, draws: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_mutated_files_are_images_or_image_errors():
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_images_or_image_errors(count):
     """The long form: ``ALEXNET_FUZZ=100000 ALEXNET_PHOTOGRAPHS=DIR pytest -k mutated -n 0``."""
     draws = random.Random(0)
     if folder := os.environ.get("ALEXNET_PHOTOGRAPHS"):
@@ -246,7 +247,7 @@ def test_mutated_files_are_images_or_image_errors():
         ]  # fmt: skip
     out = np.empty((64, 64, 3), np.uint8)
     decoded = 0
-    for _ in range(int(os.environ.get("ALEXNET_FUZZ", "20000"))):
+    for _ in range(int(os.environ.get("ALEXNET_FUZZ", count))):
         data = mutated(draws.choice(files), draws.choice(files), draws)
         try:
             image = decode.inspect_image(data).image

@@ -178,8 +178,9 @@ def _hold_out(source: Source, seed: int) -> Source:
     """Move a quarter of every class to a test split; the same images for a seed, always."""
     everything = source.splits["train"]
     test = np.zeros(len(everything), bool)
-    for label in range(len(source.classes)):
-        indices = np.flatnonzero(everything.labels == label)
+    by_class = np.argsort(everything.labels, kind="stable")
+    starts = np.searchsorted(everything.labels, range(1, len(source.classes)), sorter=by_class)
+    for label, indices in enumerate(np.split(by_class, starts)):
         held = min(len(indices) - 1, max(1, round(HELD_OUT * len(indices))))
         chosen = random.Random(f"{seed}/{label}").sample(range(len(indices)), k=max(0, held))
         test[indices[chosen]] = True
