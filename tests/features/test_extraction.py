@@ -95,6 +95,7 @@ def stored_for_good(out):
     return (read_stored(out) or (None, 0))[1] or 0
 
 
+@pytest.mark.slow  # processes are started, and killed
 @BOTH
 def test_an_extraction_killed_at_any_moment_ends_in_the_same_bytes(form, prepared, tmp_path):
     extracted(prepared.root, tmp_path / "undisturbed", form)
