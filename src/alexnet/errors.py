@@ -14,8 +14,9 @@ AlexNetError
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
@@ -76,6 +77,14 @@ class MissingExtraError(AlexNetError, ImportError):
             f"{purpose} needs the package {package}, which is not installed.",
             f"Install it with: pip install 'alexnet[{extra}]'",
         )
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Return a module of an optional package; `MissingExtraError` where that is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingExtraError(module.partition(".")[0], extra, purpose) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

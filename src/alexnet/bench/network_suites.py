@@ -32,7 +32,7 @@ from alexnet.bench.cases import (
 from alexnet.data.augment import Normaliser, augment
 from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device
-from alexnet.errors import ConfigError, MissingExtraError, TrainingError
+from alexnet.errors import ConfigError, TrainingError, import_extra
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
@@ -356,10 +356,7 @@ def export_network(settings: BenchSettings) -> Path:
 
 def time_onnxruntime(settings: BenchSettings) -> TimedCall:
     """Return ONNX Runtime with its default options."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", "bench", "This comparison") from None
+    onnxruntime = import_extra("onnxruntime", "bench", "This comparison")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -371,11 +368,7 @@ def time_onnxruntime(settings: BenchSettings) -> TimedCall:
 
 def time_openvino_best(settings: BenchSettings) -> TimedCall:
     """Return OpenVINO in whichever type and with whichever hint is fastest here."""
-    try:
-        import openvino
-    except ModuleNotFoundError:
-        raise MissingExtraError("openvino", "bench", "This comparison") from None
-    core = openvino.Core()
+    core = import_extra("openvino", "bench", "This comparison").Core()
     here = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     dtypes = [dtype for dtype in OPENVINO_DTYPES if dtype in here]
     best, fastest = None, math.inf

@@ -137,14 +137,11 @@ def connect_cluster(cluster: str | None) -> "Iterator[Executor | None]":
     if cluster is None:
         yield None
         return
-    from alexnet.errors import ConfigError, MissingExtraError
+    from alexnet.errors import ConfigError, import_extra
 
+    distributed = import_extra("distributed", "cluster", "--cluster")
     try:
-        from distributed import Client
-    except ImportError:
-        raise MissingExtraError("distributed", "cluster", "--cluster") from None
-    try:
-        client = Client(cluster, timeout=20)
+        client = distributed.Client(cluster, timeout=20)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"There is no Dask scheduler at {cluster!r} ({error}).",

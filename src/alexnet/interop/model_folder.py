@@ -23,7 +23,7 @@ from alexnet import __version__
 from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
-from alexnet.errors import MissingExtraError, RunError
+from alexnet.errors import RunError, import_extra
 from alexnet.files import atomic_write, sha256, translate_os_error, write_json
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
@@ -247,12 +247,9 @@ def push_to_hub(run: str | Path, repo_id: str, *, private: bool = False) -> str:
 @contextmanager
 def _hub_client(repo_id: str) -> Iterator[Any]:
     """Give the hub's client, and turn what it raises, which has many bases, into a sentence."""
+    client = import_extra("huggingface_hub", "hub", "The Hugging Face hub")
     try:
-        import huggingface_hub
-    except ModuleNotFoundError:
-        raise MissingExtraError("huggingface_hub", "hub", "The Hugging Face hub") from None
-    try:
-        yield huggingface_hub
+        yield client
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         raise RunError(
