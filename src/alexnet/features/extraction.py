@@ -140,7 +140,7 @@ class SampledSplit(JoinedSplits):
     """Some images of a split, evenly spread over it; all where there are no more."""
 
     def __init__(self, split: NamedImages, count: int) -> None:
-        super().__init__([split])
+        self.name, self.size, self._splits = split.name, split.size, [split]
         places = np.linspace(0, len(split) - 1, min(count, len(split)))
         self._indices = [int(place) for place in places.round()]
         self.identity = _checksum([split.identity, str(self._indices)])
