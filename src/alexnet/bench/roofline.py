@@ -18,9 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet.bench.cases import BenchSettings, Case, TimedCall, matmul_name
+from alexnet.bench.cases import BenchSettings, Case, Measurements, TimedCall, matmul_name
 from alexnet.bench.network_suites import compile_fast
-from alexnet.bench.rounds import Measurements
 from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
@@ -73,8 +72,7 @@ def list_parts(spec: Spec) -> Iterator[NetworkPart]:
         outputs = inputs
         for name in modules:
             if name in layers:
-                layer = layers[name]
-                outputs = (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
+                outputs = layers[name].shape
             elif name == "flatten":
                 outputs = (math.prod(outputs),)
         yield NetworkPart(

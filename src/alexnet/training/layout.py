@@ -32,12 +32,7 @@ from alexnet.fused import fuse
 from alexnet.layers import Dropout
 from alexnet.network import AlexNet, make_conv_block, make_dense_block
 from alexnet.spec import Spec
-from alexnet.training.distributed import (
-    Collective,
-    DistributedContext,
-    Group,
-    run_collective,
-)
+from alexnet.training.distributed import Collective, DistributedContext, Group, run_collective
 from alexnet.training.trainer import Replica, keep_local
 
 DividedLayout = Literal["towers", "hybrid"]
@@ -89,11 +84,6 @@ class DividedNetwork(nn.Sequential):
     """One process's part of a spec's network: pixels to logits.
 
     `group` are the processes that divide it, two for towers.
-
-    Raises
-    ------
-    ConfigError
-        When the network cannot be divided so.
     """
 
     def __init__(self, spec: Spec, group: Group, layout: DividedLayout) -> None:
@@ -140,13 +130,7 @@ def _narrow(spec: Spec, parts: int, layout: DividedLayout) -> Spec:
 
 
 def check_divisible(spec: Spec, parts: int, layout: DividedLayout) -> None:
-    """See that a network can be divided among so many processes.
-
-    Raises
-    ------
-    ConfigError
-        When it cannot, with the reason.
-    """
+    """See that a network can be divided among so many processes: else a `ConfigError`."""
     if layout == "towers":
         if spec.towers != 2:
             raise ConfigError(
@@ -224,11 +208,7 @@ def lay_out(
     """Lay a network, whole and the same on each process, out over them, its weights as they are.
 
     `fast` is the type of products for which it gets its fast form; None leaves the plain layers.
-
-    Raises
-    ------
-    ConfigError
-        When the network or the number of processes does not allow it.
+    A network or a number of processes that does not allow it is a `ConfigError`.
     """
     everyone = Group(None, context.rank, context.world_size)
     in_data = count_gradient_bytes(network, (), everyone)

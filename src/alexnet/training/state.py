@@ -17,15 +17,10 @@ from alexnet.evaluation import Evaluation, evaluate
 from alexnet.kernels.native import unavailable_reason
 from alexnet.network import AlexNet, build, freeze
 from alexnet.predictor import Predictor
-from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host, load_newest
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
-from alexnet.training.optimizer import (
-    last_rates,
-    make_optimizer,
-    momentum_buffers,
-    resume,
-)
+from alexnet.training.optimizer import last_rates, make_optimizer, momentum_buffers, resume
 from alexnet.training.run import Run
 
 EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
@@ -76,12 +71,7 @@ class TrainState:
 
         On a GPU it is copied, and written while the training goes on. On a processor writing takes
         a small part of the steps between two checkpoints, and a copy would be another 500 MB, so
-        the training waits.
-
-        Raises
-        ------
-        DivergedError
-            When the weights are no numbers any more.
+        the training waits. Weights that are no numbers any more are a `DivergedError`.
         """
         local = self.layout.replica.network
         weights = self.layout.division.join(local.state_dict())
@@ -165,19 +155,14 @@ def restore(
     could be, or nothing. The mean image is the run's, not the data's: one that begins with another
     run's weights has the mean of the images that these were trained on.
 
-    Raises
-    ------
-    RunError
-        When the run has checkpoints and none of them is good, or one of another network, or has
-        lost the weights that it is to begin with.
-    ConfigError
-        When the recipe freezes a layer that is not there, or all of them.
+    Raises `RunError` when the run has checkpoints and none of them is good, or one of another
+    network, or has lost the weights that it is to begin with.
     """
     spec, recipe = run.config.spec, run.config.recipe
     data = replace(data, statistics=run.load_statistics())
     keep_freed_memory()
     use_threads(recipe.threads)
-    start = run.load_newest() or Checkpoint(0, {})
+    start = load_newest(run.checkpoints) or Checkpoint(0, {})
     _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
