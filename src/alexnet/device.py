@@ -267,6 +267,14 @@ class Device:
 
     # Compiling.
 
+    def gains_by_compiling(self, dtype: DType) -> bool:
+        """Whether ``torch.compile`` makes fast forms of a network in a type any faster.
+
+        Not in float32 on a processor: what it would join is in kernels of this package already,
+        and it takes seconds at each start (benchmarks/results/2026-11-29_float32).
+        """
+        return not (self.is_cpu and dtype == torch.float32)
+
     def can_compile(self) -> tuple[bool, str]:
         """Return whether ``torch.compile`` works here, or why it does not.
 
@@ -283,8 +291,13 @@ class Device:
             return False, f"torch.compile does not work here, so steps are slower ({reason})."
         return True, ""
 
-    def compile(self, function: Function) -> tuple[Function, str]:
-        """Return the function compiled, or as it is with the reason why."""
+    def compile(self, function: Function, dtype: DType) -> tuple[Function, str]:
+        """Return the function compiled for a type, or as it is with the reason why, if it is one.
+
+        There is none where nothing is gained by it.
+        """
+        if not self.gains_by_compiling(dtype):
+            return function, ""
         works, complaint = self.can_compile()
         return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
 

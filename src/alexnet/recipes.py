@@ -82,7 +82,7 @@ class Recipe:
 
     # The machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
-    compile: bool = True  # fuse the network with torch.compile, where there is a compiler
+    compile: bool = True  # the fast form of the network, by torch.compile where that gains
     threads: int | None = None  # processor threads; None: all
     max_steps: int | None = None  # stop here, whatever `epochs` says
     checkpoint_every: int = 500  # steps

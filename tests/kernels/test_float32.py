@@ -163,7 +163,7 @@ def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
 def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
     """The kernels read raw memory: half as wide numbers would end where twice as many are read."""
     conv, linear = nn.Conv2d(32, 64, 3), nn.Linear(96, 20)
-    image, rows = torch.randn(3, 32, 8, 8), torch.randn(3, 96)
+    image, rows = torch.randn(4, 32, 8, 8), torch.randn(3, 96)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for layer, x in ((conv, image.bfloat16()), (linear, rows.bfloat16())):
             assert torch.equal(faster_layer(layer)(x), layer(x))
@@ -179,7 +179,7 @@ def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
     with pytest.raises(TypeError, match="float64"):
         winograd_conv2d(image.double(), conv.weight.detach().double(), conv.bias.double(), 0, 1)
     with pytest.raises(TypeError, match="bfloat16"):
-        winograd_filter_gradient(image, torch.zeros(3, 64, 6, 6).bfloat16(), 3, 0, 1)
+        winograd_filter_gradient(image, torch.zeros(4, 64, 6, 6).bfloat16(), 3, 0, 1)
     with pytest.raises(TypeError, match="bfloat16"):
         few_rows_linear(rows.bfloat16(), linear.weight, linear.bias)
     with pytest.raises(TypeError, match="float16"):

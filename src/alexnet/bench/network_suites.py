@@ -31,7 +31,7 @@ from alexnet.bench.cases import (
 )
 from alexnet.data.augment import Normaliser, augment
 from alexnet.data.statistics import Statistics
-from alexnet.device import CudaGraphRunner, Device
+from alexnet.device import CudaGraphRunner
 from alexnet.errors import ConfigError, TrainingError, import_extra
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm
@@ -125,9 +125,9 @@ def list_runtime_cases(settings: BenchSettings) -> tuple[Case, ...]:
 # Networks.
 
 
-def compile_fast(network: nn.Sequential, device: Device) -> nn.Module:
-    """Return a network in its fast form, compiled, as training runs it."""
-    return device.compile(fuse(network))[0]
+def compile_fast(network: nn.Sequential, settings: BenchSettings) -> nn.Module:
+    """Return a network in its fast form, compiled where that pays, as training runs it."""
+    return settings.device.compile(fuse(network), settings.dtype)[0]
 
 
 def build_plain_network(spec: Spec) -> AlexNet:
@@ -184,7 +184,7 @@ def time_our_step(settings: BenchSettings) -> TimedCall:
     on_cpu = device.is_cpu
     batches = itertools.repeat(draw_batch(settings)) if on_cpu else iterate_augmented(settings)
     steps = train(
-        Replica(network, compile_fast(network, device)), make_optimizer(network, FAST), batches,
+        Replica(network, compile_fast(network, settings)), make_optimizer(network, FAST), batches,
         FAST, lambda number: rates, done=0, total=1 << 40, dtype=settings.dtype,
     )  # fmt: skip
 
@@ -212,7 +212,7 @@ def iterate_augmented(settings: BenchSettings) -> Iterator[LocalBatch]:
     mean = mean.contiguous(memory_format=torch.channels_last)
     stdev = torch.ones(1, channels, 1, 1, device=device.torch)
     normalise = Normaliser(mean, 1.0, stdev, bgr=False, divides=False)
-    compiled, labels = device.compile(augment)[0], draw_labels(settings)
+    compiled, labels = device.compile(augment, settings.dtype)[0], draw_labels(settings)
     generator = torch.Generator().manual_seed(0)
     while True:
         params = sample_params(batch, prepared, size, generator)
@@ -259,7 +259,7 @@ def draw_labels(settings: BenchSettings) -> Tensor:
 def time_our_inference(settings: BenchSettings) -> TimedCall:
     """Return the compiled network in the device's type; on a GPU recorded, and replayed."""
     network = settings.device.place_network(build(settings.spec)).eval()
-    fast = compile_fast(fuse_for_inference(network, settings.dtype), settings.device)
+    fast = compile_fast(fuse_for_inference(network, settings.dtype), settings)
     pixels = draw_pixels(settings, settings.spec, channels_last=True)
     return time_network(CudaGraphRunner(fast), pixels, settings, settings.dtype)
 
@@ -302,7 +302,7 @@ def time_network(
 def time_our_lrn(settings: BenchSettings) -> TimedCall:
     """Return our layer on conv1's output, in our type."""
     x, norm = draw_conv1_output(settings)
-    layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings.device)
+    layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings)
     return time_layer(layer, x.to(settings.dtype))
 
 

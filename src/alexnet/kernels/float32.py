@@ -32,6 +32,7 @@ WINOGRAD, FEW_ROWS = "winograd.cpp", "few_rows.cpp"
 OUTPUTS = {3: 5, 5: 4}
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
+MIN_TILES = 16  # of all images; fewer take as long as their transformed filters to be read
 UNITS = 4  # that are computed together
 ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
 
@@ -76,9 +77,9 @@ def winograd(
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
     library, (a, _, b) = _library(side), _float32_matrices(side)
-    together = _images_together(side, max(x.shape[1], out.shape[1]), out)
+    together = _images_together(side, padding, x, out.shape[1])
     for images, results in zip(x.split(together), out.split(together), strict=True):
-        tiles, shape = _spread(images, b, side, padding, groups, out)
+        tiles, shape = _spread(images, b, side, padding, groups)
         with torch.autocast("cpu", enabled=False):  # else they could be of bfloat16
             products = tiles @ filters.mT
         shape.height, shape.width, shape.channels = *out.shape[2:], len(bias)
@@ -110,9 +111,9 @@ def winograd_filter_gradient(
     inputs, outputs = x.shape[1] // groups, gradient.shape[1] // groups
     sums = x.new_zeros(len(g) ** 2 * groups, outputs, inputs)
     across_tiles = a.T.contiguous()
-    together = _images_together(side, max(x.shape[1], gradient.shape[1]), gradient)
+    together = _images_together(side, padding, x, gradient.shape[1])
     for images, results in zip(x.split(together), gradient.split(together), strict=True):
-        tiles, shape = _spread(images, b, side, padding, groups, gradient)
+        tiles, shape = _spread(images, b, side, padding, groups)
         shape.height, shape.width, shape.channels = *gradient.shape[2:], gradient.shape[1]
         shape.padding = 0
         others = tiles.new_empty(*tiles.shape[:2], outputs)
@@ -195,13 +196,13 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
 
-        Another type than float32 is left to the plain layer, and a single image, whose few tiles
-        take as long as their transformed filters to be read.
+        Another type than float32 is left to the plain layer, and fewer tiles than `MIN_TILES`.
         """
         assert self.bias is not None
-        if input.dtype != torch.float32 or input.shape[0] == 1:
-            return super().forward(input)
         side, padding = self.kernel_size[0], int(self.padding[0])
+        down, across = _count_tiles(side, padding, input)
+        if input.dtype != torch.float32 or input.shape[0] * down * across < MIN_TILES:
+            return super().forward(channels_last(input))
         if self.filters is None:
             return call(winograd_conv2d, input, self.weight, self.bias, padding, self.groups)
         return call(winograd, input, self.filters, self.bias, side, padding, self.groups)
@@ -236,25 +237,26 @@ def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return a.contiguous(), g.contiguous(), b.contiguous()
 
 
-def _count_tiles(side: int, out: Tensor) -> tuple[int, int]:
-    """Return how many tiles cover an output's height, and its width."""
-    down, across = (-(-length // OUTPUTS[side]) for length in out.shape[2:])
+def _count_tiles(side: int, padding: int, images: Tensor) -> tuple[int, int]:
+    """Return how many tiles cover the height of what comes of images, and its width."""
+    down, across = (-(-(n + 2 * padding - side + 1) // OUTPUTS[side]) for n in images.shape[2:])
     return down, across
 
 
-def _images_together(side: int, channels: int, out: Tensor) -> int:
+def _images_together(side: int, padding: int, images: Tensor, outputs: int) -> int:
     """Return of how many images the tiles are laid out at once."""
-    down, across = _count_tiles(side, out)
+    down, across = _count_tiles(side, padding, images)
+    channels = max(images.shape[1], outputs)
     numbers = (OUTPUTS[side] + side - 1) ** 2 * down * across * channels
     return max(1, TILE_BYTES // (4 * numbers))
 
 
 def _spread(
-    images: Tensor, b: Tensor, side: int, padding: int, groups: int, out: Tensor
+    images: Tensor, b: Tensor, side: int, padding: int, groups: int
 ) -> tuple[Tensor, WinogradArguments]:
     """Return the transformed tiles of images, and the sizes that made them."""
     count, channels, *size = images.shape
-    down, across = _count_tiles(side, out)
+    down, across = _count_tiles(side, padding, images)
     threads = torch.get_num_threads()
     shape = WinogradArguments(count, *size, channels, groups, padding, down, across, threads)
     tiles = images.new_empty(len(b) ** 2 * groups, count * down * across, channels // groups)

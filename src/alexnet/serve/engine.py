@@ -205,11 +205,10 @@ class Networks:
     def compile(self) -> str:
         """Compile the network, for batches of any size; return why it is not, or nothing.
 
-        It takes some seconds to a minute, while the plain form answers. In float32 on a processor
-        nothing is compiled: the kernels there are as fast (docs/serving.md).
+        It takes some seconds to a minute, while the plain form answers.
         """
         predictor = self.predictor
-        if predictor.device.is_cpu and predictor.dtype == torch.float32:
+        if not predictor.device.gains_by_compiling(predictor.dtype):
             return ""
         works, complaint = predictor.device.can_compile()
         if works:

@@ -181,10 +181,9 @@ def restore(
     freeze(network, recipe.freeze)
     device = context.device
     network = device.place_network(network)
-    compiles, complaint = device.can_compile() if recipe.compile else (False, "")
-    if compiles and device.is_cpu and (reason := unavailable_reason()):
-        complaint = f"The kernels for this processor cannot be used, so steps are slower: {reason}."
-    layout = lay_out(network, context, layout_name, compile=compiles)
+    dtype = device.choose_dtype(recipe.precision)
+    fast, complaint = _check_fast_form(device, dtype) if recipe.compile else (False, "")
+    layout = lay_out(network, context, layout_name, fast=dtype if fast else None)
     optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()
     if start.state:
@@ -204,10 +203,21 @@ def restore(
         optimizer,
         replace(normalise, mean=mean),
         device,
-        device.choose_dtype(recipe.precision),
+        dtype,
         history,
     )
     return state, start, complaint
+
+
+def _check_fast_form(device: Device, dtype: torch.dtype) -> tuple[bool, str]:
+    """Return whether networks have a fast form here, and why it is none or not the fastest."""
+    missing = unavailable_reason() if device.is_cpu else ""
+    works, complaint = not missing, ""
+    if device.gains_by_compiling(dtype):
+        works, complaint = device.can_compile()
+    if missing and not complaint:
+        complaint = f"The kernels for this processor cannot be used: steps are slower ({missing})."
+    return works, complaint
 
 
 def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]:
