@@ -77,6 +77,11 @@ class Claim:
     note: str = ""  # what confounds it, or how this scale departs from the paper
 
     @property
+    def relevant_effect(self) -> float:
+        """The smallest effect that would matter: the paper's, else one point, or a quarter more."""
+        return self.min_effect or self.paper_effect or (1.25 if self.ratio else 0.01)
+
+    @property
     def measure_title(self) -> str:
         """The measure in words, with a capital first and the other letters as they are."""
         return self.measure_text[:1].upper() + self.measure_text[1:]

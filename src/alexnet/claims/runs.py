@@ -66,16 +66,7 @@ def execute_task(task: RunTask) -> RunResult:
     several = f"test_error_{task.recipe.test_crops}_views" in task.measures
     crops = task.recipe.test_crops if several else 1
     recipe = replace(task.recipe, threads=task.threads, test_crops=crops)
-    config = RunConfig(
-        spec=task.spec,
-        recipe=recipe,
-        classes=data.classes,
-        data=str(data.root),
-        data_fingerprint=data.manifest.fingerprint,
-        data_size=data.manifest.size,
-        made_with=task.versions,
-    )
-    run = Run.start(task.folder, config, data.statistics)
+    run = Run.start(task.folder, configure_run(task, data, recipe), data.statistics)
     order = Order.of(recipe, len(data.train))
     try:
         tested, failed = _train(run, data, order, task.measures), ""
@@ -114,6 +105,19 @@ def execute_task(task: RunTask) -> RunResult:
         measures={name: round(value, 6) for name, value in sorted(measures.items())},
         censored=censored,
         failed=failed,
+    )
+
+
+def configure_run(task: RunTask, data: PreparedData, recipe: Recipe) -> RunConfig:
+    """Return what stands in the folder of a run of a task."""
+    return RunConfig(
+        spec=task.spec,
+        recipe=recipe,
+        classes=data.classes,
+        data=str(data.root),
+        data_fingerprint=data.manifest.fingerprint,
+        data_size=data.manifest.size,
+        made_with=task.versions,
     )
 
 

@@ -219,15 +219,25 @@ def run_claims(
     dry_run: bool,
 ) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
+    from itertools import accumulate
+
     from alexnet.claims.claim import Claim
-    from alexnet.claims.grid import plan_grid, run_grid
+    from alexnet.claims.grid import Cost, plan_grid, run_grid
     from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = parse_duration(budget) if budget else None
     say(f"data     {config.data.manifest.describe()}")
-    claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
-    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
+    claims_then, seeds, costs = plan_grid(claims, seeds, within, config)
+    left = sum((cost for _, cost in costs), Cost(0, 0, 0))
+    if dry_run:
+        hours = accumulate(cost.seconds / 3600 for _, cost in costs)
+        for number, ((name, cost), end) in enumerate(zip(costs, hours, strict=True), start=1):
+            say(
+                f"{number:3}  {name:20} {cost.runs:4} runs {cost.seconds / 3600:6.2f} h, "
+                f"done after {end:6.2f} h"
+            )
+    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {left} left")
     if dry_run:
         return tuple(wanted), []
     done, results = run_grid(claims_then, seeds, config)
@@ -281,6 +291,8 @@ def list_findings(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> d
             {
                 "name": claim.name,
                 "verdict": comparison.verdict.value,
+                "largest": _finite(comparison.largest),
+                "half_width": _finite(comparison.half_width),
                 "measure": claim.measure_text,
                 "arms": [claim.first.name, claim.second.name],
                 "means": [_finite(mean) for mean in comparison.means],
@@ -305,15 +317,20 @@ def _finite(value: float) -> float | None:
 
 def format_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
     """Return what was found as a table."""
-    from alexnet.claims.report import format_effect, format_interval
+    from alexnet.claims.report import (
+        format_effect,
+        format_half_width,
+        format_interval,
+        format_verdict,
+    )
 
-    lines = [f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'seeds':>5}  verdict"]
+    heads = f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'could be seen':>13} {'seeds':>5}"
+    lines = [f"{heads}  verdict"]
     for finding in findings:
-        comparison = finding.comparison
         effect, interval = format_effect(finding), format_interval(finding)
         lines.append(
-            f"{finding.claim.name:16} {effect:>24} {interval:>28} {comparison.seeds:5}  "
-            f"{comparison.verdict.value}"
+            f"{finding.claim.name:16} {effect:>24} {interval:>28} {format_half_width(finding):>13} "
+            f"{finding.comparison.seeds:5}  {format_verdict(finding)}"
         )
     for check in checks:
         lines.append(f"{check.name:16} {check.agreeing} of {len(check.rows)} lines agree")
