@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 def claims(
     *names: str,
     data: str | None = None,
-    scale: Literal["small", "cifar", "imagenet"] = "small",
+    scale: Literal["small", "night", "cifar", "imagenet"] = "small",
     seeds: int | None = None,
     budget: str | None = None,
     out: Path = Path("claims"),
@@ -48,15 +48,17 @@ def claims(
     ----------
     names
         relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, depth, towers,
-        init, counts, dropout-identity; by default all.
+        init, alive, counts, dropout-identity; by default all. augment also asks its networks of
+        several seeds together.
     data
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
         is downloaded; the scale imagenet has no default.
     scale
-        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. cifar:
-        CIFAR-10 at the schedules of 2012. imagenet: the full network, as run in 2012.
+        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night:
+        all of it, long enough to overfit, ten hours. cifar: CIFAR-10 at the schedules of 2012.
+        imagenet: the full network, as run in 2012.
     seeds
-        Runs of each arm. small, imagenet: 3; cifar: 5.
+        Runs of each arm. small, imagenet: 3; night, cifar: 5.
     budget
         Take as many seeds, and if need be as large a part of the epochs, as are expected to fit
         into so long: 30m, 2h.
@@ -108,6 +110,8 @@ def claims(
             wanted, results = run_claims(
                 wanted, seeds or asked.seeds, budget, config, say, dry_run=dry_run
             )
+            if not dry_run and (found := ask_networks_together(wanted, results, config)):
+                wanted = (*wanted, found)
     if dry_run:
         return 0
     out.mkdir(parents=True, exist_ok=True)
@@ -243,6 +247,21 @@ def run_claims(
     done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
+
+
+def ask_networks_together(
+    wanted: "Sequence[Claim | Check]", results: "Sequence[RunResult]", config: "GridConfig"
+) -> "Check | None":
+    """Return what the networks of the claim on views give together, where they are there."""
+    from alexnet.claims.claim import Claim, results_by_seed
+    from alexnet.claims.ensembles import check_ensemble
+    from alexnet.claims.grid import RUNS
+
+    for claim in wanted:
+        if isinstance(claim, Claim) and claim.name == "augment-views":
+            runs = results_by_seed(claim.second, results)
+            return check_ensemble(runs, config.out / RUNS, config.data)
+    return None
 
 
 def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:

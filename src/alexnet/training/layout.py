@@ -219,7 +219,11 @@ class Layout:
 
 
 def lay_out(
-    network: AlexNet, context: DistributedContext, name: LayoutName, *, compile: bool
+    network: AlexNet,
+    context: DistributedContext,
+    name: LayoutName,
+    *,
+    compile: Literal["kernels"] | bool,
 ) -> Layout:
     """Lay a network, whole and the same on each process, out over them, its weights as they are.
 
@@ -286,7 +290,11 @@ def _make_pairs(context: DistributedContext) -> tuple[Group, Group]:
 
 
 def _replicate(
-    network: nn.Sequential, data: Group, unsummed: Sequence[str], *, compile: bool
+    network: nn.Sequential,
+    data: Group,
+    unsummed: Sequence[str],
+    *,
+    compile: Literal["kernels"] | bool,
 ) -> Replica:
     """Wrap a network so that gradients of all parameters but some are summed over `data`.
 
@@ -309,7 +317,7 @@ def _replicate(
             if name not in unsummed:
                 parameter.register_hook(partial(torch.mul, other=data.size))
     compiled: Callable[[Tensor], Tensor] = (
-        torch.compile(forward, dynamic=False) if compile else forward
+        torch.compile(forward, dynamic=False) if compile is True else forward
     )
     divisor = 1 if unsummed else data.size
     return Replica(network, compiled, no_sync, divisor, data.all_reduce)

@@ -152,7 +152,7 @@ class TrainState:
             0,
             self.device,
             self.dtype,
-            fused=self.run.config.recipe.compile,
+            fused=bool(self.run.config.recipe.compile),
         )
 
 
@@ -196,10 +196,12 @@ def restore(
     freeze(network, recipe.freeze)
     device = context.device
     network = device.place_network(network)
-    compiles, complaint = device.can_compile() if recipe.compile else (False, "")
+    compiles, complaint = (
+        device.can_compile() if recipe.compile is True else (bool(recipe.compile), "")
+    )
     if compiles and device.is_cpu and (reason := unavailable_reason()):
         complaint = f"The kernels for this processor cannot be used, so steps are slower: {reason}."
-    layout = lay_out(network, context, layout_name, compile=compiles)
+    layout = lay_out(network, context, layout_name, compile=compiles and recipe.compile)
     optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()
     if start.state:
