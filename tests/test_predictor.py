@@ -251,9 +251,7 @@ def test_networks_asked_together_give_the_mean_of_their_probabilities(prepared):
 
 def test_networks_that_cannot_be_asked_together_are_told_apart(quick, single, prepared):
     other = replace(quick, classes=(*quick.classes[:-1], "another"))
-    with pytest.raises(
-        ConfigError, match="Networks 1 and 2 do not know the same classes: .*'anoth"
-    ):
+    with pytest.raises(ConfigError, match=r"do not know the same classes: .*'another'"):
         ask_together([quick, other])
     with pytest.raises(ConfigError, match="64 and 256 pixels"):
         ask_together([quick, replace(single, classes=quick.classes)])
