@@ -41,6 +41,8 @@ class Arm:
     learning_rates: tuple[float, ...] = ()  # of which each arm gets its own best, chosen with
     # `TUNING_SEED`; once it is chosen, `recipe.lr` is the best one
     trial_epochs: float | None = None  # of the runs that choose it; None: as many as of the others
+    expected_epochs: float | None = None  # after which its runs have what is measured, by earlier
+    # ones: for the estimate of their cost alone. None: at their end
 
     def trial_recipe(self, lr: float) -> Recipe:
         """Return how a run is trained that tries a learning rate."""

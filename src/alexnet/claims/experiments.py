@@ -62,6 +62,7 @@ def relu(scale: Scale) -> Claim:
     arms = (make_arm("tanh", scale.four, tanh), make_arm("ReLU", scale.four))
     more = {"learning_rates": scale.learning_rates, "trial_epochs": scale.trial_epochs}
     first, second = (replace(arm, **more) for arm in arms)  # type: ignore[arg-type]
+    second = replace(second, expected_epochs=scale.relu_epochs)
     chosen_by = (
         f"the lowest training error after {scale.trial_epochs:g} passes"
         if scale.trial_epochs

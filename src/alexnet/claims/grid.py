@@ -170,7 +170,7 @@ def iter_trials(claims: Iterable[Claim]) -> Iterator[NamedArm]:
     """Yield each arm that has learning rates to choose from, at each of them."""
     for one in iter_arms(claims):
         for lr in one.arm.learning_rates:
-            trial = replace(one.arm, recipe=one.arm.trial_recipe(lr))
+            trial = replace(one.arm, recipe=one.arm.trial_recipe(lr), expected_epochs=None)
             yield replace(one, name=f"{one.name} at {lr:g}", arm=trial)
 
 
@@ -193,6 +193,7 @@ def make_tasks(arms: Iterable[NamedArm], seeds: Iterable[int], config: GridConfi
                 data=data.root.resolve(),
                 images=len(data.train),
                 folder=(config.out / RUNS / key).resolve(),
+                expected_epochs=min(one.arm.expected_epochs or recipe.epochs, recipe.epochs),
                 threads=config.threads,
                 machine=config.machine,
                 versions=dict(config.versions),
@@ -571,19 +572,19 @@ def _keep_plan(
 def estimate_cost(
     tasks: Sequence[RunTask], speeds: Mapping[Spec, Speed], workers: int, data: PreparedData
 ) -> Cost:
-    """Return what runs cost at measured speeds; those that end early, as if they did not."""
+    """Return what runs cost at measured speeds."""
     seconds = 0.0
     for task in tasks:
         speed, recipe = speeds[task.spec], task.recipe
-        steps = Order.of(recipe, task.images).steps(recipe.epochs)
-        tests = recipe.epochs // recipe.validate_every + 1
+        steps = Order.of(recipe, task.images).steps(task.expected_epochs)
+        tests = task.expected_epochs // recipe.validate_every + 1
         if any(name.endswith("views") for name in task.measures):
             tests += recipe.test_crops
         if "gap" in task.measures:
             tests += task.images / len(data.held_out)
         saves = 1 + steps // recipe.checkpoint_every
         seconds += speed.start + steps * speed.step + tests * speed.test + saves * SAVE_SECONDS
-    images = sum(task.recipe.epochs * task.images for task in tasks)
+    images = sum(task.expected_epochs * task.images for task in tasks)
     return Cost(len(tasks), images, seconds / workers)
 
 

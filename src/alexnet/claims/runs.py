@@ -50,6 +50,7 @@ class RunTask:
     data: Path
     images: int  # that it trains on
     folder: Path  # of the run
+    expected_epochs: float  # that it takes, fewer than its recipe's where it ends early
     threads: int | None  # of the processor
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)  # of the software, with the commit

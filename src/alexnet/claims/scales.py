@@ -112,6 +112,7 @@ class Scale:
     four: Setup  # of Figure 1: no regularisation at all
     learning_rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
     trial_epochs: float | None  # of the runs that choose it; None: to their end
+    relu_epochs: float | None  # that ReLU needed there (benchmarks/results/claims); None: unknown
     without_lrn: Setup  # the 13 % of the paper's note on LRN, without it
     with_lrn: Setup  # the 11 %, with it and with everything else that changed
 
@@ -182,6 +183,7 @@ SMALL = Scale(
     ),
     learning_rates=(0.002, 0.004, 0.008, 0.016, 0.032),
     trial_epochs=3,
+    relu_epochs=7.5,
     without_lrn=Setup(
         _half_width(LOCAL_13), _SMALL_LOCAL.with_(epochs=3, weight_decays=_weight_decays(0.004))
     ),
@@ -271,6 +273,7 @@ CIFAR_FULL = replace(
     ),
     learning_rates=(0.001, 0.002, 0.004, 0.008, 0.016),
     trial_epochs=None,
+    relu_epochs=None,
     without_lrn=Setup(LOCAL_13, _LOCAL_13),
     with_lrn=Setup(LOCAL_11, _LOCAL_11),
 )
@@ -294,6 +297,7 @@ IMAGENET = Scale(
     ),
     learning_rates=(0.001, 0.003, 0.01, 0.03),
     trial_epochs=None,
+    relu_epochs=None,
     without_lrn=Setup(without_lrn(AS_RUN), AS_RUN_RECIPE),  # net 148 (facts 0)
     with_lrn=_FULL,
 )
