@@ -33,9 +33,9 @@ def exact(layer, x):
         return deepcopy(layer).double()(x.double())
 
 
-@pytest.mark.parametrize("side", [3, 5])
-def test_matrices_are_a_convolutions(side):
-    a, g, b = winograd_matrices(side)
+@pytest.mark.parametrize(("side", "outputs"), [(3, 5), (3, 6), (5, 4)])
+def test_matrices_are_a_convolutions(side, outputs):
+    a, g, b = winograd_matrices(side, outputs)
     draws = np.random.default_rng(0)
     inputs, filters = draws.normal(size=a.shape[1]), draws.normal(size=side)
     found = a @ ((g @ filters) * (b @ inputs))

@@ -5,6 +5,7 @@ of the plain layers; ``winograd.cpp`` has the transforms, and the products are P
 """
 
 import ctypes
+import math
 from functools import cache
 from typing import Any
 
@@ -23,12 +24,10 @@ from alexnet.kernels.native import (
 )
 
 KERNEL = "winograd.cpp"
-OUTPUTS = {
-    3: 5,
-    5: 4,
-}  # side of a filter: side of a tile of the result. The largest tile of 8 inputs
-# is the best for conv2's 27 pixels; three of 5 outputs cover the 13 of conv3 to conv5, as four of 4
-# would, with 23 % fewer products
+# Side of a filter: sides that a tile of the result may have, the first where the result's size is
+# not known. The largest tile of 8 inputs is the best for conv2's 27 pixels; three of 5 cover the 13
+# of conv3 to conv5, as four of 4 would, with 23 % fewer products; one of 6 a small network's 6.
+OUTPUTS = {3: (5, 6), 5: (4,)}
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
 
@@ -45,9 +44,24 @@ class WinogradArguments(ctypes.Structure):
     )
 
 
+def choose_outputs(side: int, height: int, width: int) -> int:
+    """Return the side of the tiles that cover a result with the fewest products.
+
+    Examples
+    --------
+    >>> [choose_outputs(3, size, size) for size in (6, 13)]
+    [6, 5]
+    """
+
+    def products(outputs: int) -> int:
+        return (outputs + side - 1) ** 2 * -(-height // outputs) * -(-width // outputs)
+
+    return min(OUTPUTS[side], key=products)
+
+
 @cache
-def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
-    r"""Return the matrices of a convolution with filters of a side.
+def winograd_matrices(side: int, outputs: int) -> tuple[NDArray[np.float64], ...]:
+    r"""Return the matrices of a convolution with filters of a side, `outputs` at a time.
 
     With them a row of :math:`m` outputs is :math:`A [(G g) \odot (B d)]`, of a filter :math:`g` and
     of :math:`t = m + side - 1` inputs :math:`d` (Toom and Cook: polynomials of a product are
@@ -58,7 +72,7 @@ def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
     A, G, B : ndarray
         ``(m, t)``, ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
     """
-    tile = OUTPUTS[side] + side - 1
+    tile = outputs + side - 1
 
     def powers(count: int) -> NDArray[np.float64]:
         finite = np.array(POINTS[: tile - 1])[:, None] ** np.arange(count)
@@ -66,7 +80,7 @@ def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
 
     b = np.linalg.inv(powers(tile)).T
     scale = np.abs(b).max(1, keepdims=True)
-    return powers(OUTPUTS[side]).T, powers(side) * scale, b / scale
+    return powers(outputs).T, powers(side) * scale, b / scale
 
 
 @torch.library.custom_op("alexnet::winograd", mutates_args=(), device_types="cpu")
@@ -82,8 +96,9 @@ def winograd(
     """
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
-    library, (a, _, b) = _library(side), _float32_matrices(side)
-    together = _images_together(side, max(x.shape[1], out.shape[1]), out)
+    outputs = math.isqrt(len(filters) // groups) - side + 1
+    library, (a, _, b) = _library(side, outputs), _float32_matrices(side, outputs)
+    together = _images_together(side, outputs, max(x.shape[1], out.shape[1]), out)
     for images, results in zip(x.split(together), out.split(together), strict=True):
         tiles, shape = _spread(images, b, side, padding, groups, out)
         with torch.autocast("cpu", enabled=False):  # else they could be of bfloat16
@@ -104,9 +119,10 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor, padding: int, group
     TypeError
         For another type than float32.
     """
-    return winograd._init_fn(
-        x, transform_filters(weight, groups), bias, weight.shape[2], padding, groups
-    )
+    side = weight.shape[2]
+    outputs = choose_outputs(side, *_output_size(x, side, padding))
+    filters = transform_filters(weight, groups, outputs)
+    return winograd._init_fn(x, filters, bias, side, padding, groups)
 
 
 @torch.library.custom_op("alexnet::winograd_filter_gradient", mutates_args=(), device_types="cpu")
@@ -119,16 +135,17 @@ def winograd_filter_gradient(
     """
     _check_float32(x, gradient)
     x, gradient = channels_last(x), channels_last(gradient)
-    library, (a, g, b) = _library(side), _float32_matrices(side)
-    inputs, outputs = x.shape[1] // groups, gradient.shape[1] // groups
-    sums = x.new_zeros(len(g) ** 2 * groups, outputs, inputs)
+    outputs = choose_outputs(side, *gradient.shape[2:])
+    library, (a, g, b) = _library(side, outputs), _float32_matrices(side, outputs)
+    channels, filters = x.shape[1] // groups, gradient.shape[1] // groups
+    sums = x.new_zeros(len(g) ** 2 * groups, filters, channels)
     across_tiles = a.T.contiguous()
-    together = _images_together(side, max(x.shape[1], gradient.shape[1]), gradient)
+    together = _images_together(side, outputs, max(x.shape[1], gradient.shape[1]), gradient)
     for images, results in zip(x.split(together), gradient.split(together), strict=True):
         tiles, shape = _spread(images, b, side, padding, groups, gradient)
         shape.height, shape.width, shape.channels = *gradient.shape[2:], gradient.shape[1]
         shape.padding = 0
-        others = tiles.new_empty(*tiles.shape[:2], outputs)
+        others = tiles.new_empty(*tiles.shape[:2], filters)
         library.spread_gradient(
             address(results), address(across_tiles), address(others), ctypes.byref(shape)
         )
@@ -136,7 +153,7 @@ def winograd_filter_gradient(
             sums.baddbmm_(others.mT, tiles)
     with torch.autocast("cpu", enabled=False):
         found = torch.kron(g, g).T.contiguous() @ sums.view(len(g) ** 2, -1)
-    return found.view(side, side, groups * outputs, inputs).permute(2, 3, 0, 1).contiguous()
+    return found.view(side, side, groups * filters, channels).permute(2, 3, 0, 1).contiguous()
 
 
 @winograd.register_fake
@@ -177,13 +194,14 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 winograd_conv2d.register_autograd(_differentiate, setup_context=_save_input)
 
 
-def transform_filters(weight: Tensor, groups: int) -> Tensor:
-    """Return filters ``(M, C / groups, side, side)`` at every point of a tile.
+def transform_filters(weight: Tensor, groups: int, outputs: int | None = None) -> Tensor:
+    """Return filters ``(M, C / groups, side, side)`` at every point of a tile of so many outputs.
 
     The result is ``(tile**2 * groups, M / groups, C / groups)``.
     """
     _check_float32(weight)
-    side, (_, g, _) = weight.shape[2], _float32_matrices(weight.shape[2])
+    side = weight.shape[2]
+    _, g, _ = _float32_matrices(side, outputs or OUTPUTS[side][0])
     with torch.autocast("cpu", enabled=False):
         made = torch.kron(g, g) @ weight.detach().permute(2, 3, 0, 1).reshape(side**2, -1)
     return made.view(-1, len(weight) // groups, weight.shape[1])
@@ -236,33 +254,35 @@ def has_winograd_form(layer: nn.Module) -> bool:
         and layer.bias is not None
         and layer.in_channels // layer.groups % LANES == 0
         and layer.out_channels // layer.groups % LANES == 0
-        and not find_compile_error(KERNEL, **_constants(layer.kernel_size[0]))
+        and not find_compile_error(
+            KERNEL, **_constants(layer.kernel_size[0], OUTPUTS[layer.kernel_size[0]][0])
+        )
     )
 
 
-def _constants(side: int) -> dict[str, str | int]:
-    return {"tile": OUTPUTS[side] + side - 1, "outputs": OUTPUTS[side]}
+def _constants(side: int, outputs: int) -> dict[str, str | int]:
+    return {"tile": outputs + side - 1, "outputs": outputs}
 
 
-def _library(side: int) -> ctypes.CDLL:
-    return compile_kernel(KERNEL, **_constants(side))
+def _library(side: int, outputs: int) -> ctypes.CDLL:
+    return compile_kernel(KERNEL, **_constants(side, outputs))
 
 
-def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    a, g, b = (torch.from_numpy(matrix).float() for matrix in winograd_matrices(side))
+def _float32_matrices(side: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    a, g, b = (torch.from_numpy(matrix).float() for matrix in winograd_matrices(side, outputs))
     return a.contiguous(), g.contiguous(), b.contiguous()
 
 
-def _count_tiles(side: int, out: Tensor) -> tuple[int, int]:
+def _count_tiles(outputs: int, out: Tensor) -> tuple[int, int]:
     """Return how many tiles cover an output's height, and its width."""
-    down, across = (-(-length // OUTPUTS[side]) for length in out.shape[2:])
+    down, across = (-(-length // outputs) for length in out.shape[2:])
     return down, across
 
 
-def _images_together(side: int, channels: int, out: Tensor) -> int:
+def _images_together(side: int, outputs: int, channels: int, out: Tensor) -> int:
     """Return of how many images the tiles are laid out at once."""
-    down, across = _count_tiles(side, out)
-    numbers = (OUTPUTS[side] + side - 1) ** 2 * down * across * channels
+    down, across = _count_tiles(outputs, out)
+    numbers = (outputs + side - 1) ** 2 * down * across * channels
     return max(1, TILE_BYTES // (4 * numbers))
 
 
@@ -271,11 +291,12 @@ def _spread(
 ) -> tuple[Tensor, WinogradArguments]:
     """Return the transformed tiles of images, and the sizes that made them."""
     count, channels, *size = images.shape
-    down, across = _count_tiles(side, out)
+    outputs = len(b) - side + 1
+    down, across = _count_tiles(outputs, out)
     threads = torch.get_num_threads()
     shape = WinogradArguments(count, *size, channels, groups, padding, down, across, threads)
     tiles = images.new_empty(len(b) ** 2 * groups, count * down * across, channels // groups)
-    _library(side).spread(address(images), address(b), address(tiles), ctypes.byref(shape))
+    _library(side, outputs).spread(address(images), address(b), address(tiles), ctypes.byref(shape))
     return tiles, shape
 
 
@@ -286,6 +307,10 @@ def _check_float32(*tensors: Tensor) -> None:
 
 
 def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
-    height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
-    shape = (x.shape[0], len(bias), height, width)
+    shape = (x.shape[0], len(bias), *_output_size(x, side, padding))
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+
+def _output_size(x: Tensor, side: int, padding: int) -> tuple[int, int]:
+    height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
+    return height, width
