@@ -39,7 +39,7 @@ from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.samples import SampleIndex, Source
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.workers import LostWorkerError, run_in_processes, run_on_executor
-from alexnet.errors import ConfigError, DataError, RunError
+from alexnet.errors import ConfigError, DataError, DivergedError, RunError
 from alexnet.files import atomic_write, lock, translate_os_error
 from alexnet.recipes import MAX_COUNT
 from alexnet.spec import Spec
@@ -55,7 +55,7 @@ RUNS = "runs"  # folder of the runs, each named by its key
 TAIL = 400  # bytes at the end of a log, in which its last line is
 # Of these the runs come first: what made the network win.
 FEATURES = ("lrn", "overlap", "pca", "augment", "dropout", "dropout-gap", "dropout-steps")
-STEPS = 24  # timed, after a first one, or fewer in `PROBE_SECONDS`
+STEPS = 16  # timed, after a first one, or fewer in `PROBE_SECONDS`
 PROBE_SECONDS = 20.0
 MIN_SEEDS, MAX_SEEDS = 2, 10  # a verdict needs two
 MIN_EPOCHS = 2
@@ -461,19 +461,20 @@ class Speed:
 
 
 def measure_speed(task: RunTask) -> Speed:
-    """Train a run's network for some steps as `fit` does, and test it, without writing anything.
+    """Train a run's network for some steps and test it on some images.
 
     Measured in as many processes at once as there will be, it has what they cost each other.
     """
     data = open_prepared(task.data)
-    recipe = replace(task.recipe, threads=task.threads, checkpoint_every=MAX_COUNT)
+    never = {"checkpoint_every": MAX_COUNT, "validate_every": float(MAX_COUNT)}
+    recipe = task.recipe.with_(threads=task.threads, **never)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         run = Run.start(Path(folder) / "probe", configure_run(task, data, recipe), data.statistics)
         times: list[float] = []
         events = fit(run, data)
         assert isinstance(events, Generator)
-        with contextlib.closing(events):
+        with contextlib.closing(events), contextlib.suppress(DivergedError):
             for event in events:
                 if isinstance(event, Progressed):
                     times.append(time.perf_counter())
