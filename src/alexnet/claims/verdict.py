@@ -167,7 +167,7 @@ def decide_verdict(
     - *reversed*: the whole interval is below 0.
     - *no effect larger than x*: the interval holds 0, and neither of its ends reaches `relevant`,
       the effect that the paper has or that would matter. x is the farther end: here the effect is
-      that small or absent.
+      that small or absent. (Pairs that differ by nothing at all measured nothing.)
     - *not seen at this scale*: the interval holds 0 and reaches farther: these runs could not tell.
 
     Where there is no effect at all, 5 in 100 intervals miss 0 by chance: half of them say that the
@@ -180,7 +180,7 @@ def decide_verdict(
         return Verdict.HOLDS if large else Verdict.DIRECTION
     if high < 0:
         return Verdict.REVERSED
-    small = relevant is not None and max(-low, high) < relevant
+    small = relevant is not None and max(-low, high) < relevant and low < high
     return Verdict.NO_LARGER if small else Verdict.NOT_SEEN
 
 
