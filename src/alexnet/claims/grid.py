@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -231,7 +231,7 @@ def _execute(tasks: list[RunTask], config: GridConfig) -> Iterator[tuple[RunTask
     return run_in_processes(execute_task, tasks, config.workers, _give_up, ahead=1)
 
 
-def _give_up(task: RunTask) -> RunResult:
+def _give_up(task: RunTask) -> NoReturn:
     raise LostWorkerError(
         f"The run {task.arms[0]!r} with seed {task.recipe.seed} ended its process again and again.",
         "Memory may have run out: try --workers 1. The same command goes on.",
@@ -494,10 +494,7 @@ def measure_speeds(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
     """
     different = list({task.spec: task for task in tasks}.values())
     first = {task.recipe.name: task for task in reversed(different)}
-    found = {
-        task.spec: speed
-        for task, speed in run_in_processes(measure_speed, first.values(), workers, _give_up)
-    }
+    found = _measure(first.values(), workers)
     slow = {
         name: (task.spec, found[task.spec])
         for name, task in first.items()
@@ -507,11 +504,14 @@ def measure_speeds(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
         if task.recipe.name in slow:
             like, speed = slow[task.recipe.name]
             found[task.spec] = speed.scaled(task.spec.macs / like.macs)
-    rest = [task for task in different if task.spec not in found]
-    found |= {
-        task.spec: speed for task, speed in run_in_processes(measure_speed, rest, workers, _give_up)
-    }
-    return found
+    return found | _measure([task for task in different if task.spec not in found], workers)
+
+
+def _measure(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
+    if workers == 1:
+        return {task.spec: measure_speed(task) for task in tasks}
+    done = run_in_processes(measure_speed, tasks, workers, _give_up)
+    return {task.spec: speed for task, speed in done}
 
 
 def plan_grid(
