@@ -129,7 +129,7 @@ def _with_milestones(recipe: Recipe, *milestones: float, **changes: object) -> R
 # The paper's rule without a watched split: what is compared is not chosen by the test images.
 _SMALL = _with_milestones(
     PAPER_RECIPE, 0.75, 0.9,
-    name="small", epochs=8, batch_size=64, compile="kernels", log_every=1, checkpoint_every=400,
+    name="small", epochs=8, batch_size=64, log_every=1, checkpoint_every=400,
     validate_every=2,
 )  # fmt: skip
 _BARE = {"weight_decay": 0.0, "crop": "centre", "mirror": False, "pca_jitter": 0.0}
@@ -203,14 +203,14 @@ _NIGHT_WIDE = shrink(
 _NIGHT_FIVE = replace(_NIGHT_WIDE, dropout=replace(_NIGHT_WIDE.dropout, rate=0.0))
 _NIGHT = _with_milestones(
     PAPER_RECIPE, 0.7, 0.9,
-    name="night", epochs=20, batch_size=128, compile="kernels", log_every=10,
-    checkpoint_every=1000, validate_every=2,
+    name="night", epochs=20, batch_size=128, log_every=10,
+    checkpoint_every=1000, validate_every=2, precision="fp32",
 )  # fmt: skip
 _NIGHT_BARE = _NIGHT.with_(crop="centre", mirror=False, pca_jitter=0.0)
 _NIGHT_LOCAL = _with_milestones(
     _LOCAL, 0.7, 0.9,
-    name="night_local", batch_size=128, compile="kernels", log_every=10, checkpoint_every=1000,
-    validate_every=2,
+    name="night_local", batch_size=128, log_every=10, checkpoint_every=1000,
+    validate_every=2, precision="fp32",
 )  # fmt: skip
 NIGHT = replace(
     SMALL,

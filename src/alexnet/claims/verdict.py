@@ -93,6 +93,8 @@ def compare(
 ) -> Comparison:
     """Compare two arms by the seeds that both have.
 
+    Raises `MissingExtraError` when SciPy is not installed.
+
     Parameters
     ----------
     first, second : mapping of int to Measurement
@@ -104,11 +106,6 @@ def compare(
         The minimum effect at which the claim holds in size too (see `decide_verdict`).
     relevant : float, optional
         The smallest effect that would matter (see `decide_verdict`).
-
-    Raises
-    ------
-    MissingExtraError
-        When SciPy is not installed.
 
     Notes
     -----

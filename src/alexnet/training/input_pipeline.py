@@ -32,9 +32,8 @@ def local_batches(
     spec, recipe, part = state.run.config.spec, state.run.config.recipe, state.layout.part
     device, split = state.device, state.data.train
     zooms = recipe.crop_area is not None and device.is_cpu  # slower compiled
-    one_pass = zooms or augment_fused(state.normalise, device.torch)
-    compiles = recipe.compile is True and not one_pass
-    transform = device.compile(augment)[0] if compiles else augment
+    fuses = recipe.compile and not zooms and not augment_fused(state.normalise, device.torch)
+    transform = device.compile(augment, state.dtype)[0] if fuses else augment
     stream = CopyStream(device)
     batches = train_batches(split, order.batches(done, part), order.replacements)
     for step, batch in enumerate(timer.time(batches), start=done + 1):
