@@ -297,7 +297,7 @@ def test_page_is_whole_wherever_it_is_read(opened):
         "})"
     )
     assert (
-        len(sizes) == 8 + 8
+        len(sizes) == 9 + 9
     )  # pairs of all claims that were run; curves: two of gap, none of views
     assert all(min(width, height, across, down) > 150 for width, height, across, down, _ in sizes)
     assert all(re.search(r"\d", told) for *_, told in sizes)
@@ -385,4 +385,4 @@ def test_links_of_the_table_lead_to_their_claims(opened):
         "[...document.querySelectorAll('table.summary a')]"
         ".map(one => document.querySelectorAll(one.getAttribute('href')).length)"
     )
-    assert targets == [1] * 10
+    assert targets == [1] * 11
