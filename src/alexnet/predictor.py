@@ -378,7 +378,7 @@ def assemble(
 class Ensemble(Predictor):
     """Several networks asked together: class probabilities are averaged, as the paper's "5 CNNs".
 
-    Its classes and the size of its images are the first one's.
+    All but probabilities (layers, pixels, the names of classes) is the first network's.
     """
 
     members: tuple[Predictor, ...]

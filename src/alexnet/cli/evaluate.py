@@ -63,8 +63,9 @@ def evaluate(
     runs, left = split_runs(run, more)
     if len(left) > 1 or (left and data):
         raise ConfigError(f"{left[0]!r} is no run.", "Name runs first, and one set of images last.")
+    named = left[0] if left else data
     predictors = [load_predictor(one, threads, precision) for one in runs]
-    prepared, images = open_split(run, predictors[0], data or "".join(left) or None, split)
+    prepared, images = open_split(run, predictors[0], named, split)
     if precision == "int8":
         has_own = "train" in prepared.splits
         predictors = [
@@ -72,21 +73,20 @@ def evaluate(
             for folder, one in zip(runs, predictors, strict=True)
         ]
     together = ask_together(predictors, parse_weights(weights))
-    told: dict[str, object] = {}
     if fit_on and isinstance(together, Ensemble):
-        _, held_back = open_split(run, together, data or "".join(left) or None, fit_on)
+        _, held_back = open_split(run, together, named, fit_on)
         if held_back.name == images.name:
             raise ConfigError(
                 f"The weights cannot be fitted on {images.name!r}: it is what is tested.",
                 "Name another split with --fit-on.",
             )
         together = together.fit(prepared, held_back)
-    if isinstance(together, Ensemble):
-        told = {"weights": [round(weight, 4) for weight in together.weights]}
+    weighted = [round(one, 4) for one in together.weights] if isinstance(together, Ensemble) else []
     result = together.evaluate(prepared, crops=views, split=images)
     if json:
+        told = {"weights": weighted} if weighted else {}
         print(json_format.dumps({"split": images.name, **summarize(result), **told}))
         return
-    if told:
-        print(f"{len(runs)} networks, weights {', '.join(f'{w:g}' for w in told['weights'])}")  # type: ignore[attr-defined]
+    if weighted:
+        print(f"{len(runs)} networks, weights {', '.join(f'{one:g}' for one in weighted)}")
     print(format_evaluation(images.name, result))
