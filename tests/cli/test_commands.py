@@ -137,7 +137,8 @@ def test_several_runs_are_asked_together(command, trained, photographs, tmp_path
     assert both == alone
     refused = command("evaluate", trained, trained, "--fit-on", "test")
     assert refused.returncode == 1
-    assert "it is what is tested" in refused.stderr
+    assert "cannot be fitted on 'test'" in refused.stderr
+    assert "not tested: train." in refused.stderr
     photograph = next((photographs / "test" / "defective").iterdir())
     one = json.loads(command("predict", trained, photograph, "--json").stdout)
     two = json.loads(

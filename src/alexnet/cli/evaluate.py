@@ -73,14 +73,15 @@ def evaluate(
             for folder, one in zip(runs, predictors, strict=True)
         ]
     together = ask_together(predictors, parse_weights(weights))
-    if fit_on and isinstance(together, Ensemble):
-        _, held_back = open_split(run, together, named, fit_on)
-        if held_back.name == images.name:
+    if fit_on:
+        free = prepared.splits.keys() - ({images.name} if split != "all" else prepared.splits)
+        if fit_on not in free or not isinstance(together, Ensemble):
             raise ConfigError(
-                f"The weights cannot be fitted on {images.name!r}: it is what is tested.",
-                "Name another split with --fit-on.",
+                f"Weights cannot be fitted on {fit_on!r}.",
+                "Name several runs, and a split of their data that is not tested: "
+                f"{', '.join(sorted(free)) or 'there is none'}.",
             )
-        together = together.fit(prepared, held_back)
+        together = together.fit(prepared, prepared.splits[fit_on])
     weighted = [round(one, 4) for one in together.weights] if isinstance(together, Ensemble) else []
     result = together.evaluate(prepared, crops=views, split=images)
     if json:
