@@ -7,9 +7,8 @@ are PyTorch's. What takes time in fully-connected layers over a few images is re
 """
 
 import ctypes
-import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +26,15 @@ from alexnet.kernels.native import (
 )
 
 WINOGRAD, FEW_ROWS = "winograd.cpp", "few_rows.cpp"
-# Side of a filter: sides that a tile of the result may have, the first where weights are
-# transformed once. The largest tile of 8 inputs is the best for conv2's 27 pixels; three of 5
-# outputs cover the 13 of conv3 to conv5, as four of 4 would, with 23 % fewer products; one of 6
-# covers a small network's 6.
-OUTPUTS = {3: (5, 6), 5: (4,)}
+# Side of a filter: side of a tile of the result. The largest tile of 8 inputs is the best for
+# conv2's 27 pixels; three of 5 outputs cover the 13 of conv3 to conv5, as four of 4 would, with
+# 23 % fewer products.
+OUTPUTS = {3: 5, 5: 4}
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
 MIN_TILES = 16  # of all images; fewer take as long as their transformed filters to be read
+MIN_CHANNELS = 48  # of a group; with fewer, transforms take longer than the products that they save
+MIN_GAIN = 2.0  # products of the plain layer for each: few where tiles reach far over a small map
 UNITS = 4  # that are computed together
 ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
 
@@ -51,41 +51,16 @@ class WinogradArguments(ctypes.Structure):
     )
 
 
-class Tiling(NamedTuple):
-    """How a convolution is divided."""
-
-    side: int  # of a filter
-    outputs: int  # side of a tile of the result
-
-    @property
-    def inputs(self) -> int:
-        """Side of a tile of the image."""
-        return self.outputs + self.side - 1
-
-    def count(self, padding: int, images: Tensor) -> tuple[int, int]:
-        """Return how many tiles cover the height of what comes of images, and its width."""
-        down, across = (
-            -(-(n + 2 * padding - self.side + 1) // self.outputs) for n in images.shape[2:]
-        )
-        return down, across
-
-
-def choose_tiling(side: int, padding: int, images: Tensor) -> Tiling:
-    """Return the tiles with which a convolution of images takes the fewest products."""
-    tilings = [Tiling(side, outputs) for outputs in OUTPUTS[side]]
-    return min(tilings, key=lambda one: one.inputs**2 * math.prod(one.count(padding, images)))
-
-
 @cache
-def winograd_matrices(tiling: Tiling) -> tuple[NDArray[np.float64], ...]:
-    r"""Return the matrices of a convolution in tiles: A, G and B.
+def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
+    r"""Return the matrices of a convolution with filters of a side: A, G and B.
 
     With them a row of :math:`m` outputs is :math:`A [(G g) \odot (B d)]`, of a filter :math:`g` and
     of :math:`t = m + side - 1` inputs :math:`d` (Toom and Cook: polynomials of a product are
     determined by their values at as many points as they have coefficients). They are ``(m, t)``,
     ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
     """
-    tile = tiling.inputs
+    tile = OUTPUTS[side] + side - 1
 
     def powers(count: int) -> NDArray[np.float64]:
         finite = np.array(POINTS[: tile - 1])[:, None] ** np.arange(count)
@@ -93,7 +68,7 @@ def winograd_matrices(tiling: Tiling) -> tuple[NDArray[np.float64], ...]:
 
     b = np.linalg.inv(powers(tile)).T
     scale = np.abs(b).max(1, keepdims=True)
-    return powers(tiling.outputs).T, powers(tiling.side) * scale, b / scale
+    return powers(OUTPUTS[side]).T, powers(side) * scale, b / scale
 
 
 @torch.library.custom_op("alexnet::winograd", mutates_args=(), device_types="cpu")
@@ -103,11 +78,10 @@ def winograd(
     """Convolve ``(N, C, H, W)`` float32 with what `transform_filters` returned; no gradient."""
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
-    tiling = Tiling(side, math.isqrt(len(filters) // groups) - side + 1)
-    library, (a, _, b) = _library(tiling), _float32_matrices(tiling)
-    together = _images_together(tiling, padding, x, out.shape[1])
+    library, (a, _, b) = _library(side), _float32_matrices(side)
+    together = _images_together(side, padding, x, out.shape[1])
     for images, results in zip(x.split(together), out.split(together), strict=True):
-        tiles, shape = _spread(images, b, tiling, padding, groups)
+        tiles, shape = _spread(images, b, side, padding, groups)
         with torch.autocast("cpu", enabled=False):  # else they could be of bfloat16
             products = tiles @ filters.mT
         shape.height, shape.width, shape.channels = *out.shape[2:], len(bias)
@@ -120,9 +94,9 @@ def winograd(
 @torch.library.custom_op("alexnet::winograd_conv2d", mutates_args=(), device_types="cpu")
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
     """Convolve ``(N, C, H, W)`` float32 with filters ``(M, C / groups, side, side)``."""
-    tiling = choose_tiling(weight.shape[2], padding, x)
-    filters = transform_filters(weight, groups, tiling)
-    return winograd._init_fn(x, filters, bias, tiling.side, padding, groups)
+    return winograd._init_fn(
+        x, transform_filters(weight, groups), bias, weight.shape[2], padding, groups
+    )
 
 
 @torch.library.custom_op("alexnet::winograd_filter_gradient", mutates_args=(), device_types="cpu")
@@ -135,14 +109,13 @@ def winograd_filter_gradient(
     """
     _check_float32(x, gradient)
     x, gradient = channels_last(x), channels_last(gradient)
-    tiling = choose_tiling(side, padding, x)
-    library, (a, g, b) = _library(tiling), _float32_matrices(tiling)
+    library, (a, g, b) = _library(side), _float32_matrices(side)
     inputs, outputs = x.shape[1] // groups, gradient.shape[1] // groups
     sums = x.new_zeros(len(g) ** 2 * groups, outputs, inputs)
     across_tiles = a.T.contiguous()
-    together = _images_together(tiling, padding, x, gradient.shape[1])
+    together = _images_together(side, padding, x, gradient.shape[1])
     for images, results in zip(x.split(together), gradient.split(together), strict=True):
-        tiles, shape = _spread(images, b, tiling, padding, groups)
+        tiles, shape = _spread(images, b, side, padding, groups)
         shape.height, shape.width, shape.channels = *gradient.shape[2:], gradient.shape[1]
         shape.padding = 0
         others = tiles.new_empty(*tiles.shape[:2], outputs)
@@ -194,22 +167,22 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 winograd_conv2d.register_autograd(_differentiate, setup_context=_save_input)
 
 
-def transform_filters(weight: Tensor, groups: int, tiling: Tiling) -> Tensor:
+def transform_filters(weight: Tensor, groups: int) -> Tensor:
     """Return filters ``(M, C / groups, side, side)`` at every point of a tile.
 
     The result is ``(tile**2 * groups, M / groups, C / groups)``.
     """
     _check_float32(weight)
-    _, g, _ = _float32_matrices(tiling)
+    side, (_, g, _) = weight.shape[2], _float32_matrices(weight.shape[2])
     with torch.autocast("cpu", enabled=False):
-        made = torch.kron(g, g) @ weight.detach().permute(2, 3, 0, 1).reshape(tiling.side**2, -1)
+        made = torch.kron(g, g) @ weight.detach().permute(2, 3, 0, 1).reshape(side**2, -1)
     return made.view(-1, len(weight) // groups, weight.shape[1])
 
 
 class WinogradConv2d(nn.Conv2d):
     """A convolution of stride 1 with the weight and the bias of another.
 
-    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`. Where it is
+    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`, no few. Where it is
     `frozen`, its weight will not change any more, and is transformed once.
     """
 
@@ -220,18 +193,22 @@ class WinogradConv2d(nn.Conv2d):
             device="meta",
         )  # fmt: skip
         self.weight, self.bias = conv.weight, conv.bias
-        self.usual = Tiling(side, OUTPUTS[side][0])
-        self.filters = transform_filters(conv.weight, conv.groups, self.usual) if frozen else None
+        self.filters = transform_filters(conv.weight, conv.groups) if frozen else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
 
-        Another type than float32 is left to the plain layer, and fewer tiles than `MIN_TILES`.
+        Another type than float32 is left to the plain layer, fewer tiles than `MIN_TILES`, and maps
+        of which they save less than `MIN_GAIN`.
         """
         assert self.bias is not None
         side, padding = self.kernel_size[0], int(self.padding[0])
-        down, across = self.usual.count(padding, input)
-        if input.dtype != torch.float32 or input.shape[0] * down * across < MIN_TILES:
+        down, across = _count_tiles(side, padding, input)
+        height, width = (n + 2 * padding - side + 1 for n in input.shape[2:])
+        tile = OUTPUTS[side] + side - 1
+        gain = side**2 * height * width / (tile**2 * down * across)
+        few = input.shape[0] * down * across < MIN_TILES or gain < MIN_GAIN
+        if few or input.dtype != torch.float32:
             return super().forward(channels_last(input))
         if self.filters is None:
             return call(winograd_conv2d, input, self.weight, self.bias, padding, self.groups)
@@ -248,43 +225,51 @@ def has_winograd_form(layer: nn.Module) -> bool:
         and layer.padding in ((0, 0), (1, 1), (2, 2))
         and layer.padding_mode == "zeros"
         and layer.bias is not None
-        and layer.in_channels // layer.groups % LANES == 0
-        and layer.out_channels // layer.groups % LANES == 0
+        and all(
+            channels // layer.groups % LANES == 0 and channels // layer.groups >= MIN_CHANNELS
+            for channels in (layer.in_channels, layer.out_channels)
+        )
         and not find_compile_error(WINOGRAD, **_constants(layer.kernel_size[0]))
     )
 
 
-def _constants(side: int, outputs: int | None = None) -> dict[str, str | int]:
-    tiling = Tiling(side, outputs or OUTPUTS[side][0])
-    return {"tile": tiling.inputs, "outputs": tiling.outputs}
+def _constants(side: int) -> dict[str, str | int]:
+    return {"tile": OUTPUTS[side] + side - 1, "outputs": OUTPUTS[side]}
 
 
-def _library(tiling: Tiling) -> ctypes.CDLL:
-    return compile_kernel(WINOGRAD, **_constants(*tiling))
+def _library(side: int) -> ctypes.CDLL:
+    return compile_kernel(WINOGRAD, **_constants(side))
 
 
-def _float32_matrices(tiling: Tiling) -> tuple[Tensor, Tensor, Tensor]:
-    a, g, b = (torch.from_numpy(matrix).float() for matrix in winograd_matrices(tiling))
+def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
+    a, g, b = (torch.from_numpy(matrix).float() for matrix in winograd_matrices(side))
     return a.contiguous(), g.contiguous(), b.contiguous()
 
 
-def _images_together(tiling: Tiling, padding: int, images: Tensor, outputs: int) -> int:
+def _count_tiles(side: int, padding: int, images: Tensor) -> tuple[int, int]:
+    """Return how many tiles cover the height of what comes of images, and its width."""
+    down, across = (-(-(n + 2 * padding - side + 1) // OUTPUTS[side]) for n in images.shape[2:])
+    return down, across
+
+
+def _images_together(side: int, padding: int, images: Tensor, outputs: int) -> int:
     """Return of how many images the tiles are laid out at once."""
+    down, across = _count_tiles(side, padding, images)
     channels = max(images.shape[1], outputs)
-    numbers = tiling.inputs**2 * math.prod(tiling.count(padding, images)) * channels
+    numbers = (OUTPUTS[side] + side - 1) ** 2 * down * across * channels
     return max(1, TILE_BYTES // (4 * numbers))
 
 
 def _spread(
-    images: Tensor, b: Tensor, tiling: Tiling, padding: int, groups: int
+    images: Tensor, b: Tensor, side: int, padding: int, groups: int
 ) -> tuple[Tensor, WinogradArguments]:
     """Return the transformed tiles of images, and the sizes that made them."""
     count, channels, *size = images.shape
-    down, across = tiling.count(padding, images)
+    down, across = _count_tiles(side, padding, images)
     threads = torch.get_num_threads()
     shape = WinogradArguments(count, *size, channels, groups, padding, down, across, threads)
     tiles = images.new_empty(len(b) ** 2 * groups, count * down * across, channels // groups)
-    _library(tiling).spread(address(images), address(b), address(tiles), ctypes.byref(shape))
+    _library(side).spread(address(images), address(b), address(tiles), ctypes.byref(shape))
     return tiles, shape
 
 
