@@ -326,17 +326,15 @@ def augmentation(scale: Scale) -> tuple[Claim, ...]:
         switch="augmentation: crops and mirror images, which the paper counts as one",
         varied=frozenset({"recipe.crop", "recipe.mirror"}),
     )
-    views, cropped = plain.recipe.test_crops, {"crop": "random", "mirror": True}
+    views = plain.recipe.test_crops
     several = replace(
         base,
         name="augment-views",
         sentence="The mean over several views of a test image has a lower error than its centre "
         "alone.",
         paper="39.0 to 37.5 % top-1, 18.3 to 17.0 top-5, ILSVRC-2010",
-        first=replace(make_arm("one view", plain, **cropped), measure="test_error"),
-        second=replace(
-            make_arm(f"{views} views", plain, **cropped), measure=f"test_error_{views}_views"
-        ),
+        first=replace(base.second, name="one view", measure="test_error"),
+        second=replace(base.second, name=f"{views} views", measure=f"test_error_{views}_views"),
         switch="the views that are tested, of one and the same network",
         varied=frozenset({"measure"}),
         paper_effect=0.015,
