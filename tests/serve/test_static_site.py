@@ -1,5 +1,6 @@
-"""The page without a server: a folder behind a plain file server, in a real browser, network cut off."""
+"""The page without a server: its folder behind a plain file server, in a real browser."""
 
+import base64
 import functools
 import http.server
 import threading
@@ -66,6 +67,9 @@ def address(tmp_path_factory, model):
 
 @pytest.fixture(scope="module")
 def page(address):
+    def is_elsewhere(url: str) -> bool:
+        return not url.startswith((address, "blob:", "data:"))
+
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page, strayed = browser.new_page(viewport={"width": 1280, "height": 800}), []
@@ -75,9 +79,6 @@ def page(address):
         page.goto(address)
         expect(page.locator("#about")).to_contain_text("20 classes", timeout=60_000)
 
-        def is_elsewhere(url: str) -> bool:
-            return not url.startswith((address, "blob:", "data:"))
-
         yield page
         assert not strayed
         browser.close()
@@ -85,15 +86,13 @@ def page(address):
 
 def answer(page, file, views):
     """Return what the page's own question for a photograph is answered, in full."""
-    page.evaluate("() => { window.asked = undefined; }")
-    page.set_input_files("#choose", file)
     return page.evaluate(
-        """async (views) => {
+        """async ([content, views]) => {
           const { request } = await import("./api.js");
-          const photograph = await (await fetch(document.querySelector("#picture").src)).blob();
-          return request("predict", { query: { top: 20, views }, photograph });
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          return request("predict", { query: { top: 20, views }, photograph: new Blob([bytes]) });
         }""",
-        views,
+        [base64.b64encode(file.read_bytes()).decode(), views],
     )
 
 
