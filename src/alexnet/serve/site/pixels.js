@@ -1,6 +1,7 @@
 /**
- * A photograph's pixels as `alexnet predict` sees them: resized as Pillow does, bit for bit, cut as
- * the paper tested, less the mean. Nothing here knows the browser, so that it can be tested alone.
+ * A photograph's pixels as `alexnet predict` sees them: resized in Pillow's whole numbers, cut as the
+ * paper tested, less the mean. Rows are resized before columns, as Pillow always did; version 13
+ * begins with the columns of tall images, which moves some bytes by 1.
  */
 
 const BITS = 22; // of the fraction in Pillow's weights: 32, less 8 of a pixel and 2 of overshoot
