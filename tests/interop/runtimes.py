@@ -62,15 +62,15 @@ const [dist, ...files] = process.argv.slice(2);
 const ort = await import(`${dist}/ort.wasm.bundle.min.mjs`);
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = `${dist}/`;
-ort.env.wasm.wasmBinary = readFileSync(`${dist}/ort-wasm-simd-threaded.wasm`).buffer;
+const read = (file) => new Uint8Array(readFileSync(file)); // a copy: Node's buffers share memory
+ort.env.wasm.wasmBinary = read(`${dist}/ort-wasm-simd-threaded.wasm`).buffer;
 const sessions = [];
 for (const file of files) {
-  const model = new Uint8Array(readFileSync(file));
-  sessions.push(await ort.InferenceSession.create(model, { executionProviders: ["wasm"] }));
+  sessions.push(await ort.InferenceSession.create(read(file), { executionProviders: ["wasm"] }));
 }
 for await (const line of createInterface({ input: process.stdin })) {
   const { batch, shape } = JSON.parse(line);
-  const input = new ort.Tensor("float32", new Float32Array(readFileSync(batch).buffer), shape);
+  const input = new ort.Tensor("float32", new Float32Array(read(batch).buffer), shape);
   const milliseconds = [];
   for (const [number, session] of sessions.entries()) {
     const start = process.cpuUsage();

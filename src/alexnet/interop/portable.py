@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from alexnet.data.shards import open_prepared
 from alexnet.errors import DataError
-from alexnet.layers import LocalResponseNorm, WithinChannelResponseNorm, make_band
+from alexnet.layers import (
+    LocallyConnected2d,
+    LocalResponseNorm,
+    WithinChannelResponseNorm,
+    make_band,
+)
 from alexnet.network import build
 from alexnet.predictor import Predictor
 from alexnet.spec import LRN
@@ -84,6 +89,24 @@ class PaddedWithinChannelLRN(WithinChannelResponseNorm):
         return x * (norm.k + norm.alpha * mean).pow(-norm.beta)
 
 
+class SlicedLocal(nn.Module):
+    """Local filters over slices of the padded map: an unfold needs a newer opset's Shape."""
+
+    def __init__(self, layer: LocallyConnected2d) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.kernel, self.padding, self.size = layer.kernel_size, layer.padding, layer.out_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each position's own filters to ``(N, C, H, W)``."""
+        padded, size = F.pad(x, (self.padding,) * 4), self.size
+        steps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
+        slices = [padded[:, :, i : i + size, j : j + size] for i, j in steps]
+        windows = torch.stack(slices, 2).reshape(-1, self.weight.shape[1], size**2)  # (N, C k k, P)
+        out = windows.permute(2, 0, 1) @ self.weight.permute(2, 1, 0)  # (P, N, M)
+        return out.permute(1, 2, 0).reshape(-1, *self.bias.shape) + self.bias
+
+
 class ExplicitPool(nn.Module):
     """A pool that rounds its positions up, as one that says how far it reaches past the edge."""
 
@@ -124,6 +147,8 @@ def make_portable(network: nn.Sequential, lrn: type[LocalResponseNorm]) -> None:
             network.set_submodule(name, lrn(layer.norm, layer.groups))
         elif isinstance(layer, WithinChannelResponseNorm):
             network.set_submodule(name, PaddedWithinChannelLRN(layer.norm))
+        elif isinstance(layer, LocallyConnected2d):
+            network.set_submodule(name, SlicedLocal(layer))
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode:
             network.set_submodule(name, ExplicitPool(layer))
 
@@ -197,8 +222,8 @@ def declare_portable(proto: Any) -> None:
     from onnx import checker, helper
 
     for node in proto.graph.node:
-        for attribute in [one for one in node.attribute if one.name == "allowzero" and not one.i]:
-            node.attribute.remove(attribute)  # of Reshape, from 14 on; 0 is what was
+        for attribute in [one for one in node.attribute if one.name == "allowzero"]:
+            node.attribute.remove(attribute)  # of Reshape, from 14 on; no shape here has a zero
     proto.opset_import[0].version = PORTABLE_OPSET
     proto.ir_version = helper.find_min_ir_version_for(proto.opset_import)
     proto.producer_name = "alexnet"
