@@ -35,7 +35,7 @@ from tests.interop.conftest import model_of
 from tests.interop.runtimes import RUNTIMES, Web, find_onnxruntime_web
 
 FORMS = {"operator": None, "convolution": ConvolvedLRN, "slices": SlicedLRN, "pool": PooledLRN}
-ROUNDS, BATCHES = 5, (1, 64)
+ROUNDS, BATCHES = 3, (1, 64)
 WEB = "onnxruntime-web"
 PROGRAMS = (*RUNTIMES, WEB)
 

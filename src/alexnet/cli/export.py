@@ -170,6 +170,6 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     elif "cost" in result:
         said.append("what the weights cost is not known: the run's test images are not there")
     if "shards" in result:
-        said.append(f"{result['shards']} files of the model; open it from any static host, or with")
+        said.append(f"files of the model: {result['shards']}; any static host serves it, here")
         said.append(f"  python -m http.server --directory {result['path']}")
     return said

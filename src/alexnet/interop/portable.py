@@ -102,9 +102,17 @@ class SlicedLocal(nn.Module):
         padded, size = F.pad(x, (self.padding,) * 4), self.size
         steps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
         slices = [padded[:, :, i : i + size, j : j + size] for i, j in steps]
-        windows = torch.stack(slices, 2).reshape(-1, self.weight.shape[1], size**2)  # (N, C k k, P)
-        out = windows.permute(2, 0, 1) @ self.weight.permute(2, 1, 0)  # (P, N, M)
-        return out.permute(1, 2, 0).reshape(-1, *self.bias.shape) + self.bias
+        windows = torch.stack(slices, 2).reshape(-1, *self.weight.shape[1:])  # (N, C k k, P)
+        outputs, inputs, positions = self.weight.shape
+        out = F.conv2d(  # a group a position: OpenCV 4 gets products of stacked matrices wrong
+            windows.transpose(1, 2).reshape(-1, positions * inputs, 1, 1),
+            self.weight.permute(2, 0, 1).reshape(positions * outputs, inputs, 1, 1),
+            groups=positions,
+        )
+        return (
+            out.reshape(-1, positions, outputs).transpose(1, 2).reshape(-1, *self.bias.shape)
+            + self.bias
+        )
 
 
 class ExplicitPool(nn.Module):
