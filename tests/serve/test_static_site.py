@@ -111,7 +111,7 @@ class TestInTheBrowser:
 
     def test_what_it_shows_is_the_answer(self, page, model, photographs):
         page.set_input_files("#choose", photographs[2])
-        page.get_by_text("ten views").click()
+        page.get_by_label("ten views").check()
         wanted = model.in_float32.predict(photographs[2])
         expect(page.locator("#bars .name")).to_have_text([one.name for one in wanted])
         expect(page.locator("#crop .view")).to_have_count(5)

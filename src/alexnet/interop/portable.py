@@ -102,17 +102,17 @@ class SlicedLocal(nn.Module):
         padded, size = F.pad(x, (self.padding,) * 4), self.size
         steps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
         slices = [padded[:, :, i : i + size, j : j + size] for i, j in steps]
-        windows = torch.stack(slices, 2).reshape(-1, *self.weight.shape[1:])  # (N, C k k, P)
-        outputs, inputs, positions = self.weight.shape
-        out = F.conv2d(  # a group a position: OpenCV 4 gets products of stacked matrices wrong
+        # One channel after the other, no new axis: with those OpenCV 4 is wrong for several images.
+        windows = torch.cat(slices, 1).reshape(-1, self.weight.shape[1], size**2)  # (N, k k C, P)
+        ordered = self.weight.unflatten(1, (-1, len(steps))).transpose(1, 2).flatten(1, 2)
+        outputs, inputs, positions = ordered.shape
+        out = F.conv2d(
             windows.transpose(1, 2).reshape(-1, positions * inputs, 1, 1),
-            self.weight.permute(2, 0, 1).reshape(positions * outputs, inputs, 1, 1),
+            ordered.permute(2, 0, 1).reshape(positions * outputs, inputs, 1, 1),
             groups=positions,
         )
-        return (
-            out.reshape(-1, positions, outputs).transpose(1, 2).reshape(-1, *self.bias.shape)
-            + self.bias
-        )
+        rows = out.reshape(-1, positions, outputs).transpose(1, 2)  # (N, M, P)
+        return rows.reshape(-1, *self.bias.shape) + self.bias
 
 
 class ExplicitPool(nn.Module):
