@@ -407,7 +407,7 @@ class OnnxLRN(nn.Module):
             torch.onnx.ops.symbolic(
                 "LRN", (part,), self.attributes, dtype=x.dtype, shape=part.shape
             )
-            for part in x.chunk(self.groups, 1)
+            for part in (x.chunk(self.groups, 1) if self.groups > 1 else (x,))
         ]
         return torch.cat(parts, 1) if self.groups > 1 else parts[0]
 

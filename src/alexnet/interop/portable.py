@@ -51,7 +51,8 @@ class SlicedLRN(LocalResponseNorm):
         """Normalise ``(N, C, H, W)``."""
         before, size = self.norm.size // 2, self.norm.size
         energies = []
-        for part in (x * x).chunk(self.groups, 1):
+        squares, each = x * x, x.shape[1] // self.groups
+        for part in squares.split(each, 1) if self.groups > 1 else (squares,):
             padded = F.pad(part, (0, 0, 0, 0, before, size - 1 - before))
             slices = [padded[:, shift : shift + part.shape[1]] for shift in range(size)]
             energies.append(sum(slices[1:], slices[0]))
