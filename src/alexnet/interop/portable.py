@@ -129,7 +129,7 @@ class ExplicitPool(nn.Module):
         size, stride = int(self.pool.kernel_size), int(self.pool.stride)  # type: ignore[arg-type]
         past = max(0, (shape[-1] - 1) * stride + size - x.shape[-1])
         kind = "MaxPool" if isinstance(self.pool, nn.MaxPool2d) else "AveragePool"
-        attributes = {
+        attributes: dict[str, Any] = {
             "kernel_shape": [size] * 2,
             "strides": [stride] * 2,
             "pads": [0, 0, past, past],

@@ -107,7 +107,7 @@ def export_site(
 
 def _cut(model: Path) -> list[str]:
     """Cut a file into pieces beside it, which take its place; return their names in order."""
-    content, names = model.read_bytes(), []
+    content, names = model.read_bytes(), list[str]()
     for start in range(0, len(content), SHARD_BYTES):
         names.append(f"model-{len(names):02}.bin")
         (model.parent / names[-1]).write_bytes(content[start : start + SHARD_BYTES])
