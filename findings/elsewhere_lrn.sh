@@ -102,8 +102,10 @@ layer {{ name: "y" type: "LRN" bottom: "x" top: "y" lrn_param {{
 
 
 def tensorflow(x, size, alpha, beta, k):
+    import keras
     import tensorflow as tf
 
+    assert not [name for name in dir(keras.layers) if "response" in name.lower()]  # Keras has none
     radius = radius_of(size)
     nhwc = tf.constant(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
     y = tf.nn.local_response_normalization(nhwc, radius, k, alpha, beta)

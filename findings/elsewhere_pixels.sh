@@ -161,7 +161,35 @@ def tfjs(image, data):
         yield f"tfjs resizeBilinear, halfPixelCenters {half}", "resized", y
 
 
-EXPECTED = {}
+EXPECTED = {
+    "Pillow BICUBIC": (2.64, 17),
+    "Pillow BOX": (6.49, 64),
+    "cv2.imdecode": ("BGR", 0),
+    "cv2.resize": (4.3, 44),
+    "cv2.resize, INTER_AREA": (1.83, 13),
+    "cv2.dnn.blobFromImage": (200.0, 100.0, 50.0),
+    "tfjs resizeBilinear, halfPixelCenters false": (6.31, 63),
+    "tfjs resizeBilinear, halfPixelCenters true": (4.31, 44),
+    "torch interpolate bilinear, antialias=False": (4.31, 44),
+    "torch interpolate bilinear, antialias=True": (0.29, 1),
+    "ONNX Resize linear, antialias=0, in ONNX Runtime": (4.31, 44),
+    "ONNX Resize linear, antialias=1, in ONNX Runtime": (0.3, 3),
+    "ONNX Resize linear, antialias=0, in OpenVINO": (4.31, 44),
+    "ONNX Resize linear, antialias=1, in OpenVINO": (4.31, 44),
+    "ncnn.Mat.from_pixels_resize": (4.3, 44),
+    "tf.io.decode_jpeg": ("RGB", 5),
+    "tf.io.decode_jpeg, INTEGER_ACCURATE": ("RGB", 0),
+    "tf.image.resize, antialias=False": (4.31, 44),
+    "tf.image.resize, antialias=True": (0.29, 1),
+    "keras.utils.load_img": ("RGB", 0),
+    "keras.layers.Resizing": (4.31, 44),
+    "keras preprocess_input, mode='caffe'": (-53.939, -16.779, 76.32),
+    "keras preprocess_input, mode='tf'": (0.569, -0.216, -0.608),
+    "keras preprocess_input, mode='torch'": (1.307, -0.285, -0.933),
+    "paddle.vision.image_load": ("RGB", 0),
+    "paddle resize of an array": (4.3, 44),
+    "paddle resize of a Pillow image": (0.0, 0),
+}
 
 if sys.argv[1] == "pillow":
     make_photograph()

@@ -193,7 +193,8 @@ def graph_model(folder: Path, steps, fused=False):
     for kind, told, arrays in steps:
         made.current = getattr(made, f"add_{kind.lower()}")(told, *arrays)
     made.add("Softmax", made.current)
-    return _write(folder, "graph-model", {"node": made.nodes}, shards(folder, made.entries))
+    topology = {"node": made.nodes, "versions": {"producer": 1395}}
+    return _write(folder, "graph-model", topology, shards(folder, made.entries))
 
 
 class GraphWriter:
@@ -202,7 +203,8 @@ class GraphWriter:
     def __init__(self, fused):
         self.nodes, self.entries, self.fused = [], [], fused
         dims = [{"size": str(side)} for side in (-1, SIDE, SIDE, 3)]
-        self.current = self.add("Placeholder", shape={"shape": {"dim": dims}})
+        shape = {"shape": {"dim": dims}}
+        self.current = self.add("Placeholder", shape=shape, dtype={"type": "DT_FLOAT"})
 
     def add(self, op, *inputs, **attributes):
         """Add a node; arrays among its inputs become constants in the shards."""
@@ -218,12 +220,13 @@ class GraphWriter:
 
     def add_conv2d(self, told, kernel, bias):
         settings = {"strides": _square(told["strides"]), "padding": _text(told["padding"].upper())}
+        settings |= {"dilations": _square(1), "data_format": _text("NHWC")}
         axis = np.array(3, np.int32)
         if told.get("groups", 1) == 2:
-            split = self.add("Split", axis, self.current)
+            split = self.add("Split", axis, self.current, num_split={"i": "2"})
             halves = zip((split, f"{split}:1"), np.split(kernel, 2, 3), strict=True)
             made = [self.add("Conv2D", one, half, **settings) for one, half in halves]
-            return self.add("BiasAdd", self.add("ConcatV2", *made, axis), bias)
+            return self.add("BiasAdd", self.add("ConcatV2", *made, axis, N={"i": "2"}), bias)
         if self.fused:
             settings["fused_ops"] = {"list": {"s": [_text("BiasAdd")["s"]]}}
             settings["num_args"] = {"i": "1"}

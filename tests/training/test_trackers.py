@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -45,9 +46,10 @@ def test_tensorboard_is_the_default_and_goes_on_where_it_was(run):
 
 @pytest.mark.skipif(not find_spec("mlflow"), reason="the extra mlflow is not installed")
 @pytest.mark.slow  # mlflow takes some seconds to be imported
+@pytest.mark.filterwarnings("ignore")  # mlflow's and SQLAlchemy's own
 def test_mlflow_has_one_run_with_all_steps(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    monkeypatch.setitem(os.environ, "MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"  # as where no server is named, but not in "."
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", uri)
     write("mlflow", run)
     from mlflow import MlflowClient
 
@@ -66,19 +68,25 @@ def test_wandb_writes_into_the_runs_folder_offline(run, monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_MODE", "offline")
     write("wandb", run)
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     found = []
     for file in sorted((run / "wandb").glob("offline-run-*/run-*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while data := store.scan_data():
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+        for data in records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)
             items = {"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
             if "loss" in items:
                 found.append((int(items["_step"]), float(items["loss"])))
     assert found == [(1, 3), (2, 2.5), (3, 2)]
+
+
+def records(data):
+    """Yield what lies in a file of wandb: LevelDB's log, here of whole records in one block."""
+    at = 7
+    while at < len(data):
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        assert kind == 1
+        yield data[at + 7 : at + 7 + size]
+        at += 7 + size
 
 
 @pytest.mark.skipif(not find_spec("trackio"), reason="the extra trackio is not installed")
@@ -89,7 +97,9 @@ def test_trackio_keeps_one_run_with_all_steps(run, tmp_path):
         "import sys; from pathlib import Path; from tests.training.test_trackers import write\n"
         "write('trackio', Path(sys.argv[1]))\n"
         "import trackio; (run,) = trackio.Api().runs('alexnet')\n"
-        "print('FOUND', [(m['step'], m['loss']) for m in run.history()])\n"
+        "from trackio.sqlite_storage import SQLiteStorage\n"
+        "logs = SQLiteStorage.get_logs('alexnet', run.name)\n"
+        "print('FOUND', [(one['step'], one['loss']) for one in logs])\n"
     )
     env = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
     told = subprocess.run(
