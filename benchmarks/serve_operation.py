@@ -386,7 +386,9 @@ def memory(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, 
 def run_silently(command: list[str]) -> None:
     from alexnet.cli.main import run
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     os._exit(run(command))
 
 
