@@ -37,7 +37,7 @@ def main() -> None:
     device = Device.best()
     keep_freed_memory()
     network = device.place_network(build(SINGLE))
-    forward, complaint = device.compile(network)
+    forward, complaint = device.compile(network, device.choose_dtype("auto"))
     optimizer = make_optimizer(network, FAST)
     pixels = torch.randn(64, 3, 227, 227, device=device.torch).mul(60)
     share = LocalBatch(

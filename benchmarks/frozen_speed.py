@@ -31,7 +31,7 @@ def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: Device) -> It
     network = build(spec)
     freeze(network, frozen)
     network = device.place_network(network)
-    forward, _ = device.compile(network)
+    forward, _ = device.compile(network, device.choose_dtype("auto"))
     pixels = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device.torch).mul(60)
     share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),

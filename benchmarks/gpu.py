@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--batch 512] [--seconds 1]
 
 The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
-normalisation and pooling (`kernels/triton_lrn_pool.py`), forward and backward, in copies of its
+normalisation and pooling (`kernels/lrn_pool.py`), forward and backward, in copies of its
 input, sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet
 bench train` compares them in turn, with all their peers); one image with kernels started one by
 one and replayed. Medians. The last line is all of it as JSON.
@@ -31,8 +31,7 @@ from alexnet.bench.network_suites import (
 )
 from alexnet.device import CudaGraphRunner, Device
 from alexnet.fused import fuse_for_inference
-from alexnet.kernels.lrn_pool import KernelConfig
-from alexnet.kernels.triton_lrn_pool import triton_lrn_pool, triton_lrn_pool_backward
+from alexnet.kernels.lrn_pool import KernelConfig, triton_lrn_pool, triton_lrn_pool_backward
 from alexnet.network import build
 from alexnet.variants import network_named
 

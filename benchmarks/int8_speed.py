@@ -40,7 +40,7 @@ class PlainNorm(nn.Module):
 
 
 def bfloat16(network: nn.Module, compiled: bool) -> Forward:
-    forward = CPU.compile(network)[0] if compiled else network
+    forward = CPU.compile(network, torch.bfloat16)[0] if compiled else network
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):

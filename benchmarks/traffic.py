@@ -44,7 +44,7 @@ def main() -> None:
     with join_processes(600) as context:
         for kind in ("data", "towers", "hybrid"):
             network = context.device.place_network(build(spec))
-            layout = lay_out(network, context, kind, compile=False)
+            layout = lay_out(network, context, kind, fast=None)
             steps = train(
                 layout.replica,
                 make_optimizer(layout.replica.network, PAPER),

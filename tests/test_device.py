@@ -216,14 +216,14 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_the_reason(monkeypatch):
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setattr(torch, "compile", broken)
-    function, complaint = CPU.compile(torch.relu)
+    function, complaint = CPU.compile(torch.relu, torch.bfloat16)
     assert function is torch.relu
     assert complaint == "torch.compile does not work here, so steps are slower (no compiler)."
 
 
 def test_on_mps_nothing_is_compiled(pretend):
     pretend("mps")
-    function, complaint = Device.named("mps").compile(torch.relu)
+    function, complaint = Device.named("mps").compile(torch.relu, torch.float32)
     assert function is torch.relu
     assert "prototype on MPS" in complaint
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from alexnet.data.augment import augment, iter_crops, make_normaliser, pca_shift
-from alexnet.data.decode import open_image, resize_and_crop
+from alexnet.data.decode import inspect_image, resize_and_crop
 from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.network import build
 from alexnet.predictor import assemble
@@ -36,9 +36,10 @@ class Package:
     """
 
     @staticmethod
-    def network(name, image_size=CROP):
+    def network(name, image_size=CROP, units=4096):
         """Return a network whose weights are drawn from seed 0."""
-        return build(replace(NETWORKS[name], num_classes=CLASSES, image_size=image_size), seed=0)
+        spec = NETWORKS[name].with_layers("fc6", units=units).with_layers("fc7", units=units)
+        return build(replace(spec, num_classes=CLASSES, image_size=image_size), seed=0)
 
     @staticmethod
     def statistics(images):
@@ -90,7 +91,7 @@ class Package:
 
     @staticmethod
     def read_image(path):
-        image = resize_and_crop(open_image(path.read_bytes()), 256)
+        image = resize_and_crop(inspect_image(path.read_bytes()).image, 256)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -156,19 +157,21 @@ def compare_training(network, theirs, example, images, pixels, statistics, rates
 
 @pytest.mark.parametrize("name", ["single", "paper"])
 def test_twenty_steps_have_the_losses_of_the_package(example, images, pixels, statistics, name):
-    """On images of 99 pixels, with the weights of all layers but fc6 as they are for 227.
+    """On images of 99 pixels, with convolutions as they are for 227, and a tenth of the units.
 
     The rate drops after ten steps, so that it matters whether it is inside the velocity.
     """
-    theirs = Package.network(name, image_size=99).double()
+    theirs = Package.network(name, image_size=99, units=400).double()
     network = example.AlexNet(CLASSES, name)
-    network.fc6 = nn.Linear(256 * 2 * 2, 4096)
+    network.fc6, network.fc7 = nn.Linear(256 * 2 * 2, 400), nn.Linear(400, 400)
+    network.fc8 = nn.Linear(400, CLASSES)
     network = network.double()
     network.load_state_dict(theirs.state_dict())
     rates = [1e-3] * 10 + [1e-4] * 10
     compare_training(network, theirs, example, images, pixels, statistics, rates, 99)
 
 
+@pytest.mark.slow  # 62 million weights in float64, twice, and their gradients and velocities
 @pytest.mark.parametrize("name", ["single", "paper"])
 def test_networks_of_full_size_begin_and_train_alike(example, images, pixels, statistics, name):
     """From the same seed: the same initial weights bit for bit, and the same first steps."""
@@ -290,6 +293,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.slow  # in a process of its own, with the whole network
 def test_it_trains_and_says_what_it_reaches(tmp_path):
     save_photographs(tmp_path / "green", 4)
     save_photographs(tmp_path / "red", 4)
@@ -301,10 +305,11 @@ def test_it_trains_and_says_what_it_reaches(tmp_path):
     assert last.startswith("top-1 ")
 
 
-def test_an_empty_folder_is_named(tmp_path):
-    done = run(tmp_path)
-    assert done.returncode == 2
-    assert f"{tmp_path} has too few photographs" in done.stderr
+def test_an_empty_folder_is_named(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        example.main()
+    assert f"{tmp_path} has too few photographs" in capsys.readouterr().err
 
 
 def test_it_is_one_page_of_plain_pytorch():

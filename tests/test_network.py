@@ -215,6 +215,7 @@ def test_without_classes_the_features_come_out():
         bare.reset_classifier(-1)
 
 
+@pytest.mark.slow  # whole graphs are captured, and exported
 def test_captured_and_exported_it_computes_the_same_after_a_reset():
     """One whole graph each time; the compiler's own kernels are the business of other tests."""
     network = build(narrow(PAPER)).eval()

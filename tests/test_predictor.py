@@ -123,17 +123,22 @@ def test_activations_are_those_of_the_plain_layers(single, switches):
         single.activations(images, ["conv7"])
 
 
-def test_logits_are_the_centre_crops_and_in_bfloat16_nearly(single):
+def test_logits_are_the_centre_crops(single):
     images = images_of(single)
     (crop,) = iter_crops(images, single.spec.image_size, 1)
     assert torch.equal(single.centre_crops(images), single.normalise(crop))
     exact = nn.Sequential(*layers_of(single).values())(single.normalise(crop).double()).detach()
     largest = float(exact.abs().max())
     np.testing.assert_allclose(single.logits(images), exact, rtol=0, atol=1e-5 * largest)
-    half = replace(single, dtype=torch.bfloat16)
-    assert half.logits(images).dtype == torch.float32
-    assert (half.logits(images) - exact).abs().max() < 2**-5 * exact.abs().max()
-    assert torch.equal(half.in_float32.logits(images), single.logits(images))
+
+
+@pytest.mark.slow  # bfloat16 products are emulated on many processors
+def test_logits_in_bfloat16_are_nearly_the_same(single):
+    images, half = images_of(single), replace(single, dtype=torch.bfloat16)
+    found, exact = half.logits(images), single.logits(images)
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().max() < 2**-5 * exact.abs().max()
+    assert torch.equal(half.in_float32.logits(images), exact)
 
 
 def test_mixed_precision_around_a_question_changes_nothing(single):
@@ -149,12 +154,12 @@ def test_mixed_precision_around_a_question_changes_nothing(single):
         assert torch.equal(outputs[name], values)
 
 
-def test_many_photographs_are_ranked_as_each_alone(single, photographs):
+def test_many_photographs_are_ranked_as_each_alone(quick, photographs):
     files = sorted(photographs.rglob("*.*"))[:35]  # more than are taken at once
-    together = list(single.predict_many(files, top=3))
+    together = list(quick.predict_many(files, top=3))
     assert len(together) == len(files)
     for file, ranked in zip(files, together, strict=True):
-        alone = single.predict(file, top=3)
+        alone = quick.predict(file, top=3)
         assert [one.label for one in ranked] == [one.label for one in alone]
         assert [one.probability for one in ranked] == pytest.approx(
             [one.probability for one in alone], rel=1e-4

@@ -7,8 +7,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from alexnet.version import __version__
-
+__version__ = "0.1.0"
 __all__ = ["__version__", "build", "from_pretrained", "load", "push_to_hub"]
 
 if TYPE_CHECKING:

@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alexnet.errors import ConfigError
 from alexnet.spec import Spec
-from alexnet.variants import (
-    network_named,
-    with_input,
-    without_layer,
-    without_lrn,
-    without_overlap,
-)
+from alexnet.variants import network_named, with_input, without_layer, without_lrn, without_overlap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +31,8 @@ def switched(
 ) -> Spec:
     """Return a named network with some switches thrown; finer ones with `dataclasses.replace`.
 
+    Raises `ConfigError` when a name is unknown or the network cannot be.
+
     Parameters
     ----------
     name
@@ -57,11 +53,6 @@ def switched(
         An answer to '224 or 227?' (`variants.with_input`).
     without
         A convolution to take out: ``"conv3"``, ``"conv4"`` or ``"conv5"``.
-
-    Raises
-    ------
-    ConfigError
-        When a name is unknown or the network cannot be.
     """
     chosen = network_named(name)
     if num_classes is not None:
@@ -90,6 +81,8 @@ def build(
 ) -> "AlexNet":
     """Build a network, its initial weights drawn from `seed`.
 
+    Raises `ConfigError` when a name is unknown or the network cannot be.
+
     Parameters
     ----------
     network
@@ -106,11 +99,6 @@ def build(
     AlexNet
         A `torch.nn.Module` in training mode: pixels ``(N, 3, 227, 227)`` to logits
         ``(N, num_classes)``; ``network.spec.pixels`` says what the pixels are.
-
-    Raises
-    ------
-    ConfigError
-        When a name is unknown or the network cannot be.
     """
     from alexnet.network import build as build_network
 
@@ -134,6 +122,8 @@ def load(
 ) -> "Predictor":
     """Load a trained run: `load(run).predict(image)` ranks its classes.
 
+    Raises `RunError` when the folder is no run, or has no checkpoint that can be loaded.
+
     Parameters
     ----------
     run
@@ -142,11 +132,6 @@ def load(
         Where the network is to run; by default the GPU where there is one.
     precision
         Of the matrix products; by default the recipe's. For int8 see `predictor.quantize`.
-
-    Raises
-    ------
-    RunError
-        When the folder is no run, or has no checkpoint that can be loaded.
     """
     from alexnet.training.run import Run
 

@@ -169,10 +169,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 def parse_json(text: str | bytes) -> Any:
     """Parse a stranger's JSON of finite numbers and no more than `MAX_VALUES` values.
 
-    Raises
-    ------
-    FormatError
-        When it has more of them, is nested too deeply, or is no JSON (`ValueError`).
+    More of them, too deep a nesting, or what is no JSON is a `ValueError`.
     """
     marks = ("[", "{", ",") if isinstance(text, str) else (b"[", b"{", b",")
     if sum(map(text.count, marks)) > MAX_VALUES:  # type: ignore[arg-type]

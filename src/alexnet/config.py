@@ -21,20 +21,8 @@ def require(
 ) -> None:
     """See that fields of a value are finite numbers that can be; for its ``__post_init__``.
 
-    Parameters
-    ----------
-    value, names
-        A dataclass, and those of its fields that are looked at: each a number, or a tuple of
-        numbers. None passes.
-    what
-        What each must be, to end the sentence "It must be".
-    holds
-        Whether a finite number is that.
-
-    Raises
-    ------
-    ConfigError
-        When one is not.
+    A field is a number, a tuple of numbers, or None, which passes. Where `holds` says that a finite
+    number is not `what` it must be, which ends the sentence "It must be", a `ConfigError` does.
     """
     for name in names:
         given = getattr(value, name)
@@ -59,10 +47,7 @@ def require_whole(value: Any, names: Iterable[str], low: int, high: int) -> None
 def from_json(kind: type[T], data: Any) -> T:
     """Rebuild a value from what `dataclasses.asdict` and JSON made of it.
 
-    Raises
-    ------
-    ConfigError
-        When the data has an unknown field or a value of the wrong type.
+    An unknown field, or a value of the wrong type, is a `ConfigError`.
     """
     return _rebuilt(kind, data, kind.__name__)  # type: ignore[no-any-return]
 
@@ -126,12 +111,7 @@ def with_setting(value: T, path: str, text: str) -> T:
     """Return a copy of a value with one field, named by a dotted path, read from text.
 
     Members of a tuple are named by their own ``name``: ``convs.conv1.norm.k``, or shorter
-    ``conv1.norm.k``.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such field, or the text does not fit it.
+    ``conv1.norm.k``. A field that is not there, or a text that does not fit, is a `ConfigError`.
     """
     given, _, rest = path.partition(".")
     name, data = renamed(type(value), given, None if rest else _parsed(text))

@@ -53,12 +53,8 @@ class Device:
     def best(cls, number: int = 0) -> Self:
         """Return the GPU of a number where PyTorch has one that it can use, else the processor.
 
-        CUDA comes before XPU before MPS. ``ALEXNET_DEVICE`` in the environment names another.
-
-        Raises
-        ------
-        ConfigError
-            When ``ALEXNET_DEVICE`` names a device that is not here.
+        CUDA comes before XPU before MPS. ``ALEXNET_DEVICE`` in the environment names another; one
+        that is not here is a `ConfigError`.
         """
         found = cls.named(os.environ.get(VARIABLE) or available_types()[0])
         if found.type in STREAM_MODULES and found.torch.index is None:
@@ -78,10 +74,7 @@ class Device:
     def named(cls, name: "str | TorchDevice | Device") -> Self:
         """Return a device by its name in PyTorch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``.
 
-        Raises
-        ------
-        ConfigError
-            When there is no such device here.
+        One that is not here is a `ConfigError`.
         """
         if isinstance(name, Device):
             return cls(name.torch)
@@ -198,10 +191,7 @@ class Device:
     def choose_dtype(self, precision: Precision) -> DType:
         """Return the type of the matrix products; weights and sums are float32 in either case.
 
-        Raises
-        ------
-        ConfigError
-            For bf16 on MPS before macOS 14, which does not have the type.
+        bf16 on MPS before macOS 14, which does not have the type, is a `ConfigError`.
         """
         if precision == "auto":
             precision = "bf16" if self.has_fast_bfloat16 else "fp32"
@@ -277,6 +267,14 @@ class Device:
 
     # Compiling.
 
+    def gains_by_compiling(self, dtype: DType) -> bool:
+        """Whether ``torch.compile`` makes fast forms of a network in a type any faster.
+
+        Not in float32 on a processor: what it would join is in kernels of this package already,
+        and it takes seconds at each start (benchmarks/results/2026-11-29_float32).
+        """
+        return not (self.is_cpu and dtype == torch.float32)
+
     def can_compile(self) -> tuple[bool, str]:
         """Return whether ``torch.compile`` works here, or why it does not.
 
@@ -293,8 +291,13 @@ class Device:
             return False, f"torch.compile does not work here, so steps are slower ({reason})."
         return True, ""
 
-    def compile(self, function: Function) -> tuple[Function, str]:
-        """Return the function compiled, or as it is with the reason why."""
+    def compile(self, function: Function, dtype: DType) -> tuple[Function, str]:
+        """Return the function compiled for a type, or as it is with the reason why, if it is one.
+
+        There is none where nothing is gained by it.
+        """
+        if not self.gains_by_compiling(dtype):
+            return function, ""
         works, complaint = self.can_compile()
         return (torch.compile(function, dynamic=False) if works else function), complaint  # type: ignore[return-value]
 
@@ -371,13 +374,8 @@ class CudaGraphRunner:
 
     The processor starts a graph of kernels at once, where it would start them one by one: for a
     single image that takes ten times longer than the kernels themselves (docs/performance.md).
-    Weights are read where they lay when it was recorded: changed in place they count, replaced
-    they do not.
-
-    Parameters
-    ----------
-    function : callable
-        A tensor to a tensor, the same of each shape every time. No gradient comes back through it.
+    Weights are read where they lay when it was recorded: changed in place they count, replaced they
+    do not. The function does the same for a shape every time, and no gradient comes back.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -437,17 +435,12 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let the process reuse freed memory instead of returning it to the kernel; glibc alone.
+    """Let the process reuse freed memory; return whether the C library, glibc alone, took that.
 
     A step allocates and frees gigabytes. By default glibc maps each large block anew, and the
     kernel clears every page of it again: a third of the time of a step (measured in
     ``docs/log.md``). The price is that the process keeps its largest size to its end; there is no
     way back.
-
-    Returns
-    -------
-    bool
-        Whether the C library took the setting.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -467,12 +460,9 @@ def lower_thread_priority() -> None:
 
 
 def use_threads(count: int | None) -> int:
-    """Use `count` processor threads, or PyTorch's choice: ``OMP_NUM_THREADS``, else every core.
+    """Use `count` processor threads, or PyTorch's choice; return how many are used.
 
-    Returns
-    -------
-    int
-        How many threads are used.
+    That choice is ``OMP_NUM_THREADS``, else every core.
     """
     if count is not None:
         if not 1 <= count <= MAX_THREADS:

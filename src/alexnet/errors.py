@@ -14,8 +14,9 @@ AlexNetError
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
@@ -23,12 +24,7 @@ _T = TypeVar("_T")
 class AlexNetError(Exception):
     """Any failure that is explained to the user in a line instead of a traceback.
 
-    Parameters
-    ----------
-    what : str
-        What happened, and to which file or setting; a sentence.
-    fix : str
-        What to do about it; a sentence, or nothing.
+    `what` happened, and to which file or setting, is a sentence; so is the `fix`, or nothing.
     """
 
     def __init__(self, what: str, fix: str = "") -> None:
@@ -81,6 +77,14 @@ class MissingExtraError(AlexNetError, ImportError):
             f"{purpose} needs the package {package}, which is not installed.",
             f"Install it with: pip install 'alexnet[{extra}]'",
         )
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Return a module of an optional package; `MissingExtraError` where that is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingExtraError(module.partition(".")[0], extra, purpose) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -12,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, DataError
 
 SAID_AFTER = 2.0  # seconds of waiting for another process
 
@@ -22,15 +24,10 @@ SAID_AFTER = 2.0  # seconds of waiting for another process
 def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes `path`'s place when the block ends well.
 
-    The content is on the disk before the new name is, so that neither a kill nor a power cut
-    leaves half a file under the final name. Who writes the same file at once waits: the temporary
-    file is its own lock. Machines that share a file system without locks each give a `mark` of
-    their own for its name.
-
-    Raises
-    ------
-    AlexNetError
-        When the disk is full or the folder cannot be written to.
+    The content is on the disk before the new name is, so that neither a kill nor a power cut leaves
+    half a file under the final name. Who writes the same file at once waits: the temporary file is
+    its own lock. Machines that share a file system without locks each give a `mark` of their own
+    for its name. A full disk, or a folder that cannot be written to, is an `AlexNetError`.
     """
     temporary = path.with_name(f".{path.name}{mark}.part")
     with translate_os_error(path):
@@ -42,6 +39,12 @@ def atomic_write(path: Path, mark: str = "") -> Iterator[Path]:
             fsync(path.parent)
         finally:
             _release(temporary, handle)
+
+
+def write_json(path: Path, content: Any, mark: str = "") -> None:
+    """Write a value as JSON, whole or not at all; `mark` as for `atomic_write`."""
+    with atomic_write(path, mark) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def temporary_suffix() -> str:
@@ -95,16 +98,10 @@ def _is_about(error: OSError, path: Path) -> bool:
 def lock(path: Path, refusal: AlexNetError | None = None) -> Iterator[None]:
     """Keep other processes and threads out while the block runs; a killed one holds nothing.
 
-    Parameters
-    ----------
-    path : Path
-        The file of the lock, which says who holds it; made for the block, and removed after it.
-    refusal : AlexNetError
-        What to raise where another process holds the lock: a sentence on who writes what, to
-        which is added who that is. By default the other is waited for; after two seconds that
-        is logged.
-
-    On a file system without locks the block runs all the same.
+    `path` is the file of the lock, which says who holds it; made for the block, and removed after
+    it. Where another holds the lock, `refusal` is raised, with who that is; without one the other
+    is waited for, and after two seconds that is logged. On a file system without locks the block
+    runs all the same.
     """
 
     def held(handle: int) -> None:
@@ -166,6 +163,13 @@ def free_bytes(path: Path) -> int:
     """Return the free space, in bytes, of the disk that holds `path` or will hold it."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
+
+
+def require_space(path: Path, needed: float, fix: str) -> None:
+    """See that the disk that will hold `path` has so many bytes free: else a `DataError`."""
+    if needed > (free := free_bytes(path)):
+        told = f"About {needed / 1e9:,.1f} GB are needed in {str(path)!r}"
+        raise DataError(f"{told}, {free / 1e9:,.1f} GB are free.", fix)
 
 
 def fsync(path: Path) -> None:

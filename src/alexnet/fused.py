@@ -14,12 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.device import Device
-from alexnet.kernels import lrn_pool, triton_lrn_pool
-from alexnet.kernels.few_rows import FewRowsLinear, has_few_rows_form
+from alexnet.kernels import lrn_pool
+from alexnet.kernels.float32 import (
+    FewRowsLinear,
+    WinogradConv2d,
+    has_few_rows_form,
+    has_winograd_form,
+)
 from alexnet.kernels.lrn_pool import KernelConfig
 from alexnet.kernels.native import CPP_DTYPES, call, unavailable_reason
-from alexnet.kernels.space_to_depth import convert_to_squares, dense_filters
-from alexnet.kernels.winograd import WinogradConv2d, has_winograd_form
+from alexnet.kernels.pixels import convert_to_squares, dense_filters
 from alexnet.layers import LocalResponseNorm
 
 FEW_CHANNELS = 16  # fewer do not fill a vector register in bfloat16, about
@@ -67,12 +71,8 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
 def fuse_for_inference(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     """Return the fast form of a network that will not be trained any more, in a type.
 
-    Parameters
-    ----------
-    network : nn.Sequential
-        In evaluation mode; left as it is, and without effect on the copy from now on.
-    dtype : torch.dtype
-        Of the weights, of what is computed, and of the logits; pixels may come in any.
+    `dtype` is that of the weights, of what is computed, and of the logits; pixels may come in any.
+    The network, in evaluation mode, is left as it is, and without effect on the copy from now on.
     """
     layers = OrderedDict(fuse(prepare_for_inference(network, dtype, copy=True)).named_children())
     return nn.Sequential(OrderedDict(pixels=Cast(dtype), **layers)).eval()
@@ -87,16 +87,9 @@ def prepare_for_inference(
 
     Autocast converts 62 million weights at every call, which takes longer than an image does. Here
     they are in that type for good; rounded once or at every call, they are the same. In float32 on
-    a processor, convolutions are `WinogradConv2d`, and fully-connected layers `FewRowsLinear`.
-
-    Parameters
-    ----------
-    network : nn.Sequential
-        In evaluation mode; left as it is.
-    dtype : torch.dtype
-        Of the weights.
-    copy : bool
-        Whether to copy weights that are in the type already; else they are the network's.
+    a processor, convolutions are `WinogradConv2d`, and fully-connected layers `FewRowsLinear`. The
+    network, in evaluation mode, is left as it is; without `copy`, weights that are in the type
+    already are its own.
     """
     converted: dict[int, Any] = {}
     for parameter in network.parameters():
@@ -162,9 +155,9 @@ class ReluLrnPool(nn.Module):
 
         What fully-connected layers give, ``(N, units)``, is small and left to the plain layers.
         """
-        if x.dim() == 4 and lrn_pool.is_available(x, self.config):
+        if x.dim() == 4 and lrn_pool.is_cpp_available(x, self.config):
             return call(lrn_pool.lrn_pool, x, self.config, self.scale, self.k)
-        if x.dim() == 4 and triton_lrn_pool.is_available(x, x.shape[1], self.config):
+        if x.dim() == 4 and lrn_pool.is_triton_available(x, x.shape[1], self.config):
             return self.run_triton(x, None)
         return self.plain(x)
 
@@ -172,7 +165,7 @@ class ReluLrnPool(nn.Module):
         """Do the same where Triton's kernel is available, to activations without their bias."""
         learns = x.requires_grad or (bias is not None and bias.requires_grad)
         learns = learns and torch.is_grad_enabled()
-        return triton_lrn_pool.triton_lrn_pool(x, bias, self.config, self.scale, self.k, learns)[0]
+        return lrn_pool.triton_lrn_pool(x, bias, self.config, self.scale, self.k, learns)[0]
 
 
 class FastConv2d(nn.Module):
@@ -220,7 +213,7 @@ class ConvReluLrnPool(FastConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, H)`` to ``(N, M, H', H')``."""
-        if triton_lrn_pool.is_available(x, len(self.weight), self.after.config):
+        if lrn_pool.is_triton_available(x, len(self.weight), self.after.config):
             return self.after.run_triton(self.convolve(x, None), self.bias)
         return self.after(super().forward(x))
 

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.layers import (
-    Dropout,
-    LocallyConnected2d,
-    LocalResponseNorm,
-    WithinChannelResponseNorm,
-)
+from alexnet.layers import Dropout, LocallyConnected2d, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
 
 
@@ -50,21 +45,12 @@ class AlexNet(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Map pixels ``(N, 3, image, image)`` to one logit a class, ``(N, classes)``.
 
-        Raises
-        ------
-        ConfigError
-            When the images have another size or number of channels than the spec's.
+        Images of another size or number of channels than the spec's are a `ConfigError`.
         """
         return self.forward_head(self.forward_features(input))
 
     def forward_features(self, input: Tensor) -> Tensor:
-        """Map pixels to what the convolutions make of them, pool5's ``(N, 256, 6, 6)``.
-
-        Raises
-        ------
-        ConfigError
-            As `forward` does.
-        """
+        """Map pixels to what the convolutions make of them, pool5's ``(N, 256, 6, 6)``."""
         wanted = (self.spec.in_channels, self.spec.image_size, self.spec.image_size)
         if tuple(input.shape[1:]) != wanted:
             raise ConfigError(
@@ -112,18 +98,8 @@ class AlexNet(nn.Sequential):
     def reset_classifier(self, num_classes: int, *, seed: int = 0) -> None:
         """Put a last layer of another width on, its weights drawn as the spec says; in place.
 
-        Parameters
-        ----------
-        num_classes : int
-            Its width. 0 leaves it out: logits are then what ``forward_head(pre_logits=True)``
-            returns, and the state dict has two entries fewer.
-        seed : int
-            Of the weights.
-
-        Raises
-        ------
-        ConfigError
-            When `num_classes` is below 0.
+        0 leaves it out: logits are then what ``forward_head(pre_logits=True)`` returns, and the
+        state dict has two entries fewer. A width below 0 is a `ConfigError`.
         """
         spec = replace(self.spec, num_classes=num_classes)
         layer = make_output_layer(self.head_hidden_size, num_classes)
@@ -264,21 +240,9 @@ def init_layer(
 
 
 def freeze(network: AlexNet, layers: Iterable[str]) -> None:
-    """Keep some layers' weights as they are: no gradient of theirs is computed.
+    """Keep some layers' weights as they are, named as for `Spec.frozen`: they get no gradient.
 
     Where the first layers are frozen, the backward pass ends at the last of them.
-
-    Parameters
-    ----------
-    network : AlexNet
-        Changed in place.
-    layers : iterable of str
-        Names and ranges, as `Spec.frozen` takes them.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer, or none would be left to learn.
     """
     for name in network.spec.frozen(*layers):
         network.get_submodule(name).requires_grad_(False)

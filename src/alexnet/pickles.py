@@ -223,10 +223,7 @@ _FUNCTIONS: dict[int, Callable[[Any], None]] = {
 def load_arrays(data: bytes) -> Any:
     """Return the value of a pickle of containers, text, numbers and NumPy arrays.
 
-    Raises
-    ------
-    DataError
-        When it is damaged or asks for anything else; none of it has been run then.
+    One that is damaged or asks for anything else is a `DataError`; none of it has been run then.
     """
     return ArrayUnpickler(data).load()
 

@@ -107,27 +107,17 @@ class Predictor:
         return self if self.dtype == torch.float32 else replace(self, dtype=torch.float32)
 
     def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        """Return an image as the network's data was prepared.
+        """Return an image as the data was prepared, ``(resize_to, resize_to, 3)`` uint8 RGB.
 
-        Parameters
-        ----------
-        image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
-            What `data.decode.to_rgb` takes.
-
-        Returns
-        -------
-        ndarray
-            ``(resize_to, resize_to, 3)`` uint8 RGB.
-
-        Raises
-        ------
-        ImageError
-            When it cannot be read or is no image.
+        It may be all that `data.decode.to_rgb` takes: a path, bytes, an open file, an image, an
+        array. Raises `ImageError` when it cannot be read or is no image.
         """
         return np.array(resize_and_crop(to_rgb(image), self.resize_to))
 
     def predict(self, image: ImageLike, *, top: int = 5, crops: int = 10) -> list[Prediction]:
         """Rank the classes for an image.
+
+        Raises `ImageError` when it cannot be read or is no image.
 
         Parameters
         ----------
@@ -138,11 +128,6 @@ class Predictor:
             How many classes to return, the most probable first.
         crops : int
             1, the centre; 9; or 10, as the paper tested (section 4.1).
-
-        Raises
-        ------
-        ImageError
-            When it cannot be read or is no image.
         """
         return next(self.predict_many([image], top=top, crops=crops))
 
@@ -151,10 +136,7 @@ class Predictor:
     ) -> Iterator[list[Prediction]]:
         """Yield for each of many images what `predict` returns, some dozens of them at once.
 
-        Raises
-        ------
-        ImageError
-            At an image that cannot be read or is none.
+        Raises `ImageError` at an image that cannot be read or is none.
         """
         names, rest = describe_classes(self.classes), iter(images)
         with ThreadPoolExecutor() as decoders:
@@ -178,26 +160,11 @@ class Predictor:
     def probabilities(
         self, images: Tensor, crops: int = 1, switches: Switches = AS_TRAINED
     ) -> Tensor:
-        """Return class probabilities, averaged over crops (section 4.1).
+        """Return class probabilities, averaged over 1, 9 or 10 crops (section 4.1).
 
-        Parameters
-        ----------
-        images : Tensor
-            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
-        crops : int
-            1, the centre; 9; or 10.
-        switches : Switches
-            What is changed in the network.
-
-        Returns
-        -------
-        Tensor
-            ``(N, classes)`` float32 on `device`, each row summing to 1.
-
-        Raises
-        ------
-        DataError
-            For another number of crops, or images of another size or type.
+        ``(N, resize_to, resize_to, 3)`` uint8 RGB to ``(N, classes)`` float32 on `device`, each row
+        summing to 1. Raises `DataError` for another number of crops, or images of another size or
+        type.
         """
         forward = self.choose_forward(switches)
         total: Tensor | float = 0.0
@@ -212,12 +179,7 @@ class Predictor:
     def logits(self, images: Tensor, switches: Switches = AS_TRAINED) -> Tensor:
         """Map ``(N, resize_to, resize_to, 3)`` uint8 to the centre crops' logits, ``(N, classes)``.
 
-        They are float32, on `device`.
-
-        Raises
-        ------
-        DataError
-            For images of another size or type.
+        They are float32, on `device`. Raises `DataError` for images of another size or type.
         """
         with self._autocast():
             return self.choose_forward(switches)(self.centre_crops(images, switches)).float()
@@ -228,26 +190,9 @@ class Predictor:
     ) -> dict[str, Tensor]:
         """Return what the named layers put out for the centre crops of images.
 
-        Parameters
-        ----------
-        images : Tensor
-            ``(N, resize_to, resize_to, 3)`` uint8 RGB.
-        names : iterable of str
-            Of layers: ``conv1``, ``relu1``, ...; one that is switched off puts out what comes in.
-        switches : Switches
-            What is changed in the network.
-
-        Returns
-        -------
-        dict of Tensor
-            By layer, first to last, ``(N, *shape)`` float32 on the processor.
-
-        Raises
-        ------
-        ConfigError
-            When a name is unknown.
-        DataError
-            For images of another size or type.
+        ``(N, resize_to, resize_to, 3)`` uint8 RGB to ``(N, *shape)`` float32 on the processor, by
+        layer, first to last. One that is switched off puts out what comes in. Raises `ConfigError`
+        when a name is unknown; `DataError` for images of another size or type.
         """
         known = [name for name, _ in self.network.named_children()]
         wanted = set(names)
@@ -273,12 +218,9 @@ class Predictor:
     ) -> Evaluation:
         """Test on the held-out split of a prepared data set, or `split`; classes go by name.
 
-        On a GPU the network is recorded as a graph: nothing else may use the GPU meanwhile.
-
-        Raises
-        ------
-        DataError
-            When the data has a class that the run does not know, or was prepared at another size.
+        On a GPU the network is recorded as a graph: nothing else may use the GPU meanwhile. Raises
+        `DataError` when the data has a class that the run does not know, or was prepared at another
+        size.
         """
         self.check_size(data)
         recorded = replace(self, cuda_graphs=True) if self.device.type == "cuda" else self
@@ -292,13 +234,7 @@ class Predictor:
         )
 
     def check_size(self, data: "PreparedData") -> None:
-        """See that data was prepared at the size that the network's crops are cut from.
-
-        Raises
-        ------
-        DataError
-            When it was prepared at another one.
-        """
+        """See that data has the size that crops are cut from; `DataError` where not."""
         if data.manifest.size != self.resize_to:
             raise DataError(
                 f"The data was prepared at {data.manifest.size} pixels and the run's at "
@@ -419,19 +355,8 @@ def assemble(
 ) -> Predictor:
     """Put a trained network together from what a run's folder holds, or one like it.
 
-    Parameters
-    ----------
-    spec, weights, statistics, classes, step
-        The network, its weights, what its training data was like, and the checkpoint's step.
-    precision
-        Of the matrix products; for int8 see `quantize`.
-    device
-        Where the network is to run; by default the GPU where there is one.
-
-    Raises
-    ------
-    ConfigError
-        When the weights are another network's.
+    It runs on the GPU where there is one, unless another `device` is given. Raises `ConfigError`
+    when the weights are another network's.
     """
     device = Device.best() if device is None else Device.named(device)
     network = build(spec, seed=None)
@@ -452,6 +377,9 @@ def quantize(
 ) -> Predictor:
     """Return a predictor in int8 on the processor; its `network` stays as it is.
 
+    Raises `ConfigError` when the predictor is on a GPU, or the processor has no int8 products;
+    `DataError` when there is no training image, or the data was prepared at another size.
+
     Parameters
     ----------
     predictor : Predictor
@@ -463,13 +391,6 @@ def quantize(
     compiled : bool
         Whether what stands between the layers is compiled, which takes a while and pays for
         thousands of images.
-
-    Raises
-    ------
-    ConfigError
-        When the predictor is on a GPU, or the processor has no int8 products.
-    DataError
-        When there is no training image, or the data was prepared at another size.
     """
     if not isinstance(images, Tensor):
         predictor.check_size(images)

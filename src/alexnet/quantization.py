@@ -223,10 +223,7 @@ def _direct_output(after: Iterable[nn.Module], next_input: QuantRange) -> QuantR
 def calibrate(network: AlexNet, pixels: Tensor) -> dict[str, QuantRange]:
     """Run calibration images, normalised as the network expects; return each input's range.
 
-    Raises
-    ------
-    DataError
-        When there is no image.
+    Without an image it is a `DataError`.
     """
     if not len(pixels):
         raise DataError("There is no image to calibrate int8 with.", "Give a few hundred.")
@@ -242,28 +239,13 @@ def calibrate(network: AlexNet, pixels: Tensor) -> dict[str, QuantRange]:
 def quantize_network(network: AlexNet, pixels: Tensor, *, compiled: bool = True) -> Int8Network:
     """Return a trained network in int8, its scales fixed by calibration images.
 
-    Parameters
-    ----------
-    network : AlexNet
-        In evaluation mode, on the processor; it is left as it is.
-    pixels : Tensor
-        ``(N, 3, image_size, image_size)`` float, normalised as the network expects: a few hundred
-        images of the training data.
-    compiled : bool
-        Whether what stands between the layers is compiled, where a compiler works. It takes
-        seconds at the first batch of each size.
+    `network`, in evaluation mode and on the processor, is left as it is. `pixels` are
+    ``(N, 3, image_size, image_size)`` float, normalised as it expects: a few hundred images of the
+    training data; none is a `DataError`. The result maps pixels to float32 logits, and is called
+    without gradients. With `compiled`, what stands between the layers is compiled where a compiler
+    works, in some seconds at the first batch of each size.
 
-    Returns
-    -------
-    Int8Network
-        Pixels to float32 logits; to be called without gradients.
-
-    Raises
-    ------
-    ConfigError
-        When the network is on a GPU, or the processor has no int8 products.
-    DataError
-        When there is no image.
+    A network on a GPU, or a processor without int8 products, is a `ConfigError`.
     """
     device = Device.of(next(network.parameters()))
     if not device.is_cpu:

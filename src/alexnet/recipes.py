@@ -24,14 +24,9 @@ class LayerDecay:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained; values that cannot work are a `ConfigError`.
 
     Fractions count from 0, the first step, to 1, the last one planned by `epochs`.
-
-    Raises
-    ------
-    ConfigError
-        When a value cannot work.
     """
 
     name: str
@@ -87,7 +82,7 @@ class Recipe:
 
     # The machine.
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
-    compile: bool = True  # fuse the network with torch.compile, where there is a compiler
+    compile: bool = True  # the fast form of the network, by torch.compile where that gains
     threads: int | None = None  # processor threads; None: all
     max_steps: int | None = None  # stop here, whatever `epochs` says
     checkpoint_every: int = 500  # steps
@@ -113,13 +108,7 @@ class Recipe:
         require(self, ["crop_area"], "above 0 and at most 1", lambda number: 0 < number <= 1)
 
     def with_(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed.
-
-        Raises
-        ------
-        ConfigError
-            When a name is unknown, with the nearest one, or a value cannot work.
-        """
+        """Return a copy with some fields changed; a `ConfigError` where there is no such field."""
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:

@@ -15,7 +15,7 @@ from alexnet.errors import ConfigError, did_you_mean
 
 ConvStage = Literal["activation", "norm", "within_channel_lrn", "pool"]
 MAX_CHANNELS = 1 << 20  # of a layer; also its units, or classes
-MAX_PIXELS = 4096  # on a side: of an image, a window, a stride
+MAX_LENGTH = 4096  # on a side: of an image, a window, a stride
 MAX_PARAMETERS = 10**10  # 40 GB of float32
 # What follows a layer is called by the layer's number, so every layer has one of its own.
 LAYER_NAME = re.compile(
@@ -57,7 +57,7 @@ class WithinChannelLRN:
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, ["size"], "odd, 1 to 4095", lambda n: n % 2 == 1 and 1 <= n < MAX_PIXELS)
+        require(self, ["size"], "odd, 1 to 4095", lambda n: n % 2 == 1 and 1 <= n < MAX_LENGTH)
         require(self, ("alpha", "beta", "k"), "a number")
 
 
@@ -71,7 +71,7 @@ class Pool:
     ceil_mode: bool = False  # count the positions with ceil, as cuda-convnet did (facts 1c)
 
     def __post_init__(self) -> None:
-        require_whole(self, ("kernel_size", "stride"), 1, MAX_PIXELS)
+        require_whole(self, ("kernel_size", "stride"), 1, MAX_LENGTH)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +96,8 @@ class Conv:
     def __post_init__(self) -> None:
         _layer_number(self.name)
         require_whole(self, ["out_channels"], 1, MAX_CHANNELS)
-        require_whole(self, ("kernel_size", "stride"), 1, MAX_PIXELS)
-        require_whole(self, ("padding", "asymmetric_padding"), 0, MAX_PIXELS)
+        require_whole(self, ("kernel_size", "stride"), 1, MAX_LENGTH)
+        require_whole(self, ("padding", "asymmetric_padding"), 0, MAX_LENGTH)
         _check_initial(self, "std", "bias")
         steps: tuple[tuple[ConvStage, object], ...] = (
             ("activation", True),
@@ -165,6 +165,11 @@ class Layer:
     arithmetic: str = ""  # how the parameters were counted, written out
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What comes out for one image: (channels, size, size), or (units,)."""
+        return (self.channels,) if self.kind == "dense" else (self.channels, self.size, self.size)
+
+    @property
     def outputs(self) -> int:
         """Numbers that come out: the neurons of the paper where the layer has weights."""
         return self.channels * self.size**2
@@ -174,10 +179,7 @@ class Layer:
 class Spec:
     """A network of the AlexNet family.
 
-    Raises
-    ------
-    ConfigError
-        When a layer would have no output, or a size does not divide between the towers.
+    A layer without output, or a size that does not divide between the towers, is a `ConfigError`.
     """
 
     name: str
@@ -197,7 +199,7 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
-        require_whole(self, ["image_size"], 1, MAX_PIXELS)
+        require_whole(self, ["image_size"], 1, MAX_LENGTH)
         require_whole(self, ["in_channels"], 1, MAX_CHANNELS)
         require_whole(self, ["num_classes"], 0, MAX_CHANNELS)  # 0 leaves the last layer out
         _check_initial(self, "output_std", "output_bias")
@@ -320,13 +322,7 @@ class Spec:
         return last.channels, last.size
 
     def layer(self, name: str) -> Conv | Dense:
-        """Return the convolution or hidden layer called `name`.
-
-        Raises
-        ------
-        ConfigError
-            When there is none.
-        """
+        """Return the convolution or hidden layer called `name`; `ConfigError` if there is none."""
         for layer in self._weighted():
             if layer.name == name:
                 return layer
@@ -336,13 +332,8 @@ class Spec:
     def frozen(self, *names: str) -> tuple[str, ...]:
         """Return the layers that names and ranges stand for, first to last.
 
-        ``conv1-conv5`` is every layer with weights from conv1 to conv5.
-
-        Raises
-        ------
-        ConfigError
-            When there is no layer of a name, a range ends before it begins, or no layer would be
-            left to learn.
+        ``conv1-conv5`` is every layer with weights from conv1 to conv5. A name without a layer, a
+        range that ends before it begins, or all layers are a `ConfigError`.
         """
         known = [*(layer.name for layer in self._weighted()), self.output_name]
         chosen: set[str] = set()

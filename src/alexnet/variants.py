@@ -202,12 +202,8 @@ def _with_pooled_sizes(spec: Spec, wanted: dict[str, int]) -> Spec:
 def without_layer(spec: Spec, name: str) -> Spec:
     """Return the network without one convolution; its pool, if any, goes to the one before.
 
-    That one loses padding where its pool would give out more than the lost layer's did.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such convolution, or it is the first.
+    That one loses padding where its pool would give out more than the lost layer's did. The first,
+    or one that is not there, is a `ConfigError`.
     """
     names = [conv.name for conv in spec.convs]
     if name not in names[1:]:

@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet.bench import data_suites
-from alexnet.bench.rounds import make_cases
+from alexnet.bench.cases import make_cases
 from alexnet.data.prepare import Options
 from alexnet.errors import DataError
 from tests.bench.networks import settings

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexnet.bench import cases, network_suites
-from alexnet.bench.cases import Suite, list_limit_cases, matmul_name
+from alexnet.bench.cases import Suite, list_limit_cases, make_cases, matmul_name
 from alexnet.bench.network_suites import (
     build_plain_network,
     build_torchvision_network,
@@ -21,7 +21,6 @@ from alexnet.bench.network_suites import (
     time_onnxruntime,
     time_openvino,
 )
-from alexnet.bench.rounds import make_cases
 from alexnet.device import Device
 from alexnet.network import build
 from alexnet.spec import DropoutSpec

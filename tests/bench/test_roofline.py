@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alexnet.bench import roofline
+from alexnet.bench.cases import Measurements, make_cases
 from alexnet.bench.network_suites import make_train_suite
-from alexnet.bench.rounds import Measurements, make_cases
 from alexnet.variants import SINGLE
 from tests.bench.networks import TINY, settings
 

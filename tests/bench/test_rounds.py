@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.bench import rounds
-from alexnet.bench.cases import Case, TimedCall
-from alexnet.bench.rounds import CaseProcess, run_rounds
+from alexnet.bench import cases
+from alexnet.bench.cases import Case, CaseProcess, TimedCall, run_rounds
 from alexnet.errors import AlexNetError, ConfigError, MissingExtraError
 from tests.bench.networks import settings
 
@@ -164,7 +163,7 @@ if __name__ == "__main__":
 
 
 def test_a_round_has_calls_enough_and_leaves_the_first_out(monkeypatch):
-    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(cases, "ROUND_SECONDS", 0.05)
     naps = iter([0.3, *[0.02] * 100])
-    took = rounds.time_round(TimedCall(lambda: time.sleep(next(naps)), 1), settings(None).device)
+    took = cases.time_round(TimedCall(lambda: time.sleep(next(naps)), 1), settings(None).device)
     assert 0.02 <= took < 0.1

@@ -51,6 +51,7 @@ def test_all_crops_in_one_expression_are_the_windows(images):
     )
 
 
+@pytest.mark.slow  # the compiler takes some seconds for each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "pixels",
@@ -155,12 +156,12 @@ def test_ten_views_are_those_of_a_slow_loop(images):
     expected = []
     for top, left in [(rest // 2, rest // 2), (0, 0), (0, rest), (rest, 0), (rest, rest)]:
         for mirrored in (False, True):
-            view = np.empty((6, 3, SIZE, SIZE), np.float32)
+            view = np.empty((2, 3, SIZE, SIZE), np.float32)
             for n, c, y, x in np.ndindex(view.shape):
                 source = left + (SIZE - 1 - x if mirrored else x)
                 view[n, c, y, x] = images[n, top + y, source, c]
             expected.append(view)
-    got = list(iter_crops(images, SIZE, 10))
+    got = list(iter_crops(images[:2], SIZE, 10))
     assert len(got) == 10
     for ours, slow in zip(got, expected, strict=True):
         assert np.array_equal(ours.numpy(), slow)

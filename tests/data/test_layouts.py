@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from alexnet.data.decode import open_image
+from alexnet.data.decode import inspect_image
 from alexnet.data.layouts import read_class_list
 from alexnet.data.prepare import Options, prepare
 from alexnet.data.sources import open_source
@@ -58,7 +58,7 @@ def check(source, batches) -> None:
         assert len(items) == len(expected)
         for item, (pixels, label) in zip(items, expected, strict=True):
             assert item.label == label
-            assert np.array_equal(np.asarray(open_image(item.read())), pixels)
+            assert np.array_equal(np.asarray(inspect_image(item.read()).image), pixels)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -119,7 +119,7 @@ def test_cifar100_goes_by_its_fine_classes(batches, tmp_path):
         for split, name in (("train", "data_batch_1"), ("test", "test_batch")):
             items = list(source.splits[split])
             assert [item.label - 90 for item in items] == batches[name][1]
-            first = np.asarray(open_image(items[0].read()))
+            first = np.asarray(inspect_image(items[0].read()).image)
             assert np.array_equal(first, batches[name][0][0].reshape(3, 32, 32).transpose(1, 2, 0))
 
 

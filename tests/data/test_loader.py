@@ -139,6 +139,7 @@ print(len(data.splits["train"]), opened, memory / 1024)
 """
 
 
+@pytest.mark.slow  # 28,000 shards are written down, and read in a process of its own
 def test_an_index_of_14_million_images_is_small_and_opens_at_once(prepared, tmp_path):
     """The issue's bound: under 200 MB, under a second; the seconds are doubled for a busy machine.
 
@@ -182,5 +183,5 @@ def test_whole_images_never_need_the_slow_decoder(prepared, monkeypatch):
     def slow(*_, **__):
         raise AssertionError("Pillow was asked")
 
-    monkeypatch.setattr(decode, "open_image", slow)
+    monkeypatch.setattr(decode, "inspect_image", slow)
     next(ordered_batches(prepared.splits["train"], Order(36, 36, 0), 0))

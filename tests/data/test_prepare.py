@@ -130,6 +130,7 @@ def children(parent: int) -> list[int]:
     return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
+@pytest.mark.slow  # processes are started, and killed
 def test_killed_preparations_go_on_to_the_same_bytes(undisturbed, photographs, tmp_path):
     """Killed at any moment, its workers with it; what is finished is never other bytes."""
     draws, command = random.Random(0), script(tmp_path)
@@ -156,6 +157,7 @@ def test_killed_preparations_go_on_to_the_same_bytes(undisturbed, photographs, t
             shutil.rmtree(root)
 
 
+@pytest.mark.slow  # processes are started, and killed
 def test_killed_workers_are_replaced(undisturbed, photographs, tmp_path):
     """Scenario 14: four workers, one killed at a time; no finished shard is made again."""
     draws, done, kills, finished = random.Random(1), threading.Event(), 0, 0
@@ -195,6 +197,7 @@ def read_or_die(piece: FileSlice) -> bytes:
     return read_file(piece)
 
 
+@pytest.mark.slow  # processes are started, and killed
 def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
     photographs, tmp_path
 ):
@@ -235,6 +238,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow  # processes are started, and killed
 def test_a_dask_cluster_that_loses_a_worker_makes_the_same_bytes(
     undisturbed, photographs, tmp_path
 ):

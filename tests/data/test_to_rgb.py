@@ -152,7 +152,7 @@ def test_an_orientation_is_found_wherever_it_stands(name):
         else with_segments(plain, *profile(2), b"\xe1" + oriented(6)["exif"].tobytes())
     )
     assert to_rgb(turned).size == (60, 90)
-    assert decode.open_image(turned, exif=False).size == (90, 60)
+    assert decode.inspect_image(turned, exif=False).image.size == (90, 60)
     assert to_rgb(with_segments(plain, *profile(2), in_xmp(1))).size == (90, 60)
 
 

@@ -36,7 +36,8 @@ from alexnet.variants import NETWORKS, with_lrn
 from tests.interop.conftest import model_of, narrow
 
 
-@pytest.mark.parametrize("kind", ["pixels", "images"])
+# Of the graphs that take images, those that take pixels are a part.
+@pytest.mark.parametrize("kind", ["images", pytest.param("pixels", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_computes_the_network(models, name, kind, tmp_path):
     model = models[name]

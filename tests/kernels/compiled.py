@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from alexnet.kernels import triton_kernels
-from alexnet.kernels.triton_lrn_pool import BLOCK, WARPS
+from alexnet.kernels.lrn_pool import BLOCK, WARPS
 
 TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 

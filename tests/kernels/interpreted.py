@@ -49,7 +49,7 @@ class Case:
 
     def ours(self, device: str = "cpu") -> tuple[Tensor, ...]:
         """Return the output, the gradient of the input, and that of the bias where there is one."""
-        from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
+        from alexnet.kernels.lrn_pool import triton_lrn_pool
 
         x, bias = self.inputs()
         x = x.to(device).requires_grad_()
@@ -119,7 +119,7 @@ def main(out: str) -> None:
 
 def one_call() -> None:
     """The operator is what PyTorch asks of one, and its compiler keeps it as one call."""
-    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
+    from alexnet.kernels.lrn_pool import triton_lrn_pool
 
     config = KernelConfig(2, 1, 5, 3, 2, 0)
     x, bias = CASES[3].inputs()
@@ -142,7 +142,7 @@ def one_call() -> None:
 
 def many_blocks() -> None:
     """A program that has several blocks does them all; without images there is nothing to do."""
-    from alexnet.kernels import triton_lrn_pool as kernels
+    from alexnet.kernels import lrn_pool as kernels
 
     case = Case(16, pixels=(1, 20, 20))
     whole = case.ours()
@@ -156,7 +156,7 @@ def many_blocks() -> None:
 
 def no_numbers() -> None:
     """What is no number stays so through the ReLU and the pooling, and in its own pixel."""
-    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
+    from alexnet.kernels.lrn_pool import triton_lrn_pool
 
     x = torch.ones(1, 8, 1, 2)
     x[0, 3, 0, 1] = float("nan")
@@ -171,7 +171,7 @@ def no_numbers() -> None:
 
 def first_of_equals() -> None:
     """Of equal activations the first is chosen, as PyTorch's pooling does."""
-    from alexnet.kernels.triton_lrn_pool import triton_lrn_pool
+    from alexnet.kernels.lrn_pool import triton_lrn_pool
 
     x = torch.ones(1, 16, 3, 3, requires_grad=True)
     triton_lrn_pool(x, None, KernelConfig(1, 1, 5, 3, 2, 0), 0.0, 1.0, True)[0].sum().backward()

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.kernels.lrn_pool import KernelConfig
-from alexnet.kernels.triton_lrn_pool import is_available
+from alexnet.kernels.lrn_pool import KernelConfig, is_triton_available
 from tests.kernels.interpreted import CASES
 
 pytestmark = [
@@ -96,4 +95,4 @@ def test_it_compiles_for_gpus_and_fits_their_registers(tmp_path):
 
 
 def test_it_does_not_offer_itself_where_there_is_no_gpu():
-    assert not is_available(torch.ones(1, 8, 2, 2), 8, KernelConfig(1, 1, 5, 3, 2, 0))
+    assert not is_triton_available(torch.ones(1, 8, 2, 2), 8, KernelConfig(1, 1, 5, 3, 2, 0))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
+from alexnet.kernels.pixels import box_windows, crop_windows, zoom_crops
 
 pytestmark = pytest.mark.skipif(
     bool(unavailable_reason()), reason=unavailable_reason() or "a C++ compiler is there"

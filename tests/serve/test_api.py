@@ -22,8 +22,8 @@ from alexnet.features import activations, last_hidden, top_activating
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
 from alexnet.predictor import Predictor, Switches
-from alexnet.serve.curves import MAX_LINES, Curves
-from alexnet.serve.networks import Networks
+from alexnet.serve.engine import Networks
+from alexnet.serve.service import MAX_LINES, Curves
 from alexnet.training.run import Run
 from alexnet.variants import SINGLE
 from tests.serve.conftest import httpx, reason, saved

@@ -61,7 +61,7 @@ def main() -> None:
     with join_processes(60) as context:
         network = build(narrow(asked.network)).to(kind)
         freeze(network, asked.freeze)
-        layout = lay_out(network, context, asked.layout, compile=asked.compile)
+        layout = lay_out(network, context, asked.layout, fast=kind if asked.compile else None)
         local = layout.replica.network
         optimizer = make_optimizer(local, RECIPE)
         steps = train(

@@ -169,7 +169,7 @@ def test_what_cannot_be_divided_is_refused_with_the_reason(network, parts, kind,
 @pytest.mark.parametrize("kind", ["towers", "hybrid"])
 def test_one_process_has_nobody_to_divide_with(kind):
     with pytest.raises(ConfigError, match=r"this is one.*alexnet launch"):
-        lay_out(build(narrow("paper")), DistributedContext(), kind, compile=False)
+        lay_out(build(narrow("paper")), DistributedContext(), kind, fast=None)
 
 
 def test_checkpoints_go_from_one_device_to_towers_and_back(photographs, tmp_path, command):

@@ -54,13 +54,7 @@ def _keep_memory(cases: Mapping[str, Callable[[BenchSettings], TimedCall]]) -> t
 
 
 def list_photographs(settings: BenchSettings, count: int) -> SampleIndex:
-    """Return so many of the photographs to measure with, from the first again after the last.
-
-    Raises
-    ------
-    DataError
-        When there are none, or no folder of them was given.
-    """
+    """Return so many of the photographs, from the first again; `DataError` where there are none."""
     if settings.images is None:
         raise DataError("No photographs to measure with were named.", "Add --images FOLDER.")
     found = [(place, 0) for place in list_folder(settings.images).files if is_image(place)]

@@ -20,16 +20,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.bench.cases import BenchSettings, Case, Suite, TimedCall, dtype_name, require_fast
-from alexnet.bench.rounds import time_round
-from alexnet.data.augment import Normaliser, augment, make_normaliser
+from alexnet.bench.cases import (
+    BenchSettings,
+    Case,
+    Suite,
+    TimedCall,
+    dtype_name,
+    require_fast,
+    time_round,
+)
+from alexnet.data.augment import Normaliser, augment
 from alexnet.data.statistics import Statistics
-from alexnet.device import CudaGraphRunner, Device
-from alexnet.errors import ConfigError, MissingExtraError, TrainingError
+from alexnet.device import CudaGraphRunner
+from alexnet.errors import ConfigError, TrainingError, import_extra
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import AlexNet, build
-from alexnet.predictor import Predictor
+from alexnet.predictor import assemble
 from alexnet.quantization import quantize_network
 from alexnet.recipes import FAST
 from alexnet.spec import LRN, Spec
@@ -72,10 +79,7 @@ def make_infer_1_suite(settings: BenchSettings) -> Suite:
 def make_infer_int8_suite(settings: BenchSettings) -> Suite:
     """Return inference on a batch in int8, against that in the type chosen for the device.
 
-    Raises
-    ------
-    ConfigError
-        When this processor has no int8 products.
+    A processor without int8 products is a `ConfigError`.
     """
     if not settings.device.has_int8:
         raise ConfigError("This machine runs no network in int8.", "Leave out infer-int8.")
@@ -87,10 +91,7 @@ def make_infer_int8_suite(settings: BenchSettings) -> Suite:
 def make_lrn_suite(settings: BenchSettings) -> Suite:
     """Return the normalisation after conv1 alone, against PyTorch's and against a copy.
 
-    Raises
-    ------
-    ConfigError
-        When the network has none.
+    A network without one is a `ConfigError`.
     """
     if settings.spec.convs[0].norm is None:
         raise ConfigError(f"Network {settings.spec.name!r} has no LRN after conv1 to measure.")
@@ -124,9 +125,9 @@ def list_runtime_cases(settings: BenchSettings) -> tuple[Case, ...]:
 # Networks.
 
 
-def compile_fast(network: nn.Sequential, device: Device) -> nn.Module:
-    """Return a network in its fast form, compiled, as training runs it."""
-    return device.compile(fuse(network))[0]
+def compile_fast(network: nn.Sequential, settings: BenchSettings) -> nn.Module:
+    """Return a network in its fast form, compiled where that pays, as training runs it."""
+    return settings.device.compile(fuse(network), settings.dtype)[0]
 
 
 def build_plain_network(spec: Spec) -> AlexNet:
@@ -183,7 +184,7 @@ def time_our_step(settings: BenchSettings) -> TimedCall:
     on_cpu = device.is_cpu
     batches = itertools.repeat(draw_batch(settings)) if on_cpu else iterate_augmented(settings)
     steps = train(
-        Replica(network, compile_fast(network, device)), make_optimizer(network, FAST), batches,
+        Replica(network, compile_fast(network, settings)), make_optimizer(network, FAST), batches,
         FAST, lambda number: rates, done=0, total=1 << 40, dtype=settings.dtype,
     )  # fmt: skip
 
@@ -211,7 +212,7 @@ def iterate_augmented(settings: BenchSettings) -> Iterator[LocalBatch]:
     mean = mean.contiguous(memory_format=torch.channels_last)
     stdev = torch.ones(1, channels, 1, 1, device=device.torch)
     normalise = Normaliser(mean, 1.0, stdev, bgr=False, divides=False)
-    compiled, labels = device.compile(augment)[0], draw_labels(settings)
+    compiled, labels = device.compile(augment, settings.dtype)[0], draw_labels(settings)
     generator = torch.Generator().manual_seed(0)
     while True:
         params = sample_params(batch, prepared, size, generator)
@@ -258,7 +259,7 @@ def draw_labels(settings: BenchSettings) -> Tensor:
 def time_our_inference(settings: BenchSettings) -> TimedCall:
     """Return the compiled network in the device's type; on a GPU recorded, and replayed."""
     network = settings.device.place_network(build(settings.spec)).eval()
-    fast = compile_fast(fuse_for_inference(network, settings.dtype), settings.device)
+    fast = compile_fast(fuse_for_inference(network, settings.dtype), settings)
     pixels = draw_pixels(settings, settings.spec, channels_last=True)
     return time_network(CudaGraphRunner(fast), pixels, settings, settings.dtype)
 
@@ -301,7 +302,7 @@ def time_network(
 def time_our_lrn(settings: BenchSettings) -> TimedCall:
     """Return our layer on conv1's output, in our type."""
     x, norm = draw_conv1_output(settings)
-    layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings.device)
+    layer = compile_fast(nn.Sequential(LocalResponseNorm(norm)), settings)
     return time_layer(layer, x.to(settings.dtype))
 
 
@@ -345,20 +346,9 @@ def export_network(settings: BenchSettings) -> Path:
 
     path, spec = settings.scratch / "network.onnx", settings.spec
     if not path.exists():
-        flat = Statistics(
-            np.zeros((3, spec.image_size, spec.image_size), np.float32),
-            np.zeros(3, np.float32),
-            np.eye(3, dtype=np.float32),
-        )
-        predictor = Predictor(
-            network=build(spec).eval(),
-            classes=tuple(map(str, range(spec.num_classes))),
-            normalise=make_normaliser(spec.pixels, flat, spec.image_size),
-            resize_to=spec.image_size,
-            step=0,
-            device=Device.named("cpu"),
-            dtype=torch.float32,
-        )
+        black = Statistics.of_mean(np.zeros((3, 1, 1)), spec.image_size)
+        classes, weights = tuple(map(str, range(spec.num_classes))), dict(build(spec).state_dict())
+        predictor = assemble(spec, weights, black, classes, precision="fp32", device="cpu")
         images = generate_images(spec.image_size, CHECKED)
         export_onnx(predictor, path, images, "generated images")
     return path
@@ -366,10 +356,7 @@ def export_network(settings: BenchSettings) -> Path:
 
 def time_onnxruntime(settings: BenchSettings) -> TimedCall:
     """Return ONNX Runtime with its default options."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", "bench", "This comparison") from None
+    onnxruntime = import_extra("onnxruntime", "bench", "This comparison")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -381,11 +368,7 @@ def time_onnxruntime(settings: BenchSettings) -> TimedCall:
 
 def time_openvino_best(settings: BenchSettings) -> TimedCall:
     """Return OpenVINO in whichever type and with whichever hint is fastest here."""
-    try:
-        import openvino
-    except ModuleNotFoundError:
-        raise MissingExtraError("openvino", "bench", "This comparison") from None
-    core = openvino.Core()
+    core = import_extra("openvino", "bench", "This comparison").Core()
     here = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     dtypes = [dtype for dtype in OPENVINO_DTYPES if dtype in here]
     best, fastest = None, math.inf

@@ -13,14 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from alexnet import __version__
 from alexnet.bench import roofline
 from alexnet.bench.cases import (
     MATMUL,
     BenchSettings,
+    CaseProcess,
+    Measurements,
     Suite,
     dtype_name,
     list_limit_cases,
     matmul_name,
+    run_rounds,
 )
 from alexnet.bench.data_suites import make_loader_suite, make_prepare_suite
 from alexnet.bench.network_suites import (
@@ -30,11 +34,9 @@ from alexnet.bench.network_suites import (
     make_lrn_suite,
     make_train_suite,
 )
-from alexnet.bench.rounds import CaseProcess, Measurements, run_rounds
 from alexnet.device import Device, describe_processor, use_threads
 from alexnet.files import atomic_write
 from alexnet.spec import Spec
-from alexnet.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,32 +77,17 @@ def run_benchmarks(
     budget: float = math.inf,
     report_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Run benchmarks one after another; return the report that ``--json`` prints.
-
-    What has been measured when it is interrupted is returned, with ``interrupted`` true.
+    """Run `works`, of `SUITES` or `ROOFLINE`, one after another; return the report of ``--json``.
 
     ``results`` has one row a peer: work, peer, unit, the medians of the rounds (ours, theirs), the
     ratio of these, above 1 where ours is ahead, and the lowest and highest round of each.
     ``missing`` names what did not run, and why. A case that is installed and cannot run raises an
-    `AlexNetError`.
+    `AlexNetError`. What has been measured when it is interrupted is returned, with ``interrupted``
+    true.
 
-    Parameters
-    ----------
-    works
-        Names of `SUITES`, or `ROOFLINE`.
-    spec, batch_size
-        The network, and images a call.
-    rounds
-        How often each case is measured, 1 or more.
-    threads
-        Processor threads; None: PyTorch's choice.
-    images
-        A folder of photographs, for the suites on data.
-    budget
-        Seconds that it may take, shared equally among the suites: fewer rounds are run where they
-        do not fit, one at least.
-    report_progress
-        Called with a line on what is measured next, and with the rows of what was.
+    `images` is a folder of photographs, for the suites on data. `budget`, in seconds, is shared
+    equally among the suites: fewer rounds are run where they do not fit, one at least.
+    `report_progress` is called with a line on what is measured next, and with the rows of what was.
     """
     deadline = time.monotonic() + budget
     device, used = Device.best(), use_threads(threads)
@@ -246,13 +233,6 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
     """Draw the comparisons as bars, whole or not at all; .png or .svg as the path says.
 
     One row of axes a suite, ours in red, spreads as whiskers.
-
-    Raises
-    ------
-    MissingExtraError
-        When matplotlib is not installed.
-    AlexNetError
-        When the path cannot be written.
     """
     from alexnet.figures.style import INK, drawing_style, new_figure
 

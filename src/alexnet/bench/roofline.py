@@ -18,10 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, _dynamo, nn
 
-from alexnet.bench.cases import BenchSettings, Case, TimedCall, matmul_name
+from alexnet.bench.cases import BenchSettings, Case, Measurements, TimedCall, matmul_name
 from alexnet.bench.network_suites import compile_fast
-from alexnet.bench.rounds import Measurements
-from alexnet.device import Device
 from alexnet.fused import fuse_for_inference
 from alexnet.network import AlexNet, build
 from alexnet.recipes import FAST
@@ -74,8 +72,7 @@ def list_parts(spec: Spec) -> Iterator[NetworkPart]:
         outputs = inputs
         for name in modules:
             if name in layers:
-                layer = layers[name]
-                outputs = (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
+                outputs = layers[name].shape
             elif name == "flatten":
                 outputs = (math.prod(outputs),)
         yield NetworkPart(
@@ -102,7 +99,7 @@ def list_cases(spec: Spec) -> tuple[Case, ...]:
 def time_part_inference(part: NetworkPart, settings: BenchSettings) -> TimedCall:
     """Return a part's forward pass without gradients."""
     module, x = build_part(part, settings)
-    forward = _compile_alone(fuse_for_inference(module.eval(), settings.dtype), settings.device)
+    forward = _compile_alone(fuse_for_inference(module.eval(), settings.dtype), settings)
 
     def run() -> None:
         with torch.no_grad():
@@ -114,7 +111,7 @@ def time_part_inference(part: NetworkPart, settings: BenchSettings) -> TimedCall
 def time_part_training(part: NetworkPart, settings: BenchSettings) -> TimedCall:
     """Return a part's forward and backward pass."""
     module, x = build_part(part, settings)
-    forward = _compile_alone(module, settings.device)
+    forward = _compile_alone(module, settings)
     x.requires_grad_(not part.first)
     with settings.device.autocast(settings.dtype):
         gradient = torch.ones_like(forward(x))
@@ -143,14 +140,14 @@ def time_update(settings: BenchSettings) -> TimedCall:
     return TimedCall(run, 1)
 
 
-def _compile_alone(module: nn.Sequential, device: Device) -> nn.Module:
+def _compile_alone(module: nn.Sequential, settings: BenchSettings) -> nn.Module:
     """Return a part as a step runs it.
 
     To PyTorch every part is the same function, `nn.Sequential`'s, compiled anew; after eight times
     it would give up and run the others uncompiled.
     """
     _dynamo.config.recompile_limit = MAX_COMPILED
-    return compile_fast(module, device)
+    return compile_fast(module, settings)
 
 
 def build_part(part: NetworkPart, settings: BenchSettings) -> tuple[nn.Sequential, Tensor]:

@@ -246,12 +246,8 @@ def run_key(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
 def append_result(path: Path, result: RunResult) -> None:
     """Add a result's line; it is on the disk when this returns.
 
-    A line that a kill has cut short is ended first, so that it spoils none but itself.
-
-    Raises
-    ------
-    AlexNetError
-        When the disk is full or cannot be written to.
+    A line that a kill has cut short is ended first, so that it spoils none but itself. Raises
+    `AlexNetError` when the disk is full or cannot be written to.
     """
     line = json.dumps(asdict(result)).encode() + b"\n"
     with translate_os_error(path), path.open("ab+") as file:

@@ -42,10 +42,7 @@ def select_claims(
 ) -> tuple[Claim | Check, ...]:
     """Return the claims, or groups of claims, of some names; all where there is none.
 
-    Raises
-    ------
-    ConfigError
-        When there is no such claim, with the nearest name.
+    Raises `ConfigError` when there is no such claim, with the nearest name.
     """
     claims, names = tuple(claims), tuple(names)
     known = dict.fromkeys(name for claim in claims for name in (claim.group, claim.name))

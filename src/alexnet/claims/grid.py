@@ -93,14 +93,8 @@ def run_grid(
 
     The networks get the number of classes of the data, the seeds are 0 to ``seeds - 1``. Returns
     the claims as they were run, each arm with its best learning rate; and the results of all their
-    runs, those that chose a rate too.
-
-    Raises
-    ------
-    RunError
-        When another command is at work in the folder.
-    LostWorkerError
-        When the same run ends its process again and again.
+    runs, those that chose a rate too. Raises `RunError` when another command is at work in the
+    folder; `LostWorkerError` when the same run ends its process again and again.
     """
     claims = with_num_classes(claims, len(config.data.classes))
     with lock_results(config.out), _stop_workers_on_signal():
@@ -312,10 +306,7 @@ def _last_epoch(metrics: Path) -> float:
 def lock_results(out: Path) -> Iterator[None]:
     """Keep other commands out of the folder of results within the block.
 
-    Raises
-    ------
-    RunError
-        When another one is at work there.
+    Raises `RunError` when another one is at work there.
     """
     with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -356,12 +347,8 @@ def open_images(scale: Scale, where: str | Path, **callbacks: Any) -> PreparedDa
     """Open the images that a scale's claims are run on; a source is prepared into the cache.
 
     A prepared data set is taken whole, whatever the scale's number of images. The callbacks are
-    those of `alexnet.data.prepare.open_or_prepare`.
-
-    Raises
-    ------
-    DataError
-        When it is no data, or was prepared at a size that the scale's networks do not take.
+    those of `alexnet.data.prepare.open_or_prepare`. Raises `DataError` when it is no data, or was
+    prepared at a size that the scale's networks do not take.
     """
     data = open_or_prepare(
         where,
@@ -513,12 +500,7 @@ def fit_budget(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]
     """Return how many seeds fit into a time, and the share of the epochs where even two do not.
 
     `fixed` seconds are expected of the runs that choose learning rates, `a_seed` of every arm with
-    one seed.
-
-    Raises
-    ------
-    ConfigError
-        When a tenth of the epochs would still be too long.
+    one seed. Raises `ConfigError` when a tenth of the epochs would still be too long.
 
     Examples
     --------

@@ -67,10 +67,7 @@ Curve = list[tuple[float, float]]  # epoch, error of 0 to 1
 def page_style() -> Iterator[None]:
     """Draw figures for the report's page within the block.
 
-    Raises
-    ------
-    MissingExtraError
-        When matplotlib is not installed.
+    Raises `MissingExtraError` when matplotlib is not installed.
     """
     from alexnet.figures.style import drawing_style
 
@@ -304,12 +301,8 @@ def draw_figure_1(results: Iterable[RunResult]) -> "Figure | None":
 def save_figure_1(folder: Path, form: "ImageFormat" = "both") -> Iterator[Path]:
     """Draw Figure 1 into the ``figures`` of a folder of results; yield the paths.
 
-    Raises
-    ------
-    RunError
-        When the folder has no finished run of either network.
-    MissingExtraError
-        When matplotlib is not installed.
+    Raises `RunError` when the folder has no finished run of either network; `MissingExtraError`
+    when matplotlib is not installed.
     """
     from alexnet.figures.style import save
 

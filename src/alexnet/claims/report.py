@@ -68,10 +68,7 @@ class Finding:
 def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
     """Return what the results say about a claim.
 
-    Raises
-    ------
-    MissingExtraError
-        When SciPy is not installed.
+    Raises `MissingExtraError` when SciPy is not installed.
     """
     arms = claim.first, claim.second
     trials = {
@@ -99,8 +96,8 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write both forms of the report into `folder`; return their paths, the page first.
 
-    The same claims and results make the same bytes. A claim without runs is in the report too,
-    and says so.
+    The same claims and results make the same bytes. A claim without runs is in the report too, and
+    says so. Raises `MissingExtraError` when matplotlib or SciPy is not installed.
 
     Parameters
     ----------
@@ -115,11 +112,6 @@ def write_report(
     notes : sequence of str
         What a reader must know about all of them, a paragraph each: how the data differ from
         the paper's, at what scale this is.
-
-    Raises
-    ------
-    MissingExtraError
-        When matplotlib or SciPy is not installed.
     """
     if any(isinstance(one, Claim) for one in claims) and (missing := find_missing_library()):
         raise missing

@@ -54,12 +54,8 @@ class RunTask:
 def execute_task(task: RunTask) -> RunResult:
     """Train and measure, or go on where a run of the same folder stopped.
 
-    A training that diverges is a result too: its network then counts as one that guesses.
-
-    Raises
-    ------
-    StoppedError
-        When a signal asked for it.
+    A training that diverges is a result too: its network then counts as one that guesses. Raises
+    `StoppedError` when a signal asked for it.
     """
     begun = time.monotonic()
     data = open_prepared(task.data)

@@ -76,6 +76,8 @@ def compare(
 ) -> Comparison:
     """Compare two arms by the seeds that both have.
 
+    Raises `MissingExtraError` when SciPy is not installed.
+
     Parameters
     ----------
     first, second : mapping of int to Measurement
@@ -85,11 +87,6 @@ def compare(
         Compare by ``first / second``, on logarithms; a value must be above 0 to count.
     min_effect : float, optional
         The minimum effect at which the claim holds in size too (see `decide_verdict`).
-
-    Raises
-    ------
-    MissingExtraError
-        When SciPy is not installed.
 
     Notes
     -----

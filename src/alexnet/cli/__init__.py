@@ -1,1 +1,1 @@
-"""The command line: one thin file a command, which parses, calls and prints."""
+"""The command line: thin files that parse, call and print."""

@@ -9,25 +9,23 @@ from collections.abc import Sequence
 
 import cyclopts
 
+from alexnet import __version__
 from alexnet.cli.bench import bench
 from alexnet.cli.claims import claims
 from alexnet.cli.compare import compare
-from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.features import features_app
-from alexnet.cli.figures import figures
+from alexnet.cli.figures import figures, visualise
 from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
 from alexnet.cli.serve import serve
-from alexnet.cli.summary import summary
+from alexnet.cli.summary import doctor, summary
 from alexnet.cli.train import train
-from alexnet.cli.visualise import visualise
 from alexnet.errors import AlexNetError, LostError
-from alexnet.version import __version__
 
 FAILED, USAGE, LOST, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
 STANDARD_ERROR = 2

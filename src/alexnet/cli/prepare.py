@@ -96,18 +96,15 @@ def prepare(
 
 def _list_near_duplicates(root: Path) -> None:
     """Find images that look alike, count them by kind and list them in a file."""
-    import json
     from dataclasses import asdict
 
     from alexnet.data.duplicates import describe_duplicates, find_near_duplicates
     from alexnet.data.shards import open_prepared
-    from alexnet.files import atomic_write
+    from alexnet.files import write_json
 
     groups = find_near_duplicates(open_prepared(root))
     listed = root / "near_duplicates.json"
-    with atomic_write(listed) as temporary:
-        content = [[asdict(copy) for copy in group] for group in groups]
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(listed, [[asdict(copy) for copy in group] for group in groups])
     told = describe_duplicates([(copy.split, copy.label) for copy in group] for group in groups)
     print(f"Near duplicates: {told or 'none'}. {listed} lists them.")
 
@@ -140,14 +137,11 @@ def connect_cluster(cluster: str | None) -> "Iterator[Executor | None]":
     if cluster is None:
         yield None
         return
-    from alexnet.errors import ConfigError, MissingExtraError
+    from alexnet.errors import ConfigError, import_extra
 
+    distributed = import_extra("distributed", "cluster", "--cluster")
     try:
-        from distributed import Client
-    except ImportError:
-        raise MissingExtraError("distributed", "cluster", "--cluster") from None
-    try:
-        client = Client(cluster, timeout=20)
+        client = distributed.Client(cluster, timeout=20)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"There is no Dask scheduler at {cluster!r} ({error}).",

@@ -283,10 +283,7 @@ def prepared_size(spec: "Spec") -> int:
 def check_size(size: int, spec: "Spec", first: "Pretrained | None" = None) -> None:
     """See that prepared images fit: the first weights' mean image, else the network's crops.
 
-    Raises
-    ------
-    DataError
-        When the crops are larger than the images, or under half of them.
+    Raises `DataError` when the crops are larger than the images, or under half of them.
     """
     if first and size != first.config.data_size:
         wanted = first.config.data_size

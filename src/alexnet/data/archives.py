@@ -23,13 +23,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 
 from alexnet.bounds import MAX_IMAGE_BYTES, MAX_LINKED
-from alexnet.data.samples import (
-    FileSlice,
-    Reader,
-    SampleIndex,
-    Source,
-    stamp_files,
-)
+from alexnet.data.samples import FileSlice, Reader, SampleIndex, Source, stamp_files
 from alexnet.errors import DataError, ImageError
 from alexnet.files import atomic_write, cache_folder, lock
 

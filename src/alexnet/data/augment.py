@@ -16,7 +16,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.device import Device
 from alexnet.errors import DataError
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.zoom import box_windows, crop_windows, zoom_crops
+from alexnet.kernels.pixels import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
 
 
@@ -77,13 +77,8 @@ def make_normaliser(
 ) -> Normaliser:
     """Return the preprocessing of a network whose images are `size` pixels on a side.
 
-    The mean image's central window is subtracted from every crop, wherever the crop was taken,
-    as in 2012 (facts 4).
-
-    Raises
-    ------
-    DataError
-        When the mean is an image, and smaller than `size`.
+    The mean image's central window is subtracted from every crop, wherever the crop was taken, as
+    in 2012 (facts 4). One smaller than `size` is a `DataError`.
     """
     if pixels.mean == "image":
         prepared = statistics.mean_image.shape[-1]
@@ -119,30 +114,13 @@ def augment(
 ) -> Tensor:
     """Cut, mirror, colour and normalise: prepared images to what the network sees.
 
+    ``(N, H, W, 3)`` uint8 to ``(N, 3, size, size)`` of `dtype`, channels-last but for zoomed crops
+    on a GPU; bfloat16 where the first layer would round its input to that anyway. `shift` is
+    ``(N, 3, 1, 1)``, of `pca_shift`, or None for images as they are; coloured ones are divided by
+    `divisor`. On a GPU `params` are there too.
+
     It is one pass over the pixels where `augment_fused`, or when it is compiled; and the same bits
     on a processor.
-
-    Parameters
-    ----------
-    images : Tensor
-        ``(N, H, W, 3)`` uint8.
-    params : AugmentParams
-        On the device of `images`, where that is a GPU.
-    shift : Tensor | None
-        ``(N, 3, 1, 1)``, of `pca_shift`; ``None`` for images as they are.
-    normalise : Normaliser
-        The preprocessing of the network.
-    divisor : float
-        By which coloured images are divided.
-    size : int
-        Side of what the network sees.
-    dtype : torch.dtype
-        Of the result; bfloat16 where the first layer would round its input to that anyway.
-
-    Returns
-    -------
-    Tensor
-        ``(N, 3, size, size)``, channels-last but for zoomed crops on a GPU.
     """
     if not len(images):
         return images.new_empty(0, 3, size, size, dtype=dtype)

@@ -45,21 +45,13 @@ class Decoded:
 def to_rgb(image: ImageLike) -> Image.Image:
     """Return an image in mode RGB, upright; the same pixels in whatever form it is given.
 
-    Parameters
-    ----------
-    image : str, Path, bytes, binary file, PIL.Image.Image or ndarray
-        A file of any format that Pillow reads, its content or an image of any mode, converted as
-        `inspect_image` says; or uint8 or uint16 of ``(H, W)`` or ``(H, W, 1)``, grey, or
-        ``(H, W, 3)`` or ``(H, W, 4)``, RGB or RGBA.
-
-    Raises
-    ------
-    ImageError
-        When it cannot be read or is no image.
+    That is a file of any format that Pillow reads, its content or an image of any mode, converted
+    as `inspect_image` says; or an array of uint8 or uint16: ``(H, W)`` or ``(H, W, 1)``, grey, or
+    ``(H, W, 3)`` or ``(H, W, 4)``, RGB or RGBA. What cannot be read is an `ImageError`.
     """
     if isinstance(image, str | Path):
         try:
-            return open_image(Path(image).read_bytes())
+            return inspect_image(Path(image).read_bytes()).image
         except ImageError as error:
             raise ImageError(f"{str(image)!r} is not usable: {error}") from None
         except OSError as error:
@@ -72,7 +64,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
     data = image.read() if hasattr(image, "read") else image
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageError(f"It is no image but a {type(image).__name__}, or opened as text.")
-    return open_image(bytes(data))
+    return inspect_image(bytes(data)).image
 
 
 def _from_array(pixels: NDArray[Any]) -> Image.Image:
@@ -90,17 +82,6 @@ def _from_array(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.reshape(shape)))
 
 
-def open_image(
-    data: bytes,
-    *,
-    exif: bool = True,
-    formats: tuple[str, ...] | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Image.Image:
-    """Decode an image file of any format that Pillow reads; `inspect_image` says more."""
-    return inspect_image(data, exif=exif, formats=formats, max_pixels=max_pixels).image
-
-
 def inspect_image(
     data: bytes,
     *,
@@ -110,29 +91,14 @@ def inspect_image(
 ) -> Decoded:
     """Decode an image file of any format that Pillow reads, and say what it took.
 
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    exif : bool
-        Turn the image upright as its orientation in EXIF or XMP says.
-    formats : tuple of str
-        Pillow's names of the formats that are read, JPEG among them; by default all.
-    max_pixels : int
-        The most that the file may announce; it is found out before any is decoded.
+    With `exif` it is turned upright as its orientation in EXIF or XMP says. `formats` are Pillow's
+    names of those that are read, JPEG among them; by default all. Grey, palette, CMYK and 16-bit
+    images become RGB, transparency is dropped, of an animation the first frame is taken, colour
+    profiles are ignored. Grey of 32 bits has no range of its own: one of 0-1 (real numbers), 0-255
+    or 0-65535 is told from the numbers; another is an `ImageError`.
 
-    Returns
-    -------
-    Decoded
-        Mode RGB. Grey, palette, CMYK and 16-bit images are converted, transparency is dropped,
-        of an animation the first frame is taken, colour profiles are ignored. Grey of 32 bits has
-        no range of its own: one of 0-1 (real numbers), 0-255 or 0-65535 is told from the numbers.
-
-    Raises
-    ------
-    ImageError
-        When the bytes are no image (`UnknownFormatError`), are cut short, announce more pixels than
-        is sane (`TooManyPixelsError`), or are numbers of another range.
+    So are bytes that are no image (`UnknownFormatError`), are cut short, or announce more than
+    `max_pixels` (`TooManyPixelsError`), which is found out before any is decoded.
     """
     if not data:
         raise UnknownFormatError("The file is empty.")
@@ -158,7 +124,7 @@ def _decode_heif(data: bytes, max_pixels: int) -> Decoded:
         ) from None
     file = pillow_heif.open_heif(io.BytesIO(data))
     if file.size[0] * file.size[1] > max_pixels:
-        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+        raise Image.DecompressionBombError
     return Decoded(_as_rgb(file.to_pillow(), False, max_pixels).image, "HEIF")
 
 
@@ -180,7 +146,7 @@ def _translate_pillow_errors() -> Iterator[None]:
 
 def _as_rgb(image: Image.Image, exif: bool, max_pixels: int) -> Decoded:
     if image.width * image.height > max_pixels:
-        raise TooManyPixelsError("It announces more pixels than any photograph has.")
+        raise Image.DecompressionBombError
     form, mode = image.format or "", image.mode
     repairs = []
     # Frames are not counted: a GIF of 20 MB can have a million, each of which would be looked at.
@@ -274,31 +240,24 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 
 
 def decode_jpeg(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
-    """Decode a JPEG of a prepared data set to ``(H, W, 3)`` uint8 RGB.
+    """Decode a JPEG of a prepared data set to ``(H, W, 3)`` uint8 RGB, in `out` if that is given.
 
-    libjpeg-turbo through `simplejpeg` where it is installed, strictly; what it refuses is left
-    to Pillow, whose verdict counts. The two agree bit for bit.
-
-    Parameters
-    ----------
-    data : bytes or memoryview
-        The file.
-    out : ndarray
-        Where to put the pixels, ``(H, W, 3)`` uint8 and contiguous; by default a new array.
-
-    Raises
-    ------
-    ImageError
-        When Pillow cannot decode it either, or it does not fit `out`.
+    libjpeg-turbo through `simplejpeg` where it is installed, strictly; what it refuses is left to
+    Pillow, whose verdict counts: an `ImageError`. The two agree bit for bit.
     """
     pixels = _decode_turbo(data, out)
     if pixels is not None:
         return pixels
-    pixels = np.asarray(open_image(bytes(data), exif=False))
+    pixels = np.asarray(inspect_image(bytes(data), exif=False).image)
+    if out is not None and pixels.shape != out.shape:
+        raise ImageError(f"It has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {out.shape[0]}.")
+    return copy_into(out, pixels)
+
+
+def copy_into(out: Pixels | None, pixels: Pixels) -> Pixels:
+    """Return pixels, in `out` if that is given."""
     if out is None:
         return pixels
-    if pixels.shape != out.shape:
-        raise ImageError(f"It has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {out.shape[0]}.")
     out[:] = pixels
     return out
 

@@ -65,12 +65,8 @@ def find_archive(name: str, report: DownloadReport = lambda file, done, total: N
     """Return the archive of a built-in data set, downloaded if it is not there yet.
 
     It is looked for in the folder that the environment variable ``ALEXNET_DOWNLOADS`` names, then
-    in the cache. A download that was interrupted goes on where it stopped.
-
-    Raises
-    ------
-    DataError
-        When there is no network, or what has come is not what was meant, with what to do.
+    in the cache. A download that was interrupted goes on where it stopped. Without a network, or
+    where something else has come than was meant, it is a `DataError`.
     """
     archive = ARCHIVES[name]
     kept = Path(os.environ.get(FOLDER) or cache_folder() / "downloads") / archive.file

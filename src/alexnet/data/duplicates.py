@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.data.shards import PreparedData, Shard, ShardInfo, open_shard
-from alexnet.errors import MissingExtraError
+from alexnet.errors import import_extra
 
 DuplicatePolicy = Literal["keep", "drop", "error"]
 LOOKED_AT = ("test", "val", "train")  # the order in which `drop` keeps the first
@@ -95,16 +95,8 @@ def find_near_duplicates(data: PreparedData) -> list[CopyGroup]:
     """Return groups of images whose perceptual hashes differ in no more than `NEAR_BITS` bits.
 
     The hash is `imagehash.phash`, 64 bits of an image's low frequencies.
-
-    Raises
-    ------
-    MissingExtraError
-        When imagehash is not installed.
     """
-    try:
-        import imagehash
-    except ImportError:
-        raise MissingExtraError("imagehash", "near", "--near-duplicates") from None
+    imagehash = import_extra("imagehash", "near", "--near-duplicates")
     copies, hashes = [], []
     for split in (data.splits[name] for name in LOOKED_AT if name in data.splits):
         for index in range(len(split)):

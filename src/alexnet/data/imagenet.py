@@ -26,7 +26,7 @@ from alexnet.data.archives import (
 )
 from alexnet.data.folders import group_by_class, index_classes, label_in_order
 from alexnet.data.samples import FileSlice, SampleIndex, Source, stamp_files
-from alexnet.errors import DataError, MissingExtraError
+from alexnet.errors import DataError, import_extra
 
 ILSVRC_TAR = re.compile(r"ILSVRC(20\d\d)_(?:img|images)_(train|val|test)\.tar")
 DEVKIT = re.compile(r"ILSVRC(20\d\d)_devkit.*\.tar(?:\.gz)?")  # Safari unpacks the gzip
@@ -77,14 +77,10 @@ def find_ilsvrc_files(root: Path) -> dict[str, Path]:
 def list_ilsvrc(root: Path, order: ClassOrder = "wnid") -> Source:
     """List ILSVRC's training and validation images, and the test images where they have labels.
 
-    Parameters
-    ----------
-    root : Path
-        The folder with ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
-        ``ILSVRC2012_devkit_t12.tar.gz``, or those of 2010.
-    order : str
-        ``"wnid"``: classes in the order of their wnids, as Caffe and torchvision have them;
-        ``"devkit"``: of their ILSVRC ids, as cuda-convnet has them (facts 4).
+    `root` has ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
+    ``ILSVRC2012_devkit_t12.tar.gz``, or those of 2010. Classes are in the order of their wnids, as
+    Caffe and torchvision have them; or, for ``"devkit"``, of their ILSVRC ids, as cuda-convnet has
+    them (facts 4).
     """
     files = find_ilsvrc_files(root)
     missing = [name for name in ("train", "val", "kit") if name not in files]
@@ -199,12 +195,9 @@ def _parse_truths(data: bytes, file: Path) -> list[int]:
 
 def _parse_wnids(data: bytes, file: Path) -> dict[int, str]:
     """Return the wnids of the classes without children, which alone have images, by ILSVRC id."""
+    scipy_io = import_extra("scipy.io", "imagenet", "The devkit's meta.mat")
     try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise MissingExtraError("scipy", "imagenet", "The devkit's meta.mat") from None
-    try:
-        synsets = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
+        synsets = scipy_io.loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
         key = next(name for name in synsets.dtype.names if name.endswith("_ID"))
         found = {
             int(synset[key]): str(synset["WNID"])

@@ -151,10 +151,7 @@ def _index_numbered(
 def read_class_list(path: Path) -> list[str]:
     """Read the names of classes: one a line, or numbered from 0, or a Python or JSON list or dict.
 
-    Raises
-    ------
-    DataError
-        When it is no such list, or has a name twice; with the lines.
+    What is no such list, or has a name twice, is a `DataError` with the lines.
     """
     try:
         text = path.read_bytes()[:MAX_LIST].decode("utf-8-sig")

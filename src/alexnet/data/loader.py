@@ -87,12 +87,24 @@ class Batch:
 def train_batches(
     split: ImageSplit, indices: Iterable[NDArray[np.integer]], replacements: Replacements
 ) -> Iterator[Batch]:
-    """Yield the batch of each array of indices.
+    """Yield the batch of each array of indices, decoded in threads ahead of the one asked for.
 
     A corrupt image is replaced by the first whole one of its `replacements`, and named in the
     batch.
     """
-    return _load(split, indices, replacements)
+    workers = os.cpu_count() or 1
+    pinned = Device.best().pins_memory  # so that the host does not wait for the copy to a GPU
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Callable[[], Batch]] = deque()
+        try:
+            for some in indices:
+                waiting.append(_start_batch(pool, split, some, replacements, pinned))
+                if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(some))):
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def evaluation_batches(
@@ -105,7 +117,7 @@ def evaluation_batches(
     """
     mine = part.of(np.arange(first, len(split)))
     starts = range(0, len(mine), batch_size)
-    return _load(split, (mine[at : at + batch_size] for at in starts), lambda index: ())
+    return train_batches(split, (mine[at : at + batch_size] for at in starts), lambda index: ())
 
 
 def sample_evenly(split: ImageSplit, count: int) -> Tensor:
@@ -114,31 +126,12 @@ def sample_evenly(split: ImageSplit, count: int) -> Tensor:
     A corrupt one is replaced by the next whole one.
     """
     indices = np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)
-    return next(_load(split, [indices], partial(next_images, count=len(split)))).images
+    return next(train_batches(split, [indices], partial(next_images, count=len(split)))).images
 
 
 def next_images(index: int, count: int) -> Iterator[int]:
     """Yield the images that follow one of a split of `count`; after the last comes the first."""
     return ((index + shift) % count for shift in range(1, MAX_REPLACEMENTS + 1))
-
-
-def _load(
-    split: ImageSplit, batches: Iterable[NDArray[np.integer]], replacements: Replacements
-) -> Iterator[Batch]:
-    """Decode batches in threads, ahead of the one that is asked for."""
-    workers = os.cpu_count() or 1
-    pinned = Device.best().pins_memory  # so that the host does not wait for the copy to a GPU
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Callable[[], Batch]] = deque()
-        try:
-            for indices in batches:
-                waiting.append(_start_batch(pool, split, indices, replacements, pinned))
-                if len(waiting) > max(AHEAD, 2 * workers * PIECE // max(1, len(indices))):
-                    yield waiting.popleft()()
-            while waiting:
-                yield waiting.popleft()()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start_batch(

@@ -52,12 +52,12 @@ from alexnet.data.statistics import PixelSums, Statistics
 from alexnet.data.workers import ATTEMPTS, process_pool, run_in_processes, run_on_executor
 from alexnet.errors import DataError, ImageError
 from alexnet.files import (
-    atomic_write,
     cache_folder,
-    free_bytes,
+    require_space,
     sha256,
     temporary_suffix,
     translate_os_error,
+    write_json,
 )
 
 UNFINISHED = "preparing.json"
@@ -121,21 +121,11 @@ def open_or_prepare(
 ) -> PreparedData:
     """Open a prepared data set, or prepare a source into the cache and open that.
 
-    Parameters
-    ----------
-    where : str or Path
-        A prepared data set, or anything `sources.open_source` takes.
-    options, seed, workers, hold_out
-        Of a source, as for `prepare` and `open_source`.
-    choose : callable
-        Returns what of a source is to be prepared; by default everything.
-    say, report, fetched
-        Called with sentences for the user, with the progress, and with that of a download.
-
-    Raises
-    ------
-    DataError
-        When it is no data, or cannot be prepared.
+    `where` is a prepared data set, or anything `sources.open_source` takes; `options`, `seed`,
+    `workers` and `hold_out` are as for `prepare` and `open_source`. `choose` returns what of a
+    source is to be prepared. `say`, `report` and `fetched` are called with sentences for the user,
+    with the progress, and with that of a download. Raises `DataError` when it is no data, or cannot
+    be prepared.
     """
     if is_prepared(Path(where)):
         return open_prepared(where)
@@ -165,8 +155,10 @@ def prepare(
 ) -> Manifest:
     """Make a prepared data set of a source, or finish one that was begun.
 
-    With more than one worker, processes are started that import the calling script anew: it
-    should do its own work below ``if __name__ == "__main__"``.
+    With more than one worker, processes are started that import the calling script anew: it should
+    do its own work below ``if __name__ == "__main__"``. Raises `DataError` when the folder holds
+    something else or the source has changed since, a class is left without a training image, there
+    are duplicates and may be none, or the disk is too small.
 
     Parameters
     ----------
@@ -192,12 +184,6 @@ def prepare(
     Manifest
         What was prepared; ``report.json`` beside it lists what was skipped, repaired or passed
         over, and duplicates.
-
-    Raises
-    ------
-    DataError
-        When the folder holds something else or the source has changed since, a class is left
-        without a training image, there are duplicates and may be none, or the disk is too small.
     """
     if workers is not None and workers < 1:
         raise DataError(f"{workers} workers cannot prepare anything.", "Give 1 or more.")
@@ -213,7 +199,8 @@ def prepare(
     alone = _claim(root, identity)
     tasks = _split_into_tasks(source, root, options)
     left = sum(len(task.samples) for task in tasks if not task.is_done())
-    _check_space(root, left * options.typical_bytes)
+    fix = "Make room, or choose a folder on another disk."
+    require_space(root, left * options.typical_bytes, fix)
     # Where another preparation may be at work: two random orders seldom meet.
     order = tasks if alone else random.sample(tasks, len(tasks))
     try:
@@ -271,18 +258,8 @@ def _claim(root: Path, identity: dict[str, Any]) -> bool:
             )
         if any(path.name[0] != "." for path in root.iterdir()):
             raise DataError(f"{str(root)!r} is not empty.", "Choose a new folder.")
-    with atomic_write(claim, temporary_suffix()) as temporary:
-        temporary.write_text(json.dumps(identity), encoding="utf-8")
+    write_json(claim, identity, temporary_suffix())
     return True
-
-
-def _check_space(root: Path, needed: float) -> None:
-    if needed > free_bytes(root):
-        raise DataError(
-            f"About {needed / 1e9:,.1f} GB are needed in {str(root)!r}, "
-            f"{free_bytes(root) / 1e9:,.1f} GB are free.",
-            "Make room, or choose a folder on another disk.",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,8 +456,7 @@ def _finish(
         for why, names in sorted(source.passed_over.items())
         if names
     ]
-    with atomic_write(root / REPORT, suffix) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(root / REPORT, report, suffix)
     if groups and duplicates == "error":
         raise DataError(
             f"There are duplicates, {_describe_groups(report['duplicates'])}: {root / REPORT} "
@@ -529,8 +505,7 @@ def _drop_duplicates(root: Path, tasks: list[ShardTask]) -> None:
         for copy in choose_dropped(find_duplicates(root, shards)):
             rows[copy.shard].append(copy.row)
         if not plan.is_file():
-            with atomic_write(plan, temporary_suffix()) as temporary:
-                temporary.write_text(json.dumps(rows), encoding="utf-8")
+            write_json(plan, rows, temporary_suffix())
     rows = json.loads(plan.read_text(encoding="utf-8"))
     for task in tasks:
         _, metadata = task.read_metadata()

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode_jpeg, jpeg_library
+from alexnet.data.decode import Pixels, copy_into, decode_jpeg, jpeg_library
 from alexnet.data.samples import ALL
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, ImageError
-from alexnet.files import atomic_write, sha256
+from alexnet.files import atomic_write, sha256, write_json
 
 DATA_FORMAT = 2
 MANIFEST = "dataset.json"
@@ -164,10 +164,7 @@ class Split:
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
         """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given.
 
-        Raises
-        ------
-        ImageError
-            When it is not what was written, or cannot be decoded.
+        One that is not what was written, or cannot be decoded, is an `ImageError`.
         """
         shard, row = self._find(index)
         image = shard.image(row)
@@ -175,11 +172,7 @@ class Split:
             raise ImageError("Its checksum is not that of what was written.")
         if not self.raw:
             return decode_jpeg(image, out)
-        pixels = np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3)
-        if out is None:
-            return pixels
-        out[:] = pixels
-        return out
+        return copy_into(out, np.frombuffer(image, np.uint8).reshape(self.size, self.size, 3))
 
     def label(self, index: int) -> int:
         """Return the class of an image."""
@@ -269,17 +262,13 @@ def is_prepared(root: Path) -> bool:
 
 def write_manifest(root: Path, manifest: Manifest, suffix: str = "") -> None:
     """Write ``dataset.json``, the last file of a preparation."""
-    with atomic_write(root / MANIFEST, suffix) as temporary:
-        temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(root / MANIFEST, asdict(manifest), suffix)
 
 
 def open_prepared(root: str | Path) -> PreparedData:
     """Open a prepared data set; its images are memory-mapped as they are asked for.
 
-    Raises
-    ------
-    DataError
-        When it is none, was made by another version, or lacks a file.
+    A folder without one, with one of another version, or that lacks a file is a `DataError`.
     """
     root = Path(root)
     manifest = read_manifest(root)
@@ -339,12 +328,8 @@ def verify(
 ) -> list[DamagedFile]:
     """Check every checksum of a prepared data set and decode every image.
 
-    Parameters
-    ----------
-    root : str or Path
-        Its folder; a DataError when it is no prepared data set, or its manifest cannot be read.
-    report : callable
-        Called with the images checked so far, and their number.
+    `report` is called with the images checked so far, and their number. A folder that is no
+    prepared data set is a `DataError`.
     """
     root = Path(root)
     manifest = read_manifest(root)

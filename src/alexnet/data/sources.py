@@ -31,6 +31,8 @@ def open_source(
 ) -> Source:
     """Find the labelled images behind a path or a built-in name.
 
+    Raises `DataError` when there is no such data, it has no images, or cannot be trained on.
+
     Parameters
     ----------
     where : str or Path
@@ -48,11 +50,6 @@ def open_source(
         without training images, or of one class, is taken too.
     report : callable
         Called with the progress of a download.
-
-    Raises
-    ------
-    DataError
-        When there is no such data, it has no images, or cannot be trained on.
     """
     path = Path(where)
     if str(where) in BUILT_IN and not path.is_dir():
@@ -181,8 +178,9 @@ def _hold_out(source: Source, seed: int) -> Source:
     """Move a quarter of every class to a test split; the same images for a seed, always."""
     everything = source.splits["train"]
     test = np.zeros(len(everything), bool)
-    for label in range(len(source.classes)):
-        indices = np.flatnonzero(everything.labels == label)
+    by_class = np.argsort(everything.labels, kind="stable")
+    starts = np.searchsorted(everything.labels, range(1, len(source.classes)), sorter=by_class)
+    for label, indices in enumerate(np.split(by_class, starts)):
         held = min(len(indices) - 1, max(1, round(HELD_OUT * len(indices))))
         chosen = random.Random(f"{seed}/{label}").sample(range(len(indices)), k=max(0, held))
         test[indices[chosen]] = True

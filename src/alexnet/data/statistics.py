@@ -7,7 +7,7 @@ of restarts, give the same bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,12 @@ class Statistics:
     def mean_colour(self) -> NDArray[np.float32]:
         """The mean of each channel, ``(3,)``, 0-255 RGB."""
         return self.mean_image.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+
+    @classmethod
+    def of_mean(cls, mean: NDArray[Any], size: int) -> Self:
+        """Return those of a mean image or colour, ``(3, …)``, 0-255 RGB; colours have no axes."""
+        image = np.array(np.broadcast_to(mean, (3, size, size)), np.float32)
+        return cls(image, np.zeros(3, np.float32), np.eye(3, dtype=np.float32))
 
     @classmethod
     def from_sums(cls, sums: PixelSums) -> Self:

@@ -35,6 +35,8 @@ def fool(
 ) -> Fooled:  # fmt: skip
     """Change every pixel by at most some grey levels, so that the network errs.
 
+    Raises `ConfigError` when the bound or the method cannot be.
+
     Parameters
     ----------
     predictor : Predictor
@@ -48,11 +50,6 @@ def fool(
         The bound, 1 to 255 grey levels. The result is of whole levels, as a file is.
     target : int
         The class to be mistaken for; by default any but the most probable.
-
-    Raises
-    ------
-    ConfigError
-        When the bound or the method cannot be.
     """
     if not 1 <= epsilon <= 255:
         raise ConfigError(f"The bound is {epsilon} grey levels.", "It must be 1 to 255.")

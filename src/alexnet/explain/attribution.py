@@ -84,7 +84,10 @@ def explain_all(
 ) -> list[Explanation]:  # fmt: skip
     """Return which pixels of a photograph decide, by each of some methods.
 
-    The network runs in float32 whatever it was trained in, and sees the centre view.
+    The network runs in float32 whatever it was trained in, and sees the centre view. Raises
+    `ConfigError` when there is no such method, class or layer, or the method needs ReLUs and there
+    are none; `ImageError` when the image cannot be read or is none; `MissingExtraError` when Captum
+    is not installed.
 
     Parameters
     ----------
@@ -100,15 +103,6 @@ def explain_all(
         That Grad-CAM and LayerCAM look at; by default the last convolution's activation.
     switches : Switches
         What is changed in the network.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such method, class or layer, or the method needs ReLUs and there are none.
-    ImageError
-        When the image cannot be read or is none.
-    MissingExtraError
-        When Captum is not installed.
     """
     photograph = to_rgb(image)
     prepared = torch.from_numpy(np.array(resize_and_crop(photograph, predictor.resize_to)))

@@ -41,6 +41,8 @@ def compare(
 ) -> NetworkComparison:  # fmt: skip
     """Compare two networks on the same images, of which each has its own preparation.
 
+    Raises `ConfigError` when neither has such a layer.
+
     Parameters
     ----------
     one, other : Predictor
@@ -54,11 +56,6 @@ def compare(
         hands on (`stages`).
     report : callable
         Called with the images done and all, twice the images' number.
-
-    Raises
-    ------
-    ConfigError
-        When neither has such a layer.
     """
     known = {name for predictor in (one, other) for name in layer_names(predictor.spec)}
     for name in layers:

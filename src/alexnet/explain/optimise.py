@@ -74,6 +74,8 @@ class Optimised:
 class Ascent:
     """Gradient ascent of an image through a run's network, up to a layer.
 
+    Raises `ConfigError` when there is no such layer, or there is nothing to do.
+
     Parameters
     ----------
     predictor, statistics
@@ -86,11 +88,6 @@ class Ascent:
         How much likeness among the images costs, as a share of the objective.
     photograph : str, Path, ...
         What `Predictor.load_pixels` takes, to begin with in place of noise.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer, or there is nothing to do.
     """
 
     def __init__(
@@ -119,12 +116,8 @@ class Ascent:
     ) -> Objective:  # fmt: skip
         """Return what to raise: one of the three, or else what the layer finds in the photograph.
 
-        `direction` is a ``.npy`` file of one number a channel.
-
-        Raises
-        ------
-        ConfigError
-            When there is no such unit, or the direction has another length.
+        `direction` is a ``.npy`` file of one number a channel. Raises `ConfigError` when there is
+        no such unit, or the direction has another length.
         """
         number = unit if unit is not None else channel
         if number is not None and not 0 <= number < self.channels:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import differences, from_json
-from alexnet.data.decode import Pixels
+from alexnet.data.decode import Pixels, copy_into
 from alexnet.data.loader import ImageSplit, evaluation_batches
 from alexnet.data.samples import escape
 from alexnet.errors import ConfigError, DataError, ImageError, did_you_mean
 from alexnet.features.layers import Shape, activations, select_layers
-from alexnet.files import atomic_write, free_bytes, lock, sha256, translate_os_error
+from alexnet.files import atomic_write, lock, require_space, sha256, translate_os_error, write_json
 from alexnet.old_names import repr_with_old_names
 from alexnet.predictor import Predictor
 
@@ -76,10 +77,7 @@ class Photographs:
             pixels = self._predictor.load_pixels(self._files[index])
         except ImageError as error:
             raise DataError(error.what, error.fix or "Leave it out.") from None
-        if out is None:
-            return pixels
-        out[:] = pixels
-        return out
+        return copy_into(out, pixels)
 
     def label(self, index: int) -> int:
         """Return -1: what is on a photograph is not known."""
@@ -105,6 +103,7 @@ class JoinedSplits:
     def __init__(self, splits: Sequence[NamedImages]) -> None:
         self.name = "+".join(split.name for split in splits)
         self.size = splits[0].size
+        self.identity = _checksum(split.identity for split in splits)  # of all images, in order
         self._splits = splits
         self._ends = list(accumulate(map(len, splits)))
 
@@ -112,7 +111,8 @@ class JoinedSplits:
         return self._ends[-1]
 
     def _at(self, index: int) -> tuple[NamedImages, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        """Return the split that an image is of, and its number there."""
+        number = bisect_right(self._ends, index)
         return self._splits[number], index - (self._ends[number - 1] if number else 0)
 
     def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
@@ -135,43 +135,26 @@ class JoinedSplits:
         split, at = self._at(index)
         return split.describe(at)
 
-    @property
-    def identity(self) -> str:
-        """A checksum of all images, in order."""
-        return _checksum(split.identity for split in self._splits)
 
-
-class SampledSplit:
+class SampledSplit(JoinedSplits):
     """Some images of a split, evenly spread over it; all where there are no more."""
 
     def __init__(self, split: NamedImages, count: int) -> None:
-        self.name, self.size, self._split = split.name, split.size, split
+        self.name, self.size, self._splits = split.name, split.size, [split]
         places = np.linspace(0, len(split) - 1, min(count, len(split)))
         self._indices = [int(place) for place in places.round()]
+        self.identity = _checksum([split.identity, str(self._indices)])
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def pixels(self, index: int, out: Pixels | None = None) -> Pixels:
-        """Return an image, ``(size, size, 3)`` uint8 RGB, in `out` if that is given."""
-        return self._split.pixels(self._indices[index], out)
-
-    def label(self, index: int) -> int:
-        """Return the class of an image."""
-        return self._split.label(self._indices[index])
+    def _at(self, index: int) -> tuple[NamedImages, int]:
+        return self._splits[0], self._indices[index]
 
     def path(self, index: int) -> str:
         """Return the name of an image."""
-        return self._split.path(self._indices[index])
-
-    def describe(self, index: int) -> str:
-        """Name an image for a message."""
-        return self._split.describe(self._indices[index])
-
-    @property
-    def identity(self) -> str:
-        """A checksum of the images, in order."""
-        return _checksum([self._split.identity, str(self._indices)])
+        split, at = self._at(index)
+        return split.path(at)
 
 
 def _checksum(sums: Iterable[str]) -> str:
@@ -238,12 +221,8 @@ class StoredFeatures:
     def array(self, layer: str) -> NDArray[np.float32]:
         """Return a layer's values, ``(N, *shape)`` float32; memory-mapped, or read if Parquet.
 
-        Raises
-        ------
-        ConfigError
-            When the layer was not stored.
-        DataError
-            When its file is missing or damaged.
+        Raises `ConfigError` when the layer was not stored; `DataError` when its file is missing or
+        damaged.
         """
         if layer not in self.about.layers:
             raise ConfigError(
@@ -295,10 +274,7 @@ class StoredFeatures:
 def open_stored(folder: str | Path) -> StoredFeatures:
     """Open features that `extract` stored.
 
-    Raises
-    ------
-    DataError
-        When there are none, they are not finished, or are damaged.
+    Raises `DataError` when there are none, they are not finished, or are damaged.
     """
     folder = Path(folder)
     about, done = read_stored(folder) or (None, 0)
@@ -319,12 +295,7 @@ def read_stored(folder: Path) -> tuple[Description, int | None] | None:
     """Read what the features in a folder are of; ``None`` where there are none.
 
     The second value is how many images an unfinished extraction has stored for good, ``None`` of a
-    finished one.
-
-    Raises
-    ------
-    DataError
-        When they are damaged, or of another version's format.
+    finished one. Raises `DataError` when they are damaged, or of another version's format.
     """
     is_finished = (folder / DONE).is_file()
     path = folder / (DONE if is_finished else UNFINISHED)
@@ -360,10 +331,7 @@ def describe(
 ) -> Description:
     """Return what `extract` would store: its layers' shapes and ``bytes`` before it begins.
 
-    Raises
-    ------
-    ConfigError
-        When there is no such layer.
+    Raises `ConfigError` when there is no such layer.
     """
     shapes = select_layers(predictor.spec, layers)
     if pool != "none":
@@ -398,8 +366,10 @@ def extract(
 ) -> StoredFeatures:
     """Store what the named layers put out for every image of a split: the centre crop's.
 
-    A killed extraction goes on where it was when the same is asked for again, and ends in the
-    same bytes (on one machine with one number of threads); a finished one is opened.
+    A killed extraction goes on where it was when the same is asked for again, and ends in the same
+    bytes (on one machine with one number of threads); a finished one is opened. Raises
+    `ConfigError` when there is no such layer; `DataError` when the folder has other features, the
+    disk has no room for them, or an image is damaged.
 
     Parameters
     ----------
@@ -421,13 +391,6 @@ def extract(
         Seconds between the moments from which a killed extraction goes on.
     report : callable
         Called with the images done and all images, after every batch.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer.
-    DataError
-        When the folder has other features, the disk has no room for them, or an image is damaged.
     """
     out = Path(out)
     about = describe(predictor, split, layers, classes=classes, form=form, pool=pool)
@@ -442,7 +405,10 @@ def extract(
         if done is None:
             (out / UNFINISHED).unlink(missing_ok=True)  # a kill may have come before this
             return StoredFeatures(out, about)
-        _check_free_space(out, about, done)
+        if form == "arrays":  # Parquet is compressed, and may be smaller
+            needed = about.bytes * (about.images - done) // max(1, about.images)
+            fix = "Choose fewer layers, keep one number a map (--pool), or another disk."
+            require_space(out, needed, fix)
         _save_progress(out, about, done)
         make_writer = ArrayWriter if form == "arrays" else ParquetWriter
         with contextlib.closing(make_writer(out, about, split, done)) as writer:
@@ -456,8 +422,7 @@ def extract(
                     _save_progress(out, about, writer.sync())
                     saved = time.monotonic()
             writer.finish()
-        with atomic_write(out / DONE) as temporary:
-            temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
+        write_json(out / DONE, asdict(about))
         (out / UNFINISHED).unlink()
     return StoredFeatures(out, about)
 
@@ -500,23 +465,9 @@ def _count_done(out: Path, about: Description) -> int | None:
     return done
 
 
-def _check_free_space(out: Path, about: Description, done: int) -> None:
-    """Refuse to begin what the disk cannot hold; Parquet is compressed, and may be smaller."""
-    needed = about.bytes * (about.images - done) // max(1, about.images)
-    free = free_bytes(out)
-    if about.form == "arrays" and needed > free:
-        raise DataError(
-            f"The features take {needed / 1e9:,.1f} GB, and the disk of {str(out)!r} has "
-            f"{free / 1e9:,.1f} GB free.",
-            "Choose fewer layers, keep one number a map (--pool), or another disk.",
-        )
-
-
 def _save_progress(out: Path, about: Description, done: int) -> None:
     """Write down how many images are stored for good."""
-    with atomic_write(out / UNFINISHED) as temporary:
-        text = json.dumps({"about": asdict(about), "done": done}, indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(out / UNFINISHED, {"about": asdict(about), "done": done})
 
 
 class ArrayWriter:

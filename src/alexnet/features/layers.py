@@ -23,10 +23,7 @@ def layer_shapes(spec: Spec) -> dict[str, Shape]:
     follows, in the spec's order. ``(channels, side, side)``, or ``(units,)`` where layers are fully
     connected.
     """
-    shapes: dict[str, Shape] = {
-        layer.name: (layer.channels, *(2 * (layer.size,) if layer.kind != "dense" else ()))
-        for layer in spec.layers()
-    }
+    shapes: dict[str, Shape] = {layer.name: layer.shape for layer in spec.layers()}
     with torch.device("meta"):  # names alone: no weight is allocated
         names = [name for name, _ in AlexNet(spec).named_children()]
     named: dict[str, Shape] = {}
@@ -54,10 +51,7 @@ def last_hidden(spec: Spec) -> str:
 def select_layers(spec: Spec, names: Iterable[str]) -> dict[str, Shape]:
     """Return the named layers with their shapes, first to last.
 
-    Raises
-    ------
-    ConfigError
-        When a name is unknown, with the nearest one, or none is given.
+    Raises `ConfigError` when a name is unknown, with the nearest one, or none is given.
     """
     shapes = layer_shapes(spec)
     wanted = set(map(renamed_layer, names))
@@ -73,25 +67,9 @@ def select_layers(spec: Spec, names: Iterable[str]) -> dict[str, Shape]:
 def activations(predictor: Predictor, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return what the named layers put out for the centre crops of images.
 
-    Parameters
-    ----------
-    predictor : Predictor
-        A trained run (`alexnet.load`).
-    images : Tensor
-        ``(N, resize_to, resize_to, 3)`` uint8 RGB (`Predictor.load_pixels` makes one of any image).
-    layers : iterable of str
-        Names of `layer_names`.
-
-    Returns
-    -------
-    dict of Tensor
-        By layer, first to last, ``(N, *shape)`` float32 on the processor. The network runs in
-        float32 whatever it was trained in.
-
-    Raises
-    ------
-    ConfigError
-        When a name is unknown.
+    ``(N, resize_to, resize_to, 3)`` uint8 RGB, of `Predictor.load_pixels`, to ``(N, *shape)``
+    float32 on the processor, by layer, first to last. The network runs in float32 whatever it was
+    trained in. Raises `ConfigError` when a name is unknown.
     """
     return predictor.in_float32.activations(images, select_layers(predictor.spec, layers))
 
@@ -122,12 +100,8 @@ class ReceptiveField:
         """Return the pixels a unit can see, ``(left, top, right, bottom)``, the last two past it.
 
         Pixels of the network's input, inside the image. At every layer, windows are cut where its
-        outputs end, so that the box is exact at the edges too: padding shows no pixel.
-
-        Raises
-        ------
-        ConfigError
-            When there is no such unit.
+        outputs end, so that the box is exact at the edges too: padding shows no pixel. Raises
+        `ConfigError` when there is no such unit.
         """
         if not (0 <= row < self.side and 0 <= column < self.side):
             raise ConfigError(
@@ -155,19 +129,8 @@ def receptive_field(spec: Spec, layer: str) -> ReceptiveField:
     """Return the receptive field of the units of a layer.
 
     Activations and norms across channels see what the layer before them sees; a norm within a
-    channel (`WithinChannelLRN`) widens it. A fully-connected unit sees the whole image.
-
-    Parameters
-    ----------
-    spec : Spec
-        Any network.
-    layer : str
-        A name of `layer_names`.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer.
+    channel (`WithinChannelLRN`) widens it. A fully-connected unit sees the whole image. Raises
+    `ConfigError` when there is no such layer.
 
     Examples
     --------

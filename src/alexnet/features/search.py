@@ -32,21 +32,17 @@ class Neighbours:
 
     whose difference loses digits where vectors are long and close together. So a product only
     *excludes*: the rounding of a sum of D products is at most ``D * 2**-24`` of the sum of their
-    sizes, in whatever order they are added (Higham, Accuracy and Stability of Numerical
-    Algorithms, section 3.1), which makes it a lower bound of the true distance. Vectors whose
-    bound is below the best so far get their distance in float64 from the vectors themselves.
-    A common centre is taken off first, which leaves distances as they are and vectors shorter.
+    sizes, in whatever order they are added (Higham, Accuracy and Stability of Numerical Algorithms,
+    section 3.1), which makes it a lower bound of the true distance. Vectors whose bound is below
+    the best so far get their distance in float64 from the vectors themselves. A common centre is
+    taken off first, which leaves distances as they are and vectors shorter. Raises `ConfigError`
+    when there are no vectors.
 
     Parameters
     ----------
     vectors : ndarray
         ``(N, ...)`` float; what follows the first axis is flattened. May be a memory map: it is
         read once a search, in order, a part at a time.
-
-    Raises
-    ------
-    ConfigError
-        When there are no vectors.
     """
 
     def __init__(self, vectors: Vectors) -> None:
@@ -70,6 +66,9 @@ class Neighbours:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the distances and the numbers of the `count` vectors nearest to each query.
 
+        Raises `ConfigError` when the queries have another length, or `count` is below 1;
+        `DataError` when a vector or a query is not finite.
+
         Parameters
         ----------
         queries : ndarray
@@ -81,13 +80,6 @@ class Neighbours:
         -------
         distances, indices : ndarray
             ``(Q, count)`` each, the nearest first; of equal ones the earlier vector.
-
-        Raises
-        ------
-        ConfigError
-            When the queries have another length, or `count` is below 1.
-        DataError
-            When a vector or a query is not finite.
         """
         queries = queries.reshape(len(queries), -1)
         dimensions = self._vectors.shape[1]
@@ -174,10 +166,7 @@ def subtract_centre(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return vectors less the centre, and their squared lengths, in float32.
 
-    Raises
-    ------
-    DataError
-        When they are not finite, or so long that their squares are not.
+    Raises `DataError` when they are not finite, or so long that their squares are not.
     """
     moved = np.subtract(rows, centre).astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -208,19 +197,9 @@ def find_nearest(
     """Return the stored images nearest to some others by Euclidean distance in a layer.
 
     `images` are ``(N, resize_to, resize_to, 3)`` uint8 RGB, and `predictor` is the network that
-    made the stored features.
-
-    Returns
-    -------
-    distances, indices : ndarray
-        ``(N, count)`` each, the nearest first.
-
-    Raises
-    ------
-    ConfigError
-        When the layer was not stored.
-    DataError
-        When the features are another network's.
+    made the stored features. The distances and the numbers of the images are ``(N, count)`` each,
+    the nearest first. Raises `ConfigError` when the layer was not stored; `DataError` when the
+    features are another network's.
     """
     if stored.about.weights != checksum(predictor):
         raise DataError(
@@ -249,25 +228,10 @@ def top_activating(
 ) -> dict[int, tuple[TopActivation, ...]]:
     """Find the `count` images of a split that activate each unit most, in one pass for all units.
 
-    Parameters
-    ----------
-    predictor, split, layer
-        A trained run, such as ``data.splits["train"]``, and a name of `layer_names`.
-    units : iterable of int
-        Channels of a convolution and what follows it, or units of a fully-connected layer.
-
-    Returns
-    -------
-    dict of tuple
-        By unit, the strongest first. Each image is named once, with the place in its channel that
-        is strongest; of equal ones the earlier image, then the earlier place.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such layer or unit.
-    DataError
-        At a damaged image.
+    Units are channels of a convolution and of what follows it, or those of a fully-connected layer.
+    By unit, the strongest comes first. Each image is named once, with the place in its channel that
+    is strongest; of equal ones the earlier image, then the earlier place. Raises `ConfigError` when
+    there is no such layer or unit; `DataError` at a damaged image.
     """
     wanted = list(dict.fromkeys(units))
     _check(predictor, layer, wanted, count)
@@ -292,15 +256,10 @@ def keep_strongest(
 ) -> tuple[Tensor, Tensor]:
     """Merge the strongest place of each unit in some images into those kept so far.
 
-    Parameters
-    ----------
-    values, places : Tensor
-        Of the strongest ones, falling: ``(units, up to count)`` activations and ``(units, up to
-        count, 2)`` int64, the image and the place in its flattened map.
-    maps : Tensor
-        ``(N, units, side, side)`` or ``(N, units)``, of the images that `images` numbers.
-    count : int
-        How many are kept of each unit; of equal ones the earlier image, then the earlier place.
+    `values` and `places` are of the strongest ones, falling: ``(units, up to count)`` activations
+    and ``(units, up to count, 2)`` int64, the image and the place in its flattened map. `maps`,
+    ``(N, units, side, side)`` or ``(N, units)``, are of the images that `images` numbers. Of equal
+    ones the earlier image is kept, then the earlier place.
     """
     flat = maps.flatten(2) if maps.dim() > 2 else maps[..., None]  # (N, units, places)
     strongest = flat.amax(2, keepdim=True)

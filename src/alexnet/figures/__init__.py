@@ -44,27 +44,10 @@ def draw_all(
     form: ImageFormat = "both",
     report: Report = lambda done, total: None,
 ) -> Iterator[Path]:
-    """Draw figures into the run's ``figures`` folder; yield the paths.
+    """Draw `names` of `FIGURES` into the run's ``figures`` folder; yield the paths.
 
-    Parameters
-    ----------
-    run, predictor, data
-        A run, its network, and the data to show.
-    names : iterable of str
-        Which of `FIGURES`.
-    seed : int
-        Of the choice of images.
-    form : {"png", "svg", "both"}
-        What is written.
-    report : callable
-        Called with the training images done and all, while their features are extracted.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such figure.
-    MissingExtraError
-        When matplotlib is not installed.
+    `seed` is of the choice of images. `report` is called with the training images done and all,
+    while their features are extracted. An unknown name is a `ConfigError`.
     """
     makers: dict[str, Callable[[], Figure]] = {
         "curves": lambda: draw_curves(run.read_metrics()),

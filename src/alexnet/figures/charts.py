@@ -23,10 +23,8 @@ DARK = 0.65  # share of a row from which white is read better than ink
 def draw_curves(metrics: Sequence[Mapping[str, float]]) -> "Figure":
     """Draw the training loss, the error rates and the learning rate over the epochs.
 
-    Parameters
-    ----------
-    metrics : sequence of dict
-        The lines of a run's ``metrics.jsonl``: some with ``loss``, some with ``val_top1``.
+    `metrics` are the lines of a run's ``metrics.jsonl``: some with ``loss``, some with
+    ``val_top1``.
     """
     figure = new_figure(11, 3.4)
     loss, errors, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
@@ -87,17 +85,9 @@ def draw_confusion(
 ) -> "Figure":
     """Draw how often the images of each class were taken for each class.
 
+    `counts` are images by true class and by the class ranked first; `classes` are folders or wnids.
     Up to 20 classes every cell has its number of images; up to 60 every row and column its name.
     With more, cells are a few dots each: the mistakes made most often are listed beside them.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        As the data names them: folders or wnids.
-    counts : sequence of sequences of int
-        Images by true class and by the class ranked first.
-    title : str
-        What was tested.
     """
     table = np.array(counts, dtype=np.int64)
     names = [shorten(name, LONGEST) for name in describe_classes(classes)]

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.errors import MissingExtraError
+from alexnet.errors import import_extra
 from alexnet.files import atomic_write
 
 if TYPE_CHECKING:
@@ -30,17 +30,9 @@ def drawing_style() -> Iterator[None]:
     """Draw and save figures in the project's style within the block.
 
     Names are shown as they are: a dollar sign begins no formula, and characters that no installed
-    font has become boxes without a warning.
-
-    Raises
-    ------
-    MissingExtraError
-        When matplotlib is not installed.
+    font has become boxes without a warning. matplotlib is an extra: a `MissingExtraError` without.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plots", "Drawing figures") from None
+    mpl = import_extra("matplotlib", "plots", "Drawing figures")
     settings: Any = {
         "font.family": ["DejaVu Sans", *_find_wide_fonts()],
         "font.size": 9,

@@ -16,13 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.bounds import (
-    MAX_MEAN,
-    MAX_TEXT,
-    check_message,
-    check_shape,
-    read_bytes,
-)
+from alexnet.bounds import MAX_MEAN, MAX_TEXT, check_message, check_shape, read_bytes
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.spec import DropoutSpec, PixelFormat

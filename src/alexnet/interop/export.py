@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet import __version__
 from alexnet.data.augment import iter_crops
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
@@ -29,7 +30,6 @@ from alexnet.files import atomic_write
 from alexnet.layers import LocalResponseNorm
 from alexnet.predictor import Predictor
 from alexnet.spec import LRN
-from alexnet.version import __version__
 
 InputKind = Literal["pixels", "images"]
 PIXELS, IMAGES = "pixels", "images"

@@ -90,30 +90,14 @@ def import_file(
 ) -> Import:
     """Make a run's folder of a file of weights.
 
-    Parameters
-    ----------
-    source : str or Path
-        A file; a model folder; or, with ``form="huggingface"``, a repository ``user/name``.
-    out : str or Path
-        The run's folder.
-    form : str, optional
-        One of `FORMATS`; by default what the file is seen to be.
-    classes : Path, optional
-        A text with one class a line, in the order of the outputs.
-    mean : Path, optional
-        A ``.binaryproto`` or ``.npy`` with a mean image or colour of 0-255, its channels in the
-        network's order.
-    prototxt : Path, optional
-        caffe: the layers, where those in the file should not count.
-    pixels : str, optional
-        A named network whose pixels it takes, where the file does not say or is wrong.
+    `source` is a file; a model folder; or, with ``form="huggingface"``, a repository ``user/name``.
+    By default `form` is what the file is seen to be. `classes` is a text with one class a line, in
+    the order of the outputs. `mean` is a ``.binaryproto`` or ``.npy`` with a mean image or colour
+    of 0-255, its channels in the network's order. A `prototxt` has the layers, where those in a
+    file of Caffe should not count. `pixels` is a named network whose pixels it takes, where the
+    file does not say or is wrong.
 
-    Raises
-    ------
-    RunError
-        When a file is damaged or holds another network, with what was expected.
-    MissingExtraError
-        For a repository, without the extra ``hub``; for Caffe and ONNX, without ``import``.
+    A file that is damaged or holds another network is a `RunError`, with what was expected.
     """
     out, path = Path(out), Path(source)
     if (out / "config.json").exists():
@@ -237,12 +221,12 @@ def with_mean(
     side = resize_to or side
     if mean is None:
         colour = np.array(pixels.mean if isinstance(pixels.mean, tuple) else (0, 0, 0), np.float32)
-        return spec, _make_statistics((colour / pixels.scale)[:, None, None], side)
+        return spec, Statistics.of_mean((colour / pixels.scale)[:, None, None], side)
     rgb = np.ascontiguousarray(mean[::-1] if pixels.channel_order == "BGR" else mean)
     if rgb.ndim == 1:
         red, green, blue = (float(value) * pixels.scale for value in rgb)
         coloured = replace(spec, pixels=replace(pixels, mean=(red, green, blue)))
-        return coloured, _make_statistics(rgb[:, None, None], side)
+        return coloured, Statistics.of_mean(rgb[:, None, None], side)
     given = rgb.shape[-1]
     if given < seen:
         raise RunError(
@@ -250,16 +234,11 @@ def with_mean(
             "Give the mean of the whole images, or a mean colour.",
         )
     if given < side and given == seen:
-        wide = _make_statistics(rgb.mean((1, 2), keepdims=True), side).mean_image
+        wide = Statistics.of_mean(rgb.mean((1, 2), keepdims=True), side).mean_image
         at = (side - given) // 2
         wide[:, at : at + given, at : at + given] = rgb
         rgb, given = wide, side
-    return replace(spec, pixels=replace(pixels, mean="image")), _make_statistics(rgb, given)
-
-
-def _make_statistics(mean: NDArray[Any], side: int) -> Statistics:
-    image = np.array(np.broadcast_to(mean, (3, side, side)), np.float32)
-    return Statistics(image, np.zeros(3, np.float32), np.eye(3, dtype=np.float32))
+    return replace(spec, pixels=replace(pixels, mean="image")), Statistics.of_mean(rgb, given)
 
 
 def detect_format(path: Path) -> WeightsFormat:

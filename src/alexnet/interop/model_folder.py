@@ -19,18 +19,18 @@ from typing import Any
 import jinja2
 import torch
 
+from alexnet import __version__
 from alexnet.bounds import MAX_LAYERS, MAX_LIST, explain_damage, parse_json, read_bytes
 from alexnet.config import from_json
 from alexnet.data.statistics import Statistics
-from alexnet.errors import MissingExtraError, RunError
-from alexnet.files import atomic_write, sha256, translate_os_error
+from alexnet.errors import RunError, import_extra
+from alexnet.files import atomic_write, sha256, translate_os_error, write_json
 from alexnet.interop.export import describe_preprocessing
 from alexnet.interop.weights import find_shapes, read_safetensors, write_safetensors
 from alexnet.predictor import Predictor
 from alexnet.recipes import RECIPES
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.run import Run, RunConfig
-from alexnet.version import __version__
 
 CONFIG, WEIGHTS, STATISTICS, CARD = (
     "config.json", "model.safetensors", "statistics.safetensors", "README.md",
@@ -85,10 +85,9 @@ def write(run: str | Path, folder: str | Path) -> Path:
         "test": test,
         "checksums": {name: sha256(folder / name) for name in (WEIGHTS, STATISTICS)},
     }
-    card = write_card(config, checkpoint.step, test)
-    for name, text in ((CARD, card), (CONFIG, json.dumps(content, indent=1) + "\n")):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with atomic_write(folder / CARD) as temporary:
+        temporary.write_text(write_card(config, checkpoint.step, test), encoding="utf-8")
+    write_json(folder / CONFIG, content)
     return folder
 
 
@@ -192,32 +191,21 @@ def read(folder: str | Path) -> ModelFolder:
 
 
 def from_pretrained(where: str | Path, *, revision: str | None = None) -> Predictor:
-    """Load a model folder, or a repository of the Hugging Face hub of that form.
+    """Load a model folder, or a repository ``user/name`` of the Hugging Face hub of that form.
 
-    Parameters
-    ----------
-    where : str or Path
-        A folder, or a repository's name, ``user/name``.
-    revision : str, optional
-        A branch, tag or commit of the repository.
-
-    Raises
-    ------
-    MissingExtraError
-        For a repository, without the extra ``hub``.
-    RunError
-        When it is neither, cannot be fetched, or is not what its configuration says.
+    `revision` is a branch, tag or commit of the repository. What is neither, cannot be fetched, or
+    is not what its configuration says is a `RunError`.
     """
     found = read(fetch(where, revision))
     return found.config.predictor(found.checkpoint, found.statistics)
 
 
-def to_run(where: str | Path, out: str | Path, *, revision: str | None = None) -> Run:
+def to_run(where: str | Path, out: str | Path) -> Run:
     """Make a run's folder of a model folder, for every command that takes a run."""
     out = Path(out)
     if (out / "config.json").exists():
         raise RunError(f"{str(out)!r} is already a run.", "Choose another --out.")
-    found = read(fetch(where, revision))
+    found = read(fetch(where))
     run = Run.start(out, found.config, found.statistics, first=found.checkpoint)
     if found.test:
         run.write_json("test.json", found.test)
@@ -259,12 +247,9 @@ def push_to_hub(run: str | Path, repo_id: str, *, private: bool = False) -> str:
 @contextmanager
 def _hub_client(repo_id: str) -> Iterator[Any]:
     """Give the hub's client, and turn what it raises, which has many bases, into a sentence."""
+    client = import_extra("huggingface_hub", "hub", "The Hugging Face hub")
     try:
-        import huggingface_hub
-    except ModuleNotFoundError:
-        raise MissingExtraError("huggingface_hub", "hub", "The Hugging Face hub") from None
-    try:
-        yield huggingface_hub
+        yield client
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         raise RunError(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.bounds import check_message, check_shape, parse_json, read_bytes
-from alexnet.errors import MissingExtraError, RunError
+from alexnet.errors import RunError, import_extra
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.caffe import IMAGENET_MEAN
 from alexnet.spec import DropoutSpec, PixelFormat
@@ -33,10 +33,7 @@ CONVERTED = {10: "float16", 11: "float64", 16: "bfloat16"}
 
 def read_onnx(path: Path) -> ir.ImportedNetwork:
     """Read a network and its weights."""
-    try:
-        import onnx
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnx", "import", "Reading ONNX") from None
+    onnx = import_extra("onnx", "import", "Reading ONNX")
     data = read_bytes(path)
     check_message(data, onnx.ModelProto.DESCRIPTOR)
     model = onnx.ModelProto.FromString(data)

@@ -91,10 +91,8 @@ class _TensorUnpickler(ArrayUnpickler):
 def read_torch_file(path: Path) -> Any:
     """Return what a file holds: containers, text, numbers, and tensors as `StoredTensor`.
 
-    Raises
-    ------
-    RunError
-        When it is damaged, holds another program's objects, or declares more than there is.
+    One that is damaged, holds another program's objects, or declares more than there is is a
+    `RunError`.
     """
     data = read_bytes(path)
     try:

@@ -24,12 +24,7 @@ from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
 from alexnet.interop.export import describe_model
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
-from alexnet.interop.torch_files import (
-    SAVE_WEIGHTS,
-    StoredTensor,
-    as_text,
-    read_torch_file,
-)
+from alexnet.interop.torch_files import SAVE_WEIGHTS, StoredTensor, as_text, read_torch_file
 from alexnet.network import AlexNet
 from alexnet.predictor import Predictor
 from alexnet.spec import Spec
@@ -200,10 +195,7 @@ def read_own_safetensors(path: Path) -> ImportedNetwork:
 def export_torchvision(model: Predictor, path: Path) -> None:
     """Write a state dict that torchvision's ``alexnet(num_classes=...)`` loads.
 
-    Raises
-    ------
-    ConfigError
-        When the network computes something else than torchvision's, with the first differences.
+    A network that computes something else than torchvision's is a `ConfigError`.
     """
     apart = [
         f"{path.removeprefix('convs.').removeprefix('dense.')} is {ours}, there {theirs}"

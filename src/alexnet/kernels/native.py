@@ -59,12 +59,8 @@ def find_compile_error(source: str, **constants: str | int) -> str:
 def compile_kernel(source: str, **constants: str | int) -> ctypes.CDLL:
     """Return a file of this folder as a library, with constants as macros; compiled at first use.
 
-    Raises
-    ------
-    OSError
-        Where there is no compiler, or nothing can be written to the cache.
-    subprocess.SubprocessError
-        Where the compiler refuses or does not end.
+    Raises `OSError` where there is no compiler, or nothing can be written to the cache; a
+    `subprocess.SubprocessError` where the compiler refuses or does not end.
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:

@@ -1,5 +1,5 @@
 // Squares of pixels laid side by side as channels, so that a convolution with a stride becomes a
-// dense one. kernels/space_to_depth.py compiles this kernel.
+// dense one. kernels/pixels.py compiles this kernel.
 //
 // An image is channels-last. Of each square the rows follow each other, each with its pixels and
 // their channels as they lie in the image; so a row of a square is one contiguous copy.

@@ -1,4 +1,4 @@
-"""The Triton kernels of `triton_lrn_pool.py`; importing this file imports Triton.
+"""The Triton kernels of `lrn_pool.py`; importing this file imports Triton.
 
 A program's lane has a group of eight neighbouring channels of a pixel, 16 bytes of bfloat16, which
 lie side by side in channels-last memory, and the groups before and after it, which its windows of

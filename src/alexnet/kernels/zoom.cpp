@@ -1,4 +1,4 @@
-// Windows of images at any zoom, coloured and less the mean, in one pass. kernels/zoom.py compiles
+// Windows of images at any zoom, coloured and less the mean, in one pass. kernels/pixels.py compiles
 // this kernel.
 //
 // Two rows of bytes are blended into one of floats, then its pixels two by two: each row of the

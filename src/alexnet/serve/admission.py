@@ -58,10 +58,7 @@ COMMON_HEADERS = Headers({
 class ServerSettings:
     """The limits of a server. The table in docs/serving.md says what happens past each.
 
-    Raises
-    ------
-    ConfigError
-        When a limit would refuse everything, or a token is empty.
+    A limit that would refuse everything, or an empty token, is a `ConfigError`.
     """
 
     max_bytes: int = 20_000_000  # of a request's body; a photograph of 24 megapixels has 5 to 12 MB
@@ -232,10 +229,7 @@ class Admission:
     def hold_answer(self, count: int) -> None:
         """Count bytes of an answer until it is read; who has not read for the longest is cut off.
 
-        Raises
-        ------
-        HTTPError
-            503 when all who are being answered read.
+        It is a 503 when all who are being answered read.
         """
         if self.answer_bytes and self.answer_bytes + count > self.settings.max_answer_bytes:
             if self.stuck_connections:

@@ -13,12 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from alexnet import __version__
 from alexnet.errors import AlexNetError
 from alexnet.serve.admission import App, HTTPError
 from alexnet.serve.exchange import AdmissionMiddleware
 from alexnet.serve.routes import router
 from alexnet.serve.service import Service
-from alexnet.version import __version__
 
 HERE = Path(__file__).parent
 PAGE = HERE / "page"

@@ -256,10 +256,7 @@ class HTTPExchange:
 async def read_images(request: Request, max_images: int) -> list[bytes]:
     """Return the files of a multipart form, or the body itself as one file, in memory alone.
 
-    Raises
-    ------
-    HTTPError
-        400 when there is no file, or the form cannot be read; 413 when there are too many.
+    It is a 400 when there is no file, or the form cannot be read; a 413 when there are too many.
     """
     media_type = request.headers.get("content-type", "")
     if not media_type.lower().startswith("multipart/form-data"):

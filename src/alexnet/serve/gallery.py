@@ -17,9 +17,8 @@ from alexnet.features import Neighbours, keep_strongest, last_hidden
 from alexnet.predictor import Switches
 from alexnet.serve import responses
 from alexnet.serve.admission import LOG, HTTPError, require_ready
-from alexnet.serve.engine import Engine
+from alexnet.serve.engine import Engine, Networks
 from alexnet.serve.images import encode_jpeg_uri, round_digits
-from alexnet.serve.networks import Networks
 
 PATCHES = 9  # kept for each unit, as the page shows
 NEAREST = 6  # as in Figure 4
@@ -41,14 +40,9 @@ class _Found:
 class Gallery:
     """The training images of a run, as far as they are still there.
 
-    Parameters
-    ----------
-    networks, engine
-        What the images are run through; the queue is shared, so requests come between.
-    count : int
-        Images that are run, evenly spread over the training split.
-    open_data : callable
-        Returns the data, or raises `AlexNetError` where it is gone; called in the background.
+    `count` of them, evenly spread over the training split, are run through the engine, whose queue
+    is shared, so that requests come between. `open_data` is called in the background; it raises
+    `AlexNetError` where the data is gone.
     """
 
     def __init__(

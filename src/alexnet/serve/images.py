@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.data.augment import crop_offsets
-from alexnet.data.decode import box_in_photograph, encode_jpeg, open_image, resize_and_crop
+from alexnet.data.decode import box_in_photograph, encode_jpeg, inspect_image, resize_and_crop
 from alexnet.serve.admission import IMAGE_FORMATS
 from alexnet.serve.responses import Crop, Filters, Maps
 
@@ -30,15 +30,11 @@ class Photograph:
 
     @classmethod
     def decode(cls, data: bytes, size: int, max_pixels: int) -> Self:
-        """Decode an upload of one of the allowed formats.
+        """Decode an upload; an `ImageError` where it is none of the formats, or damaged.
 
-        Raises
-        ------
-        ImageError
-            `UnknownFormatError` when it is none of the formats, `TooManyPixelsError` when it
-            announces too many pixels (which is found out before any is decoded).
+        That it announces too many pixels is found out before any is decoded.
         """
-        image = open_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels)
+        image = inspect_image(data, formats=IMAGE_FORMATS, max_pixels=max_pixels).image
         pixels = torch.from_numpy(np.array(resize_and_crop(image, size)))
         return cls(pixels, image.width, image.height)
 
@@ -91,15 +87,10 @@ class OcclusionGrid:
 
 
 def draw_maps(layer: str, output: Tensor) -> Maps:
-    """Draw a layer's output for one image.
+    """Draw a layer's output for one image, ``(maps, side, side)`` or ``(units,)`` float32.
 
-    Parameters
-    ----------
-    layer : str
-        Its name.
-    output : Tensor
-        ``(maps, side, side)`` or ``(units,)`` float32. Zero and below are black, the layer's
-        largest value is white; so layers before a ReLU show what the ReLU lets through.
+    Zero and below are black, the layer's largest value is white; so layers before a ReLU show what
+    the ReLU lets through.
     """
     maps = output if output.dim() == 3 else output[:, None, None]
     scale = 255 / max(float(maps.max()), 1e-12)
@@ -143,9 +134,9 @@ def round_digits(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def encode_jpeg_uri(pixels: NDArray[np.uint8], quality: int = 90) -> str:
+def encode_jpeg_uri(pixels: NDArray[np.uint8]) -> str:
     """Encode ``(H, W, 3)`` uint8 RGB as a JPEG in a ``data:`` address."""
-    encoded = encode_jpeg(np.ascontiguousarray(pixels), quality)
+    encoded = encode_jpeg(np.ascontiguousarray(pixels), 90)
     return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 

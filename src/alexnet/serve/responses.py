@@ -181,32 +181,28 @@ class NearestImages(BaseModel):
     images: int
 
 
-class Occlusion(BaseModel):
+class ClassGrid(BaseModel):
+    """Numbers over the view, of a class: rows from the top, columns from the left."""
+
+    class_name: ClassName
+    label: str
+    probability: float = Field(description="Of the photograph as it is.")
+    grid: list[list[float]]
+    size: int = Field(description="Side of a grey square, or of a cell, in the view's pixels.")
+    view: int = Field(description="Side of the view.")
+    box: Box = Field(description="The view in the photograph's pixels.")
+
+
+class Occlusion(ClassGrid):
     """How probable a class stays as a grey square covers each part of the view."""
 
-    class_name: ClassName
-    label: str
-    probability: float = Field(description="With nothing covered.")
-    grid: list[list[float]] = Field(description="Rows from the top, columns from the left.")
-    size: int = Field(description="Side of the grey square, in the view's pixels.")
     stride: int
-    view: int = Field(description="Side of the view.")
-    box: Box = Field(description="The view in the photograph's pixels.")
 
 
-class Attribution(BaseModel):
-    """How much each part of the view speaks for a class, by one method."""
+class Attribution(ClassGrid):
+    """How much each part of the view speaks for a class, by one method; below 0, against it."""
 
     method: str
-    class_name: ClassName
-    label: str
-    probability: float
-    grid: list[list[float]] = Field(
-        description="Rows from the top, columns from the left; below 0 speaks against the class."
-    )
-    size: int = Field(description="Side of a cell, in the view's pixels.")
-    view: int = Field(description="Side of the view.")
-    box: Box = Field(description="The view in the photograph's pixels.")
     milliseconds: float
 
 

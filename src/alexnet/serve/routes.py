@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from torch import Tensor
 
+from alexnet import __version__
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.explain import METHODS
 from alexnet.explain.attribution import find_class
@@ -28,7 +29,6 @@ from alexnet.serve.images import (
     tile_filters,
 )
 from alexnet.serve.service import Model, Service
-from alexnet.version import __version__
 
 MAX_FEATURES = 1_000_000  # numbers in an answer of /v1/features: about 20 MB of JSON
 COST = 8  # forwards that an explanation takes of the queue's room, about

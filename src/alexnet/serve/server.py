@@ -1,4 +1,4 @@
-"""The processes that serve a run."""
+"""The processes that serve a run, and the one that starts them again when they die."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,10 +20,9 @@ from alexnet import device as devices
 from alexnet.errors import AlexNetError, ConfigError
 from alexnet.serve.admission import Admission, ServerSettings
 from alexnet.serve.app import make_app
-from alexnet.serve.networks import Networks
+from alexnet.serve.engine import Networks
 from alexnet.serve.protocol import HTTPProtocol
 from alexnet.serve.service import Service, load_networks
-from alexnet.serve.supervisor import supervise
 from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.run import Run
 
@@ -30,6 +30,8 @@ SWITCH_INTERVAL = 0.001  # seconds that a thread keeps Python while another wait
 ACCEPTED_AT_ONCE = 16  # connections; 2,000 that come together would keep all others waiting
 BACKLOG = 2048  # connections that the system keeps until they are accepted
 SEND_BUFFER = 64 << 10  # bytes of an answer that the system holds for who does not read
+WAITED_FOR = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+RESTART_SECONDS = 0.5  # before a worker takes the place of one that died, perhaps at its start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,21 +57,8 @@ def serve(
 ) -> NoReturn:
     """Serve a run until a signal stops it; the process ends with 128 and the signal's number.
 
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    settings : ServerSettings
-        The limits.
-    address : Address
-        Where to listen.
-    report : callable
-        Told where the server is to be found; and of each request, where that was asked for.
-
-    Raises
-    ------
-    AlexNetError
-        When the run cannot be loaded, or the address cannot be listened at.
+    `report` is told where the server is to be found; and of each request, where that was asked for.
+    A run that cannot be loaded, or an address that cannot be listened at, is an `AlexNetError`.
     """
     run = Run.open(folder)
     listening = _bind(address.host, address.port)
@@ -194,3 +183,48 @@ def _allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def supervise(work: Callable[[], int], count: int, drain_seconds: float) -> int:
+    """Keep forked workers at work until SIGTERM or SIGINT; return 128 and the signal's number.
+
+    A worker's status is what `work` returns. It is to end at SIGTERM; one that takes longer than
+    `drain_seconds` is killed.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+    workers = {_start(work) for _ in range(count)}
+    while (number := signal.sigwait(WAITED_FOR)) == signal.SIGCHLD:
+        _reap(workers)
+        if len(workers) < count:
+            time.sleep(RESTART_SECONDS)
+            workers |= {_start(work) for _ in range(count - len(workers))}
+    until = time.monotonic() + drain_seconds
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    while workers and (left := until - time.monotonic()) > 0:
+        signal.sigtimedwait([signal.SIGCHLD], left)
+        _reap(workers)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    return 128 + number
+
+
+def _start(work: Callable[[], int]) -> int:
+    """Fork a worker; return its process id."""
+    worker = os.fork()
+    if worker:
+        return worker
+    status = 1
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
+        status = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _reap(workers: set[int]) -> None:
+    """Forget the workers that have ended."""
+    while workers and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+        workers.discard(ended)

@@ -1,14 +1,17 @@
-"""What every route works with: the network and its queue, the decoding threads, the run."""
+"""What every route works with: the network and its queue, decoding threads, the run's curves."""
 
 import asyncio
 import gc
 import json
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from itertools import count
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -28,14 +31,13 @@ from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.explain.optimise import Ascent, Optimised, raise_unit
 from alexnet.predictor import Predictor
 from alexnet.serve.admission import LOG, Admission, Answered, require_ready
-from alexnet.serve.curves import Curves
-from alexnet.serve.engine import BatchFunction, Engine
+from alexnet.serve.engine import BatchFunction, Engine, Networks
 from alexnet.serve.exchange import read_images
 from alexnet.serve.gallery import Gallery
 from alexnet.serve.images import Photograph
-from alexnet.serve.networks import Networks
+from alexnet.serve.responses import RunCurves
 from alexnet.training.checkpoint import checkpoint_folders
-from alexnet.training.run import Run
+from alexnet.training.run import Run, parse_metrics
 
 _T = TypeVar("_T")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -43,6 +45,103 @@ OPTIMISED = 256  # images of units that are kept
 ASCENT = 64  # steps in which one is made: some seconds
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 DISK_SECONDS = 2.0  # that the disk has to answer in
+MAX_LINES = 4_000  # in an answer: longer runs are thinned
+MAX_ANSWERS = 64  # that are kept until the run goes on
+LIVE_SECONDS = 120  # since a run's last line; longer than a validation takes
+
+
+class Curves:
+    """The lines of ``metrics.jsonl``: the last ones, and of those before every n-th.
+
+    So the memory of a run of any length is bounded. Validations (lines with ``val_top1``) are all
+    kept. One thread at a time may ask.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._path, self._epochs = run.folder / "metrics.jsonl", run.config.recipe.epochs
+        self._forget()
+
+    def render(self, after: int = -1) -> bytes:
+        """Return the lines past a step, and where the run stands: a `RunCurves` as JSON."""
+        self._read()
+        key = (after, self._is_live())
+        if key not in self._answers:
+            if len(self._answers) == MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = self._select(*key).model_dump_json().encode()
+        return self._answers[key]
+
+    def _forget(self) -> None:
+        self._inode, self._offset = 0, 0
+        self._kept: list[dict[str, Any]] = []  # of the whole run
+        self._recent: deque[bytes] = deque(maxlen=MAX_LINES)  # as they were written
+        self._every, self._count, self._thinnable = 1, 0, 0
+        self._answers: dict[tuple[int, bool], bytes] = {}
+
+    def _read(self) -> None:
+        """Take the lines that were written since the last time; all where the file is another."""
+        if not self._path.is_file():
+            self._forget()
+            return
+        with self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._forget()
+                self._inode = found.st_ino
+            file.seek(self._offset)
+            for text in file:
+                if not text.endswith(b"\n"):  # it is being written
+                    break
+                self._offset += len(text)
+                self._add(text)
+
+    def _add(self, text: bytes) -> None:
+        """Take a line; it is parsed where it is kept, which most of a long run's are not."""
+        self._answers.clear()
+        self._recent.append(text)
+        is_test = b'"val_top1"' in text
+        self._count += not is_test
+        if not is_test and self._count % self._every:
+            return
+        if (line := parse_metrics(text)) is not None:
+            self._kept.append(line)
+            self._thinnable += not is_test
+        if self._thinnable > 2 * MAX_LINES:
+            self._every *= 2
+            number = count()
+            self._kept = [x for x in self._kept if "val_top1" in x or next(number) % 2]
+            self._thinnable //= 2
+
+    def _select(self, after: int, live: bool) -> RunCurves:
+        """Return the lines past a step, thinned where they are many.
+
+        A validation of the very step `after` is among them, since it is written later than the
+        step's other line.
+        """
+        recent = [line for line in map(parse_metrics, self._recent) if line is not None]
+        tested = [line for line in self._kept if "val_top1" in line]
+        speeds = [x["images_per_second"] for x in recent if "images_per_second" in x]
+        reach_back = recent and recent[0]["step"] <= after
+        new = [
+            line
+            for line in (recent if reach_back else self._kept)
+            if line["step"] > after or (line["step"] == after and "val_top1" in line)
+        ]
+        every = -(-len(new) // MAX_LINES) or 1
+        return RunCurves(
+            lines=[x for n, x in enumerate(new) if n % every == 0 or "val_top1" in x],
+            step=recent[-1]["step"] if recent else 0,
+            epochs=self._epochs,
+            best=max(tested, key=lambda line: line["val_top1"] or 0, default=None),
+            images_per_second=speeds[-1] if speeds else None,
+            live=live,
+        )
+
+    def _is_live(self) -> bool:
+        """Whether the run seems to be training: not yet tested, its metrics have just grown."""
+        if self._path.with_name("test.json").is_file() or not self._path.is_file():
+            return False
+        return time.time() - self._path.stat().st_mtime < LIVE_SECONDS
 
 
 class ServerMetrics:
@@ -101,16 +200,8 @@ class Model:
 class Service:
     """A loaded run and what it is served with; threads start.
 
-    Parameters
-    ----------
-    run, networks
-        The run, and its newest checkpoint.
-    admission
-        The limits; it is told here to count what is answered.
-    data
-        Names training images to search; by default they are those of the run.
-    log
-        Is told of each request in a line of JSON.
+    `admission` has the limits, and is told here to count what is answered. `data` names training
+    images to search, by default the run's. `log` is told of each request in a line of JSON.
     """
 
     def __init__(
@@ -155,13 +246,7 @@ class Service:
             self.metrics.add_gauge(f"alexnet_{name}", text, value)
 
     async def read_photographs(self, request: Request) -> list[Photograph]:
-        """Return the decoded images of a request, in order.
-
-        Raises
-        ------
-        HTTPError, ImageError
-            When one of them is refused.
-        """
+        """Return the decoded images of a request, in order; one that is refused is an error."""
         settings = self.admission.settings
         files = await read_images(request, settings.max_images)
         size, most = self.model.predictor.resize_to, settings.max_pixels
@@ -279,13 +364,7 @@ class Service:
 
 
 def load_networks(run: Run, newer_than: int = -1) -> Networks | None:
-    """Return the newest whole checkpoint of a run, nothing where it is not newer than a step.
-
-    Raises
-    ------
-    RunError
-        When the run has no checkpoint, or none that is whole.
-    """
+    """Return the newest whole checkpoint of a run, nothing where it is not newer than a step."""
     found = run.load_weights()
     if found.step <= newer_than:
         return None

@@ -46,13 +46,9 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, point ``latest`` at it and remove older ones.
 
-    Everything is on the disk before the checkpoint has its name, and others are removed only
-    after. The `keep` newest stay, and that of step `best`, at which ``best`` points.
-
-    Raises
-    ------
-    AlexNetError
-        When the disk is full or cannot be written to; older checkpoints are untouched.
+    Everything is on the disk before the checkpoint has its name, and others are removed only after.
+    The `keep` newest stay, and that of step `best`, at which ``best`` points. A disk that is full
+    or cannot be written to is an `AlexNetError`, and leaves older checkpoints untouched.
     """
     final = _folder_of(folder, checkpoint.step)
     part = folder / f".{final.name}.part"
@@ -128,10 +124,7 @@ def clear_leftovers(folder: Path) -> None:
 def load_newest(folder: Path, *, with_state: bool = True) -> Checkpoint | None:
     """Load the newest checkpoint that verifies; nothing if there is none at all.
 
-    Raises
-    ------
-    RunError
-        When there are checkpoints and every one is broken.
+    That every one is broken is a `RunError`.
     """
     broken: list[str] = []
     for path in reversed(checkpoint_folders(folder)):
@@ -205,17 +198,13 @@ class CheckpointWriter:
         if writing is not None:
             writing.result()
 
-    def save(
-        self, copy: Callable[[], Checkpoint], *, keep: int = 2, best: int | None = None
-    ) -> None:
+    def save(self, copy: Callable[[], Checkpoint], *, best: int | None = None) -> None:
         """Copy the training by `copy`, and have the copy written.
 
         The copy is made after the one before was written: there is never memory for two.
         """
         self.wait()
-        self._writing = self._thread.submit(
-            save_checkpoint, self._folder, copy(), keep=keep, best=best
-        )
+        self._writing = self._thread.submit(save_checkpoint, self._folder, copy(), best=best)
 
 
 def copy_to_host(tensors: Mapping[str, Tensor], *, share: bool = False) -> dict[str, Tensor]:

@@ -82,12 +82,8 @@ class DistributedContext:
 def join_processes(timeout: float) -> Iterator[DistributedContext]:
     """Give this process's context, connected to the others; it leaves them with the block.
 
-    `timeout` is how many seconds a process waits for the others.
-
-    Raises
-    ------
-    LostError
-        When the others cannot be met, or one of them has gone.
+    `timeout` is how many seconds a process waits for the others. That they cannot be met, or that
+    one of them has gone, is a `LostError`.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

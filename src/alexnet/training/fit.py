@@ -20,25 +20,12 @@ from alexnet.data.shards import PreparedData
 from alexnet.errors import DivergedError
 from alexnet.evaluation import summarize
 from alexnet.recipes import MAX_BATCH
+from alexnet.training import monitor
 from alexnet.training.budget import PLANS_A_SAVE, SLACK, Budget, Plan
 from alexnet.training.checkpoint import CheckpointWriter, clear_leftovers
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.input_pipeline import local_batches
 from alexnet.training.layout import LayoutName
-from alexnet.training.monitor import (
-    CorruptionTracker,
-    DataTimer,
-    Event,
-    Notice,
-    Progressed,
-    Stopped,
-    Stopwatch,
-    TensorBoard,
-    Tested,
-    Validated,
-    Watchdog,
-    check_loss,
-)
 from alexnet.training.optimizer import Rates, count_reductions, learning_rates_at
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run
@@ -63,12 +50,8 @@ STUCK = (
 class Execution:
     """How a training is carried out; nothing of it is kept in the run.
 
-    Results differ by the rounding of sums alone, whatever is chosen here.
-
-    Raises
-    ------
-    ConfigError
-        When a value cannot work.
+    Results differ by the rounding of sums alone, whatever is chosen here. A value that cannot work
+    is a `ConfigError`.
     """
 
     layout: LayoutName = "data"  # how several processes share the work: by images; by towers, as
@@ -99,42 +82,34 @@ def fit(
     data: PreparedData,
     context: DistributedContext = ALONE,
     execution: Execution = PLAIN,
-) -> Iterator[Event]:
+) -> Iterator[monitor.Event]:
     """Train a run from its newest checkpoint, or from its initial weights, to its end.
 
-    The run's folder must be the same for every process; rank 0 alone writes there.
+    Yields each update, validation and notice; last a `Tested` or a `Stopped`. The run's folder must
+    be the same for every process; rank 0 alone writes there.
 
-    Yields
-    ------
-    Event
-        Each update, validation and notice; last a `Tested` or a `Stopped`.
-
-    Raises
-    ------
-    TrainingError
-        When the loss is no number any more, or memory does not do.
-    RunError
-        When the run has checkpoints and none of them is good, or another process trains it.
+    Raises `TrainingError` when the loss is no number any more, or memory does not do; `RunError`
+    when the run has checkpoints and none of them is good, or another process trains it.
     """
     with contextlib.ExitStack() as stack:
         if context.is_main:
             stack.enter_context(run.lock())
             run.check_is_as_begun()
             clear_leftovers(run.checkpoints)
-        watchdog = Watchdog(context, execution.timeout, run.folder)
+        watchdog = monitor.Watchdog(context, execution.timeout, run.folder)
         stack.enter_context(watchdog.watch())
         with catch_signals(execution.max_time) as stop_signal:
             state, start, complaint = restore(run, data, context, execution.layout)
-            yield from (Notice(f"{text}; an older one is used.") for text in start.skipped)
+            yield from (monitor.Notice(f"{text}; an older one is used.") for text in start.skipped)
             if complaint:
-                yield Notice(complaint)
+                yield monitor.Notice(complaint)
             recipe = run.config.recipe
             training = _Training(state, execution, watchdog, start.step)
             if start.step:
-                yield Notice(f"Going on after step {start.step:,} of {training.total:,}.")
+                yield monitor.Notice(f"Going on after step {start.step:,} of {training.total:,}.")
                 before = start.state.get("machine", state.machine)
                 if before != state.machine and start.step < training.total:
-                    yield Notice(
+                    yield monitor.Notice(
                         f"It was trained on {before} and goes on with {state.machine}: sums are "
                         "rounded otherwise, so it is not bit for bit the undisturbed run."
                     )
@@ -149,14 +124,14 @@ def fit(
         result = state.test(split, recipe.test_crops, watchdog.progressed)
         if context.is_main:
             run.write_json("test.json", {"split": split.name, **summarize(result)})
-        yield Tested(split.name, result)
+        yield monitor.Tested(split.name, result)
 
 
 class _Training:
     """The steps of a training, and what is done between them."""
 
     def __init__(
-        self, state: TrainState, execution: Execution, watchdog: Watchdog, done: int
+        self, state: TrainState, execution: Execution, watchdog: monitor.Watchdog, done: int
     ) -> None:
         self.state, self.execution, self.watchdog, self.done = state, execution, watchdog, done
         self.run, self.recipe, self.context = state.run, state.run.config.recipe, state.context
@@ -168,18 +143,20 @@ class _Training:
         self.budget = Budget(seconds, execution.begun, history.spent) if seconds else None
         if self.budget and self.budget.spent >= self.budget.seconds * (1 - SLACK):
             self.plan = self.plan.with_total(done, done)
-        self.corruption = CorruptionTracker(self.recipe.max_corrupt * self.order.images)
-        self.timer = DataTimer()
+        self.corruption = monitor.CorruptionTracker(self.recipe.max_corrupt * self.order.images)
+        self.timer = monitor.DataTimer()
         self.micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
         self.planned = 0  # times
-        self.board: TensorBoard | None = None  # of the process that writes
+        self.board: monitor.TensorBoard | None = None  # of the process that writes
 
     @property
     def total(self) -> int:
         """The last step, by the plan of now."""
         return min(self.plan.total, self.recipe.max_steps or self.plan.total)
 
-    def take_steps(self, stop_signal: Callable[[], int]) -> Generator[Event, None, Stopped | None]:
+    def take_steps(
+        self, stop_signal: Callable[[], int]
+    ) -> Generator[monitor.Event, None, monitor.Stopped | None]:
         """Take the steps; return why they stopped early, if they did."""
         state, recipe, order = self.state, self.recipe, self.order
         batches = local_batches(
@@ -194,14 +171,14 @@ class _Training:
             done=self.done,
             total=sys.maxsize,  # the plan may change
             dtype=state.dtype,
-            check_loss=partial(check_loss, state.history, recipe.spike),
+            check_loss=partial(monitor.check_loss, state.history, recipe.spike),
             micro=self.micro,
         )
-        clock = Stopwatch()
+        clock = monitor.Stopwatch()
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(CheckpointWriter(self.run.checkpoints))
             if self.context.is_main:
-                self.board = TensorBoard(self.run.folder, self.done)
+                self.board = monitor.TensorBoard(self.run.folder, self.done)
                 stack.callback(self.board.close)
             state.layout.activations.sent = 0.0
             for step in steps:
@@ -215,7 +192,7 @@ class _Training:
                 yield from self._remarks(step.number - self.done)
                 if step.refused:
                     yield self._refuse(step)
-                yield Progressed(step, self.total, epoch, recipe.batch_size, speed)
+                yield monitor.Progressed(step, self.total, epoch, recipe.batch_size, speed)
                 if step.number % recipe.log_every == 0 or last:
                     self._log(step, epoch, speed)
                 before = (step.number - 1) / order.steps_per_epoch
@@ -236,11 +213,11 @@ class _Training:
                     break
                 if stop:
                     writer.wait()
-                    return Stopped(step.number, stop)
+                    return monitor.Stopped(step.number, stop)
             writer.wait()
         return None
 
-    def _plan_again(self, step: int) -> Generator[Notice, None, bool]:
+    def _plan_again(self, step: int) -> Generator[monitor.Notice, None, bool]:
         """Lay the schedule into what is left of the budget; return whether it is time to save."""
         budget, taken, history = self.budget, step - self.done, self.state.history
         if not budget or not self.context.all_reduce_max(int(budget.is_due(taken))):
@@ -257,7 +234,7 @@ class _Training:
             self.plan, self.recipe.batch_size, self.order.steps_per_epoch, self.recipe.epochs
         )
         if text:
-            yield Notice(text)
+            yield monitor.Notice(text)
         return self.planned % PLANS_A_SAVE == 0
 
     def _rates(self, step: int) -> Rates:
@@ -283,35 +260,29 @@ class _Training:
         micro.fixed = several
         yield from batches
 
-    def _remarks(self, taken: int) -> Iterator[Notice]:
+    def _remarks(self, taken: int) -> Iterator[monitor.Notice]:
         """Yield what is worth a remark after so many steps."""
         if report := self.micro.take_report():
-            yield Notice(report)
+            yield monitor.Notice(report)
         if taken == TRAFFIC_STEPS and self.context.world_size > 1:
             layout = self.state.layout
             sent = layout.activations.sent / taken + layout.gradients
-            yield Notice(
+            yield monitor.Notice(
                 f"Each of {self.context.world_size} processes sends {sent / 1e6:,.1f} MB a step; "
                 f"with data parallelism it is {layout.in_data / 1e6:,.1f} MB."
             )
         if taken == WAIT_STEPS and (waiting := self.timer.waiting()) > MAX_WAITING:
-            yield Notice(
+            yield monitor.Notice(
                 f"The network waits for images {waiting:.0%} of the time. Data prepared "
                 "with --raw needs no decoding."
             )
         if taken == STUCK_STEPS:
             losses, guessing = self.state.history.losses, math.log(len(self.state.data.classes))
             if sum(losses) / len(losses) > 0.99 * guessing:
-                yield Notice(STUCK)
+                yield monitor.Notice(STUCK)
 
-    def _refuse(self, step: Step) -> Notice:
-        """Write down the images of a batch whose loss was refused; go on, or end.
-
-        Raises
-        ------
-        DivergedError
-            When the recipe says so, or too many in a row were refused.
-        """
+    def _refuse(self, step: Step) -> monitor.Notice:
+        """Write down the images of a refused batch; go on, or end with a `DivergedError`."""
         history = self.state.history
         history.refused += 1
         name = f"refused-{step.number:08}.json"
@@ -327,7 +298,9 @@ class _Training:
                 "less the mean, and weights too large at the start, do this as well. "
                 "--set on_nan=skip leaves such a batch out.",
             )
-        return Notice(f"{what}; this batch is left out, its images are named beside the metrics.")
+        return monitor.Notice(
+            f"{what}; this batch is left out, its images are named beside the metrics."
+        )
 
     def _log(self, step: Step, epoch: float, speed: float | None) -> None:
         if not self.board:
@@ -345,7 +318,7 @@ class _Training:
         if loss is not None:
             self.board.add(step.number, loss=loss, lr=step.lr, **rate)
 
-    def _validate(self, step: int, epoch: float) -> Validated:
+    def _validate(self, step: int, epoch: float) -> monitor.Validated:
         split, history = self.state.data.validation, self.state.history
         result = self.state.test(split, 1, self.watchdog.progressed)
         error = 1 - result.top1
@@ -356,7 +329,7 @@ class _Training:
             scores = {"val_top1": result.top1, "val_top5": result.top5}
             self.run.log_metrics(step=step, epoch=round(epoch, 4), **scores)
             self.board.add(step, **scores)
-        return Validated(step, epoch, split.name, result, 1 - min(history.errors))
+        return monitor.Validated(step, epoch, split.name, result, 1 - min(history.errors))
 
 
 @contextlib.contextmanager

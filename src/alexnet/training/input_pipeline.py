@@ -33,7 +33,7 @@ def local_batches(
     device, split = state.device, state.data.train
     zooms = recipe.crop_area is not None and device.is_cpu  # slower compiled
     fuses = recipe.compile and not zooms and not augment_fused(state.normalise, device.torch)
-    transform = device.compile(augment)[0] if fuses else augment
+    transform = device.compile(augment, state.dtype)[0] if fuses else augment
     stream = CopyStream(device)
     batches = train_batches(split, order.batches(done, part), order.replacements)
     for step, batch in enumerate(timer.time(batches), start=done + 1):

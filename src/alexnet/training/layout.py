@@ -32,12 +32,7 @@ from alexnet.fused import fuse
 from alexnet.layers import Dropout
 from alexnet.network import AlexNet, make_conv_block, make_dense_block
 from alexnet.spec import Spec
-from alexnet.training.distributed import (
-    Collective,
-    DistributedContext,
-    Group,
-    run_collective,
-)
+from alexnet.training.distributed import Collective, DistributedContext, Group, run_collective
 from alexnet.training.trainer import Replica, keep_local
 
 DividedLayout = Literal["towers", "hybrid"]
@@ -89,11 +84,6 @@ class DividedNetwork(nn.Sequential):
     """One process's part of a spec's network: pixels to logits.
 
     `group` are the processes that divide it, two for towers.
-
-    Raises
-    ------
-    ConfigError
-        When the network cannot be divided so.
     """
 
     def __init__(self, spec: Spec, group: Group, layout: DividedLayout) -> None:
@@ -140,13 +130,7 @@ def _narrow(spec: Spec, parts: int, layout: DividedLayout) -> Spec:
 
 
 def check_divisible(spec: Spec, parts: int, layout: DividedLayout) -> None:
-    """See that a network can be divided among so many processes.
-
-    Raises
-    ------
-    ConfigError
-        When it cannot, with the reason.
-    """
+    """See that a network can be divided among so many processes: else a `ConfigError`."""
     if layout == "towers":
         if spec.towers != 2:
             raise ConfigError(
@@ -219,19 +203,17 @@ class Layout:
 
 
 def lay_out(
-    network: AlexNet, context: DistributedContext, name: LayoutName, *, compile: bool
+    network: AlexNet, context: DistributedContext, name: LayoutName, *, fast: torch.dtype | None
 ) -> Layout:
     """Lay a network, whole and the same on each process, out over them, its weights as they are.
 
-    Raises
-    ------
-    ConfigError
-        When the network or the number of processes does not allow it.
+    `fast` is the type of products for which it gets its fast form; None leaves the plain layers.
+    A network or a number of processes that does not allow it is a `ConfigError`.
     """
     everyone = Group(None, context.rank, context.world_size)
     in_data = count_gradient_bytes(network, (), everyone)
     if name == "data":
-        replica = _replicate(network, everyone, (), compile=compile)
+        replica = _replicate(network, everyone, (), fast=fast)
         alone = Division({}, Group())
         return Layout(replica, context.part, False, alone, everyone, in_data, in_data)
     if context.world_size == 1:
@@ -252,7 +234,7 @@ def lay_out(
     for key, parameter in local.named_parameters():
         parameter.requires_grad_(key in trained)
     unsummed = tuple(division.dims) if name == "hybrid" else ()
-    replica = _replicate(local, data, unsummed, compile=compile)
+    replica = _replicate(local, data, unsummed, fast=fast)
     if name == "hybrid":
         replica = replace(replica, dropout_rows=partial(within.all_gather, dim=0))
     gradients = count_gradient_bytes(local, unsummed, data)
@@ -286,14 +268,14 @@ def _make_pairs(context: DistributedContext) -> tuple[Group, Group]:
 
 
 def _replicate(
-    network: nn.Sequential, data: Group, unsummed: Sequence[str], *, compile: bool
+    network: nn.Sequential, data: Group, unsummed: Sequence[str], *, fast: torch.dtype | None
 ) -> Replica:
     """Wrap a network so that gradients of all parameters but some are summed over `data`.
 
     PyTorch divides that sum by the number of processes. The loss makes up for it; or, where some
     gradients are not summed, each of the others does.
     """
-    forward: nn.Module = fuse(network) if compile else network
+    forward: nn.Module = network if fast is None else fuse(network)
     no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
     if data.size > 1 and trained.keys() - unsummed:  # else there is nothing to sum
@@ -308,8 +290,7 @@ def _replicate(
         for name, parameter in trained.items() if unsummed else ():
             if name not in unsummed:
                 parameter.register_hook(partial(torch.mul, other=data.size))
-    compiled: Callable[[Tensor], Tensor] = (
-        torch.compile(forward, dynamic=False) if compile else forward
-    )
+    if fast is not None:
+        forward, _ = Device.of(next(network.parameters())).compile(forward, fast)
     divisor = 1 if unsummed else data.size
-    return Replica(network, compiled, no_sync, divisor, data.all_reduce)
+    return Replica(network, forward, no_sync, divisor, data.all_reduce)

@@ -27,25 +27,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.data.augment import AugmentParams
-from alexnet.data.loader import Part, next_images
+from alexnet.data.loader import ALONE, Part, next_images
 from alexnet.errors import DataError
 from alexnet.layers import Dropout, hash_uint32
 from alexnet.recipes import Recipe
 
 ASPECT = 4 / 3  # of zoomed crops, at most; not in the paper
-ALL = Part()
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """The order of the training images, every one once an epoch, shuffled anew each time.
 
-    Any step can be asked for without the ones before it.
-
-    Raises
-    ------
-    DataError
-        When there is no whole batch in an epoch of which the rest is dropped.
+    Any step can be asked for without the ones before it. That there is no whole batch in an epoch
+    of which the rest is dropped is a `DataError`.
     """
 
     images: int
@@ -91,7 +86,7 @@ class Order:
         start = within * self.batch_size
         return shuffle(self.images, self.seed, epoch)[start : start + self.batch_size]
 
-    def batches(self, first_step: int, part: Part = ALL) -> Iterator[NDArray[np.integer]]:
+    def batches(self, first_step: int, part: Part = ALONE) -> Iterator[NDArray[np.integer]]:
         """Yield a process's part of the indices of each step from `first_step` on, without end."""
         return (part.of(self.indices(step)) for step in itertools.count(first_step))
 
@@ -132,19 +127,11 @@ def sample_params(
 ) -> AugmentParams:
     """Draw the random choices for a batch of `images` images of `prepared` pixels on a side.
 
-    Parameters
-    ----------
-    images, prepared, size
-        The batch of all processes, its images' side, and the side of what the network sees.
-    generator
-        Of `make_generator`, on the processor: the draws are the same on any device.
-    mirror
-        Whether half of the images are mirrored left to right.
-    centred
-        Whether crops of `size` pixels are all taken from the centre; the other draws are the same.
-    crop_area
-        The smallest share of the image that a crop covers, at any zoom; ``None`` for crops of
-        `size` pixels at one of ``(prepared - size + 1)**2`` places (section 4.1).
+    The batch is that of all processes, and `generator`, of `make_generator`, on the processor: the
+    draws are the same on any device. Crops of `size` pixels are at one of
+    ``(prepared - size + 1)**2`` places (section 4.1), or, `centred`, in the centre; with a
+    `crop_area`, they cover at least that share of the image, at any zoom. With `mirror`, half of
+    the images are mirrored left to right.
     """
     offsets = torch.randint(0, prepared - size + 1, (images, 2), generator=generator)
     if centred:

@@ -20,12 +20,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from alexnet import __version__
 from alexnet.config import differences, from_json
 from alexnet.data.statistics import Statistics
 from alexnet.device import Device, Precision
 from alexnet.errors import ConfigError, DataError, RunError
 from alexnet.evaluation import Summary
-from alexnet.files import atomic_write, lock, sha256, translate_os_error
+from alexnet.files import atomic_write, lock, sha256, translate_os_error, write_json
 from alexnet.network import build
 from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
@@ -37,7 +38,6 @@ from alexnet.training.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from alexnet.version import __version__
 
 FREE_TO_CHANGE = frozenset(
     f"recipe.{name}"
@@ -107,13 +107,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a run's folder.
-
-        Raises
-        ------
-        RunError
-            When it is none, or its configuration cannot be read.
-        """
+        """Open a run's folder; `RunError` where it is none, or its configuration cannot be read."""
         folder = Path(folder)
         path = folder / "config.json"
         try:
@@ -145,23 +139,11 @@ class Run:
     ) -> Self:
         """Make a run's folder, or go on with one that was asked to do the same.
 
-        Parameters
-        ----------
-        folder, config
-            Where, and what the run is asked to do.
-        statistics
-            What is subtracted from its images, and their colours' axes.
-        first
-            What the network begins with, by default weights drawn from the seed.
-        override
-            Go on although it was asked something else; the weights it began with, and what it
-            subtracts, stay. Before its first checkpoint this is not needed.
-
-        Raises
-        ------
-        RunError
-            When the folder holds a run that was asked something else, with the differences, or
-            another process trains it.
+        `statistics` are what is subtracted from its images, and their colours' axes; `first` is
+        what the network begins with, by default weights drawn from the seed. With `override` a run
+        goes on that was asked something else; the weights it began with, and what it subtracts,
+        stay. Before its first checkpoint this is not needed. Without, such a run is a `RunError`
+        with the differences; so is one that another process trains.
         """
         run = cls(Path(folder), config)
         with translate_os_error(run.folder):
@@ -223,16 +205,12 @@ class Run:
         """Return the statistics of the run's training data."""
         return Statistics.load(self.folder / "statistics.safetensors")
 
-    def load_newest(self, *, with_state: bool = True) -> Checkpoint | None:
-        """Load the run's newest good checkpoint, if it has any."""
-        return load_newest(self.checkpoints, with_state=with_state)
-
     def load_weights(self) -> Checkpoint:
         """Load the run's newest good weights; `RunError` where it has none.
 
         That newer ones are damaged is logged.
         """
-        found = self.load_newest(with_state=False)
+        found = load_newest(self.checkpoints, with_state=False)
         if found is None:
             raise RunError(
                 f"The run {str(self.folder)!r} has no checkpoint yet.",
@@ -288,10 +266,7 @@ class Run:
     def read_test(self) -> dict[str, Any] | None:
         """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
 
-        Raises
-        ------
-        RunError
-            When ``test.json`` is not what a test writes.
+        A ``test.json`` that is not what a test writes is a `RunError`.
         """
         path = self.folder / "test.json"
         try:
@@ -314,8 +289,7 @@ class Run:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a result beside the run's other files."""
-        with atomic_write(self.folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / name, content)
 
 
 def parse_metrics(text: bytes) -> dict[str, Any] | None:
@@ -401,12 +375,7 @@ class Pretrained:
         """Return the weights for a network, whose number of classes may be another.
 
         Where the classes are not those it was trained on, in the same order, the last layer is
-        drawn anew from the seed, all of it.
-
-        Raises
-        ------
-        ConfigError
-            When the weights are of another network.
+        drawn anew from the seed, all of it. Weights of another network are a `ConfigError`.
         """
         network = build(replace(spec, num_classes=self.config.spec.num_classes), None)
         try:

@@ -17,15 +17,10 @@ from alexnet.evaluation import Evaluation, evaluate
 from alexnet.kernels.native import unavailable_reason
 from alexnet.network import AlexNet, build, freeze
 from alexnet.predictor import Predictor
-from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
+from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host, load_newest
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
-from alexnet.training.optimizer import (
-    last_rates,
-    make_optimizer,
-    momentum_buffers,
-    resume,
-)
+from alexnet.training.optimizer import last_rates, make_optimizer, momentum_buffers, resume
 from alexnet.training.run import Run
 
 EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
@@ -76,12 +71,7 @@ class TrainState:
 
         On a GPU it is copied, and written while the training goes on. On a processor writing takes
         a small part of the steps between two checkpoints, and a copy would be another 500 MB, so
-        the training waits.
-
-        Raises
-        ------
-        DivergedError
-            When the weights are no numbers any more.
+        the training waits. Weights that are no numbers any more are a `DivergedError`.
         """
         local = self.layout.replica.network
         weights = self.layout.division.join(local.state_dict())
@@ -165,19 +155,14 @@ def restore(
     could be, or nothing. The mean image is the run's, not the data's: one that begins with another
     run's weights has the mean of the images that these were trained on.
 
-    Raises
-    ------
-    RunError
-        When the run has checkpoints and none of them is good, or one of another network, or has
-        lost the weights that it is to begin with.
-    ConfigError
-        When the recipe freezes a layer that is not there, or all of them.
+    Raises `RunError` when the run has checkpoints and none of them is good, or one of another
+    network, or has lost the weights that it is to begin with.
     """
     spec, recipe = run.config.spec, run.config.recipe
     data = replace(data, statistics=run.load_statistics())
     keep_freed_memory()
     use_threads(recipe.threads)
-    start = run.load_newest() or Checkpoint(0, {})
+    start = load_newest(run.checkpoints) or Checkpoint(0, {})
     _check_same_step(start.step, context)
     network = build(spec, seed=None if start.weights else recipe.seed)
     if start.weights:
@@ -196,10 +181,9 @@ def restore(
     freeze(network, recipe.freeze)
     device = context.device
     network = device.place_network(network)
-    compiles, complaint = device.can_compile() if recipe.compile else (False, "")
-    if compiles and device.is_cpu and (reason := unavailable_reason()):
-        complaint = f"The kernels for this processor cannot be used, so steps are slower: {reason}."
-    layout = lay_out(network, context, layout_name, compile=compiles)
+    dtype = device.choose_dtype(recipe.precision)
+    fast, complaint = _check_fast_form(device, dtype) if recipe.compile else (False, "")
+    layout = lay_out(network, context, layout_name, fast=dtype if fast else None)
     optimizer = make_optimizer(layout.replica.network, recipe)
     history = History()
     if start.state:
@@ -219,10 +203,21 @@ def restore(
         optimizer,
         replace(normalise, mean=mean),
         device,
-        device.choose_dtype(recipe.precision),
+        dtype,
         history,
     )
     return state, start, complaint
+
+
+def _check_fast_form(device: Device, dtype: torch.dtype) -> tuple[bool, str]:
+    """Return whether networks have a fast form here, and why it is none or not the fastest."""
+    missing = unavailable_reason() if device.is_cpu else ""
+    works, complaint = not missing, ""
+    if device.gains_by_compiling(dtype):
+        works, complaint = device.can_compile()
+    if missing and not complaint:
+        complaint = f"The kernels for this processor cannot be used: steps are slower ({missing})."
+    return works, complaint
 
 
 def _each(batches: Iterator[Batch], then: Callable[[], None]) -> Iterator[Batch]:

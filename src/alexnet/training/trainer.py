@@ -80,10 +80,7 @@ class MicroBatch:
     def halve(self, images: int, error: BaseException) -> None:
         """Take fewer after an error, if that can help; raise `error` if it is of another kind.
 
-        Raises
-        ------
-        TrainingError
-            When not even one image fits, or none may be tried again.
+        That not even one image fits, or none may be tried again, is a `TrainingError`.
         """
         if not is_out_of_memory(error):
             raise error
@@ -131,22 +128,11 @@ def train(
 ) -> Iterator[Step]:
     """Update the network once a batch from step ``done + 1`` to `total`, yielding each update.
 
-    Parameters
-    ----------
-    replica, optimizer
-        The network, and what `optimizer.make_optimizer` made for it.
-    batches
-        This process's part of each batch, the first for step ``done + 1``.
-    recipe, rates
-        Momentum, label smoothing and seed; and the learning rates of a step by its number.
-    done, total
-        Steps already taken, and to take in all.
-    dtype
-        Of the matrix products, float32 or bfloat16; the loss is float32 or better.
-    check_loss
-        Says what is wrong with a loss, or nothing; a batch with such a loss changes nothing.
-    micro
-        How many images are taken at once; gradients are added until all were.
+    `batches` are this process's parts, the first for step ``done + 1``, and `rates` the learning
+    rates of a step by its number. `dtype`, float32 or bfloat16, is that of the matrix products; the
+    loss is float32 or better. `check_loss` says what is wrong with a loss, or nothing; a batch with
+    such a loss changes nothing. `micro` is how many images are taken at once; gradients are added
+    until all were.
     """
     micro = micro or MicroBatch()
     numbers = range(done + 1, total + 1)  # first in the zip, so that no batch is drawn and lost

@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from alexnet.fused import fuse, fuse_for_inference, prepare_for_inference
-from alexnet.kernels import few_rows, winograd
-from alexnet.kernels.few_rows import FewRowsLinear, few_rows_linear
-from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.winograd import (
+from alexnet.kernels import float32
+from alexnet.kernels.float32 import (
+    FewRowsLinear,
     WinogradConv2d,
+    few_rows_linear,
     winograd_conv2d,
     winograd_filter_gradient,
     winograd_matrices,
 )
+from alexnet.kernels.native import unavailable_reason
 from alexnet.network import build
 from alexnet.variants import SINGLE
 
@@ -100,7 +101,7 @@ def test_batches_that_are_laid_out_in_pieces_are_whole(monkeypatch):
     layer = fuse(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1)))[0]
     x, out = torch.randn(7, 32, 13, 13), torch.randn(7, 64, 13, 13)
     at_once = layer(x), *gradients(layer, x, out)
-    monkeypatch.setattr(winograd, "TILE_BYTES", 1 << 20)
+    monkeypatch.setattr(float32, "TILE_BYTES", 1 << 20)
     in_pieces = layer(x), *gradients(layer, x, out)
     for one, other in zip(at_once, in_pieces, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -139,8 +140,8 @@ def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
 ):
     refused = tmp_path / "kernel.cpp"
     refused.write_text("this is no C++", encoding="utf-8")
-    monkeypatch.setattr(winograd, "KERNEL", str(refused))
-    monkeypatch.setattr(few_rows, "KERNEL", str(refused))
+    monkeypatch.setattr(float32, "WINOGRAD", str(refused))
+    monkeypatch.setattr(float32, "FEW_ROWS", str(refused))
     assert type(faster_layer(layer)) is type(layer)
     assert type(fuse(nn.Sequential(layer))[0]) is type(layer)
     monkeypatch.setenv("CXX", "/nowhere/g++")
@@ -162,7 +163,7 @@ def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
 def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
     """The kernels read raw memory: half as wide numbers would end where twice as many are read."""
     conv, linear = nn.Conv2d(32, 64, 3), nn.Linear(96, 20)
-    image, rows = torch.randn(3, 32, 8, 8), torch.randn(3, 96)
+    image, rows = torch.randn(4, 32, 8, 8), torch.randn(3, 96)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for layer, x in ((conv, image.bfloat16()), (linear, rows.bfloat16())):
             assert torch.equal(faster_layer(layer)(x), layer(x))
@@ -172,13 +173,13 @@ def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
         assert torch.equal(within[1], faster_layer(linear)(rows))
     fast = faster_layer(conv)
     with pytest.raises(TypeError, match="bfloat16"):
-        winograd.winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)
+        float32.winograd(image.bfloat16(), fast.filters, conv.bias, 3, 0, 1)
     with pytest.raises(TypeError, match="float64"):
-        winograd.winograd(image, fast.filters.double(), conv.bias, 3, 0, 1)
+        float32.winograd(image, fast.filters.double(), conv.bias, 3, 0, 1)
     with pytest.raises(TypeError, match="float64"):
         winograd_conv2d(image.double(), conv.weight.detach().double(), conv.bias.double(), 0, 1)
     with pytest.raises(TypeError, match="bfloat16"):
-        winograd_filter_gradient(image, torch.zeros(3, 64, 6, 6).bfloat16(), 3, 0, 1)
+        winograd_filter_gradient(image, torch.zeros(4, 64, 6, 6).bfloat16(), 3, 0, 1)
     with pytest.raises(TypeError, match="bfloat16"):
         few_rows_linear(rows.bfloat16(), linear.weight, linear.bias)
     with pytest.raises(TypeError, match="float16"):

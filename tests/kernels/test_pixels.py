@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.kernels.native import unavailable_reason
-from alexnet.kernels.space_to_depth import dense_filters, plain_space_to_depth, space_to_depth
+from alexnet.kernels.pixels import dense_filters, plain_space_to_depth, space_to_depth
 
 pytestmark = pytest.mark.skipif(
     bool(unavailable_reason()), reason=unavailable_reason() or "a C++ compiler is there"

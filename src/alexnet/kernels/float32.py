@@ -1,7 +1,9 @@
-"""Convolutions of stride 1 in float32 on a processor, with a quarter of the products or fewer.
+"""Layers in float32 on a processor, within its rounding of the plain ones.
 
-Winograd's minimal filtering (Lavin and Gray, 2016), forward and backward, within float32's rounding
-of the plain layers; ``winograd.cpp`` has the transforms, and the products are PyTorch's.
+Convolutions of stride 1 take a quarter of the products or fewer, by Winograd's minimal filtering
+(Lavin and Gray, 2016), forward and backward: ``winograd.cpp`` has the transforms, and the products
+are PyTorch's. What takes time in fully-connected layers over a few images is reading the weights;
+``few_rows.cpp`` reads them once for all the images.
 """
 
 import ctypes
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,15 +25,16 @@ from alexnet.kernels.native import (
     find_compile_error,
 )
 
-KERNEL = "winograd.cpp"
-OUTPUTS = {
-    3: 5,
-    5: 4,
-}  # side of a filter: side of a tile of the result. The largest tile of 8 inputs
-# is the best for conv2's 27 pixels; three of 5 outputs cover the 13 of conv3 to conv5, as four of 4
-# would, with 23 % fewer products
+WINOGRAD, FEW_ROWS = "winograd.cpp", "few_rows.cpp"
+# Side of a filter: side of a tile of the result. The largest tile of 8 inputs is the best for
+# conv2's 27 pixels; three of 5 outputs cover the 13 of conv3 to conv5, as four of 4 would, with
+# 23 % fewer products.
+OUTPUTS = {3: 5, 5: 4}
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
+MIN_TILES = 16  # of all images; fewer take as long as their transformed filters to be read
+UNITS = 4  # that are computed together
+ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
 
 
 class WinogradArguments(ctypes.Structure):
@@ -47,16 +51,12 @@ class WinogradArguments(ctypes.Structure):
 
 @cache
 def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
-    r"""Return the matrices of a convolution with filters of a side.
+    r"""Return the matrices of a convolution with filters of a side: A, G and B.
 
     With them a row of :math:`m` outputs is :math:`A [(G g) \odot (B d)]`, of a filter :math:`g` and
     of :math:`t = m + side - 1` inputs :math:`d` (Toom and Cook: polynomials of a product are
-    determined by their values at as many points as they have coefficients).
-
-    Returns
-    -------
-    A, G, B : ndarray
-        ``(m, t)``, ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
+    determined by their values at as many points as they have coefficients). They are ``(m, t)``,
+    ``(t, side)`` and ``(t, t)``; the rows of B have 1 as their largest entry.
     """
     tile = OUTPUTS[side] + side - 1
 
@@ -73,19 +73,13 @@ def winograd_matrices(side: int) -> tuple[NDArray[np.float64], ...]:
 def winograd(
     x: Tensor, filters: Tensor, bias: Tensor, side: int, padding: int, groups: int
 ) -> Tensor:
-    """Convolve ``(N, C, H, W)`` float32 with what `transform_filters` returned; no gradient.
-
-    Raises
-    ------
-    TypeError
-        For another type than float32.
-    """
+    """Convolve ``(N, C, H, W)`` float32 with what `transform_filters` returned; no gradient."""
     _check_float32(x, filters, bias)
     x, out = channels_last(x), _empty_output(x, bias, side, padding)
     library, (a, _, b) = _library(side), _float32_matrices(side)
-    together = _images_together(side, max(x.shape[1], out.shape[1]), out)
+    together = _images_together(side, padding, x, out.shape[1])
     for images, results in zip(x.split(together), out.split(together), strict=True):
-        tiles, shape = _spread(images, b, side, padding, groups, out)
+        tiles, shape = _spread(images, b, side, padding, groups)
         with torch.autocast("cpu", enabled=False):  # else they could be of bfloat16
             products = tiles @ filters.mT
         shape.height, shape.width, shape.channels = *out.shape[2:], len(bias)
@@ -97,13 +91,7 @@ def winograd(
 
 @torch.library.custom_op("alexnet::winograd_conv2d", mutates_args=(), device_types="cpu")
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
-    """Convolve ``(N, C, H, W)`` float32 with filters ``(M, C / groups, side, side)``.
-
-    Raises
-    ------
-    TypeError
-        For another type than float32.
-    """
+    """Convolve ``(N, C, H, W)`` float32 with filters ``(M, C / groups, side, side)``."""
     return winograd._init_fn(
         x, transform_filters(weight, groups), bias, weight.shape[2], padding, groups
     )
@@ -123,9 +111,9 @@ def winograd_filter_gradient(
     inputs, outputs = x.shape[1] // groups, gradient.shape[1] // groups
     sums = x.new_zeros(len(g) ** 2 * groups, outputs, inputs)
     across_tiles = a.T.contiguous()
-    together = _images_together(side, max(x.shape[1], gradient.shape[1]), gradient)
+    together = _images_together(side, padding, x, gradient.shape[1])
     for images, results in zip(x.split(together), gradient.split(together), strict=True):
-        tiles, shape = _spread(images, b, side, padding, groups, gradient)
+        tiles, shape = _spread(images, b, side, padding, groups)
         shape.height, shape.width, shape.channels = *gradient.shape[2:], gradient.shape[1]
         shape.padding = 0
         others = tiles.new_empty(*tiles.shape[:2], outputs)
@@ -192,12 +180,8 @@ def transform_filters(weight: Tensor, groups: int) -> Tensor:
 class WinogradConv2d(nn.Conv2d):
     """A convolution of stride 1 with the weight and the bias of another.
 
-    Parameters
-    ----------
-    conv : nn.Conv2d
-        With filters of 3x3 or 5x5, its channels a multiple of `LANES`.
-    frozen : bool
-        Whether the weight will not change any more: it is transformed once.
+    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`. Where it is
+    `frozen`, its weight will not change any more, and is transformed once.
     """
 
     def __init__(self, conv: nn.Conv2d, *, frozen: bool) -> None:
@@ -212,13 +196,13 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
 
-        Another type than float32 is left to the plain layer, and a single image, whose few tiles
-        take as long as their transformed filters to be read.
+        Another type than float32 is left to the plain layer, and fewer tiles than `MIN_TILES`.
         """
         assert self.bias is not None
-        if input.dtype != torch.float32 or input.shape[0] == 1:
-            return super().forward(input)
         side, padding = self.kernel_size[0], int(self.padding[0])
+        down, across = _count_tiles(side, padding, input)
+        if input.dtype != torch.float32 or input.shape[0] * down * across < MIN_TILES:
+            return super().forward(channels_last(input))
         if self.filters is None:
             return call(winograd_conv2d, input, self.weight, self.bias, padding, self.groups)
         return call(winograd, input, self.filters, self.bias, side, padding, self.groups)
@@ -236,7 +220,7 @@ def has_winograd_form(layer: nn.Module) -> bool:
         and layer.bias is not None
         and layer.in_channels // layer.groups % LANES == 0
         and layer.out_channels // layer.groups % LANES == 0
-        and not find_compile_error(KERNEL, **_constants(layer.kernel_size[0]))
+        and not find_compile_error(WINOGRAD, **_constants(layer.kernel_size[0]))
     )
 
 
@@ -245,7 +229,7 @@ def _constants(side: int) -> dict[str, str | int]:
 
 
 def _library(side: int) -> ctypes.CDLL:
-    return compile_kernel(KERNEL, **_constants(side))
+    return compile_kernel(WINOGRAD, **_constants(side))
 
 
 def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -253,25 +237,26 @@ def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return a.contiguous(), g.contiguous(), b.contiguous()
 
 
-def _count_tiles(side: int, out: Tensor) -> tuple[int, int]:
-    """Return how many tiles cover an output's height, and its width."""
-    down, across = (-(-length // OUTPUTS[side]) for length in out.shape[2:])
+def _count_tiles(side: int, padding: int, images: Tensor) -> tuple[int, int]:
+    """Return how many tiles cover the height of what comes of images, and its width."""
+    down, across = (-(-(n + 2 * padding - side + 1) // OUTPUTS[side]) for n in images.shape[2:])
     return down, across
 
 
-def _images_together(side: int, channels: int, out: Tensor) -> int:
+def _images_together(side: int, padding: int, images: Tensor, outputs: int) -> int:
     """Return of how many images the tiles are laid out at once."""
-    down, across = _count_tiles(side, out)
+    down, across = _count_tiles(side, padding, images)
+    channels = max(images.shape[1], outputs)
     numbers = (OUTPUTS[side] + side - 1) ** 2 * down * across * channels
     return max(1, TILE_BYTES // (4 * numbers))
 
 
 def _spread(
-    images: Tensor, b: Tensor, side: int, padding: int, groups: int, out: Tensor
+    images: Tensor, b: Tensor, side: int, padding: int, groups: int
 ) -> tuple[Tensor, WinogradArguments]:
     """Return the transformed tiles of images, and the sizes that made them."""
     count, channels, *size = images.shape
-    down, across = _count_tiles(side, out)
+    down, across = _count_tiles(side, padding, images)
     threads = torch.get_num_threads()
     shape = WinogradArguments(count, *size, channels, groups, padding, down, across, threads)
     tiles = images.new_empty(len(b) ** 2 * groups, count * down * across, channels // groups)
@@ -282,10 +267,52 @@ def _spread(
 def _check_float32(*tensors: Tensor) -> None:
     for tensor in tensors:
         if tensor.dtype != torch.float32:
-            raise TypeError(f"The Winograd kernels are for float32, not {tensor.dtype}.")
+            raise TypeError(f"These kernels are for float32, not {tensor.dtype}.")
 
 
 def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
     height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
     shape = (x.shape[0], len(bias), height, width)
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("alexnet::few_rows_linear", mutates_args=(), device_types="cpu")
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a fully-connected layer to ``(N, inputs)`` float32, else a `TypeError`; no gradient."""
+    _check_float32(x, weight, bias)
+    x, out = x.contiguous(), bias.repeat(len(x), 1)
+    sizes = (*x.shape, len(weight), torch.get_num_threads())
+    library = compile_kernel(FEW_ROWS)
+    library.multiply(address(x), address(weight), address(out), *map(ctypes.c_int64, sizes))
+    return out
+
+
+@few_rows_linear.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], len(weight))
+
+
+class FewRowsLinear(nn.Linear):
+    """A fully-connected layer that reads its weights once for all of a few images."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, inputs)`` to ``(N, units)``; what is no float32 by the plain layer."""
+        fits = input.dtype == torch.float32 and input.shape[1:] == (self.in_features,)
+        if fits and ROWS[0] <= input.shape[0] <= ROWS[1]:
+            return call(few_rows_linear, input, self.weight, self.bias)
+        return F.linear(input, self.weight, self.bias)
+
+
+def has_few_rows_form(layer: nn.Module) -> bool:
+    """Whether a layer is one that `FewRowsLinear` can be, and its kernel compiles."""
+    return (
+        isinstance(layer, nn.Linear)
+        and layer.bias is not None
+        and layer.in_features % LANES == 0
+        and layer.out_features % UNITS == 0
+        and not find_compile_error(FEW_ROWS)
+    )
