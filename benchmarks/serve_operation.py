@@ -10,7 +10,8 @@ rows     what was wrong on 2026-11-26, one answer each
 flood    2,000 connections for `--seconds`: 64 that predict every two seconds, 200 that send a byte
          a second, 200 that never read, 60 that read the curves of 90,000 lines, the rest silent
 memory   64 clients for `--seconds`, and the server's memory
-sigterm  `--count` servers, each stopped at a random moment under load
+sigterm  `--count` servers, each stopped at a random moment under load; each is a fork of this
+         process, which has imported what a server is made of
 mutate   `--count` images, forms and packed bodies with bytes changed
 """
 
@@ -30,6 +31,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import httpx
@@ -42,6 +46,8 @@ LINES = 90_000
 
 def make_run(folder: Path, network: str) -> Path:
     """Make a run without training it, with a year of metrics."""
+    import torch
+
     from alexnet.data.statistics import Statistics
     from alexnet.network import build
     from alexnet.recipes import RECIPES
@@ -49,6 +55,7 @@ def make_run(folder: Path, network: str) -> Path:
     from alexnet.training.run import Run, RunConfig
     from alexnet.variants import NETWORKS
 
+    torch.set_num_threads(1)  # a fork of this process finds no threads, and would wait for them
     spec = replace(NETWORKS[network], num_classes=10)
     recipe = replace(RECIPES["paper"], precision="fp32")
     size = spec.image_size + (29 if spec.image_size > 200 else 4)
@@ -81,11 +88,9 @@ class Server:
         self.port = int(self.line.split("127.0.0.1:")[1].split()[0]) if self.line else 0
         self.url = f"http://127.0.0.1:{self.port}"
         for _ in range(600 if self.line else 0):
-            try:
-                httpx.get(self.url + "/healthz", timeout=5)
+            if answers(self.port):
                 break
-            except httpx.HTTPError:
-                time.sleep(0.1)
+            time.sleep(0.1)
 
     def memory(self, kind: str = "pss") -> float:
         """Return megabytes; what processes share counts once (`pss`)."""
@@ -99,6 +104,13 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(120)
         return time.perf_counter() - start
+
+
+def answers(port: int) -> bool:
+    try:
+        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).text)
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
@@ -371,6 +383,15 @@ def memory(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, 
     }
 
 
+def run_silently(command: list[str]) -> None:
+    from alexnet.cli.main import run
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os._exit(run(command))
+
+
 def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     requests = messages(folder)
     seen: Counter[str] = Counter()
@@ -401,21 +422,28 @@ def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str,
                 seen["reset before it was taken" if fresh else f"lost: {error!r:.60}"] += 1
                 return
 
-    async def load(server: Server, seconds: float) -> None:
-        asking = [asyncio.create_task(ask(server.port, n)) for n in range(16)]
+    async def load(server: BaseProcess, port: int, seconds: float) -> None:
+        asking = [asyncio.create_task(ask(port, n)) for n in range(16)]
         await asyncio.sleep(seconds)
         start = time.perf_counter()
-        server.process.send_signal(signal.SIGTERM)
-        while server.process.poll() is None:
+        server.terminate()
+        while server.is_alive():
             await asyncio.sleep(0.02)
         took.append(time.perf_counter() - start)
-        statuses[server.process.returncode] += 1
+        statuses[server.exitcode] += 1
         await asyncio.gather(*asking)
 
     chance = random.Random(20)
+    import_module("alexnet.serve.server")
     for _ in range(arguments.count):
-        server = Server(run, arguments.source, "--workers", str(arguments.workers))
-        asyncio.run(load(server, chance.uniform(0, 2)))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = ["serve", str(run), "--port", str(port), "--workers", str(arguments.workers)]
+        server = get_context("fork").Process(target=run_silently, args=(command,))
+        server.start()
+        while not answers(port):
+            time.sleep(0.1)
+        asyncio.run(load(server, port, chance.uniform(0, 2)))
     return {
         "servers": arguments.count, "requests": dict(seen), "exit_status": dict(statuses),
         "seconds_to_the_end": {f"p{p}": round(quantile(took, p), 2) for p in (50, 90, 100)},

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from captum import attr
 from PIL import Image
 
 from alexnet.data.statistics import Statistics
@@ -149,6 +150,33 @@ def test_occlusion_is_what_covering_a_square_costs(single, photograph):
         )  # fmt: skip
     assert found[0, 0] == pytest.approx(float(whole - without), rel=1e-3, abs=1e-7)
     assert found[0, 0] != 0
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")
+def test_what_is_ours_for_speed_is_captums_own(single, photograph):
+    """Guided Grad-CAM from one forward; all covered copies in one batch."""
+    question = ask(single, photograph)
+    layer = question.network.get_submodule(question.layer)
+    pixels, row = question.pixels, torch.arange(227) * 7 // 227
+    pieces = (row[:, None] * 7 + row).expand(1, 1, -1, -1)
+    guided = attr.GuidedGradCam(question.network, layer).attribute(
+        pixels, 3, interpolate_mode="bilinear"
+    )
+    covering = {
+        "occlusion": attr.Occlusion(question.probabilities).attribute(
+            pixels.detach(), (3, 58, 58), (3, 29, 29), target=3, perturbations_per_eval=49
+        ),
+        "ablation": attr.FeatureAblation(question.probabilities).attribute(
+            pixels.detach(), target=3, feature_mask=pieces, perturbations_per_eval=49
+        ),
+    }
+    expected = guided.detach().abs().amax(1)[0].numpy()
+    found = attribute(single, question, "guided-grad-cam")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    for method, by_captum in covering.items():  # differences of near probabilities, in float32
+        found = attribute(single, question, method)
+        np.testing.assert_allclose(found, by_captum.mean(1)[0].numpy(), atol=1e-6)
+        assert np.abs(found).max() > 1e-4
 
 
 FORMS = {

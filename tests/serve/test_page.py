@@ -315,6 +315,23 @@ def test_the_switches_show_before_and_after(page, held_out, command, hostile_run
     olds = {text.split(" → ")[0] for text in after}
     assert olds == set(before)
     assert {text.split(" → ")[1] for text in after} != olds
+    found = set()  # "What decides" asks the network that is so changed
+    for switch, note in (
+        ("", "Changed under “What if”: No ×0.5 after dropout."),
+        ("No ×0.5 after dropout", ""),
+        ("Mirrored photograph", "Changed under “What if”: Mirrored photograph."),
+    ):
+        if switch:
+            settled(page, "switches")
+            page.locator("#switch-list").get_by_text(switch).click()
+        settled(page, "decides")
+        page.locator("#decides-method").select_option("saliency")
+        expect(page.locator("#decides-words")).to_contain_text("speaks for it most")
+        expect(page.locator("[aria-busy]")).to_have_count(0)
+        expect(page.locator("#decides-note")).to_have_text(note)
+        grid = page.locator("#decides-grid").inner_html()
+        found.add((page.locator("#decides-words").inner_text(), grid))
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ export function start(session) {
     select.replaceChildren();
     byId("decides-figure").hidden = true;
   });
-  session.whenSeen("decides", update);
+  session.whenSeen("decides", update, () => [session.photograph, session.switches]);
   select.addEventListener("change", update);
   methods.addEventListener("change", update);
 }
@@ -59,10 +59,11 @@ function offerClasses(session, select) {
   if (ranked.some(({ label }) => label === value)) select.value = value;
 }
 
-async function show({ photograph }, label, method, signal) {
+async function show({ photograph, switches }, label, method, signal) {
   byId("decides-lead").textContent = METHODS[method] ?? `By ${method}.`;
   if (!photograph) return "The map appears here when there is a photograph.";
-  const query = { ...(label && { label }), ...(method !== COVERING && { method }) };
+  const chosen = { ...(label && { label }), ...(method !== COVERING && { method }) };
+  const query = { ...chosen, ...switches.query };
   const path = method === COVERING ? "occlusion" : "explain";
   const found = await request(path, { query, photograph, signal });
   const picture = byId("decides-picture");
@@ -72,6 +73,7 @@ async function show({ photograph }, label, method, signal) {
   const words = method === COVERING ? inWords(found) : explainedInWords(found);
   drawGrid(byId("decides-grid"), found, [picture.naturalWidth, picture.naturalHeight], words);
   byId("decides-words").textContent = words;
+  if (switches.names.length) return `Changed under “What if”: ${switches.names.join("; ")}.`;
 }
 
 /** How much each cell matters: of covering, what is lost; of other methods, what speaks for it. */

@@ -53,5 +53,5 @@ function startFilters(session) {
     const words = `The ${found.filters} filters of ${conv.name}, ${found.columns} in a row.`;
     picture.setAttribute("aria-label", words);
     byId("filters-figure").hidden = false;
-  }, "Asking for the filters …"), () => conv);
+  }, "Asking for the filters …"), () => [conv]);
 }

@@ -4,7 +4,8 @@ import { request } from "./api.js";
 import { brighten, loadSprites } from "./sprites.js";
 
 /**
- * Tells of changes by events: `photograph`, `answer` (the crop is known), `layer`, `panel`.
+ * Tells of changes by events: `photograph`, `answer` (the crop is known), `layer`, `panel`,
+ * `switches`.
  */
 export class Session extends EventTarget {
   #maps = new Map(); // output -> the promise of its sprites, of this photograph
@@ -17,6 +18,7 @@ export class Session extends EventTarget {
     this.answer = null; // of `POST v1/predict`, for this photograph
     this.layer = null; // the chosen row of model.layers
     this.panel = "";
+    this.switches = { query: {}, names: [] }; // what is changed in the network, as requests say it
   }
 
   /** Take a new photograph; every part that shows something of it hears of it. */
@@ -39,6 +41,11 @@ export class Session extends EventTarget {
   /** Say which panel is shown now. */
   setPanel(panel) {
     this.#set("panel", panel);
+  }
+
+  /** Say what is changed in the network that is asked. */
+  setSwitches(switches) {
+    this.#set("switches", switches);
   }
 
   #set(name, value) {
@@ -74,14 +81,15 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Call `update` when `panel` is seen, and again when it is seen with another subject, by default
+   * Call `update` when `panel` is seen, and again when it is seen with other subjects, by default
    * another photograph: a panel that nobody looks at asks the server for nothing.
    */
-  whenSeen(panel, update, subject = () => this.photograph) {
+  whenSeen(panel, update, subjects = () => [this.photograph]) {
     let last;
     const look = () => {
-      if (this.panel !== panel || last === subject()) return;
-      last = subject();
+      const now = subjects();
+      if (this.panel !== panel || last?.every((one, at) => one === now[at])) return;
+      last = now;
       update();
     };
     this.addEventListener("panel", look);

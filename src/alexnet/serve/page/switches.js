@@ -37,7 +37,14 @@ export function start(session) {
   const run = latestOnly(list, byId("switch-spoken"));
   const update = () => run((signal) => show(session, list, signal));
   byId("switch-list").append(...SWITCHES.map((one) => control(one, session.model.spec)));
-  byId("switch-list").addEventListener("change", update);
+  byId("switch-list").addEventListener("change", () => {
+    const on = [...byId("switch-list").querySelectorAll(":checked")];
+    session.setSwitches({
+      query: Object.fromEntries(on.map((box) => [box.name, box.value])),
+      names: on.map((box) => box.parentElement.querySelector("b").textContent),
+    });
+    update();
+  });
   session.whenSeen("switches", () => {
     drawEmptyBars(list, session.model);
     update();
@@ -53,13 +60,12 @@ function control({ setting, name, words, fits, absent }, spec) {
     html("span", {}, html("b", {}, name(spec)), html("small", {}, possible ? words : absent)));
 }
 
-async function show({ photograph, model }, list, signal) {
+async function show({ photograph, model, switches }, list, signal) {
   if (!photograph) return "The bars appear here when there is a photograph.";
-  const on = [...byId("switch-list").querySelectorAll(":checked")];
   const query = { top: Math.min(MOST, model.classes.count) };
-  const changed = { ...query, ...Object.fromEntries(on.map((box) => [box.name, box.value])) };
+  const changed = { ...query, ...switches.query };
   const answers = [await request("predict", { query, photograph, signal })];
-  if (on.length) answers.push(await request("predict", { query: changed, photograph, signal }));
+  if (switches.names.length) answers.push(await request("predict", { query: changed, photograph, signal }));
   const [before, after] = answers.map((answer) => answer.predictions[0]);
   drawBars(list, (after ?? before).slice(0, 5), after && before);
   return after ? `Changed: ${speak(after.slice(0, 1))}` : "As trained, from one view.";
