@@ -1,6 +1,7 @@
-"""Portable ONNX files at full size: are they the network, and how fast is each form of LRN?
+"""Portable ONNX files: are they the network, and how fast is each form of LRN?
 
 ``PYTHONPATH=src:. python benchmarks/portable.py parity|speed|weights OUT.json [NETWORK...]``
+with ``WIDTH=narrow`` before it for channels and units a sixteenth of the networks' own.
 
 ``parity`` compares every named network in ONNX Runtime, OpenVINO, OpenCV and onnxruntime-web's
 WebAssembly, each with the form that is fastest there. ``speed`` times LRN's operator and the forms
@@ -10,6 +11,7 @@ weight weigh. Weights are drawn so that logits spread as a trained network's do.
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -30,11 +32,12 @@ from alexnet.interop.portable import (
     store_weights,
 )
 from alexnet.predictor import Predictor
-from alexnet.variants import NETWORKS
-from tests.interop.conftest import model_of
+from alexnet.variants import NETWORKS, network_named
+from tests.interop.conftest import model_of, narrow
 from tests.interop.runtimes import RUNTIMES, Web, find_onnxruntime_web
 
 FORMS = {"operator": None, "convolution": ConvolvedLRN, "slices": SlicedLRN, "pool": PooledLRN}
+WIDTH = narrow if os.environ.get("WIDTH") == "narrow" else network_named
 ROUNDS, BATCHES = 3, (1, 64)
 WEB = "onnxruntime-web"
 PROGRAMS = (*RUNTIMES, WEB)
@@ -54,7 +57,7 @@ def measure_parities(names: list[str], folder: Path) -> list[dict]:
     """Return how far every network is from itself in every program."""
     rows, dist, path = [], find_onnxruntime_web(), folder / "net.onnx"
     for name in names:
-        model = model_of(NETWORKS[name])
+        model = model_of(WIDTH(name))
         images = generate_images(model.resize_to, 10)
         forms = {program: FASTEST["web" if program == WEB else program] for program in PROGRAMS}
         for form in dict.fromkeys(forms.values()):
@@ -75,7 +78,7 @@ def measure_speeds(names: list[str], folder: Path) -> list[dict]:
     """Return images a second of every form, in each program and batch: medians, and all rounds."""
     rows, dist = [], find_onnxruntime_web()
     for name in names:
-        model = model_of(NETWORKS[name])
+        model = model_of(WIDTH(name))
         images = generate_images(model.resize_to, max(BATCHES))
         pixels = model.in_float32.centre_crops(images).contiguous()
         files = {form: write(model, form, folder) for form in FORMS}
@@ -123,7 +126,7 @@ def weigh(names: list[str], folder: Path) -> list[dict]:
     """Return the bytes of every network's file by type of weight."""
     rows = []
     for name in names:
-        model = model_of(NETWORKS[name])
+        model = model_of(WIDTH(name))
         for dtype in ("float32", "float16", "int8"):
             proto = build_onnx(model, PIXELS, "web")
             shrink(proto.graph, store_weights(model.network, dtype))

@@ -53,7 +53,7 @@ def export(
     portable
         onnx: without LRN and other operators that some runtimes lack or read differently.
     for_
-        onnx, portable: the runtime whose fastest form of LRN is written; all run all of them.
+        onnx: portable, in the form of LRN that is fastest in this runtime; all run all forms.
     weights
         onnx and web: float16 and int8 are a half and a quarter of the size; what they cost is
         measured on the run's test images. By default float32, for web float16.
@@ -69,7 +69,7 @@ def export(
     """
     require_counts(images=images)
     if with_preprocessing and to not in ("onnx", "program"):
-        raise ConfigError(f"{to} holds weights alone.", "Leave --with-preprocessing out.")
+        raise ConfigError(f"{to} takes no whole images.", "Leave --with-preprocessing out.")
     if push and to != "huggingface":
         raise ConfigError(f"A {to} file is not pushed.", "Use --to huggingface with --push.")
     if (portable or for_) and to != "onnx":

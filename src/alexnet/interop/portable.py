@@ -143,9 +143,9 @@ class ExplicitPool(nn.Module):
 # Which form of LRN is the fastest there: benchmarks/results/2026-11-29_portable.
 FASTEST: Mapping[Runtime, type[LocalResponseNorm]] = {
     "onnxruntime": ConvolvedLRN,
-    "openvino": ConvolvedLRN,
-    "opencv": ConvolvedLRN,
-    "web": ConvolvedLRN,
+    "openvino": SlicedLRN,
+    "opencv": PooledLRN,
+    "web": SlicedLRN,
 }
 
 
