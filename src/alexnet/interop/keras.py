@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,7 +224,8 @@ def _weights(
 def _pool(layers: LayerList, name: str, config: Any, arrays: object) -> None:
     window = _one(name, config["pool_size"])
     stride = _one(name, config.get("strides") or window)
-    kind = "average" if config["kind"] == "AveragePooling2D" else "max"
+    average = config["kind"] == "AveragePooling2D"
+    kind: Literal["max", "average"] = "average" if average else "max"
     layers.add_pool(name, window, stride, _padding(config), kind)
 
 
