@@ -230,9 +230,29 @@ found = describe(globals()[name])
 print(f"{name:13}", *(f"{cell:16}" for cell in found), flush=True)
 assert found == EXPECTED[name], f"expected {EXPECTED[name]}"
 PY
+cat > coreml.py <<'PY'
+import coremltools as ct
+import torch
+
+
+class Norm(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.local_response_norm(x, 5)
+
+
+program = torch.export.export(Norm().eval(), (torch.ones(1, 8, 6, 6),)).run_decompositions({})
+made = ct.convert(program, skip_model_load=True)
+operations = made._mil_program.functions["main"].operations
+found = [one.op_type for one in operations if one.op_type != "const"]
+print("coremltools  ", *found)
+assert found == (
+    "cast mul reshape pad avg_pool squeeze mul add pow real_div cast".split()
+)
+PY
 # A process each: they bring protobuf, OpenMP and oneDNN of their own.
 failed=0
 for library in pytorch onnxruntime openvino opencv_onnx opencv_caffe tensorflow paddle ncnn tfjs; do
     "$folder/venv/bin/python" lrn.py "$library" 2>"$library.log" || { tail -n 1 "$library.log"; failed=1; }
 done
+"$folder/venv/bin/python" coreml.py 2>coreml.log || { tail -n 1 coreml.log; failed=1; }
 exit $failed
