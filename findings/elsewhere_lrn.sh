@@ -2,9 +2,10 @@
 # The table "LRN" of docs/elsewhere.md: what each library makes of size, alpha, beta and k, probed
 # from outside. Python 3.11 and Node, x86-64 with AVX2; versions below.
 #
-# Seen: five libraries divide alpha by the window and three do not; of an even window OpenVINO makes
-# one that is nobody else's, and three refuse it; OpenCV's reader of Caffe's files drops k; half
-# types differ by library, and TensorFlow's float16 is 0 or NaN on the values of raw pixels.
+# Seen: TensorFlow and TensorFlow.js do not divide alpha by the window, all others do; of an even
+# window OpenVINO makes one that is nobody else's, and ONNX Runtime and OpenCV refuse it; OpenCV's
+# reader of Caffe's files drops k; types of 16 bits differ by library, and TensorFlow's float16 is
+# NaN on the values of raw pixels. Core ML's converter, which is run alone here, writes operators.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
