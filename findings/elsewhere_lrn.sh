@@ -2,9 +2,10 @@
 # The table "LRN" of docs/elsewhere.md: what each library makes of size, alpha, beta and k, probed
 # from outside. Python 3.11 and Node, x86-64 with AVX2; versions below.
 #
-# Seen: five libraries divide alpha by the window and three do not; of an even window OpenVINO makes
-# one that is nobody else's, and three refuse it; OpenCV's reader of Caffe's files drops k; half
-# types differ by library, and TensorFlow's float16 is 0 or NaN on the values of raw pixels.
+# Seen: TensorFlow and TensorFlow.js do not divide alpha by the window, all others do; of an even
+# window OpenVINO makes one that is nobody else's, and ONNX Runtime and OpenCV refuse it; OpenCV's
+# reader of Caffe's files drops k; types of 16 bits differ by library, and TensorFlow's float16 is
+# NaN on the values of raw pixels. Core ML's converter, which is run alone here, writes operators.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -230,9 +231,29 @@ found = describe(globals()[name])
 print(f"{name:13}", *(f"{cell:16}" for cell in found), flush=True)
 assert found == EXPECTED[name], f"expected {EXPECTED[name]}"
 PY
+cat > coreml.py <<'PY'
+import coremltools as ct
+import torch
+
+
+class Norm(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.local_response_norm(x, 5)
+
+
+program = torch.export.export(Norm().eval(), (torch.ones(1, 8, 6, 6),)).run_decompositions({})
+made = ct.convert(program, skip_model_load=True)
+operations = made._mil_program.functions["main"].operations
+found = [one.op_type for one in operations if one.op_type != "const"]
+print("coremltools  ", *found)
+assert found == (
+    "cast mul reshape pad avg_pool squeeze mul add pow real_div cast".split()
+)
+PY
 # A process each: they bring protobuf, OpenMP and oneDNN of their own.
 failed=0
 for library in pytorch onnxruntime openvino opencv_onnx opencv_caffe tensorflow paddle ncnn tfjs; do
     "$folder/venv/bin/python" lrn.py "$library" 2>"$library.log" || { tail -n 1 "$library.log"; failed=1; }
 done
+"$folder/venv/bin/python" coreml.py 2>coreml.log || { tail -n 1 coreml.log; failed=1; }
 exit $failed

@@ -35,11 +35,12 @@ def identify(
     from alexnet.interop.identify import identify as identify_network
     from alexnet.interop.imports import detect_format, read_weights_file
 
+    found: tuple[str, ...] = ("a run",)
     if (file / "config.json").is_file():
         from alexnet.api import load
 
         model = load(file, device="cpu")
-        spec, weights, found = model.spec, model.network.state_dict(), ("a run",)
+        spec, weights = model.spec, model.network.state_dict()
     else:
         imported = read_weights_file(file, form or detect_format(file))
         spec, weights, found = imported.spec, imported.weights, imported.found

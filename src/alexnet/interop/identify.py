@@ -10,7 +10,7 @@ from statistics import median
 from torch import Tensor
 
 from alexnet.interop.layer_ir import find_differences
-from alexnet.spec import LRN, Pool, Spec
+from alexnet.spec import LRN, ConvStage, Pool, Spec
 from alexnet.variants import (
     AS_RUN,
     CAFFE,
@@ -67,9 +67,8 @@ _NOTES = "the 2012 source, layers/layers-145.cfg and its log (computerhistory/Al
 _CC2 = "wiki page TrainingExample of akrizhevsky/cuda-convnet2"
 _ZOO = "README of vision/classification/alexnet, onnx/models"
 _FED_224 = "BVLC's weights fed 224 pixels, where they were trained on 227"
-_ZOO_SIZES = {"image_size": 224}
 _SMALL_POOL5 = Pool(ceil_mode=True)
-_CONV1_LINEAR = ("norm", "pool", "activation")
+_CONV1_LINEAR: tuple[ConvStage, ...] = ("norm", "pool", "activation")
 
 KNOWN = (
     Known(
@@ -134,13 +133,13 @@ KNOWN = (
     ),
     Known(
         "the ONNX zoo's bvlcalexnet",
-        replace(CAFFE.with_layers("conv5", pool=_SMALL_POOL5), **_ZOO_SIZES),
+        replace(CAFFE.with_layers("conv5", pool=_SMALL_POOL5), image_size=224),
         (Accuracy(54.80, 78.23, "centre crop", _ZOO),),
         f"It is {_FED_224}, which costs it 2 points.",
     ),
     Known(
         "the ONNX zoo's caffenet",
-        replace(CAFFENET.with_layers("conv5", pool=_SMALL_POOL5), **_ZOO_SIZES),
+        replace(CAFFENET.with_layers("conv5", pool=_SMALL_POOL5), image_size=224),
         (Accuracy(56.27, 79.52, "centre crop", _ZOO.replace("alexnet", "caffenet")),),
         f"It is {_FED_224}.",
     ),

@@ -6,11 +6,12 @@ as they are.
 """
 
 import io
+import itertools
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,7 @@ def read_keras(path: Path) -> ir.ImportedNetwork:
     data = read_bytes(path)
     if data.startswith(HDF5):
         with h5py.File(io.BytesIO(data), "r") as file:
-            told = file.attrs.get("model_config")
-            if told is None or "model_weights" not in file:
-                raise RunError("It has weights alone, and does not tell its layers.", SAVE)
-            described, group = parse_json(told), file["model_weights"]
+            described, group = _find_description(data), _plain(file, "model_weights")
             layers = read_layers(described, _by_layer_name(group, len(data)), 2 * len(data))
     else:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -51,15 +49,34 @@ def read_keras(path: Path) -> ir.ImportedNetwork:
     return assemble(layers, (f"Keras network {_name(described)!r}",))
 
 
+def _find_description(data: bytes) -> Any:
+    """Return the description in a ``.h5``: JSON that lies in its bytes behind a zero.
+
+    It is no attribute to h5py here: of a text whose length is damaged HDF5 takes memory for all of
+    that length, up to 4 GB, before it sees that the file has less.
+    """
+    found = re.search(rb'\0(?=\{"class_name")', data)
+    if not found:
+        raise RunError("It has weights alone, and does not tell its layers.", SAVE)
+    text = data[found.end() : found.end() + MAX_LIST].partition(b"\0")[0]
+    return parse_json(text[: text.rfind(b"}") + 1])
+
+
 def _by_layer_name(group: Any, size: int) -> Arrays:
     """Find a layer's arrays in a ``.h5``: below its name, somewhere called kernel and bias."""
 
     def find(name: str, kind: str) -> dict[str, NDArray[Any]]:
+        import h5py
+
         inside, found = _plain(group, name), {}
-        for path in inside.attrs.get("weight_names", ()):
-            text = path.decode("utf-8", "replace") if isinstance(path, bytes) else str(path)
-            part = re.split(r"[/:]", text.removesuffix(":0"))[-1]
-            found[part] = _array(_plain(inside, text), text, size)
+        while isinstance(inside, h5py.Group):  # sequential/conv1/kernel, of any depth
+            parts = [*itertools.islice(inside, 3)]
+            if len(parts) == 1 and isinstance(_plain(inside, parts[0]), h5py.Group):
+                inside = _plain(inside, parts[0])
+                continue
+            for part in parts:
+                found[part.removesuffix(":0")] = _array(_plain(inside, part), part, size)
+            break
         return found
 
     return find
@@ -207,7 +224,8 @@ def _weights(
 def _pool(layers: LayerList, name: str, config: Any, arrays: object) -> None:
     window = _one(name, config["pool_size"])
     stride = _one(name, config.get("strides") or window)
-    kind = "average" if config["kind"] == "AveragePooling2D" else "max"
+    average = config["kind"] == "AveragePooling2D"
+    kind: Literal["max", "average"] = "average" if average else "max"
     layers.add_pool(name, window, stride, _padding(config), kind)
 
 

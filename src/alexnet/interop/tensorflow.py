@@ -196,8 +196,8 @@ def read_npy(path: Path) -> ir.ImportedNetwork:
             "Expected what np.save wrote of {'conv1': [weights, biases], ...}.",
         )
     arrays = {_text(name): _pair(_text(name), told) for name, told in held.items()}
-    known = [*CAFFE.convs, *CAFFE.dense]
-    names = [*(layer.name for layer in known), CAFFE.output_name]
+    names = [conv.name for conv in CAFFE.convs]
+    names += [*(layer.name for layer in CAFFE.dense), CAFFE.output_name]
     if arrays.keys() != {*names}:
         apart = ", ".join(sorted(arrays.keys() ^ {*names})[:4])
         raise RunError(

@@ -177,4 +177,8 @@ class Trackio:
         self._run.finish()
 
 
-_LIBRARIES = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
+_LIBRARIES: dict[str, type[Wandb | Mlflow | Trackio]] = {
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+}
