@@ -50,6 +50,7 @@ def test_one_switch_is_one_field_unless_it_is_said_that_it_is_not(scale, claim):
 def test_what_made_the_network_win_is_asked_first():
     first, then = split_by_order(make_claims(NIGHT))
     assert {claim.group for claim in first} == {"lrn", "overlap", "dropout", "augment", "pca"}
+    assert "pca-copied" in {claim.name for claim in then}
     assert {*first, *then} == {*make_claims(NIGHT)}
 
 
@@ -99,7 +100,7 @@ def test_the_confounded_pair_is_the_four_things_of_2012():
 def test_every_claim_of_the_document_is_there_at_every_scale(scale):
     wanted = {
         "relu", "lrn", "lrn-order", "lrn-span", "lrn-alpha", "overlap", "dropout", "augment",
-        "pca", "depth", "towers", "init", "alive", "counts", "dropout-identity",
+        "pca", "pca-copied", "depth", "towers", "init", "alive", "counts", "dropout-identity",
     }  # fmt: skip
     assert {claim.group for claim in make_claims_and_checks(scale)} == wanted
     names = [claim.name for claim in make_claims_and_checks(scale)]

@@ -376,6 +376,7 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
     copied = replace(
         base,
         name="pca-copied",
+        group="pca-copied",
         section="4.1, facts 4",
         sentence="Colour noise as it is usually copied, with spreads 2, 7 and 15 times too small, "
         "against that of 2012.",

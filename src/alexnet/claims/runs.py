@@ -24,7 +24,7 @@ from alexnet.network import build
 from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
-from alexnet.training.checkpoint import load_newest
+from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.fit import fit
 from alexnet.training.monitor import Progressed, Stopped, Tested
 from alexnet.training.randomness import Order
@@ -222,7 +222,7 @@ def measure_units(run: Run, data: PreparedData) -> dict[str, float]:
     """Return the shares of first hidden units that no test image, and every one, activates."""
     spec = run.config.spec
     layer = spec.activation + "".join(filter(str.isdigit, spec.dense[0].name))
-    trained = run.predictor() if load_newest(run.checkpoints, with_state=False) else None
+    trained = run.predictor() if checkpoint_folders(run.checkpoints) else None
     weights = build(spec, run.config.recipe.seed).state_dict()
     initial = assemble(spec, weights, data.statistics, data.classes)
     found: dict[str, float] = {}

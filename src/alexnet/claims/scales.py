@@ -203,14 +203,14 @@ _NIGHT_WIDE = shrink(
 _NIGHT_FIVE = replace(_NIGHT_WIDE, dropout=replace(_NIGHT_WIDE.dropout, rate=0.0))
 _NIGHT = _with_milestones(
     PAPER_RECIPE, 0.7, 0.9,
-    name="night", epochs=10, batch_size=128, log_every=10,
+    name="night", epochs=8, batch_size=128, log_every=10,
     checkpoint_every=1000, validate_every=2, precision="fp32",
 )  # fmt: skip
 _NIGHT_BARE = _NIGHT.with_(crop="centre", mirror=False, pca_jitter=0.0)
 _NIGHT_LOCAL = _with_milestones(
     _LOCAL, 0.7, 0.9,
     name="night_local", batch_size=128, log_every=10, checkpoint_every=1000,
-    validate_every=2, precision="fp32",
+    validate_every=3, precision="fp32",
 )  # fmt: skip
 NIGHT = replace(
     SMALL,
@@ -219,7 +219,7 @@ NIGHT = replace(
     num_images=None,
     seeds=5,
     plain=Setup(_NIGHT_FIVE, _NIGHT_BARE),
-    five=Setup(_NIGHT_FIVE, _NIGHT.with_(epochs=6, pca_jitter=0.0)),
+    five=Setup(_NIGHT_FIVE, _NIGHT.with_(epochs=5, validate_every=2.5, pca_jitter=0.0)),
     printed=replace(
         shrink(
             _PAPER_10.with_layers("conv1", out_channels=128).with_layers(
@@ -241,11 +241,11 @@ NIGHT = replace(
     ),
     without_lrn=Setup(
         _half_width(LOCAL_13),
-        _NIGHT_LOCAL.with_(epochs=4, lr=0.003, weight_decays=_weight_decays(0.004)),
+        _NIGHT_LOCAL.with_(epochs=3, lr=0.003, weight_decays=_weight_decays(0.004)),
     ),
     with_lrn=Setup(
         _half_width(LOCAL_11),
-        _NIGHT_LOCAL.with_(epochs=12, lr=0.003, weight_decays=_weight_decays(0.01)),
+        _NIGHT_LOCAL.with_(epochs=9, lr=0.003, weight_decays=_weight_decays(0.01)),
     ),
 )
 
