@@ -400,14 +400,15 @@ def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str,
     async def ask(port: int, number: int) -> None:
         """Ask on a kept connection until nobody listens; an answer that breaks off is lost."""
         reader = writer = None
+        fresh = False  # nothing was answered on this connection
         while True:
-            sent = False
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    fresh = True
                 writer.write(requests[number % len(requests)])
-                sent = True
                 head = await reader.readuntil(b"\r\n\r\n")
+                fresh = False
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 await reader.readexactly(length)
                 seen["answered " + head.split(b" ", 2)[1].decode()] += 1
@@ -418,8 +419,8 @@ def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str,
                 return
             except (OSError, EOFError) as error:
                 # Connected by the system, and not yet taken by the server when it closed the port.
-                fresh = sent and isinstance(error, ConnectionResetError)
-                seen["reset before it was taken" if fresh else f"lost: {error!r:.60}"] += 1
+                untaken = fresh and isinstance(error, ConnectionResetError)
+                seen["reset before it was taken" if untaken else f"lost: {error!r:.60}"] += 1
                 return
 
     async def load(server: BaseProcess, port: int, seconds: float) -> None:
@@ -433,7 +434,6 @@ def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str,
         statuses[server.exitcode] += 1
         await asyncio.gather(*asking)
 
-    chance = random.Random(20)
     import_module("alexnet.serve.server")
     for _ in range(arguments.count):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -443,7 +443,7 @@ def sigterm(run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str,
         server.start()
         while not answers(port):
             time.sleep(0.1)
-        asyncio.run(load(server, port, chance.uniform(0, 2)))
+        asyncio.run(load(server, port, random.uniform(0, 2)))
     return {
         "servers": arguments.count, "requests": dict(seen), "exit_status": dict(statuses),
         "seconds_to_the_end": {f"p{p}": round(quantile(took, p), 2) for p in (50, 90, 100)},

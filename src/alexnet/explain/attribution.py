@@ -307,15 +307,14 @@ def _find_losses(question: Question, spans: Tensor) -> Tensor:
     """Return what of the probability is lost as squares of the mean image cover the pixels.
 
     `spans`, ``(n, side)`` bool, has a square's rows, and its columns; all n * n squares are one
-    batch. Each pixel has the mean of the squares over it. Captum's own, which gives the same map,
-    takes as long again as the network.
+    batch. Each pixel has the mean of the squares over it. Captum's own gives the same map and takes
+    half as long again.
     """
-    pixels = question.pixels.detach()
-    spans = spans.to(pixels.device)
-    squares = (spans[:, None, :, None] & spans[:, None, :]).flatten(0, 1)[:, None]
-    batch = torch.cat([pixels, pixels.masked_fill(squares, 0)])
-    chances = question.probabilities(batch.contiguous(memory_format=torch.channels_last))
-    losses = (chances[0] - chances[1:])[:, question.target].unflatten(0, (len(spans), -1))
+    spans = spans.to(question.pixels.device, torch.float32)
+    squares = torch.einsum("iy,jx->ijyx", spans, spans).flatten(0, 1)[:, None]
+    kept = torch.cat([torch.ones_like(squares[:1]), 1 - squares])  # of the first all
+    chances = question.probabilities(question.pixels * kept)[:, question.target]
+    losses = (chances[0] - chances[1:]).unflatten(0, (len(spans), -1))
     means = spans / spans.sum(0)
     return (means.T @ losses @ means)[None, None]
 

@@ -7,6 +7,7 @@ training set, seen a little moved and scaled at most steps (Olah and others, Fea
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -157,14 +158,16 @@ class Ascent:
             plain = torch.fft.rfft2(colours.from_rgb(self._start), norm="ortho") / weights
             spectrum = plain.repeat(self._count, 1, 1, 1)
         values = torch.view_as_real(spectrum).contiguous().requires_grad_()
-        adam = torch.optim.Adam([values], RATE)
+        unmoved = ceil(MOVED * self._steps)  # from this step on
 
         def draw() -> Tensor:
             shaped = torch.view_as_complex(values) * weights
             return colours.to_rgb(torch.fft.irfft2(shaped, s=(side, side), norm="ortho"))
 
         for step in range(self._steps):
-            seen = _move(draw(), draws) if step < MOVED * self._steps else draw()
+            if step in (0, unmoved):  # anew: what it holds of moved images keeps its steps small
+                adam = torch.optim.Adam([values], RATE)
+            seen = _move(draw(), draws) if step < unmoved else draw()
             outputs = self._network(self._normalise(seen))
             score = objective(outputs).sum()
             if self._diversity and self._count > 1:
