@@ -65,6 +65,16 @@ def as_run(num_classes: int | None = None, **switches: _Any) -> _Any:
     return alexnet("as_run", num_classes, **switches)
 
 
+def as_run_six(num_classes: int | None = None, **switches: _Any) -> _Any:
+    """Build the same with a sixth convolution over the last pooling."""
+    return alexnet("as_run_six", num_classes, **switches)
+
+
+def as_run_apart(num_classes: int | None = None, **switches: _Any) -> _Any:
+    """Build the same with towers that meet in the fully-connected layers alone."""
+    return alexnet("as_run_apart", num_classes, **switches)
+
+
 def caffe(num_classes: int | None = None, **switches: _Any) -> _Any:
     """Build BVLC's AlexNet."""
     return alexnet("caffe", num_classes, **switches)

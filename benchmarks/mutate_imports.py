@@ -33,7 +33,7 @@ from tests.interop.samples import (
 )
 
 SECONDS = 60
-PICKLED = ("cuda-convnet, two towers", "pth", "pth, before 1.6", "batches.meta")
+PICKLED = ("cuda-convnet, two towers", "pth", "pth, before 1.6", "batches.meta", "dictionary")
 
 
 def mutate(kind: str, files: dict[str, bytes], count: int) -> dict[str, Any]:
@@ -75,6 +75,9 @@ def hostile(kind: str, files: dict[str, bytes]) -> dict[str, Any]:
             live += marker.exists()
             marker.unlink(missing_ok=True)
             data = with_pickle(files["pth"], payload) if kind == "pth" else payload
+            if kind == "dictionary":
+                start = files[kind]
+                data = start[: start.index(b"\n") + 1] + payload
             if kind == "pth, before 1.6":
                 start = files[kind]
                 data = start[: start.index(b".", start.index(b"type_sizes")) + 1] + payload
@@ -93,14 +96,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--only", nargs="*", help="the kinds, by how their names begin; all")
     asked = parser.parse_args()
     files = originals()
     result: dict[str, Any] = {"damaged": [], "payloads": []}
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for kind in files:
+        chosen = [kind for kind in files if kind.startswith(tuple(asked.only or [""]))]
+        for kind in chosen:
             result["damaged"].append(pool.submit(mutate, kind, files, asked.count).result())
             print(result["damaged"][-1], file=sys.stderr)
-        for kind in PICKLED:
+        for kind in PICKLED if not asked.only else ():
             result["payloads"].append(pool.submit(hostile, kind, files).result())
             print(result["payloads"][-1], file=sys.stderr)
     asked.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -14,7 +14,7 @@ from alexnet.data.augment import iter_crops
 from alexnet.errors import ConfigError, DataError
 from alexnet.layers import Dropout, LocalResponseNorm
 from alexnet.network import build
-from alexnet.predictor import Predictor, Switches, assemble
+from alexnet.predictor import Predictor, Switches, ask_together, assemble, fit_weights
 from alexnet.variants import CIFAR_QUICK, NETWORKS
 from tests.test_network import narrow
 
@@ -239,3 +239,40 @@ def test_the_fast_forms_that_are_kept_are_bounded(quick, monkeypatch):
     for names in (["conv1"], ["conv1", "pool1"], ["relu1"], ["pool2"]):
         assert list(asked.activations(images, names)) == names
     assert len(asked._built) == 2
+
+
+def test_networks_asked_together_give_the_mean_of_their_probabilities(prepared):
+    """Whatever their sizes and in whatever order each has the classes."""
+    first = predictor_of(CIFAR_QUICK, prepared)
+    turned = replace(predictor_of(CIFAR_QUICK, prepared, seed=2), classes=first.classes[::-1])
+    images = images_of(first)
+    by_each = by_hand(first, images, 10), by_hand(turned, images, 10)[:, ::-1]
+    together = ask_together([first, turned], [3, 1])
+    got = together.probabilities(images, 10).numpy()
+    np.testing.assert_allclose(got, 0.75 * by_each[0] + 0.25 * by_each[1], rtol=1e-4, atol=1e-6)
+    assert together.classes == first.classes
+    assert ask_together([first]) is first
+
+
+def test_networks_that_cannot_be_asked_together_are_told_apart(quick, single, prepared):
+    other = replace(quick, classes=(*quick.classes[:-1], "another"))
+    with pytest.raises(ConfigError, match=r"do not know the same classes: .*'another'"):
+        ask_together([quick, other])
+    with pytest.raises(ConfigError, match="64 and 256 pixels"):
+        ask_together([quick, replace(single, classes=quick.classes)])
+    for weights in ([1.0], [0.0, 0.0], [2.0, -1.0]):
+        with pytest.raises(ConfigError, match="cannot be given to 2 networks"):
+            ask_together([quick, quick], weights)
+
+
+def test_fitted_weights_leave_out_a_network_that_only_disturbs():
+    """Two networks that are right by a little, and one that is sure of the wrong class."""
+    labels = torch.arange(40) % 4
+    right = torch.full((40, 4), 0.2).scatter(1, labels[:, None], 0.4)
+    wrong = torch.full((40, 4), 0.03).scatter(1, (labels[:, None] + 1) % 4, 0.91)
+    of_each = torch.stack([right, wrong, right])
+    weights = fit_weights(of_each, labels)
+    assert sum(weights) == pytest.approx(1)
+    mean = torch.tensordot(torch.tensor(weights), of_each, 1)
+    assert (mean.argmax(1) == labels).all()
+    assert (of_each.mean(0).argmax(1) != labels).all()

@@ -42,6 +42,8 @@ def test_each_layer_counts_as_in_the_starting_document():
         ("single", 62_378_344),
         ("paper", 60_965_224),  # facts 1d
         ("as_run", 60_965_224),
+        ("as_run_six", 61_555_304),  # and 3 x 3 x 256 x 256 + 256
+        ("as_run_apart", 60_522_856),  # less half of conv3's 884,736 weights
         ("caffe", 60_965_224),
         ("caffenet", 60_965_224),
         ("torchvision", 61_100_840),

@@ -72,10 +72,7 @@ def banded_lrn(x: Tensor, norm: LRN, groups: int) -> Tensor:
         in float32 at least. On a GPU, where this form has not been measured, PyTorch's default
         lets float32 convolutions run in TF32 (``torch.backends.cudnn.allow_tf32``).
     """
-    index = torch.arange(x.shape[1] // groups, device=x.device)
-    distance = index[None, :] - index[:, None]  # neighbour minus self
-    inside = (distance >= -(norm.size // 2)) & (distance < norm.size - norm.size // 2)
-    band = inside.to(x.dtype).repeat(groups, 1)[:, :, None, None]  # (C, C / groups, 1, 1)
+    band = make_band(x, norm, groups)
     with torch.autocast(x.device.type, enabled=False):  # else float32 would be summed in bfloat16
         energy = F.conv2d(x * x, band, groups=groups)  # (N, C, H, W)
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -86,6 +83,14 @@ def banded_lrn(x: Tensor, norm: LRN, groups: int) -> Tensor:
     else:
         factor = base.pow(-norm.beta)
     return (x.to(wide) * factor).to(x.dtype)
+
+
+def make_band(x: Tensor, norm: LRN, groups: int) -> Tensor:
+    """Return the weight ``(C, C / groups, 1, 1)`` that sums a window of the channels of `x`."""
+    index = torch.arange(x.shape[1] // groups, device=x.device)
+    distance = index[None, :] - index[:, None]  # neighbour minus self
+    inside = (distance >= -(norm.size // 2)) & (distance < norm.size - norm.size // 2)
+    return inside.to(x.dtype).repeat(groups, 1)[:, :, None, None]
 
 
 class LocalResponseNorm(nn.Module):

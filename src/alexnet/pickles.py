@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from alexnet.bounds import MAX_OPCODES
 from alexnet.errors import AlexNetError, DataError
 
-SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU][1-9]\d{0,3})")  # numbers, short text
+# Numbers, short text, and what `np.save` makes of a dictionary: an array of one object.
+SIMPLE_DTYPE = re.compile(r"[<>|=]?(?:[biufc]\d{1,2}|[SU][1-9]\d{0,3}|O8?)")
 
 NOT_NEEDED = frozenset((  # steps that make no container, text, number or call
     *("EMPTY_SET", "ADDITEMS", "FROZENSET", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"),
@@ -173,6 +174,9 @@ class ArrayUnpickler(pickle._Unpickler):
         state, made = self.stack.pop(), self.stack[-1]
         if type(made) is np.ndarray:
             _, shape, kind, fortran, raw = state
+            if type(raw) is list and shape == () and len(raw) == 1:
+                self.stack[-1] = raw[0]  # of an array of one object, that object
+                return
             sizes = _checked_shape(shape, kind, raw)
             self._count_copied(len(raw))
             made.__setstate__((1, sizes, kind.dtype, bool(fortran), raw))  # type: ignore[arg-type]
@@ -247,7 +251,7 @@ def _make_from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[An
 
 def _checked_shape(shape: Any, kind: Any, raw: Any) -> tuple[int, ...]:
     """Return the shape of an array, whose numbers must be the bytes that are there."""
-    if not isinstance(kind, _DType) or not isinstance(raw, bytes):
+    if not isinstance(kind, _DType) or kind.dtype.hasobject or not isinstance(raw, bytes):
         raise DataError("It has an array of objects: not read.")
     sizes = tuple(int(size) for size in shape[:33])
     size = kind.dtype.itemsize

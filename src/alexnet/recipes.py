@@ -64,8 +64,9 @@ class Recipe:
     mirror: bool = True  # half of the images, left to right (section 4.1)
     pca_jitter: float = 0.1  # standard deviation along each colour axis, in units of the
     # training set's own (section 4.1, facts 4)
-    pca_axes: Literal["stdevs", "eigenvalues"] = "stdevs"  # lengths of the axes: the paper
-    # prints eigenvalues, its source used their roots (facts 4)
+    pca_axes: Literal["stdevs", "eigenvalues", "copied"] = "stdevs"  # lengths of the axes: the
+    # paper prints eigenvalues, its source used their roots; "copied" are the constants that other
+    # implementations copy from each other, whatever the images (facts 4)
     pca_jitter_until: float = 1.0  # fraction at which the colour noise ends
     pca_jitter_divisor: float = 1.0  # noisy images are divided by it; 1.1 in 2012 (facts 4)
     label_smoothing: float = 0.0  # share of the target spread over all classes

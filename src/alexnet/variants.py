@@ -55,6 +55,21 @@ AS_RUN = replace(
     image_size=224,
 )
 
+# What the paper's "1 CNN*" adds: a sixth convolution over the last pooling (facts 0, net 146). What
+# follows is numbered on.
+AS_RUN_SIX = replace(
+    AS_RUN,
+    name="as_run_six",
+    convs=(
+        *AS_RUN.convs,
+        Conv(name="conv6", out_channels=256, kernel_size=3, padding=1, std=0.03, bias=1),
+    ),
+    dense=(Dense(name="fc7", units=4096), Dense(name="fc8", units=4096)),
+    output_name="fc9",
+)
+# Towers that meet in the fully-connected layers alone: conv3 sees its own too (facts 0, net 150).
+AS_RUN_APART = replace(AS_RUN.with_layers("conv3", grouped=True), name="as_run_apart")
+
 # BVLC's reference networks: k of 1, windows across the groups, BGR (facts 1d, 2, 3d).
 _CAFFE_LRN = LRN(alpha=1e-4, k=1, span="layer")
 CAFFE = replace(
@@ -136,7 +151,8 @@ CIFAR_LOCAL = Spec(
 NETWORKS = {
     spec.name: spec
     for spec in (
-        SINGLE, PAPER, AS_RUN, CAFFE, CAFFENET, TORCHVISION, CIFAR_QUICK, CIFAR_LOCAL,
+        SINGLE, PAPER, AS_RUN, AS_RUN_SIX, AS_RUN_APART, CAFFE, CAFFENET, TORCHVISION, CIFAR_QUICK,
+        CIFAR_LOCAL,
     )
 }  # fmt: skip
 

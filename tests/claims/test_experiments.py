@@ -6,12 +6,14 @@ import pytest
 
 from alexnet.claims.claim import varied_fields
 from alexnet.claims.experiments import make_claims, make_claims_and_checks, select_claims
+from alexnet.claims.grid import split_by_order
 from alexnet.claims.scales import (
     CIFAR_FULL,
     FOUR_LAYERS,
     IMAGENET,
     LOCAL_11,
     LOCAL_13,
+    NIGHT,
     SCALES,
     SMALL,
     halve,
@@ -26,8 +28,9 @@ NAMES = [f"{scale.name}-{claim.name}" for scale, claim in ALL]
 
 # Claims whose one switch is two fields of ours: the paper counts crops and mirror images as one
 # form of augmentation; a tower is its maps and their groups; at full size, 2/2 pools need the
-# padding and rounding that keep the last map at 6x6 (facts 1a).
-TWO_FIELDS = {"augment", "towers", "overlap"}
+# padding and rounding that keep the last map at 6x6 (facts 1a). Biases are of convolutions and of
+# fully-connected layers.
+TWO_FIELDS = {"augment", "towers", "overlap", "alive-first", "alive-last"}
 
 
 @pytest.mark.parametrize(("scale", "claim"), ALL, ids=NAMES)
@@ -42,6 +45,21 @@ def test_one_switch_is_one_field_unless_it_is_said_that_it_is_not(scale, claim):
         assert len(claim.varied) > 1
     elif claim.name not in TWO_FIELDS:
         assert len(claim.varied) == 1
+
+
+def test_what_made_the_network_win_is_asked_first():
+    first, then = split_by_order(make_claims(NIGHT))
+    assert {claim.group for claim in first} == {"lrn", "overlap", "dropout", "augment", "pca"}
+    assert "pca-copied" in {claim.name for claim in then}
+    assert {*first, *then} == {*make_claims(NIGHT)}
+
+
+def test_the_features_share_a_network_that_nothing_else_regularises():
+    claims = {claim.name: claim for claim in make_claims(NIGHT)}
+    plain = claims["lrn"].second
+    for arm in (claims["overlap"].second, claims["augment"].first, claims["pca"].first):
+        assert (arm.spec, arm.recipe) == (plain.spec, plain.recipe)
+    assert (plain.spec.dropout.rate, plain.recipe.crop, plain.recipe.mirror) == (0, "centre", False)
 
 
 def test_the_difference_is_found_by_hand_too():
@@ -82,7 +100,7 @@ def test_the_confounded_pair_is_the_four_things_of_2012():
 def test_every_claim_of_the_document_is_there_at_every_scale(scale):
     wanted = {
         "relu", "lrn", "lrn-order", "lrn-span", "lrn-alpha", "overlap", "dropout", "augment",
-        "pca", "depth", "towers", "init", "counts", "dropout-identity",
+        "pca", "pca-copied", "depth", "towers", "init", "alive", "counts", "dropout-identity",
     }  # fmt: skip
     assert {claim.group for claim in make_claims_and_checks(scale)} == wanted
     names = [claim.name for claim in make_claims_and_checks(scale)]

@@ -176,9 +176,11 @@ def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
     found = json.loads(done.stdout)
     assert all(claim["seeds"] == 2 for claim in found["claims"])
     assert {claim["verdict"] for claim in found["claims"]} <= {
-        "holds", "holds in direction only", "not seen at this scale", "reversed",
+        "holds", "holds in direction only", "no effect larger than x", "not seen at this scale",
+        "reversed",
     }  # fmt: skip
-    assert {check["name"] for check in found["checks"]} == {"counts", "dropout-identity"}
+    names = {check["name"] for check in found["checks"]}
+    assert names == {"counts", "dropout-identity", "ensemble"}
     names = {claim["name"] for claim in found["claims"]}
     page = (out / "report.html").read_text()
     assert all(f'id="claim-{name}"' in page for name in names)
@@ -198,7 +200,7 @@ def test_a_budget_chooses_seeds_and_epochs_once(config):
     assert first[1] == chosen[0] >= 2
     (name,) = kept
     (config.out / PLANS_FILE).write_text(json.dumps({name: [3, 0.5]}))
-    claims, seeds, cost = plan_grid(overlap, 4, 20.0, config)
+    claims, seeds, ((_, cost),) = plan_grid(overlap, 4, 20.0, config)
     assert seeds == 3
     assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2
     assert cost.runs == 6
@@ -208,7 +210,8 @@ def test_a_budget_chooses_seeds_and_epochs_once(config):
 
 def test_without_a_budget_the_seeds_are_those_asked_for(config):
     (overlap,) = (claim for claim in make_claims(SMALL) if claim.name == "overlap")
-    claims, seeds, cost = plan_grid([overlap], 4, None, config)
+    claims, seeds, ((name, cost),) = plan_grid([overlap], 4, None, config)
+    assert name == "overlap"
     assert (seeds, cost.runs) == (4, 8)
     assert claims[0].first.recipe == overlap.first.recipe
     assert claims[0].first.spec.num_classes == 2

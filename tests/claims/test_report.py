@@ -59,11 +59,11 @@ def test_same_results_make_the_same_bytes_also_after_json(written, tmp_path):
 def test_every_verdict_is_in_both_forms(written):
     page, document = ((written / name).read_text() for name in ("report.html", "report.md"))
     claims, results = everything()
-    verdicts = {judge_claim(c, results).comparison.verdict for c in claims if isinstance(c, Claim)}
-    assert verdicts == set(Verdict)
-    for verdict in verdicts:
-        assert verdict.value in page
-        assert f"**{verdict.value}**" in document
+    findings = [judge_claim(c, results) for c in claims if isinstance(c, Claim)]
+    assert {finding.comparison.verdict for finding in findings} == set(Verdict)
+    for verdict in map(report.format_verdict, findings):
+        assert f"</span> {verdict}</span>" in page
+        assert f"**{verdict}**" in document
 
 
 def test_both_forms_say_the_same_numbers(written):
@@ -76,6 +76,7 @@ def test_both_forms_say_the_same_numbers(written):
                 report.format_effect(finding),
                 report.format_spread(finding),
                 report.format_paper_effect(claim),
+                report.format_half_width(finding),
             ]
             said += [cell for row in report.tabulate_values(finding)[1] for cell in row[1:4]]
             for text in said:
@@ -94,7 +95,7 @@ def test_markdown_shows_hostile_names_as_text_and_keeps_its_tables(written):
     assert any(HOSTILE in text for text in texts)
     assert texts.count("Verdict") == 2  # the table of all claims, and that of counts
     tables = [token for token in tokens if token.type == "table_open"]
-    assert len(tables) == 1 + 9 * len(("numbers", "settings", "provenance", "values")) + 2
+    assert len(tables) == 1 + 10 * len(("numbers", "settings", "provenance", "values")) + 2
 
 
 def test_a_claim_that_was_never_run_is_there_and_says_so(tmp_path):
@@ -296,7 +297,7 @@ def test_page_is_whole_wherever_it_is_read(opened):
         "})"
     )
     assert (
-        len(sizes) == 8 + 8
+        len(sizes) == 9 + 9
     )  # pairs of all claims that were run; curves: two of gap, none of views
     assert all(min(width, height, across, down) > 150 for width, height, across, down, _ in sizes)
     assert all(re.search(r"\d", told) for *_, told in sizes)
@@ -384,4 +385,4 @@ def test_links_of_the_table_lead_to_their_claims(opened):
         "[...document.querySelectorAll('table.summary a')]"
         ".map(one => document.querySelectorAll(one.getAttribute('href')).length)"
     )
-    assert targets == [1] * 10
+    assert targets == [1] * 11

@@ -1,10 +1,17 @@
 """What a run's log comes to, on logs short enough to work out by hand."""
 
-import pytest
+from dataclasses import replace
 
-from alexnet.claims.runs import learning_curve, measure_log, measures_of_chance
+import pytest
+import torch
+
+from alexnet.claims.ensembles import compare_sizes
+from alexnet.claims.runs import learning_curve, measure_log, measure_units, measures_of_chance
 from alexnet.claims.scales import SMALL
+from alexnet.network import build
+from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.randomness import Order
+from alexnet.training.run import Run, RunConfig
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
 ORDER = Order(images=25, batch_size=10, seed=0)  # two and a half steps an epoch
@@ -67,3 +74,37 @@ def test_a_diverged_run_has_every_measure_of_one_that_guesses():
         "test_error": 0.9, "test_error_10_views": 0.9, "final_train_error": 0.9, "gap": 0.0,
         "epochs_to_25": 4, "epochs_to_converge": 4,
     }  # fmt: skip
+
+
+def test_networks_that_are_wrong_in_different_places_help_each_other():
+    """Each of three is sure of the wrong class for a third of the images."""
+    labels = torch.arange(12) % 2
+    of_each = torch.full((3, 12, 2), 0.2).scatter(2, labels.expand(3, -1)[:, :, None], 0.8)
+    for member in range(3):
+        of_each[member, 4 * member : 4 * member + 4] = of_each[
+            member, 4 * member : 4 * member + 4
+        ].flip(1)
+    check = compare_sizes(of_each, labels, "lrn/with LRN")
+    assert check.rows[0].ours == check.rows[1].ours == "33.33%"  # of two the first class wins a tie
+    assert check.rows[2].ours == check.rows[3].ours == "0.00%"
+    assert not check.rows[1].agrees
+    assert check.rows[2].agrees
+
+
+def test_units_that_are_never_and_always_active_are_counted(prepared, tmp_path):
+    """Biases decide: of a layer's units a quarter cannot be active and a half cannot be silent."""
+    spec = replace(SMALL.five.spec, num_classes=2)
+    config = RunConfig(
+        spec=spec, recipe=SMALL.five.recipe, classes=prepared.classes, data=str(prepared.root),
+        data_fingerprint="", data_size=prepared.manifest.size, made_with={},
+    )  # fmt: skip
+    weights = build(spec, 0).state_dict()
+    weights["fc6.weight"] *= 1e-6
+    weights["fc6.bias"][:128], weights["fc6.bias"][128:384] = -1e9, 1e9
+    weights["fc6.bias"][384:] = 0
+    run = Run.start(tmp_path / "run", config, prepared.statistics, first=Checkpoint(0, weights))
+    found = measure_units(run, prepared)
+    assert 0.25 <= found["never_active"] <= 0.5
+    assert 0.5 <= found["always_active"] <= 0.75
+    assert found["never_active"] + found["always_active"] <= 1
+    assert found["always_active_before"] != found["always_active"]

@@ -107,6 +107,30 @@ def test_verdicts_are_those_of_the_written_rule():
     assert decide_verdict(1.5, math.nan, math.nan, min_effect=1.0) is Verdict.TOO_FEW
 
 
+def test_a_small_interval_about_nothing_is_a_verdict_of_its_own():
+    """Not so a wide one, which could hide the effect; nor one that leaves nothing out."""
+    assert decide_verdict(0.1, -0.3, 0.5, None, relevant=1.4) is Verdict.NO_LARGER
+    assert decide_verdict(0.1, -1.5, 1.7, None, relevant=1.4) is Verdict.NOT_SEEN
+    assert decide_verdict(-0.6, -1.5, 0.3, None, relevant=1.4) is Verdict.NOT_SEEN
+    assert decide_verdict(0.3, 0.1, 0.5, None, relevant=1.4) is Verdict.HOLDS
+    assert decide_verdict(0.1, -0.3, math.inf, None, relevant=1.4) is Verdict.NOT_SEEN
+    ratios = compare(arm([1.0, 1.1, 1.2]), arm([1.1, 1.1, 1.1]), ratio=True, relevant=1.5)
+    assert ratios.verdict is Verdict.NO_LARGER
+    assert ratios.largest == pytest.approx(1 / ratios.interval[0])  # farther from 1 than the other
+
+
+def test_half_of_the_interval_is_the_smallest_effect_that_is_seen(errors):
+    """An effect of that size, with the same spread, has an interval that begins at 0."""
+    first, second = errors
+    found = compare(arm(first), arm(second))
+    moved = compare(arm(first - found.effect + found.half_width), arm(second))
+    assert moved.interval[0] == pytest.approx(0, abs=1e-12)
+    ratio = compare(arm(first), arm(second), ratio=True)
+    moved = compare(arm(first / ratio.effect * ratio.half_width), arm(second), ratio=True)
+    assert moved.interval[0] == pytest.approx(1, rel=1e-12)
+    assert math.isinf(compare(arm([4, 5], {0}), arm([1, 2])).half_width)
+
+
 def test_a_ratio_is_held_against_min_effect_on_its_own_scale():
     tanh, relu = arm([20, 22, 21]), arm([5, 5.2, 5.1])  # 4.1 times
     assert compare(tanh, relu, ratio=True, min_effect=3).verdict is Verdict.HOLDS

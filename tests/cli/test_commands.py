@@ -127,6 +127,30 @@ def test_predict_files_folders_and_patterns(command, trained, photographs, tmp_p
     assert ("defective" in text) != ("functional" in text)
 
 
+def test_several_runs_are_asked_together(command, trained, photographs, tmp_path):
+    """A run beside itself is itself; weights are fitted on what is not tested."""
+    alone = json.loads(command("evaluate", trained, "--views", 1, "--json").stdout)
+    both = json.loads(
+        command("evaluate", trained, trained, "--views", 1, "--fit-on", "train", "--json").stdout
+    )
+    assert both.pop("weights") == [0.5, 0.5]
+    assert both == alone
+    refused = command("evaluate", trained, trained, "--fit-on", "test")
+    assert refused.returncode == 1
+    assert "cannot be fitted on 'test'" in refused.stderr
+    assert "not tested: train." in refused.stderr
+    photograph = next((photographs / "test" / "defective").iterdir())
+    one = json.loads(command("predict", trained, photograph, "--json").stdout)
+    two = json.loads(
+        command("predict", trained, trained, photograph, "--weights", "1,3", "--json").stdout
+    )
+    chances = [
+        [place["probability"] for place in found["images"][0]["predictions"]]
+        for found in (one, two)
+    ]
+    assert chances[0] == pytest.approx(chances[1], rel=1e-6)
+
+
 def test_predict_turns_photographs_upright(command, trained, photographs, tmp_path):
     upright = Image.open(sorted((photographs / "test" / "defective").iterdir())[0]).convert("RGB")
     upright.save(tmp_path / "upright.png")

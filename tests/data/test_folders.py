@@ -211,12 +211,13 @@ def test_links_are_followed_but_not_around(tmp_path):
     put(tmp_path / "away", "hat")
     put(tmp_path / "data", "bus")
     (tmp_path / "data" / "hat").symlink_to(tmp_path / "away" / "hat")
+    (tmp_path / "data" / "bus" / "loop").symlink_to(tmp_path / "data" / "bus")
     (tmp_path / "data" / "bus" / "up").symlink_to("..")
     (tmp_path / "away" / "hat" / "back").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "bus" / "gone.png").symlink_to("nowhere")
     source = open_source(tmp_path / "data")
     assert (source.classes, sum(map(len, source.splits.values()))) == (("bus", "hat"), 4)
-    assert source.passed_over["link that leads around"] == ["bus/up", "hat/back"]
+    assert source.passed_over["link that leads around"] == ["bus/loop", "bus/up", "hat/back"]
     assert source.passed_over["link to nothing"] == ["bus/gone.png"]
 
 

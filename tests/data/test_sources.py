@@ -68,12 +68,6 @@ def test_odd_names_work(photographs, tmp_path):
     assert open_source(tmp_path).classes == ('it\'s a "cell"', "zwölf 電池")
 
 
-def test_a_link_to_its_own_folder_is_not_followed(photographs, tmp_path):
-    shutil.copytree(photographs / "train", tmp_path / "data")
-    (tmp_path / "data" / "defective" / "loop").symlink_to(tmp_path / "data" / "defective")
-    assert sum(map(len, open_source(tmp_path / "data").splits.values())) == 36
-
-
 def test_splits_that_contradict_each_other_are_refused(photographs, tmp_path):
     shutil.copytree(photographs / "test", tmp_path / "val")
     with pytest.raises(DataError, match="has 'val' images and no 'train'"):

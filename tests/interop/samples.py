@@ -28,6 +28,8 @@ from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow
 from tests.interop.convnet_files import checkpoint, one_tower, pickled, two_towers
 from tests.interop.onnx_files import exported, zoo
+from tests.interop.tensorflow_files import alexnet as tensorflow_alexnet
+from tests.interop.tensorflow_files import dictionary, graph_model, keras_file, layers_model
 from tests.interop.test_weights import by_torchvision
 
 WIDTHS = (8, 16, 16, 16, 16, 24, 16, 5)
@@ -76,9 +78,33 @@ def originals() -> dict[str, bytes]:
         "onnx, the zoo's": zoo(divisor=16, classes=CLASSES).SerializeToString(),
         "onnx, of PyTorch": exported(by_torchvision((8, 12, 16, 16, 16), 24, CLASSES)),
         "onnx, own": build_onnx(own, "pixels").SerializeToString(),
+        "dictionary": dictionary(_dictionary_layers()),
+        "keras": keras_file(tensorflow_alexnet(lrn=False)),
+        "keras, h5": keras_file(tensorflow_alexnet(lrn=False), h5=True),
+        "tfjs, graph": _model_json(graph_model),
+        "tfjs, layers": _model_json(layers_model),
         "cuda-convnet, one tower": checkpoint(one_tower(divisor=16, classes=CLASSES)),
         "cuda-convnet, two towers": checkpoint(two_towers(divisor=16, classes=CLASSES)),
     }
+
+
+def _dictionary_layers() -> dict[str, Any]:
+    """Return Caffe's layers, an eighth as wide, as TensorFlow has them."""
+    draws = np.random.default_rng(0)
+    shapes = {
+        "conv1": (11, 11, 3, 8), "conv2": (5, 5, 4, 16), "conv3": (3, 3, 16, 16),
+        "conv4": (3, 3, 8, 16), "conv5": (3, 3, 8, 16), "fc6": (576, 24), "fc7": (24, 24),
+        "fc8": (24, CLASSES),
+    }  # fmt: skip
+    return {
+        name: (draws.normal(size=shape).astype(np.float32), np.zeros(shape[-1], np.float32))
+        for name, shape in shapes.items()
+    }
+
+
+def _model_json(write: Callable[..., Path]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder), tensorflow_alexnet(lrn=write is graph_model)).read_bytes()
 
 
 class Python2:
@@ -106,6 +132,7 @@ class Python2:
 
 FORMS: dict[str, WeightsFormat] = {
     "caffemodel": "caffe", "pth": "torchvision", "onnx": "onnx", "cuda-convnet": "cuda-convnet",
+    "dictionary": "npy", "keras": "keras", "tfjs": "tfjs",
 }  # fmt: skip
 BESIDE = ("prototxt", "binaryproto", "npy", "batches.meta")  # given with a good .caffemodel
 
@@ -116,6 +143,9 @@ def imported(kind: str, data: bytes, folder: Path, good: bytes, *, write: bool =
     Without `write` it is read alone, which takes a tenth of the time.
     """
     path = folder / f"file.{kind.split(',')[0]}"
+    if kind.startswith("tfjs"):  # its shards beside it
+        write_model = graph_model if kind.endswith("graph") else layers_model
+        write_model(folder, tensorflow_alexnet(lrn=write_model is graph_model))
     path.write_bytes(data)
     form = FORMS.get(kind.split(",")[0], "caffe")
     if kind.startswith("safetensors"):

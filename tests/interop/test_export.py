@@ -161,8 +161,8 @@ def test_a_planted_mistake_is_far_outside_the_limits(models, mistake):
 def test_a_file_that_is_not_the_network_is_not_kept(models, tmp_path, monkeypatch):
     from alexnet.interop import export
 
-    def another(model, kind):
-        return build_onnx(wrong_colours(model), kind)
+    def another(model, *arguments):
+        return build_onnx(wrong_colours(model), *arguments)
 
     monkeypatch.setattr(export, "build_onnx", another)
     images = generate_images(models["single"].resize_to, 3)

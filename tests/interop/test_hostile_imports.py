@@ -61,7 +61,8 @@ HEAD = LEGACY[: LEGACY.index(b".", LEGACY.index(b"type_sizes")) + 1]  # before t
 
 
 @pytest.mark.parametrize(
-    "where", ["cuda-convnet", "inside cuda-convnet", "pth", "pth, before 1.6", "batches.meta"]
+    "where",
+    ["cuda-convnet", "inside cuda-convnet", "pth", "pth, before 1.6", "batches.meta", "dictionary"],
 )
 def test_no_payload_runs(where, files, tmp_path):
     marker = tmp_path / "ran"
@@ -72,6 +73,8 @@ def test_no_payload_runs(where, files, tmp_path):
             data = with_pickle(files["pth"], payload)
         elif where == "pth, before 1.6":
             data = HEAD + payload
+        elif where == "dictionary":
+            data = files[where][: files[where].index(b"\n") + 1] + payload
         elif where == "inside cuda-convnet":
             data = (
                 b"\x80\x02}X\x0b\0\0\0model_state" + payload.removeprefix(b"\x80\x02")[:-1] + b"s."

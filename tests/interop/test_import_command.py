@@ -128,7 +128,6 @@ OTHERS = {
     "It is JSON, which has no weights": b'{\n "weight_map": {}}',
     "It is a description of layers": b'# AlexNet\n\nname: "AlexNet"\nlayer {\n}\n',
     "It is the state of Caffe's solver": b"\x08\xd0\xbb\x1b\x12\x1eit_450000.caffemodel\x1a\0",
-    "It is HDF5": b"\x89HDF\r\n\x1a\n",
     "It is an array of NumPy": npy(),
     "It is a file of MATLAB": b"MATLAB 5.0 MAT-file",
     "It is TensorFlow Lite": b"\x1c\0\0\0TFL3",

@@ -49,12 +49,12 @@ def test_matrices_are_a_convolutions(side):
 @pytest.mark.parametrize("images", [1, 2, 7])
 def test_convolutions_at_every_edge(images, side, padding, groups):
     torch.manual_seed(0)
-    plain = nn.Conv2d(32, 64, side, padding=padding, groups=groups)
+    plain = nn.Conv2d(96, 96, side, padding=padding, groups=groups)
     fast = faster_layer(plain)
     assert isinstance(fast, WinogradConv2d)
     assert fast.weight.data_ptr() == plain.weight.data_ptr()
     for height, width in ((13, 13), (8, 11), (5, 6)):
-        x = torch.randn(images, 32, height, width)  # channels first: laid out anew
+        x = torch.randn(images, 96, height, width)  # channels first: laid out anew
         with torch.inference_mode():
             found = fast(x)
         wanted = exact(plain, x)
@@ -68,13 +68,13 @@ def test_convolutions_at_every_edge(images, side, padding, groups):
 def test_gradients_at_every_edge(side, padding, groups):
     """Errors grow with the tile: 7 inputs for a side of 3, 8 for one of 5."""
     torch.manual_seed(0)
-    plain = nn.Conv2d(32, 64, side, padding=padding, groups=groups)
+    plain = nn.Conv2d(96, 96, side, padding=padding, groups=groups)
     fast = fuse(nn.Sequential(plain))[0]
     assert isinstance(fast, WinogradConv2d)
     assert fast.weight is plain.weight
     for height, width in ((13, 13), (8, 11), (5, 6)):
-        x = torch.randn(7, 32, height, width)
-        out = torch.randn(7, 64, *(length + 2 * padding - side + 1 for length in (height, width)))
+        x = torch.randn(7, 96, height, width)
+        out = torch.randn(7, 96, *(length + 2 * padding - side + 1 for length in (height, width)))
         wanted = gradients(deepcopy(plain).double(), x.double(), out.double())
         for found, right in zip(gradients(fast, x, out), wanted, strict=True):
             assert (found - right).abs().max() < 2e-5 * right.abs().max()
@@ -87,9 +87,9 @@ def gradients(layer, x, out):
 
 def test_a_frozen_layer_takes_part_in_training():
     torch.manual_seed(0)
-    plain = nn.Conv2d(32, 64, 3, padding=1).requires_grad_(False)
+    plain = nn.Conv2d(96, 96, 3, padding=1).requires_grad_(False)
     fast = fuse(nn.Sequential(plain))[0]
-    x = torch.randn(3, 32, 13, 13, requires_grad=True)
+    x = torch.randn(3, 96, 13, 13, requires_grad=True)
     found, wanted = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (fast, plain))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
     plain.requires_grad_(True)
@@ -98,8 +98,8 @@ def test_a_frozen_layer_takes_part_in_training():
 
 def test_batches_that_are_laid_out_in_pieces_are_whole(monkeypatch):
     torch.manual_seed(0)
-    layer = fuse(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1)))[0]
-    x, out = torch.randn(7, 32, 13, 13), torch.randn(7, 64, 13, 13)
+    layer = fuse(nn.Sequential(nn.Conv2d(96, 96, 3, padding=1)))[0]
+    x, out = torch.randn(7, 96, 13, 13), torch.randn(7, 96, 13, 13)
     at_once = layer(x), *gradients(layer, x, out)
     monkeypatch.setattr(float32, "TILE_BYTES", 1 << 20)
     in_pieces = layer(x), *gradients(layer, x, out)
@@ -122,10 +122,10 @@ def test_fully_connected_layers_over_any_number_of_images(rows):
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(32, 32, 3, stride=2), nn.Conv2d(32, 32, 11), nn.Conv2d(32, 32, 3, dilation=2),
-        nn.Conv2d(24, 32, 3), nn.Conv2d(32, 40, 3), nn.Conv2d(32, 32, 3, groups=4),
-        nn.Conv2d(32, 32, 3, padding=(0, 1)), nn.Conv2d(32, 32, 3, bias=False),
-        nn.Conv2d(32, 32, 3, padding_mode="reflect"), nn.Linear(95, 20), nn.Linear(96, 19),
+        nn.Conv2d(96, 96, 3, stride=2), nn.Conv2d(96, 96, 11), nn.Conv2d(96, 96, 3, dilation=2),
+        nn.Conv2d(72, 96, 3), nn.Conv2d(96, 72, 3), nn.Conv2d(96, 96, 3, groups=4),
+        nn.Conv2d(96, 96, 3, padding=(0, 1)), nn.Conv2d(96, 96, 3, bias=False),
+        nn.Conv2d(96, 96, 3, padding_mode="reflect"), nn.Linear(95, 20), nn.Linear(96, 19),
         nn.Linear(96, 20, bias=False), nn.ReLU(),
     ],
     ids=str,
@@ -134,7 +134,17 @@ def test_other_layers_are_left_as_they_are(layer):
     assert type(faster_layer(layer)) is type(layer)
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3), nn.Linear(96, 20)], ids=str)
+def test_small_networks_keep_the_plain_layers(monkeypatch):
+    """Few channels have no form of their own; a map of 6 pixels is left to the plain layer."""
+    assert type(faster_layer(nn.Conv2d(64, 64, 3, groups=2))) is nn.Conv2d
+    fast, asked = faster_layer(nn.Conv2d(96, 96, 3, padding=1)), []
+    monkeypatch.setattr(float32, "call", lambda operator, x, *rest: asked.append(x.shape[2]) or x)
+    for size in (6, 13):
+        fast(torch.zeros(64, 96, size, size))
+    assert asked == [13]
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(96, 96, 3), nn.Linear(96, 20)], ids=str)
 def test_layers_are_left_as_they_are_where_their_kernel_does_not_compile(
     layer, monkeypatch, tmp_path
 ):
@@ -162,8 +172,8 @@ def test_the_whole_network_is_as_near_to_float64_as_the_plain_one():
 
 def test_other_types_are_left_to_the_plain_layers_and_refused_by_the_kernels():
     """The kernels read raw memory: half as wide numbers would end where twice as many are read."""
-    conv, linear = nn.Conv2d(32, 64, 3), nn.Linear(96, 20)
-    image, rows = torch.randn(4, 32, 8, 8), torch.randn(3, 96)
+    conv, linear = nn.Conv2d(96, 96, 3), nn.Linear(96, 20)
+    image, rows = torch.randn(4, 96, 8, 8), torch.randn(3, 96)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for layer, x in ((conv, image.bfloat16()), (linear, rows.bfloat16())):
             assert torch.equal(faster_layer(layer)(x), layer(x))
@@ -193,9 +203,9 @@ def test_a_fully_connected_layer_refuses_rows_of_another_length():
 
 def test_it_is_one_operator_to_the_compiler():
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 8)).eval()
+    layers = nn.Sequential(nn.Conv2d(96, 96, 3), nn.Flatten(), nn.Linear(96 * 36, 8)).eval()
     fast = nn.Sequential(*map(faster_layer, layers))
     compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
-    x = torch.randn(3, 32, 8, 8)
+    x = torch.randn(3, 96, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layers(x), rtol=1e-4, atol=1e-5)

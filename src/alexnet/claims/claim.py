@@ -41,6 +41,8 @@ class Arm:
     learning_rates: tuple[float, ...] = ()  # of which each arm gets its own best, chosen with
     # `TUNING_SEED`; once it is chosen, `recipe.lr` is the best one
     trial_epochs: float | None = None  # of the runs that choose it; None: as many as of the others
+    expected_epochs: float | None = None  # after which its runs have what is measured, by earlier
+    # ones: for the estimate of their cost alone. None: at their end
 
     def trial_recipe(self, lr: float) -> Recipe:
         """Return how a run is trained that tries a learning rate."""
@@ -75,6 +77,11 @@ class Claim:
     all_images: bool = False  # trained on all images, whatever part of them the scale takes
     confounded: bool = False  # more than the switch differs, as it did in the paper
     note: str = ""  # what confounds it, or how this scale departs from the paper
+
+    @property
+    def relevant_effect(self) -> float:
+        """The smallest effect that would matter: the paper's, else one point, or a quarter more."""
+        return self.min_effect or self.paper_effect or (1.25 if self.ratio else 0.01)
 
     @property
     def measure_title(self) -> str:
@@ -178,7 +185,9 @@ class RunResult:
     Measures, errors being 0 to 1: ``test_error`` (one crop), ``test_error_10_views`` (or 9, as
     `Recipe.test_crops` says), ``final_train_error`` (one crop, dropout off, on the training
     images), ``gap`` (test_error - final_train_error), ``epochs_to_25`` (passes until 25 % training
-    error), ``epochs_to_converge`` (passes until the test error is within 2 points of the lowest).
+    error), ``epochs_to_converge`` (passes until the test error is within 2 points of the lowest),
+    ``never_active`` and ``always_active`` (share of the units of the first hidden layer that no
+    test image, or every one, activates; ``..._before`` with the initial weights).
     """
 
     key: str  # of spec, recipe, seed and data: the same run has the same key
@@ -203,20 +212,29 @@ class RunResult:
 
 def results_by_seed(arm: Arm, results: Iterable[RunResult]) -> dict[int, RunResult]:
     """Return an arm's results by their seeds, without those that chose its learning rate."""
-    recipe = replace(arm.recipe, seed=0)
+    recipe = replace(_as_trained(arm.recipe), seed=0)
     return {
         result.seed: result
         for result in results
         if result.seed != TUNING_SEED
         and result.spec == arm.spec
-        and replace(result.recipe, seed=0) == recipe
+        and replace(_as_trained(result.recipe), seed=0) == recipe
     }
+
+
+def _as_trained(recipe: Recipe) -> Recipe:
+    """Return a recipe without what changes no result but by the rounding of sums."""
+    return replace(recipe, threads=None, compile=False)
 
 
 def trial_results(arm: Arm, results: Iterable[RunResult]) -> list[RunResult]:
     """Return the runs that choose an arm's learning rate."""
-    recipes = [arm.trial_recipe(lr) for lr in arm.learning_rates]
-    return [result for result in results if result.spec == arm.spec and result.recipe in recipes]
+    recipes = [_as_trained(arm.trial_recipe(lr)) for lr in arm.learning_rates]
+    return [
+        result
+        for result in results
+        if result.spec == arm.spec and _as_trained(result.recipe) in recipes
+    ]
 
 
 def measurements_by_seed(
@@ -237,8 +255,8 @@ def run_key(spec: Spec, recipe: Recipe, fingerprint: str) -> str:
     Fields are hashed under the names that they had first, so that a run keeps its key, and one
     that was begun its folder.
     """
-    recipe = replace(recipe, threads=None)  # changes no result
-    values = [from_json(type(value), asdict(value)) for value in (spec, recipe)]  # 1 is 1.0
+    values = [from_json(type(value), asdict(value)) for value in (spec, _as_trained(recipe))]
+    # through JSON, so that 1 is 1.0
     what = json.dumps([*map(dict_with_old_names, values), fingerprint], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 

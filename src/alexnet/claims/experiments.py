@@ -29,6 +29,7 @@ def make_claims(scale: Scale = SMALL) -> tuple[Claim, ...]:
         *depth(scale),
         *towers(scale),
         *initial_weights(scale),
+        *units_alive(scale),
     )
 
 
@@ -58,6 +59,7 @@ def relu(scale: Scale) -> Claim:
     arms = (make_arm("tanh", scale.four, tanh), make_arm("ReLU", scale.four))
     more = {"learning_rates": scale.learning_rates, "trial_epochs": scale.trial_epochs}
     first, second = (replace(arm, **more) for arm in arms)  # type: ignore[arg-type]
+    second = replace(second, expected_epochs=scale.relu_epochs)
     chosen_by = (
         f"the lowest training error after {scale.trial_epochs:g} passes"
         if scale.trial_epochs
@@ -331,8 +333,8 @@ def augmentation(scale: Scale) -> tuple[Claim, ...]:
         sentence="The mean over several views of a test image has a lower error than its centre "
         "alone.",
         paper="39.0 to 37.5 % top-1, 18.3 to 17.0 top-5, ILSVRC-2010",
-        first=replace(make_arm("one view", plain), measure="test_error"),
-        second=replace(make_arm(f"{views} views", plain), measure=f"test_error_{views}_views"),
+        first=replace(base.second, name="one view", measure="test_error"),
+        second=replace(base.second, name=f"{views} views", measure=f"test_error_{views}_views"),
         switch="the views that are tested, of one and the same network",
         varied=frozenset({"measure"}),
         paper_effect=0.015,
@@ -371,7 +373,23 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
         note="The claim here is that the printed form is a slip: eigenvalues of pixels of 0-255 "
         "shift colours by hundreds of grey levels.",
     )
-    return base, literal
+    copied = replace(
+        base,
+        name="pca-copied",
+        group="pca-copied",
+        section="4.1, facts 4",
+        sentence="Colour noise as it is usually copied, with spreads 2, 7 and 15 times too small, "
+        "against that of 2012.",
+        paper="no number; the constants are later than the paper",
+        first=make_arm("copied constants", plain, pca_jitter=noise, pca_axes="copied"),
+        second=make_arm("standard deviations", plain, pca_jitter=noise),
+        switch="the lengths and directions of the axes",
+        varied=frozenset({"recipe.pca_axes"}),
+        paper_effect=None,
+        note="(.2175, .0188, .0045) are eigenvalues of ImageNet's pixels of 0-1; times 255 they "
+        "are taken for standard deviations in many implementations, on any images.",
+    )
+    return base, literal, copied
 
 
 def initial_weights(scale: Scale) -> tuple[Claim, ...]:
@@ -415,3 +433,58 @@ def initial_weights(scale: Scale) -> tuple[Claim, ...]:
         note="Two switches at once, as in implementations whose authors gave up the paper's rule.",
     )
     return base, pixels, both
+
+
+def units_alive(scale: Scale) -> tuple[Claim, ...]:
+    """Section 5: which hidden units are never active, and which always."""
+    five = scale.five
+    layers = (*(conv.name for conv in five.spec.convs), *(one.name for one in five.spec.dense))
+    ones = [name for name in layers if five.spec.layer(name).bias == 1]
+    zeros = make_arm("biases of 0", five, five.spec.with_layers(*ones, bias=0.0))
+    base = Claim(
+        name="alive-first",
+        group="alive",
+        section="5",
+        sentence="Biases of 1 keep the units of the first fully-connected layer alive when the "
+        "training begins: with 0, more of them are active for no image.",
+        paper="no number: positive inputs accelerate early learning",
+        first=zeros,
+        second=make_arm("biases of 1", five),
+        switch="the initial biases where the paper has 1",
+        varied=frozenset({"spec.convs.bias", "spec.dense.bias"}),
+        measure="never_active_before",
+        measure_text="units that no test image activates, before the training",
+    )
+    last = replace(
+        base,
+        name="alive-last",
+        sentence="The same when the training ends.",
+        measure="never_active",
+        measure_text="units that no test image activates, after the training",
+    )
+    rate = replace(
+        last,
+        name="alive-rate",
+        section="facts 3c",
+        sentence="A rate three times as high leaves more units that are active for no image.",
+        paper="no number",
+        first=make_arm("three times the rate", five, lr=3 * five.recipe.lr),
+        second=make_arm("the rate", five),
+        switch="the learning rate",
+        varied=frozenset({"recipe.lr"}),
+    )
+    always = replace(
+        base,
+        name="alive-always",
+        section="5, facts 1b and 3c",
+        sentence="With the .01 that the paper prints, more units are active for every image when "
+        "the training begins: their biases decide, and no image makes a difference.",
+        paper="no number",
+        first=make_arm("0.01 everywhere", five, replace(scale.printed, name=five.spec.name)),
+        second=make_arm("0.03 in conv3 to conv5", five),
+        switch="the initial weights of conv3 to conv5",
+        varied=frozenset({"spec.convs.std"}),
+        measure="always_active_before",
+        measure_text="units that every test image activates, before the training",
+    )
+    return base, last, rate, always

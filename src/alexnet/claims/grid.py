@@ -10,17 +10,17 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from alexnet.claims.claim import (
     FILE,
@@ -33,28 +33,34 @@ from alexnet.claims.claim import (
     run_key,
     trial_results,
 )
-from alexnet.claims.runs import RunTask, execute_task
+from alexnet.claims.runs import RunTask, configure_run, execute_task
 from alexnet.claims.scales import Scale
 from alexnet.data.prepare import Options, open_or_prepare
 from alexnet.data.samples import SampleIndex, Source
-from alexnet.data.shards import PreparedData
+from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.workers import LostWorkerError, run_in_processes, run_on_executor
-from alexnet.device import Device, keep_freed_memory, use_threads
-from alexnet.errors import ConfigError, DataError, RunError
+from alexnet.errors import ConfigError, DataError, DivergedError, RunError
 from alexnet.files import atomic_write, lock, translate_os_error
-from alexnet.network import build
-from alexnet.recipes import Recipe
+from alexnet.recipes import MAX_COUNT
 from alexnet.spec import Spec
-from alexnet.training.optimizer import learning_rates_at, make_optimizer, update
+from alexnet.training.distributed import DistributedContext
+from alexnet.training.fit import fit
+from alexnet.training.monitor import Progressed
+from alexnet.training.randomness import Order
+from alexnet.training.run import Run
+from alexnet.training.state import restore
 
 AT_ONCE = 256  # runs in work on a cluster
 RUNS = "runs"  # folder of the runs, each named by its key
 TAIL = 400  # bytes at the end of a log, in which its last line is
-STEPS = 5  # timed, after a first one
-OVERHEAD = 1.25  # time of a run over that of its training alone: starting, testing, saving
+# Of these the runs come first: what made the network win.
+FEATURES = ("lrn", "overlap", "pca", "augment", "dropout", "dropout-gap", "dropout-steps")
+STEPS = 16  # timed, after a first one, or fewer in `PROBE_SECONDS`
+PROBE_SECONDS = 20.0
 MIN_SEEDS, MAX_SEEDS = 2, 10  # a verdict needs two
 MIN_EPOCHS = 2
 SLOW_STEP = 0.5  # seconds
+SAVE_SECONDS = 0.05  # a checkpoint of a small network
 PLANS_FILE = "plans.json"  # what fitted into which budget
 
 
@@ -97,12 +103,31 @@ def run_grid(
     folder; `LostWorkerError` when the same run ends its process again and again.
     """
     claims = with_num_classes(claims, len(config.data.classes))
+    ran: dict[str, Claim] = {}
     with lock_results(config.out), _stop_workers_on_signal():
-        trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
-        tried = _make_runs(trials, config)
-        claims = choose_learning_rates(claims, tried)
-        compared = make_tasks(iter_arms(claims), range(seeds), config)
-        return claims, tried + _make_runs(compared, config)
+        for some in split_by_order(claims):
+            tried = _make_runs(make_tasks(iter_trials(some), [TUNING_SEED], config), config)
+            some = choose_learning_rates(some, tried)
+            _make_runs(make_tasks(iter_arms(some), range(seeds), config), config)
+            ran |= {claim.name: claim for claim in some}
+    claims = tuple(ran[claim.name] for claim in claims)
+    return claims, results_of(list_tasks(claims, seeds, config), read_results(config.out / FILE))
+
+
+def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
+    """Return the claims that are run first, those on what made the network win, and the others."""
+    claims = tuple(claims)
+    return (
+        tuple(claim for claim in claims if claim.name in FEATURES),
+        tuple(claim for claim in claims if claim.name not in FEATURES),
+    )
+
+
+def list_tasks(claims: Iterable[Claim], seeds: int, config: GridConfig) -> list[RunTask]:
+    """Return all runs of claims whose rates are chosen, those that chose them first."""
+    claims = tuple(claims)
+    trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
+    return [*trials, *make_tasks(iter_arms(claims), range(seeds), config)]
 
 
 def map_arms(claims: Iterable[Claim], change: Callable[[Claim, Arm], Arm]) -> tuple[Claim, ...]:
@@ -139,7 +164,7 @@ def iter_trials(claims: Iterable[Claim]) -> Iterator[NamedArm]:
     """Yield each arm that has learning rates to choose from, at each of them."""
     for one in iter_arms(claims):
         for lr in one.arm.learning_rates:
-            trial = replace(one.arm, recipe=one.arm.trial_recipe(lr))
+            trial = replace(one.arm, recipe=one.arm.trial_recipe(lr), expected_epochs=None)
             yield replace(one, name=f"{one.name} at {lr:g}", arm=trial)
 
 
@@ -162,6 +187,7 @@ def make_tasks(arms: Iterable[NamedArm], seeds: Iterable[int], config: GridConfi
                 data=data.root.resolve(),
                 images=len(data.train),
                 folder=(config.out / RUNS / key).resolve(),
+                expected_epochs=min(one.arm.expected_epochs or recipe.epochs, recipe.epochs),
                 threads=config.threads,
                 machine=config.machine,
                 versions=dict(config.versions),
@@ -199,7 +225,7 @@ def _execute(tasks: list[RunTask], config: GridConfig) -> Iterator[tuple[RunTask
     return run_in_processes(execute_task, tasks, config.workers, _give_up, ahead=1)
 
 
-def _give_up(task: RunTask) -> RunResult:
+def _give_up(task: RunTask) -> NoReturn:
     raise LostWorkerError(
         f"The run {task.arms[0]!r} with seed {task.recipe.seed} ended its process again and again.",
         "Memory may have run out: try --workers 1. The same command goes on.",
@@ -393,65 +419,94 @@ class Cost:
     images: float  # trained on, all runs together
     seconds: float  # by the clock, workers at work at once
 
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.runs + other.runs, self.images + other.images, self.seconds + other.seconds
+        )
+
     def __str__(self) -> str:
-        days = self.seconds / 86400
-        took = f"{days:,.1f} days" if days >= 2 else f"{self.seconds / 60:,.0f} minutes"
+        days, hours = self.seconds / 86400, self.seconds / 3600
+        took = (
+            f"{days:,.1f} days" if days >= 2
+            else f"{hours:,.1f} hours" if hours >= 2
+            else f"{self.seconds / 60:,.0f} minutes"
+        )  # fmt: skip
         return f"{self.runs:,} runs, {self.images:,.0f} images to train on, about {took}"
 
 
-def measure_speed(spec: Spec, recipe: Recipe, threads: int | None) -> float:
-    """Measure how many images a second a network is trained on here: the median of some steps.
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a network is trained and tested here, in seconds."""
 
-    On random pixels, with the loop's own update and dtype; reading images costs next to nothing.
+    start: float  # until the first step is done
+    step: float  # of a batch, with all that is done around it
+    test: float  # of all test images, one crop
+
+    def scaled(self, by: float) -> "Speed":
+        """Return the speed of a network that takes `by` times the multiplications."""
+        return Speed(self.start, self.step * by, self.test * by)
+
+
+def measure_speed(task: RunTask) -> Speed:
+    """Train a run's network for some steps and test it on some images.
+
+    Measured in as many processes at once as there will be, it has what they cost each other.
     """
-    keep_freed_memory()
-    use_threads(threads)
-    device = Device.best()
-    dtype = device.choose_dtype(recipe.precision)
-    network = device.place_network(build(spec))
-    optimizer = make_optimizer(network, recipe)
-    shape = (recipe.batch_size, spec.in_channels, spec.image_size, spec.image_size)
-    pixels = torch.randn(shape, device=device.torch) * 60
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(spec.num_classes, (recipe.batch_size,), device=device.torch)
-    times = []
-    for _ in range(STEPS + 1):
+    data = open_prepared(task.data)
+    never = {"checkpoint_every": MAX_COUNT, "validate_every": float(MAX_COUNT)}
+    recipe = task.recipe.with_(threads=task.threads, **never)
+    with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        with device.autocast(dtype):
-            logits = network(pixels)
-        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        update(optimizer, learning_rates_at(recipe, 0.5), recipe)
-        device.synchronize()
-        times.append(time.perf_counter() - begun)
-    return recipe.batch_size / sorted(times[1:])[STEPS // 2]
+        run = Run.start(Path(folder) / "probe", configure_run(task, data, recipe), data.statistics)
+        times: list[float] = []
+        events = fit(run, data)
+        assert isinstance(events, Generator)
+        with contextlib.closing(events), contextlib.suppress(DivergedError):
+            for event in events:
+                if isinstance(event, Progressed):
+                    times.append(time.perf_counter())
+                    if len(times) > STEPS or times[-1] - times[0] > PROBE_SECONDS:
+                        break
+        state, _, _ = restore(run, data, DistributedContext(), "data")
+        test = state.estimate_test_seconds(data.held_out, 1)
+    steps = np.diff(times)
+    return Speed(times[0] - begun, float(np.mean(steps)) if len(steps) else times[0] - begun, test)
 
 
-def measure_speeds(tasks: Iterable[RunTask], threads: int | None) -> dict[Spec, float]:
-    """Return the speed of each network of some runs, in images a second.
+def measure_speeds(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
+    """Return the speed of each network of some runs.
 
     Of the slow networks of a recipe, half a second a step, one is measured; the speed of the others
     is estimated from their multiplications.
     """
-    found: dict[Spec, float] = {}
-    slow: dict[str, tuple[Spec, float]] = {}
-    for task in tasks:
-        spec, recipe = task.spec, task.recipe
-        if spec in found:
-            continue
-        if recipe.name in slow:
-            like, speed = slow[recipe.name]
-            found[spec] = speed * like.macs / spec.macs
-            continue
-        found[spec] = measure_speed(spec, recipe, threads)
-        if recipe.batch_size / found[spec] > SLOW_STEP:
-            slow[recipe.name] = spec, found[spec]
-    return found
+    different = list({task.spec: task for task in tasks}.values())
+    first = {task.recipe.name: task for task in reversed(different)}
+    found = _measure(first.values(), workers)
+    slow = {
+        name: (task.spec, found[task.spec])
+        for name, task in first.items()
+        if found[task.spec].step > SLOW_STEP
+    }
+    for task in different:
+        if task.recipe.name in slow:
+            like, speed = slow[task.recipe.name]
+            found[task.spec] = speed.scaled(task.spec.macs / like.macs)
+    return found | _measure([task for task in different if task.spec not in found], workers)
+
+
+def _measure(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
+    if workers == 1:
+        return {task.spec: measure_speed(task) for task in tasks}
+    done = run_in_processes(measure_speed, tasks, workers, _give_up)
+    return {task.spec: speed for task, speed in done}
 
 
 def plan_grid(
     claims: Iterable[Claim], seeds: int, seconds: float | None, config: GridConfig
-) -> tuple[tuple[Claim, ...], int, Cost]:
-    """Return the claims and seeds that are to be run, and what is left of them to do.
+) -> tuple[tuple[Claim, ...], int, tuple[tuple[str, Cost], ...]]:
+    """Return the claims and seeds that are to be run, and what is left to do for each, in order.
+
+    A run that two claims share is counted for the one that comes first.
 
     With a number of seconds, the seeds and epochs that fit into them. What was chosen once is kept
     in the folder of results, so that the same command goes on with the same grid, however fast
@@ -460,16 +515,29 @@ def plan_grid(
     claims = with_num_classes(claims, len(config.data.classes))
     trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
     one = make_tasks(iter_arms(claims), [0], config)
-    speeds = measure_speeds([*trials, *one], config.threads)
+    speeds = measure_speeds([*trials, *one], config.workers)
+
+    def cost(tasks: Sequence[RunTask]) -> Cost:
+        return estimate_cost(tasks, speeds, config.workers, config.data)
+
     if seconds is not None:
-        costs = [estimate_cost(tasks, speeds, config.workers).seconds for tasks in (trials, one)]
-        seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, *costs))
+        fixed, a_seed = cost(trials).seconds, cost(one).seconds
+        seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, fixed, a_seed))
         claims = shorten_epochs(claims, share) if share < 1 else claims
         trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
     known = read_results(config.out / FILE)
     chosen = claims if unfinished_tasks(trials, known) else choose_learning_rates(claims, known)
-    left = unfinished_tasks([*trials, *make_tasks(iter_arms(chosen), range(seeds), config)], known)
-    return claims, seeds, estimate_cost(left, speeds, config.workers)
+    counted: set[str] = set()
+    costs = []
+    for claim in chain(*split_by_order(chosen)):
+        left = [
+            task
+            for task in unfinished_tasks(list_tasks([claim], seeds, config), known)
+            if task.key not in counted
+        ]
+        counted |= {task.key for task in left}
+        costs.append((claim.name, cost(left)))
+    return claims, seeds, tuple(costs)
 
 
 def _keep_plan(
@@ -489,11 +557,23 @@ def _keep_plan(
     return int(seeds), float(share)
 
 
-def estimate_cost(tasks: Sequence[RunTask], speeds: dict[Spec, float], workers: int) -> Cost:
-    """Return what runs cost at measured speeds; those that end early, as if they did not."""
-    seen = [task.recipe.epochs * task.images for task in tasks]
-    alone = sum(n / speeds[task.spec] for n, task in zip(seen, tasks, strict=True))
-    return Cost(len(tasks), sum(seen), OVERHEAD * alone / workers)
+def estimate_cost(
+    tasks: Sequence[RunTask], speeds: Mapping[Spec, Speed], workers: int, data: PreparedData
+) -> Cost:
+    """Return what runs cost at measured speeds."""
+    seconds = 0.0
+    for task in tasks:
+        speed, recipe = speeds[task.spec], task.recipe
+        steps = Order.of(recipe, task.images).steps(task.expected_epochs)
+        tests = task.expected_epochs // recipe.validate_every + 1
+        if any(name.endswith("views") for name in task.measures):
+            tests += recipe.test_crops
+        if "gap" in task.measures:
+            tests += task.images / len(data.held_out)
+        saves = 1 + steps // recipe.checkpoint_every
+        seconds += speed.start + steps * speed.step + tests * speed.test + saves * SAVE_SECONDS
+    images = sum(task.expected_epochs * task.images for task in tasks)
+    return Cost(len(tasks), images, seconds / workers)
 
 
 def fit_budget(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]:

@@ -35,6 +35,7 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # heads, rows
 SYMBOLS = {
     Verdict.HOLDS: "✓",
     Verdict.DIRECTION: "↗",
+    Verdict.NO_LARGER: "≤",
     Verdict.NOT_SEEN: "○",
     Verdict.REVERSED: "✗",
     Verdict.TOO_FEW: "…",
@@ -79,7 +80,13 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
     first, second = (measurements_by_seed(claim, arm, results) for arm in arms)
     return Finding(
         claim=claim,
-        comparison=compare(first, second, ratio=claim.ratio, min_effect=claim.min_effect),
+        comparison=compare(
+            first,
+            second,
+            ratio=claim.ratio,
+            min_effect=claim.min_effect,
+            relevant=claim.relevant_effect,
+        ),
         first=results_by_seed(claim.first, results),
         second=results_by_seed(claim.second, results),
         trials=tuple((*key, value) for key, value in trials.items()),
@@ -223,6 +230,20 @@ def format_interval(finding: Finding) -> str:
     return f"{format_amount(low, claim, unit=False)} to {format_amount(high, claim)}"
 
 
+def format_verdict(finding: Finding) -> str:
+    """Return the verdict in words, with its number where it has one."""
+    verdict, claim = finding.comparison.verdict, finding.claim
+    if verdict != Verdict.NO_LARGER:
+        return verdict.value
+    return verdict.value.replace("x", format_amount(finding.comparison.largest, claim), 1)
+
+
+def format_half_width(finding: Finding) -> str:
+    """Return the smallest effect that these runs could have shown."""
+    half_width = finding.comparison.half_width
+    return format_amount(half_width, finding.claim) if math.isfinite(half_width) else "unknown"
+
+
 def format_spread(finding: Finding) -> str:
     """Return the interval and the number of seeds."""
     count = finding.comparison.seeds
@@ -281,6 +302,12 @@ def explain_verdict(finding: Finding) -> str:
             )
         case Verdict.TOO_FEW:
             reason = "A verdict needs at least two seeds that both arms have finished."
+        case Verdict.NO_LARGER:
+            reason = (
+                f"The interval contains {int(claim.ratio)} and does not reach "
+                f"{format_amount(claim.relevant_effect, claim, exact=True)}, which would matter: "
+                f"an effect here is {format_amount(comparison.largest, claim)} at most."
+            )
         case Verdict.NOT_SEEN:
             reason = (
                 f"The interval contains {int(claim.ratio)}: these runs cannot tell the effect from "
@@ -351,7 +378,8 @@ def list_numbers(finding: Finding) -> list[tuple[str, str]]:
     ):
         value = format_measurement(Measurement(mean, bool(censored)), claim.is_fraction)
         rows.append((arm.name, f"{value} {claim.measure_text} ({kind})"))
-    return [*(rows if comparison.pairs else ()), ("Rule", state_rule(claim))]
+    power = ("Could have been seen", f"{format_half_width(finding)}: half of the interval")
+    return [*((*rows, power) if comparison.pairs else ()), ("Rule", state_rule(claim))]
 
 
 def describe_switch(finding: Finding) -> str:
@@ -449,8 +477,8 @@ def _join_distinct(values: Iterable[str]) -> str:
 
 
 IN_TEMPLATES = (
-    describe_runs, describe_switch, explain_verdict, format_effect, format_interval,
-    format_paper_effect, format_section, format_spread, list_cautions, list_numbers,
-    list_provenance, render_curves, render_pairs, tabulate_changes, tabulate_trials,
-    tabulate_values,
+    describe_runs, describe_switch, explain_verdict, format_effect, format_half_width,
+    format_interval, format_paper_effect, format_section, format_spread, format_verdict,
+    list_cautions, list_numbers, list_provenance, render_curves, render_pairs, tabulate_changes,
+    tabulate_trials, tabulate_values,
 )  # fmt: skip

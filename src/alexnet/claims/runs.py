@@ -5,6 +5,7 @@ the result that it returns.
 """
 
 import contextlib
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -12,14 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 from alexnet.claims.claim import CurvePoint, RunResult
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData, Split, open_prepared
 from alexnet.errors import AlexNetError, DivergedError
 from alexnet.evaluation import evaluate
-from alexnet.predictor import Predictor
+from alexnet.network import build
+from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
 from alexnet.spec import Spec
+from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.fit import fit
 from alexnet.training.monitor import Progressed, Stopped, Tested
 from alexnet.training.randomness import Order
@@ -46,6 +51,7 @@ class RunTask:
     data: Path
     images: int  # that it trains on
     folder: Path  # of the run
+    expected_epochs: float  # that it takes, fewer than its recipe's where it ends early
     threads: int | None  # of the processor
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)  # of the software, with the commit
@@ -62,16 +68,7 @@ def execute_task(task: RunTask) -> RunResult:
     several = f"test_error_{task.recipe.test_crops}_views" in task.measures
     crops = task.recipe.test_crops if several else 1
     recipe = replace(task.recipe, threads=task.threads, test_crops=crops)
-    config = RunConfig(
-        spec=task.spec,
-        recipe=recipe,
-        classes=data.classes,
-        data=str(data.root),
-        data_fingerprint=data.manifest.fingerprint,
-        data_size=data.manifest.size,
-        made_with=task.versions,
-    )
-    run = Run.start(task.folder, config, data.statistics)
+    run = Run.start(task.folder, configure_run(task, data, recipe), data.statistics)
     order = Order.of(recipe, len(data.train))
     try:
         tested, failed = _train(run, data, order, task.measures), ""
@@ -89,6 +86,8 @@ def execute_task(task: RunTask) -> RunResult:
         train_error = _error_on(data.train, run.predictor())
         gap = measures["test_error"] - train_error
         measures |= {"final_train_error": train_error, "gap": gap}
+    if any("_active" in name for name in task.measures):
+        measures |= measure_units(run, data)
     return RunResult(
         key=task.key,
         arms=task.arms,
@@ -110,6 +109,19 @@ def execute_task(task: RunTask) -> RunResult:
         measures={name: round(value, 6) for name, value in sorted(measures.items())},
         censored=censored,
         failed=failed,
+    )
+
+
+def configure_run(task: RunTask, data: PreparedData, recipe: Recipe) -> RunConfig:
+    """Return what stands in the folder of a run of a task."""
+    return RunConfig(
+        spec=task.spec,
+        recipe=recipe,
+        classes=data.classes,
+        data=str(data.root),
+        data_fingerprint=data.manifest.fingerprint,
+        data_size=data.manifest.size,
+        made_with=task.versions,
     )
 
 
@@ -204,6 +216,28 @@ def measures_of_chance(error: float, recipe: Recipe) -> dict[str, float]:
     several = {f"test_error_{recipe.test_crops}_views": error}
     epochs = {"epochs_to_25": recipe.epochs, "epochs_to_converge": recipe.epochs}
     return {"test_error": error, "final_train_error": error, "gap": 0.0, **several, **epochs}
+
+
+def measure_units(run: Run, data: PreparedData) -> dict[str, float]:
+    """Return the shares of first hidden units that no test image, and every one, activates."""
+    spec = run.config.spec
+    layer = spec.activation + "".join(filter(str.isdigit, spec.dense[0].name))
+    trained = run.predictor() if checkpoint_folders(run.checkpoints) else None
+    weights = build(spec, run.config.recipe.seed).state_dict()
+    initial = assemble(spec, weights, data.statistics, data.classes)
+    found: dict[str, float] = {}
+    for ending, predictor in (("_before", initial), ("", trained)):
+        if predictor is None:  # it diverged before it was saved
+            found |= {"never_active": math.nan, "always_active": math.nan}
+            continue
+        active = [
+            predictor.activations(batch.images, [layer])[layer] > 0
+            for batch in evaluation_batches(data.held_out, batch_size=256)
+        ]
+        share = torch.cat(active).float().mean(0)  # of the images, by unit
+        found[f"never_active{ending}"] = float((share == 0).float().mean())
+        found[f"always_active{ending}"] = float((share == 1).float().mean())
+    return found
 
 
 def _error_on(split: Split, predictor: Predictor) -> float:

@@ -25,6 +25,7 @@ class Verdict(StrEnum):
 
     HOLDS = "holds"
     DIRECTION = "holds in direction only"
+    NO_LARGER = "no effect larger than x"
     NOT_SEEN = "not seen at this scale"
     REVERSED = "reversed"
     TOO_FEW = "not enough seeds"
@@ -59,6 +60,21 @@ class Comparison:
         return len(self.pairs)
 
     @property
+    def half_width(self) -> float:
+        """The smallest effect that these pairs could have shown: half of the interval.
+
+        A quotient where the effect is one. Infinite where a side is open, NaN without an interval.
+        """
+        low, high = self.interval
+        return math.sqrt(high / low) if self.ratio and low else (high - low) / 2
+
+    @property
+    def largest(self) -> float:
+        """The largest effect, of either sign, that the interval leaves possible."""
+        low, high = self.interval
+        return max(1 / low if low else math.inf, high) if self.ratio else max(-low, high)
+
+    @property
     def bound(self) -> Literal["", "at least", "at most", "unknown"]:
         """What the true effect is, seen from `effect`: the same, more, less, or anything."""
         first, second = self.censored
@@ -73,6 +89,7 @@ def compare(
     *,
     ratio: bool = False,
     min_effect: float | None = None,
+    relevant: float | None = None,
 ) -> Comparison:
     """Compare two arms by the seeds that both have.
 
@@ -87,6 +104,8 @@ def compare(
         Compare by ``first / second``, on logarithms; a value must be above 0 to count.
     min_effect : float, optional
         The minimum effect at which the claim holds in size too (see `decide_verdict`).
+    relevant : float, optional
+        The smallest effect that would matter (see `decide_verdict`).
 
     Notes
     -----
@@ -117,7 +136,7 @@ def compare(
     low, high = confidence_interval(differences)
     if len(pairs) >= MIN_SEEDS:
         low, high = (-math.inf if censored[1] else low), (math.inf if censored[0] else high)
-    least = None if min_effect is None else float(scale(min_effect))
+    least, matters = (None if x is None else float(scale(x)) for x in (min_effect, relevant))
     return Comparison(
         pairs=pairs,
         means=(float(back(means[0])), float(back(means[1]))),
@@ -126,7 +145,7 @@ def compare(
         ratio=ratio,
         censored=censored,
         left_out=tuple(sorted((first.keys() | second.keys()) - {seed for seed, _, _ in pairs})),
-        verdict=decide_verdict(mean, low, high, least),
+        verdict=decide_verdict(mean, low, high, least, matters),
     )
 
 
@@ -134,25 +153,32 @@ def _is_usable(measurement: Measurement, ratio: bool) -> bool:
     return math.isfinite(measurement.value) and (measurement.value > 0 or not ratio)
 
 
-def decide_verdict(mean: float, low: float, high: float, min_effect: float | None) -> Verdict:
+def decide_verdict(
+    mean: float, low: float, high: float, min_effect: float | None, relevant: float | None = None
+) -> Verdict:
     """Return the verdict on an effect whose sign is positive where it is as claimed.
 
     - *not enough seeds*: fewer than two pairs, so that there is no interval.
     - *holds*: the whole interval is above 0, and the mean effect is `min_effect` or more.
     - *holds in direction only*: the whole interval is above 0, the mean effect below `min_effect`.
     - *reversed*: the whole interval is below 0.
-    - *not seen at this scale*: the interval holds 0. That is no proof that there is no effect: the
-      interval says how large one may still be.
+    - *no effect larger than x*: the interval holds 0, and neither of its ends reaches `relevant`,
+      the effect that the paper has or that would matter. x is the farther end: here the effect is
+      that small or absent. (Pairs that differ by nothing at all measured nothing.)
+    - *not seen at this scale*: the interval holds 0 and reaches farther: these runs could not tell.
 
     Where there is no effect at all, 5 in 100 intervals miss 0 by chance: half of them say that the
-    claim holds, half *reversed*. All four numbers are logarithms for a ratio.
+    claim holds, half *reversed*. All numbers are logarithms for a ratio.
     """
     if math.isnan(low):
         return Verdict.TOO_FEW
     if low > 0:
         large = min_effect is None or mean >= min_effect
         return Verdict.HOLDS if large else Verdict.DIRECTION
-    return Verdict.REVERSED if high < 0 else Verdict.NOT_SEEN
+    if high < 0:
+        return Verdict.REVERSED
+    small = relevant is not None and max(-low, high) < relevant and low < high
+    return Verdict.NO_LARGER if small else Verdict.NOT_SEEN
 
 
 def confidence_interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 def claims(
     *names: str,
     data: str | None = None,
-    scale: Literal["small", "cifar", "imagenet"] = "small",
+    scale: Literal["small", "night", "cifar", "imagenet"] = "small",
     seeds: int | None = None,
     budget: str | None = None,
     out: Path = Path("claims"),
@@ -47,16 +47,18 @@ def claims(
     Parameters
     ----------
     names
-        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, depth, towers,
-        init, counts, dropout-identity; by default all.
+        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, pca-copied,
+        depth, towers, init, alive, counts, dropout-identity; by default all. augment also asks its
+        networks of several seeds together.
     data
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
         is downloaded; the scale imagenet has no default.
     scale
-        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. cifar:
-        CIFAR-10 at the schedules of 2012. imagenet: the full network, as run in 2012.
+        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night:
+        all of it, long enough to overfit, ten hours. cifar: CIFAR-10 at the schedules of 2012.
+        imagenet: the full network, as run in 2012.
     seeds
-        Runs of each arm. small, imagenet: 3; cifar: 5.
+        Runs of each arm. small, imagenet: 3; night, cifar: 5.
     budget
         Take as many seeds, and if need be as large a part of the epochs, as are expected to fit
         into so long: 30m, 2h.
@@ -108,6 +110,8 @@ def claims(
             wanted, results = run_claims(
                 wanted, seeds or asked.seeds, budget, config, say, dry_run=dry_run
             )
+            if not dry_run and (found := ask_networks_together(wanted, results, config)):
+                wanted = (*wanted, found)
     if dry_run:
         return 0
     out.mkdir(parents=True, exist_ok=True)
@@ -219,20 +223,45 @@ def run_claims(
     dry_run: bool,
 ) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
     """Say what it will cost, run what is trained, and return it as it was run."""
+    from itertools import accumulate
+
     from alexnet.claims.claim import Claim
-    from alexnet.claims.grid import plan_grid, run_grid
+    from alexnet.claims.grid import Cost, plan_grid, run_grid
     from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
     within = parse_duration(budget) if budget else None
     say(f"data     {config.data.manifest.describe()}")
-    claims_then, seeds, cost = plan_grid(claims, seeds, within, config)
-    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {cost} left")
+    claims_then, seeds, costs = plan_grid(claims, seeds, within, config)
+    left = sum((cost for _, cost in costs), Cost(0, 0, 0))
+    if dry_run:
+        hours = accumulate(cost.seconds / 3600 for _, cost in costs)
+        for number, ((name, cost), end) in enumerate(zip(costs, hours, strict=True), start=1):
+            say(
+                f"{number:3}  {name:20} {cost.runs:4} runs {cost.seconds / 3600:6.2f} h, "
+                f"done after {end:6.2f} h"
+            )
+    say(f"{len(claims)} claims, {seeds} seeds, {config.workers} runs at once: {left} left")
     if dry_run:
         return tuple(wanted), []
     done, results = run_grid(claims_then, seeds, config)
     by_name = {claim.name: claim for claim in done}
     return tuple(by_name.get(claim.name, claim) for claim in wanted), results
+
+
+def ask_networks_together(
+    wanted: "Sequence[Claim | Check]", results: "Sequence[RunResult]", config: "GridConfig"
+) -> "Check | None":
+    """Return what the networks of the claim on views give together, where they are there."""
+    from alexnet.claims.claim import Claim, results_by_seed
+    from alexnet.claims.ensembles import check_ensemble
+    from alexnet.claims.grid import RUNS
+
+    for claim in wanted:
+        if isinstance(claim, Claim) and claim.name == "augment-views":
+            runs = results_by_seed(claim.second, results)
+            return check_ensemble(runs, config.out / RUNS, config.data)
+    return None
 
 
 def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
@@ -281,6 +310,8 @@ def list_findings(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> d
             {
                 "name": claim.name,
                 "verdict": comparison.verdict.value,
+                "largest": _finite(comparison.largest),
+                "half_width": _finite(comparison.half_width),
                 "measure": claim.measure_text,
                 "arms": [claim.first.name, claim.second.name],
                 "means": [_finite(mean) for mean in comparison.means],
@@ -305,15 +336,20 @@ def _finite(value: float) -> float | None:
 
 def format_table(findings: "Sequence[Finding]", checks: "Sequence[Check]") -> str:
     """Return what was found as a table."""
-    from alexnet.claims.report import format_effect, format_interval
+    from alexnet.claims.report import (
+        format_effect,
+        format_half_width,
+        format_interval,
+        format_verdict,
+    )
 
-    lines = [f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'seeds':>5}  verdict"]
+    heads = f"{'claim':16} {'effect':>24} {'95 % interval':>28} {'could be seen':>13} {'seeds':>5}"
+    lines = [f"{heads}  verdict"]
     for finding in findings:
-        comparison = finding.comparison
         effect, interval = format_effect(finding), format_interval(finding)
         lines.append(
-            f"{finding.claim.name:16} {effect:>24} {interval:>28} {comparison.seeds:5}  "
-            f"{comparison.verdict.value}"
+            f"{finding.claim.name:16} {effect:>24} {interval:>28} {format_half_width(finding):>13} "
+            f"{finding.comparison.seeds:5}  {format_verdict(finding)}"
         )
     for check in checks:
         lines.append(f"{check.name:16} {check.agreeing} of {len(check.rows)} lines agree")

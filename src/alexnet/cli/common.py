@@ -26,6 +26,11 @@ RunData = Annotated[
     Parameter(help="A prepared data set or any source; by default the run's own."),
 ]
 CliPrecision = Literal["auto", "fp32", "bf16", "int8"]
+RUN_HAS = ("config.json", "checkpoints")  # what tells a run from a folder of images
+MemberWeights = Annotated[
+    str | None,
+    Parameter(help="Of several runs, how much each counts: 0.5,0.3,0.2. Equal by default."),
+]
 
 
 def load_predictor(
@@ -40,6 +45,22 @@ def load_predictor(
     if precision == "int8":
         return load(run, device="cpu")
     return load(run, precision=precision)
+
+
+def split_runs(run: Path, names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return a run with those that are named next, and the names that are left."""
+    runs, left = [run], [*names]
+    while left and all((Path(left[0]) / name).exists() for name in RUN_HAS):
+        runs.append(Path(left.pop(0)))
+    return runs, left
+
+
+def parse_weights(text: str | None) -> list[float] | None:
+    """Read ``0.5,0.3,0.2``."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--weights is {text!r}.", "Write 0.5,0.3,0.2.") from None
 
 
 def open_data(

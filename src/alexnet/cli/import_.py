@@ -26,7 +26,7 @@ def import_(
     pixels: str | None = None,
     json: Json = False,
 ) -> None:
-    """Make a run of weights from elsewhere: Caffe, torchvision, ONNX, cuda-convnet, the hub.
+    """Make a run of weights from elsewhere: Caffe, torchvision, ONNX, Keras, TensorFlow, the hub.
 
     Example: `alexnet import bvlc_alexnet.caffemodel --classes synset_words.txt --mean
     imagenet_mean.binaryproto --out runs/bvlc`, then `alexnet predict runs/bvlc PHOTOGRAPH`
@@ -34,8 +34,9 @@ def import_(
     Parameters
     ----------
     file
-        A .caffemodel, .pth, .safetensors or .onnx, a checkpoint of cuda-convnet2, or a model
-        folder or repository user/name of the Hugging Face hub, as `alexnet export` makes them.
+        A .caffemodel, .pth, .safetensors, .onnx, .keras, .h5 or .npy, a checkpoint of
+        cuda-convnet2, the model.json of TensorFlow.js, or a model folder or repository user/name
+        of the Hugging Face hub, as `alexnet export` makes them.
     out
         The run's folder, for every other command.
     form
@@ -50,8 +51,8 @@ def import_(
     prototxt
         caffe: a description of the layers that counts instead of the one in the file.
     pixels
-        onnx: a named network whose pixels this one takes, where the file does not say: caffe (BGR,
-        the default), torchvision, paper (RGB).
+        A named network whose pixels this one takes, where the file does not say, as those of ONNX,
+        Keras and TensorFlow: caffe (BGR), torchvision, paper (RGB).
     """
     from alexnet.interop.imports import import_file
 

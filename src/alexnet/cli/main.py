@@ -18,6 +18,7 @@ from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.features import features_app
 from alexnet.cli.figures import figures, visualise
+from alexnet.cli.identify import identify
 from alexnet.cli.import_ import import_
 from alexnet.cli.launch import launch
 from alexnet.cli.predict import predict
@@ -43,7 +44,7 @@ app = cyclopts.App(
 )
 for command in (
     *(summary, prepare, train, launch, evaluate, predict, serve),
-    *(explain, visualise, compare, claims, figures, export, bench, doctor),
+    *(explain, visualise, compare, claims, figures, identify, export, bench, doctor),
 ):
     app.command(command, help_format="markdown")
 app.command(features_app)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from alexnet.cli.common import (
     CliPrecision,
     Json,
+    MemberWeights,
     RunFolder,
     Threads,
     find_files,
     load_predictor,
     open_data,
+    parse_weights,
     require_counts,
+    split_runs,
 )
 from alexnet.errors import ConfigError, ImageError
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 def predict(
     run: RunFolder,
     *images: str,
+    weights: MemberWeights = None,
     top: int = 5,
     views: Literal[1, 10] = 10,
     precision: CliPrecision | None = None,
@@ -41,7 +45,8 @@ def predict(
     ----------
     images
         Files of any format that Pillow reads, folders of them, or patterns. Photographs are
-        turned upright as their EXIF orientation says.
+        turned upright as their EXIF orientation says. Further runs before them are asked together
+        with the first: class probabilities are averaged.
     top
         How many classes to show for each.
     views
@@ -52,18 +57,21 @@ def predict(
     data
         For int8: whose training images fix the scales; by default the run's own data.
     """
-    if not images:
+    runs, names = split_runs(run, images)
+    if not names:
         raise ConfigError("No image was named.", "Example: alexnet predict RUN photograph.jpg")
     require_counts(top=top)
-    files = [file for name in images for file in find_files(name)]
+    files = [file for name in names for file in find_files(name)]
 
     from dataclasses import asdict
 
-    from alexnet.predictor import quantize
+    from alexnet.predictor import ask_together, quantize
 
-    predictor = load_predictor(run, threads, precision)
+    predictors = [load_predictor(one, threads, precision) for one in runs]
     if precision == "int8":
-        predictor = quantize(predictor, open_data(run, predictor, data))
+        pairs = zip(runs, predictors, strict=True)
+        predictors = [quantize(one, open_data(folder, one, data)) for folder, one in pairs]
+    predictor = ask_together(predictors, parse_weights(weights))
     results: list[dict[str, object]] = []
     for file, ranked in _rank_each(predictor, files, top, views):
         if isinstance(ranked, ImageError):

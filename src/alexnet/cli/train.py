@@ -81,6 +81,8 @@ class TrainRequest:
         Save and exit with status 75 after so long: 90s, 30m, 4h.
     timeout
         Processes that get no further for so long give each other up.
+    log
+        Where the curves go besides metrics.jsonl: tensorboard (default), wandb, mlflow, trackio.
     override
         Go on with a run although it was begun with other settings.
     """
@@ -107,12 +109,15 @@ class TrainRequest:
     budget: str | None = None
     max_time: str | None = None
     timeout: str = "10m"
+    log: Literal["tensorboard", "wandb", "mlflow", "trackio"] = "tensorboard"
     override: bool = False
 
     def execution(self) -> "Execution":
         """Return how the training is carried out; nothing of it is kept in the run."""
         from alexnet.training.fit import AUTO, Execution
+        from alexnet.training.trackers import check_installed
 
+        check_installed(self.log)
         towers = self.towers
         if towers not in (None, 1, 2):
             raise ConfigError(f"--towers {towers} cannot be had.", "The network of 2012 has 2.")
@@ -124,6 +129,7 @@ class TrainRequest:
             max_time=parse_duration(self.max_time) if self.max_time else None,
             budget=parse_duration(self.budget) if self.budget else None,
             timeout=parse_duration(self.timeout),
+            tracker=self.log,
         )
 
     def existing(self) -> "RunConfig | None":

@@ -19,6 +19,15 @@ from alexnet.kernels.native import unavailable_reason
 from alexnet.kernels.pixels import box_windows, crop_windows, zoom_crops
 from alexnet.spec import PixelFormat
 
+# ImageNet's colour axes as fb.resnet.torch has them, and most implementations after it (facts 4):
+# eigenvalues of pixels of 0-1, used as if they were standard deviations.
+COPIED_LENGTHS = (0.2175, 0.0188, 0.0045)
+COPIED_DIRECTIONS = (  # columns
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentParams:
@@ -207,16 +216,19 @@ def pca_shift(
     noise: Tensor,
     statistics: Statistics,
     strength: float,
-    axes: Literal["stdevs", "eigenvalues"] = "stdevs",
+    axes: Literal["stdevs", "eigenvalues", "copied"] = "stdevs",
 ) -> Tensor:
     """Return one RGB shift an image, ``(N, 3, 1, 1)`` of 0-255 (section 4.1).
 
     The paper prints eigenvalues as the lengths of the axes; its source used standard deviations,
-    their roots. Eigenvalues of pixels of 0-255 would shift by a thousand grey levels (facts 4).
+    their roots. Eigenvalues of pixels of 0-255 would shift by a thousand grey levels (facts 4);
+    those of pixels of 0-1 are what many implementations copied, times 255.
     """
     stdevs = torch.from_numpy(statistics.colour_stdevs)
-    lengths = stdevs if axes == "stdevs" else stdevs.square()
+    lengths = stdevs.square() if axes == "eigenvalues" else stdevs
     directions = torch.from_numpy(statistics.colour_eigenvectors)  # columns
+    if axes == "copied":
+        lengths, directions = torch.tensor(COPIED_LENGTHS) * 255, torch.tensor(COPIED_DIRECTIONS)
     return ((noise * lengths * strength) @ directions.T)[:, :, None, None]
 
 

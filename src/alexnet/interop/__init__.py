@@ -3,6 +3,14 @@
 from typing import Literal, get_args
 
 WeightsFormat = Literal[
-    "caffe", "torchvision", "onnx", "cuda-convnet", "safetensors", "huggingface"
+    "caffe",
+    "torchvision",
+    "onnx",
+    "cuda-convnet",
+    "keras",
+    "tfjs",
+    "npy",
+    "safetensors",
+    "huggingface",
 ]
 FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)

@@ -27,6 +27,17 @@ from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
 from alexnet.errors import AlexNetError, DataError, MissingExtraError
 from alexnet.files import atomic_write
+from alexnet.interop.portable import (
+    FASTEST,
+    WRITTEN_OPSET,
+    Runtime,
+    WeightType,
+    declare_portable,
+    make_portable,
+    shrink,
+    store_weights,
+    with_stored_weights,
+)
 from alexnet.layers import LocalResponseNorm
 from alexnet.predictor import Predictor
 from alexnet.spec import LRN
@@ -270,7 +281,14 @@ def export_program(
 
 
 def export_onnx(
-    model: Predictor, path: Path, images: Tensor, source: str, *, kind: InputKind = "pixels"
+    model: Predictor,
+    path: Path,
+    images: Tensor,
+    source: str,
+    *,
+    kind: InputKind = "pixels",
+    portable_for: Runtime | None = None,
+    weights: WeightType = "float32",
 ) -> OnnxFile:
     """Write a network as one ONNX file that ONNX Runtime was seen to run alike.
 
@@ -286,6 +304,12 @@ def export_onnx(
         ``"pixels"``: the network alone, input ``pixels``, float32 ``(N, 3, image, image)``.
         ``"images"``: preprocessing inside, input ``images``, uint8, as `images` above.
         Outputs of both: ``logits`` and ``probabilities``, float32 ``(N, classes)``.
+    portable_for : str | None
+        Write LRN as operators that every reader has, in the form that is fastest in this one, pools
+        without rounding up, and an older opset.
+    weights : str
+        What weights are stored as. Readers compute in float32 all the same; with rounded weights
+        the file is compared with the network that has them.
 
     Raises
     ------
@@ -295,22 +319,31 @@ def export_onnx(
         When ONNX Runtime computes something else, with the difference; no file is left.
     """
     _import_onnxruntime()
-    proto = build_onnx(model, kind)
+    stored = store_weights(model.network, weights)
+    model = with_stored_weights(model, stored)
+    proto = build_onnx(model, kind, portable_for)
+    shrink(proto.graph, stored)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure_parity(model, run_onnx(temporary, kind), kind, images, source)
         require_parity(parity, "ONNX file")
-    return OnnxFile(path, path.stat().st_size, parity, OPSET, len(proto.graph.node))
+    opset = proto.opset_import[0].version
+    return OnnxFile(path, path.stat().st_size, parity, opset, len(proto.graph.node))
 
 
-def build_onnx(model: Predictor, kind: InputKind) -> Any:
+def build_onnx(model: Predictor, kind: InputKind, portable_for: Runtime | None = None) -> Any:
     """Return the ``onnx.ModelProto`` of a network, any batch size, metadata in it."""
+    deployed = Deployed(model, kind)
+    if portable_for is None:
+        with_native_norms(deployed)
+    else:
+        make_portable(deployed.network, FASTEST[portable_for])
     with _silence_exporter():
         program = torch.onnx.export(
-            with_native_norms(Deployed(model, kind)),
+            deployed,
             (make_example(model, kind),),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSET if portable_for is None else WRITTEN_OPSET,
             input_names=[kind],
             output_names=[LOGITS, PROBABILITIES],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -320,6 +353,8 @@ def build_onnx(model: Predictor, kind: InputKind) -> Any:
     proto = program.model_proto
     for node in proto.graph.node:  # stack traces of the exporter: paths of this machine
         node.ClearField("metadata_props")
+    if portable_for is not None:
+        declare_portable(proto)
     for key, value in describe_model(model, kind).items():
         proto.metadata_props.add(
             key=key, value=value if isinstance(value, str) else json.dumps(value)
@@ -372,7 +407,7 @@ class OnnxLRN(nn.Module):
             torch.onnx.ops.symbolic(
                 "LRN", (part,), self.attributes, dtype=x.dtype, shape=part.shape
             )
-            for part in x.chunk(self.groups, 1)
+            for part in (x.chunk(self.groups, 1) if self.groups > 1 else (x,))
         ]
         return torch.cat(parts, 1) if self.groups > 1 else parts[0]
 

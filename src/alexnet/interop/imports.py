@@ -22,9 +22,12 @@ from alexnet.files import sha256
 from alexnet.interop import FORMATS, WeightsFormat, model_folder
 from alexnet.interop.caffe import IMAGENET_MEAN, read_binaryproto, read_caffemodel
 from alexnet.interop.cuda_convnet import read_checkpoint
+from alexnet.interop.keras import HDF5, WEIGHTS, read_keras
 from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
 from alexnet.interop.model_folder import IMPORTED
 from alexnet.interop.onnx_import import read_onnx
+from alexnet.interop.tensorflow import read_npy
+from alexnet.interop.tfjs import read_tfjs
 from alexnet.interop.torch_files import LEGACY
 from alexnet.interop.weights import (
     is_safetensors,
@@ -41,10 +44,12 @@ from alexnet.training.run import Run, RunConfig, software_versions
 from alexnet.variants import network_named
 
 PEEKED = 4096  # bytes of a file that tell what it is
+TFJS = re.compile(rb'\s*\{.*"(?:modelTopology|weightsManifest)"', re.DOTALL)
 USUAL_SIDE = 256  # of prepared images, for networks of 227 and 224 (section 2)
 NPY, PICKLED, ZIP = b"\x93NUMPY", b"\x80", b"PK"  # how files begin; pickles from protocol 2
 DOWNLOAD_AGAIN = "Download it again."
 UNPACK = "Unpack it, and name the file of weights in it."
+WITHOUT_AS = "Leave --as out."
 WITHOUT_LAYERS = "Give the file that it was converted from."
 # How files begin that people take for weights, what they are, and what to do.
 OTHER_FILES = [
@@ -59,8 +64,8 @@ OTHER_FILES = [
          "Name a .caffemodel, and this as --prototxt."),
         (rb"\x08[\x80-\xff]{0,4}[\0-\x7f]\x12.[ -~]*\.caffemodel",
          "the state of Caffe's solver: a step and momenta", "Name the .caffemodel beside it."),
-        (rb"\x89HDF", "HDF5, as Keras writes", "Convert it to ONNX with tf2onnx."),
-        (rb"\x93NUMPY", "an array of NumPy", WITHOUT_LAYERS),
+        (rb"\x89HDF", "HDF5, as Keras writes", WITHOUT_AS),
+        (rb"\x93NUMPY", "an array of NumPy", WITHOUT_AS),
         (rb"MATLAB", "a file of MATLAB", WITHOUT_LAYERS),
         (rb".{4}TFL3", "TensorFlow Lite", WITHOUT_LAYERS),
         (rb"\x1f\x8b|BZh\d1AY|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar", "an archive", UNPACK),
@@ -148,17 +153,20 @@ def read_weights_file(
     readers: dict[str, Callable[[Path], ImportedNetwork]] = {
         "caffe": partial(read_caffemodel, prototxt=prototxt), "torchvision": read_state_dict,
         "safetensors": read_own_safetensors, "onnx": read_onnx, "cuda-convnet": read_checkpoint,
+        "keras": read_keras, "tfjs": read_tfjs, "npy": read_npy,
     }  # fmt: skip
     with bounds.explain_damage(path):
-        _peek(path)
+        _peek(path, form)
         return readers[form](path)
 
 
-def _peek(path: Path) -> bytes:
+def _peek(path: Path, form: WeightsFormat | None = None) -> bytes:
     """Return a file's first bytes, unless they say that it is certainly of another kind."""
     with path.open("rb") as file:
         start = file.read(PEEKED)
-    if is_safetensors(path):  # begins with any number
+    if is_safetensors(path) or TFJS.match(start):  # begin with any number; with what JSON does
+        return start
+    if form in (None, "keras", "npy") and start.startswith((HDF5, NPY)):
         return start
     for pattern, what, fix in OTHER_FILES:
         if pattern.match(start):
@@ -169,10 +177,10 @@ def _peek(path: Path) -> bytes:
 
 
 def _refuse_other_zips(path: Path) -> None:
-    """Name a zip that ``torch.save`` did not write."""
-    names: list[str] = []
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        names = [name.rpartition("/")[2] for name in archive.namelist()]
+    """Name a zip that neither ``torch.save`` nor Keras wrote."""
+    names = _list_zip(path)
+    if WEIGHTS in names:
+        return
     weights = [name for name in names if name.endswith((".pth", ".pt", ".caffemodel", ".onnx"))]
     save = "In Python: m = {}.load(file), then torch.save({}, 'weights.pth')."
     if "constants.pkl" in names:
@@ -184,6 +192,13 @@ def _refuse_other_zips(path: Path) -> None:
         raise RunError(f"It is a zip with {weights[0]!r} in it.", UNPACK)
     if "data.pkl" not in names:
         raise RunError("It is a zip, not of torch.save or cut short.", DOWNLOAD_AGAIN)
+
+
+def _list_zip(path: Path) -> list[str]:
+    """Return the names in a zip, without their folders."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return [name.rpartition("/")[2] for name in archive.namelist()]
+    return []
 
 
 def with_pixels(imported: ImportedNetwork, name: str) -> ImportedNetwork:
@@ -250,8 +265,14 @@ def detect_format(path: Path) -> WeightsFormat:
         if is_safetensors(path):
             own = "spec" in bounds.read_safetensors_header(path).get("__metadata__", {})
             return "safetensors" if own else "torchvision"
+    if start.startswith(HDF5) or (start.startswith(ZIP) and WEIGHTS in _list_zip(path)):
+        return "keras"
     if start.startswith((ZIP, LEGACY)):
         return "torchvision"
+    if start.startswith(NPY):
+        return "npy"
+    if TFJS.match(start):
+        return "tfjs"
     if start[:1] == PICKLED and start[1:2] in b"\x02\x03\x04\x05":
         return "cuda-convnet"
     found = _detect_protobuf(start)

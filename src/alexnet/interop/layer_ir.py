@@ -425,17 +425,25 @@ def _find_activation(steps: Sequence[Following]) -> Literal["relu", "tanh"]:
     return next(iter(kinds))
 
 
+def find_differences(known: Spec, spec: Spec) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which a network computes something else than a known one.
+
+    By path, ``conv1.norm.k``, each with the known one's value and the network's.
+    """
+    return {
+        path.removeprefix("convs.").removeprefix("dense."): pair
+        for path, pair in differences(known, spec).items()
+        if not path.startswith(IGNORED) and not path.endswith((".std", ".bias"))
+    }
+
+
 def recognise(spec: Spec) -> Spec:
     """Return a spec under the name of the named network that computes the same, if one does.
 
     From that one come the initial weights, which no file tells, for whoever trains it afresh.
     """
     for known in NETWORKS.values():
-        apart = [
-            path for path in differences(known, spec)
-            if not path.startswith(IGNORED) and not path.endswith((".std", ".bias"))
-        ]  # fmt: skip
-        if not apart:
+        if not find_differences(known, spec):
             dropout = spec.dropout if spec.dropout.rate else known.dropout
             return replace(known, num_classes=spec.num_classes, pixels=spec.pixels, dropout=dropout)
     return spec

@@ -33,6 +33,8 @@ OUTPUTS = {3: 5, 5: 4}
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # at which polynomials are evaluated, besides infinity
 TILE_BYTES = 20 << 20  # of tiles that are laid out at once: more would not stay in the cache
 MIN_TILES = 16  # of all images; fewer take as long as their transformed filters to be read
+MIN_CHANNELS = 48  # of a group; with fewer, transforms take longer than the products that they save
+MIN_GAIN = 2.0  # products of the plain layer for each: few where tiles reach far over a small map
 UNITS = 4  # that are computed together
 ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
 
@@ -180,7 +182,7 @@ def transform_filters(weight: Tensor, groups: int) -> Tensor:
 class WinogradConv2d(nn.Conv2d):
     """A convolution of stride 1 with the weight and the bias of another.
 
-    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`. Where it is
+    That has filters of 3x3 or 5x5, and channels that are a multiple of `LANES`, no few. Where it is
     `frozen`, its weight will not change any more, and is transformed once.
     """
 
@@ -196,12 +198,17 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
 
-        Another type than float32 is left to the plain layer, and fewer tiles than `MIN_TILES`.
+        Another type than float32 is left to the plain layer, fewer tiles than `MIN_TILES`, and maps
+        of which they save less than `MIN_GAIN`.
         """
         assert self.bias is not None
         side, padding = self.kernel_size[0], int(self.padding[0])
         down, across = _count_tiles(side, padding, input)
-        if input.dtype != torch.float32 or input.shape[0] * down * across < MIN_TILES:
+        height, width = (n + 2 * padding - side + 1 for n in input.shape[2:])
+        tile = OUTPUTS[side] + side - 1
+        gain = side**2 * height * width / (tile**2 * down * across)
+        few = input.shape[0] * down * across < MIN_TILES or gain < MIN_GAIN
+        if few or input.dtype != torch.float32:
             return super().forward(channels_last(input))
         if self.filters is None:
             return call(winograd_conv2d, input, self.weight, self.bias, padding, self.groups)
@@ -218,8 +225,10 @@ def has_winograd_form(layer: nn.Module) -> bool:
         and layer.padding in ((0, 0), (1, 1), (2, 2))
         and layer.padding_mode == "zeros"
         and layer.bias is not None
-        and layer.in_channels // layer.groups % LANES == 0
-        and layer.out_channels // layer.groups % LANES == 0
+        and all(
+            channels // layer.groups % LANES == 0 and channels // layer.groups >= MIN_CHANNELS
+            for channels in (layer.in_channels, layer.out_channels)
+        )
         and not find_compile_error(WINOGRAD, **_constants(layer.kernel_size[0]))
     )
 

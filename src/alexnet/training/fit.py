@@ -30,6 +30,7 @@ from alexnet.training.optimizer import Rates, count_reductions, learning_rates_a
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run
 from alexnet.training.state import TrainState, restore
+from alexnet.training.trackers import Tracker, TrackerName, open_tracker
 from alexnet.training.trainer import LocalBatch, MicroBatch, Step, probe_batch_size, train
 
 MAX_SECONDS = 10 * 366 * 86400  # of a training or a timeout
@@ -64,6 +65,7 @@ class Execution:
     # many epochs are trained as fit, and the schedule is laid into them
     begun: float = field(default_factory=time.monotonic)
     timeout: float = 600.0  # seconds without progress after which processes give each other up
+    tracker: TrackerName = "tensorboard"  # where the curves go besides ``metrics.jsonl``
 
     def __post_init__(self) -> None:
         if self.micro_batch != AUTO:
@@ -147,7 +149,8 @@ class _Training:
         self.timer = monitor.DataTimer()
         self.micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
         self.planned = 0  # times
-        self.board: monitor.TensorBoard | None = None  # of the process that writes
+        self.tracker: Tracker | None = None  # of the process that writes
+        self.complained = False
 
     @property
     def total(self) -> int:
@@ -178,8 +181,8 @@ class _Training:
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(CheckpointWriter(self.run.checkpoints))
             if self.context.is_main:
-                self.board = monitor.TensorBoard(self.run.folder, self.done)
-                stack.callback(self.board.close)
+                self.tracker = open_tracker(self.execution.tracker, self.run.folder, self.done)
+                stack.callback(self.tracker.close)
             state.layout.activations.sent = 0.0
             for step in steps:
                 self.watchdog.progressed()
@@ -264,6 +267,9 @@ class _Training:
         """Yield what is worth a remark after so many steps."""
         if report := self.micro.take_report():
             yield monitor.Notice(report)
+        if self.tracker and self.tracker.complaint and not self.complained:
+            self.complained = True
+            yield monitor.Notice(f"{self.tracker.complaint} metrics.jsonl has them all.")
         if taken == TRAFFIC_STEPS and self.context.world_size > 1:
             layout = self.state.layout
             sent = layout.activations.sent / taken + layout.gradients
@@ -303,7 +309,7 @@ class _Training:
         )
 
     def _log(self, step: Step, epoch: float, speed: float | None) -> None:
-        if not self.board:
+        if not self.tracker:
             return
         loss = step.loss if math.isfinite(step.loss) else None  # JSON has no name for the others
         rate = {} if speed is None else {"images_per_second": round(speed, 1)}
@@ -316,7 +322,7 @@ class _Training:
             **rate,
         )
         if loss is not None:
-            self.board.add(step.number, loss=loss, lr=step.lr, **rate)
+            self.tracker.add(step.number, loss=loss, lr=step.lr, **rate)
 
     def _validate(self, step: int, epoch: float) -> monitor.Validated:
         split, history = self.state.data.validation, self.state.history
@@ -325,10 +331,10 @@ class _Training:
         if error < min(history.errors, default=math.inf):
             history.best = step
         history.errors.append(error)
-        if self.board:
+        if self.tracker:
             scores = {"val_top1": result.top1, "val_top5": result.top5}
             self.run.log_metrics(step=step, epoch=round(epoch, 4), **scores)
-            self.board.add(step, **scores)
+            self.tracker.add(step, **scores)
         return monitor.Validated(step, epoch, split.name, result, 1 - min(history.errors))
 
 

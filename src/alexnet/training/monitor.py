@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from alexnet.data.loader import Batch
 from alexnet.errors import TrainingError
 from alexnet.evaluation import Evaluation
-from alexnet.files import translate_os_error
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.state import History
 from alexnet.training.trainer import Step, check_finite
@@ -167,31 +166,6 @@ def check_loss(history: History, spike: float | None, loss: float) -> str:
             return f"is {loss:.3g}, more than {spike:g} times its usual {usual:.3g},"
     history.add_loss(loss)
     return ""
-
-
-class TensorBoard:
-    """Writes scalars into a run's folder; without TensorBoard installed it writes nothing."""
-
-    def __init__(self, folder: Path, done: int) -> None:
-        self._writer: Any = None
-        self._folder = folder
-        with contextlib.suppress(ImportError), translate_os_error(folder):
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Points after `done` are of steps that a stopped run is about to take again.
-            self._writer = SummaryWriter(str(folder), purge_step=done + 1)  # type: ignore[no-untyped-call]
-
-    def add(self, step: int, **numbers: float) -> None:
-        """Add a point to each curve."""
-        with translate_os_error(self._folder):
-            for name, number in numbers.items() if self._writer else ():
-                self._writer.add_scalar(name, number, step)
-
-    def close(self) -> None:
-        """Write what is buffered, and end."""
-        if self._writer:
-            with translate_os_error(self._folder):
-                self._writer.close()
 
 
 @dataclass(frozen=True, slots=True)
