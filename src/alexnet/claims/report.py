@@ -378,7 +378,7 @@ def list_numbers(finding: Finding) -> list[tuple[str, str]]:
     ):
         value = format_measurement(Measurement(mean, bool(censored)), claim.is_fraction)
         rows.append((arm.name, f"{value} {claim.measure_text} ({kind})"))
-    power = ("Could have been seen", f"{format_half_width(finding)}: half of the interval")
+    power = ("Could have been seen", format_half_width(finding))
     return [*((*rows, power) if comparison.pairs else ()), ("Rule", state_rule(claim))]
 
 
