@@ -105,5 +105,6 @@ def test_pickled_arrays_have_numbers_or_short_text(dtype):
     """Of numbers without bytes a shape could declare any number."""
     text = b"X\x02\0\0\0" + dtype if len(dtype) == 2 else b"X\x01\0\0\0" + dtype
     state = b"(K\x01M\xe8\x03\x85cnumpy\ndtype\n" + text + b"\x85R\x89C\0tb."
-    with pytest.raises(AlexNetError, match=f"array of type '{dtype.decode()}': not read"):
+    told = "an array of objects" if dtype == b"O" else f"array of type '{dtype.decode()}'"
+    with pytest.raises(AlexNetError, match=f"{told}: not read"):
         load_arrays(b"\x80\x03cnumpy\nndarray\n)R" + state)
