@@ -1,5 +1,6 @@
 """Real photographs in small numbers, and the real command line."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -8,12 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from alexnet.cli.main import main
 from alexnet.data.prepare import Options, prepare
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.sources import open_elpv, open_source
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[1]
+PRELOADED = ["tests.conftest", "torch", "torch._dynamo", "alexnet.training.fit", "alexnet.api"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,16 +95,43 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def command(environment) -> Command:
-    """Return a function that runs ``alexnet`` in a process of its own."""
+def command(environment, tmp_path_factory) -> Command:
+    """Return a function that runs ``alexnet`` in a process of its own.
 
-    def run(*arguments: str | Path, **more) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "alexnet", *map(str, arguments)],
-            env=environment, capture_output=True, text=True, timeout=120, **more,
-        )  # fmt: skip
+    It is a fork of one that has imported torch, which takes a process of its own seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    folder = tmp_path_factory.mktemp("commands")
+
+    def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments)]
+        streams = [folder / name for name in ("stdout", "stderr")]
+        process = context.Process(target=run_command, args=(words, environment, cwd, *streams))
+        process.start()
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(words, 120)
+        texts = [stream.read_text(encoding="utf-8") for stream in streams]
+        return subprocess.CompletedProcess(words, process.exitcode, *texts)
 
     return run
+
+
+def run_command(
+    words: list[str], environment: dict[str, str], cwd: Path, out: Path, error: Path
+) -> None:
+    """Be a process of ``alexnet`` in a folder, its output going to two files."""
+    for number, stream in enumerate((out, error), start=1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    sys.argv = ["alexnet", *words]
+    main()
 
 
 QUICK = (
