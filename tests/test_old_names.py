@@ -10,8 +10,8 @@ from alexnet.recipes import FAST
 from alexnet.spec import Conv
 from alexnet.variants import NETWORKS
 
-# Of repr(spec), and of a run of claims with the recipe `fast` on data "x", not compiled: a fast form
-# changes a result by the rounding of sums alone, so it is no part of the name of a run.
+# Of repr(spec), and of a run of claims with the recipe `fast` on data "x", not compiled: a fast
+# form changes a result by the rounding of sums alone, so it is no part of the name of a run.
 MADE_THEN = {
     "single": ("9dbc1577cf87", "1f66e9e6b115d046"),
     "paper": ("877c3fb9f21d", "5acc5bb89fb7d481"),
