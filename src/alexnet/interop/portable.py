@@ -52,7 +52,8 @@ class SlicedLRN(LocalResponseNorm):
         before, size = self.norm.size // 2, self.norm.size
         energies = []
         squares, each = x * x, x.shape[1] // self.groups
-        for part in squares.split(each, 1) if self.groups > 1 else (squares,):
+        starts = range(0, x.shape[1], each)  # slices, for Split of this opset has other attributes
+        for part in [squares[:, at : at + each] for at in starts] if self.groups > 1 else [squares]:
             padded = F.pad(part, (0, 0, 0, 0, before, size - 1 - before))
             slices = [padded[:, shift : shift + part.shape[1]] for shift in range(size)]
             energies.append(sum(slices[1:], slices[0]))

@@ -295,16 +295,12 @@ class Run:
 def parse_metrics(text: bytes) -> dict[str, Any] | None:
     """Return the numbers by name in a line of ``metrics.jsonl``, a step among them.
 
-    Nothing where it is no such line, as a kill leaves the last one.
+    Words in it are left out. Nothing where it is no such line, as a kill leaves the last one.
     """
     with contextlib.suppress(ValueError, RecursionError):
         line = json.loads(text)
-        if (
-            isinstance(line, dict)
-            and isinstance(line.get("step"), int)
-            and all(isinstance(value, int | float | None) for value in line.values())
-        ):
-            return line
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            return {k: value for k, value in line.items() if isinstance(value, int | float | None)}
     return None
 
 
