@@ -20,7 +20,7 @@ ELPV := --epochs 36 --batch-size 32 --lr 0.002 --set crop_area=none --set label_
 # which brings gigabytes of CUDA. Where there is an NVIDIA GPU that is what is wanted.
 TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),torch>=2.11,torch>=2.11,<2.14)
 
-.PHONY: setup train test test-slow test-all check bench figures findings clean
+.PHONY: setup train test test-slow test-long test-all check bench figures findings clean
 
 setup: $(VENV)/.installed
 
@@ -38,9 +38,12 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "slow and not long"
 
-test-all: test test-slow
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "slow and long"
+
+test-all: test test-slow test-long
 
 check: setup
 	$(BIN)/ruff check .

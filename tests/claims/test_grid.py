@@ -17,6 +17,7 @@ from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
 from tests.processes import alive, until, workers
 
+pytestmark = pytest.mark.long  # whole grids, some of them killed
 KILLS = int(os.environ.get("ALEXNET_KILLS", "1"))  # of the command, and as many of a worker
 FEW = ("overlap", "lrn-alpha")  # six runs of a second each with two seeds
 CLAIMS = (sys.executable, "-m", "alexnet", "claims")

@@ -23,6 +23,7 @@ from alexnet.training.randomness import Order
 from tests.conftest import QUICK
 from tests.processes import alive, until, workers
 
+pytestmark = pytest.mark.long  # trainings of several processes, killed and begun again
 KILLS = int(os.environ.get("ALEXNET_KILLS", "20"))
 RANK_KILLS = int(os.environ.get("ALEXNET_RANK_KILLS", "2"))
 EVERY = 5  # steps between checkpoints

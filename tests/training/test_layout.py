@@ -17,7 +17,8 @@ from alexnet.training.layout import check_divisible, count_gradient_bytes, lay_o
 from alexnet.variants import NETWORKS, PAPER
 from tests.training.steps import SIDE, narrow
 
-pytestmark = pytest.mark.slow  # processes that meet over gloo, up to four of them
+# Processes that meet over gloo, up to four of them.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def free_port():
