@@ -81,11 +81,15 @@ def translate_os_error(path: Path) -> Iterator[None]:
 def _is_about(error: OSError, path: Path) -> bool:
     """Whether an error names no file, or `path`, one in it, beside it, or a folder above it.
 
-    What is made in a temporary folder beside `path`, to take its name, is about it too.
+    What is made in a temporary folder beside `path`, to take its name, is about it too. A copy that
+    fails names what it reads first, and second what it writes.
     """
-    if not isinstance(error.filename, str | bytes):
-        return True
-    named, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    named = [one for one in (error.filename, error.filename2) if isinstance(one, str | bytes)]
+    return not named or any(_belongs_to(Path(os.fsdecode(one)), path) for one in named)
+
+
+def _belongs_to(named: Path, path: Path) -> bool:
+    named, path = named.absolute(), path.absolute()
     temporary = any(
         folder.parent == path.parent and folder.name.startswith(f".{path.name}.")
         for folder in named.parents

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data.decode import resize_and_crop
-from alexnet.errors import ConfigError
+from alexnet.errors import AlexNetError, ConfigError
 from alexnet.interop.export import generate_images
 from alexnet.serve.static_site import RUNTIME, SHARD_BYTES, export_site
 from tests.interop.conftest import model_of, narrow
@@ -167,3 +167,14 @@ def test_a_folder_appears_whole_or_not_at_all(model, tmp_path, monkeypatch):
     with pytest.raises(ConfigError):
         export_site(model, tmp_path / "other", runtime, images, "generated")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["dist", "site"]
+
+
+@pytest.mark.parametrize("small_disk", [3000], indirect=True)
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(model, small_disk, tmp_path):
+    runtime, images = tmp_path / "dist", generate_images(model.resize_to, 3)
+    runtime.mkdir()
+    for name in RUNTIME:
+        (runtime / name).write_bytes(bytes(2_000_000))
+    with pytest.raises(AlexNetError, match=r"disk is full: .*/site' could not be written"):
+        export_site(model, small_disk / "site", runtime, images, "generated")
+    assert list(small_disk.iterdir()) == []

@@ -14,11 +14,11 @@ from torch import Tensor
 from alexnet.data.imagenet import describe_classes
 from alexnet.errors import ConfigError
 from alexnet.files import translate_os_error
+from alexnet.interop import WeightType
 from alexnet.interop.export import OnnxFile, describe_model, export_onnx
-from alexnet.interop.portable import WeightType
 from alexnet.predictor import Predictor
 
-HERE = Path(__file__).parent
+SERVE = Path(__file__).parent
 OWN = ("api.js", "index.html", "main.js", "pixels.js", "worker.js")
 # Of the served page, whose parts ask another `api.js`.
 SHARED = (
@@ -82,7 +82,7 @@ def export_site(
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} has files in it.", "Name a new folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             made = Path(temporary, "site")
             made.mkdir()
             written = export_onnx(
@@ -95,8 +95,8 @@ def export_site(
                 "shards": shards,
             }
             (made / "model.json").write_text(json.dumps(about), encoding="utf-8")
-            kept = [HERE / "site" / name for name in OWN] + [
-                HERE / "page" / name for name in SHARED
+            kept = [SERVE / "site" / name for name in OWN] + [
+                SERVE / "page" / name for name in SHARED
             ]
             for file in [*kept, *(runtime / name for name in RUNTIME)]:
                 shutil.copyfile(file, made / file.name)
