@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from alexnet.device import Device, keep_freed_memory
+from alexnet.fused import fuse
 from alexnet.network import build
 from alexnet.recipes import FAST
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host
@@ -37,7 +38,7 @@ def main() -> None:
     device = Device.best()
     keep_freed_memory()
     network = device.place_network(build(SINGLE))
-    forward, complaint = device.compile(network, device.choose_dtype("auto"))
+    forward, complaint = device.compile(fuse(network), device.choose_dtype("auto"))
     optimizer = make_optimizer(network, FAST)
     pixels = torch.randn(64, 3, 227, 227, device=device.torch).mul(60)
     share = LocalBatch(

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from alexnet.device import Device, keep_freed_memory
+from alexnet.fused import fuse
 from alexnet.network import build, freeze
 from alexnet.recipes import FAST
 from alexnet.spec import Spec
@@ -31,7 +32,7 @@ def steps(spec: Spec, batch: int, frozen: tuple[str, ...], device: Device) -> It
     network = build(spec)
     freeze(network, frozen)
     network = device.place_network(network)
-    forward, _ = device.compile(network, device.choose_dtype("auto"))
+    forward, _ = device.compile(fuse(network), device.choose_dtype("auto"))
     pixels = torch.randn(batch, 3, spec.image_size, spec.image_size, device=device.torch).mul(60)
     share = LocalBatch(
         pixels.contiguous(memory_format=torch.channels_last),

@@ -28,7 +28,7 @@ from alexnet.interop.portable import (
     ConvolvedLRN,
     PooledLRN,
     SlicedLRN,
-    shrink,
+    insert_stored,
     store_weights,
 )
 from alexnet.predictor import Predictor
@@ -129,7 +129,7 @@ def weigh(names: list[str], folder: Path) -> list[dict]:
         model = model_of(WIDTH(name))
         for dtype in ("float32", "float16", "int8"):
             proto = build_onnx(model, PIXELS, "web")
-            shrink(proto.graph, store_weights(model.network, dtype))
+            insert_stored(proto.graph, store_weights(model.network, dtype))
             rows.append({"network": name, "weights": dtype, "bytes": proto.ByteSize()})
             print(json.dumps(rows[-1]), flush=True)
     return rows

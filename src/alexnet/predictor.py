@@ -410,14 +410,20 @@ class Ensemble(Predictor):
         DataError
             As `evaluate` does.
         """
+        return replace(self, weights=tuple(fit_weights(*self.ask_each(data, split))))
+
+    def ask_each(self, data: "PreparedData", split: ImageSplit) -> tuple[Tensor, Tensor]:
+        """Return what each member gives for a split, one crop an image, and the labels.
+
+        ``(members, N, classes)`` and ``(N,)``; raises as `evaluate` does.
+        """
         self.check_size(data)
         known = torch.tensor([self._label(name) for name in data.classes])
         found, labels = [], []
         for batch in evaluation_batches(split, batch_size=64):
             found.append(self.probabilities_of_each(batch.images).cpu())
             labels.append(known[batch.labels])
-        weights = fit_weights(torch.cat(found, 1), torch.cat(labels))
-        return replace(self, weights=tuple(weights))
+        return torch.cat(found, 1), torch.cat(labels)
 
 
 def ask_together(

@@ -119,10 +119,10 @@ def test_a_channel_of_zeros_is_stored_as_one(models):
 def test_wrong_weights_in_the_file_are_not_kept(models, tmp_path, monkeypatch):
     def doubled(graph, stored):
         more = {name: replace(one, values=one.values * 2) for name, one in stored.items()}
-        shrink(graph, more)
+        insert_stored(graph, more)
 
-    shrink = export.shrink
-    monkeypatch.setattr(export, "shrink", doubled)
+    insert_stored = export.insert_stored
+    monkeypatch.setattr(export, "insert_stored", doubled)
     images = generate_images(models["single"].resize_to, 3)
     with pytest.raises(Exception, match="is not the network"):
         export_onnx(models["single"], tmp_path / "x", images, "generated", weights="float16")

@@ -31,7 +31,7 @@ def write(name, folder):
         for step in steps:
             tracker.add(step, loss=LOSSES[step - 1], lr=0.01)
         tracker.close()
-        assert not tracker.complaint
+        assert not tracker.take_complaint()
 
 
 def test_tensorboard_is_the_default_and_goes_on_where_it_was(run):

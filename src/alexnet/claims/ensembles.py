@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from alexnet.claims.claim import Check, CheckRow, RunResult
-from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData
 from alexnet.predictor import Ensemble, ask_together, fit_weights
 from alexnet.training.run import Run
 
-PAPER = "40.7 % alone, 38.1 % of 5: 2.6 points less, ILSVRC-2012"
+PAPER_ERRORS = "40.7 % alone, 38.1 % of 5: 2.6 points less, ILSVRC-2012"
 
 
 def check_ensemble(runs: Mapping[int, RunResult], folder: Path, data: PreparedData) -> Check | None:
@@ -40,11 +39,7 @@ def check_ensemble(runs: Mapping[int, RunResult], folder: Path, data: PreparedDa
         return None
     together = ask_together([Run.open(folder / run.key).predictor() for run in there])
     assert isinstance(together, Ensemble)
-    found, labels = [], []
-    for batch in evaluation_batches(data.held_out, batch_size=256):
-        found.append(together.probabilities_of_each(batch.images).cpu())
-        labels.append(batch.labels)
-    return compare_sizes(torch.cat(found, 1), torch.cat(labels), there[0].arms[0])
+    return compare_sizes(*together.ask_each(data, data.held_out), there[0].arms[0])
 
 
 def compare_sizes(of_each: Tensor, labels: Tensor, arm: str) -> Check:
@@ -74,7 +69,7 @@ def compare_sizes(of_each: Tensor, labels: Tensor, arm: str) -> Check:
     rows = [
         CheckRow(
             f"{size} networks, equal weights" if size > 1 else "1 network",
-            PAPER if size == min(5, members) else "",
+            PAPER_ERRORS if size == min(5, members) else "",
             f"{value:.2%}",
             size == 1 or value < errors[size - 2],
             f"{(errors[0] - value) * 100:.2f} points less than one" if size > 1 else "",

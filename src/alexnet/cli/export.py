@@ -9,12 +9,11 @@ from cyclopts import Parameter
 
 from alexnet.cli.common import Json, RunFolder, Threads, require_counts
 from alexnet.errors import ConfigError
+from alexnet.interop import Runtime, WeightType
 
 if TYPE_CHECKING:  # torch
     from alexnet.interop.export import ExportedFile
 
-Runtime = Literal["onnxruntime", "openvino", "opencv", "web"]
-WeightType = Literal["float32", "float16", "int8"]
 ExportFormat = Literal["onnx", "program", "safetensors", "torchvision", "huggingface", "web"]
 
 

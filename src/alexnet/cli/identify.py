@@ -68,17 +68,17 @@ def _as_json(spec: "Spec", identity: "Identity", found: tuple[str, ...]) -> dict
 
 
 def _sentences(spec: "Spec", identity: "Identity", found: tuple[str, ...]) -> list[str]:
-    from alexnet.interop.identify import SHOWN
+    from alexnet.interop.identify import DIFFERENCES_SHOWN
 
     known, pixels = identity.known, spec.pixels
     widths = "-".join(str(conv.out_channels) for conv in spec.convs)
     grouped = [conv.name for conv in spec.convs if conv.grouped]
     norms = {conv.norm for conv in spec.convs if conv.norm}
     said = [*found, f"{'It is' if identity.is_exact else 'Nearest is'} {known.title}."]
-    for name, (theirs, ours) in [*identity.apart.items()][:SHOWN]:
+    for name, (theirs, ours) in [*identity.apart.items()][:DIFFERENCES_SHOWN]:
         said.append(f"  {name} is {ours}, there {theirs}")
-    if len(identity.apart) > SHOWN:
-        said.append(f"  and {len(identity.apart) - SHOWN} more differences")
+    if len(identity.apart) > DIFFERENCES_SHOWN:
+        said.append(f"  and {len(identity.apart) - DIFFERENCES_SHOWN} more differences")
     said.append(
         f"maps {widths}, {', '.join(grouped) or 'none'} in two groups, {spec.parameters:,} "
         f"parameters, {spec.num_classes:,} classes"

@@ -13,4 +13,6 @@ WeightsFormat = Literal[
     "safetensors",
     "huggingface",
 ]
+Runtime = Literal["onnxruntime", "openvino", "opencv", "web"]  # that portable files are for
+WeightType = Literal["float32", "float16", "int8"]  # of the numbers in a file
 FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)

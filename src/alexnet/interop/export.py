@@ -27,14 +27,13 @@ from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import open_prepared
 from alexnet.errors import AlexNetError, DataError, MissingExtraError
 from alexnet.files import atomic_write
+from alexnet.interop import Runtime, WeightType
 from alexnet.interop.portable import (
     FASTEST,
     WRITTEN_OPSET,
-    Runtime,
-    WeightType,
     declare_portable,
+    insert_stored,
     make_portable,
-    shrink,
     store_weights,
     with_stored_weights,
 )
@@ -322,7 +321,7 @@ def export_onnx(
     stored = store_weights(model.network, weights)
     model = with_stored_weights(model, stored)
     proto = build_onnx(model, kind, portable_for)
-    shrink(proto.graph, stored)
+    insert_stored(proto.graph, stored)
     with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
         parity = measure_parity(model, run_onnx(temporary, kind), kind, images, source)

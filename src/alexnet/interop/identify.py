@@ -23,7 +23,7 @@ from alexnet.variants import (
     without_overlap,
 )
 
-SHOWN = 6  # differences
+DIFFERENCES_SHOWN = 6
 # Biases at the start of a training stay the mark of it: they are not decayed, and those of the last
 # layer keep their mean, since a softmax's gradients add up to nothing.
 STARTS = {0.0: "as in networks of no special start", 0.1: "as in bvlc_alexnet", 1.0: "as in 2012"}

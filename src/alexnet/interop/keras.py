@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet.bounds import MAX_LAYERS, MAX_LIST, list_stored, parse_json, read_bytes
 from alexnet.errors import MissingExtraError, RunError
 from alexnet.interop import layer_ir as ir
-from alexnet.interop.tensorflow import LayerList, Padding, assemble
+from alexnet.interop.tensorflow import LayerList, Padding, assemble_layers
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -46,7 +46,7 @@ def read_keras(path: Path) -> ir.ImportedNetwork:
             described = parse_json(archive.read(CONFIG))
             with h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r") as file:
                 layers = read_layers(described, _by_place(file, len(data)), 2 * len(data))
-    return assemble(layers, (f"Keras network {_name(described)!r}",))
+    return assemble_layers(layers, (f"Keras network {_name(described)!r}",))
 
 
 def _find_description(data: bytes) -> Any:

@@ -8,7 +8,7 @@ past the edge, instead of rounding up.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from alexnet.data.shards import open_prepared
 from alexnet.errors import DataError
+from alexnet.interop import Runtime, WeightType
 from alexnet.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
@@ -28,8 +29,6 @@ from alexnet.network import build
 from alexnet.predictor import Predictor
 from alexnet.spec import LRN
 
-Runtime = Literal["onnxruntime", "openvino", "opencv", "web"]
-WeightType = Literal["float32", "float16", "int8"]
 WRITTEN_OPSET = 18  # the oldest that PyTorch's exporter writes
 PORTABLE_OPSET = 13  # of 2020: ONNX Runtime 1.6, TensorRT 8, OpenCV 4.5.2
 
@@ -240,7 +239,7 @@ def declare_portable(proto: Any) -> None:
     checker.check_model(proto, full_check=True)
 
 
-def shrink(graph: Any, stored: Mapping[str, StoredWeight]) -> None:
+def insert_stored(graph: Any, stored: Mapping[str, StoredWeight]) -> None:
     """Put stored weights in the place of a graph's, and the operators that widen them again.
 
     Cast and Mul of constants are what every reader has, and works out once, when it loads the file.

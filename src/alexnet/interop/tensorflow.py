@@ -165,7 +165,7 @@ def _bias(bias: NDArray[Any] | None, count: int) -> NDArray[np.float32]:
     return np.asarray(bias, np.float32).reshape(-1)
 
 
-def assemble(layers: LayerList, found: Sequence[str]) -> ir.ImportedNetwork:
+def assemble_layers(layers: LayerList, found: Sequence[str]) -> ir.ImportedNetwork:
     """Make a network of the layers; as the files do not say, its pixels are those of its kind.
 
     Networks with LRN come from Caffe's weights (BGR, 0-255 less the mean), those without from
@@ -221,7 +221,7 @@ def read_npy(path: Path) -> ir.ImportedNetwork:
             layers.add(ir.Activation(name))
             layers.add_dropout(name, CAFFE.dropout.rate)
     said = "dictionary of arrays, which tells no layers: taken to be those of caffe"
-    return assemble(layers, (said,))
+    return assemble_layers(layers, (said,))
 
 
 def _text(name: Any) -> str:

@@ -18,7 +18,7 @@ from alexnet.bounds import MAX_FILE, MAX_LIST, check_shape, parse_json, read_byt
 from alexnet.errors import RunError
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.keras import read_layers
-from alexnet.interop.tensorflow import LayerList, Padding, assemble
+from alexnet.interop.tensorflow import LayerList, Padding, assemble_layers
 
 MAX_NODES = 10_000  # of a graph
 MAX_SHARDS = 4096
@@ -37,12 +37,12 @@ def read_tfjs(path: Path) -> ir.ImportedNetwork:
     arrays = read_shards(path.parent, manifest)
     most = 2 * sum(array.nbytes for array in arrays.values())
     if "node" in topology:
-        layers = _follow(Graph(topology["node"], arrays), most)
-        return assemble(layers, (f"graph of TensorFlow.js, {len(topology['node'])} nodes",))
+        layers = _follow(TFGraph(topology["node"], arrays), most)
+        return assemble_layers(layers, (f"graph of TensorFlow.js, {len(topology['node'])} nodes",))
     described = topology.get("model_config", topology)
     described = parse_json(described) if isinstance(described, str) else described
     layers = read_layers(described, _by_name(arrays), most)
-    return assemble(layers, ("layers of TensorFlow.js",))
+    return assemble_layers(layers, ("layers of TensorFlow.js",))
 
 
 def read_shards(folder: Path, manifest: Sequence[Any]) -> dict[str, NDArray[Any]]:
@@ -110,7 +110,7 @@ def _by_name(arrays: Mapping[str, NDArray[Any]]) -> Callable[[str, str], dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TFNode:
     """An operator of a graph: what it takes by name, and its settings."""
 
     name: str
@@ -140,19 +140,19 @@ class Node:
         return int(told[1])
 
 
-class Graph:
+class TFGraph:
     """A graph to be followed: who takes what, and the arrays that are in the file."""
 
     def __init__(self, nodes: Sequence[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         if len(nodes) > MAX_NODES:
             raise RunError(f"Its graph has {len(nodes):,} nodes.")
         self.arrays = dict(arrays)
-        self.makers: dict[str, Node] = {}
-        self.takers: dict[str, list[Node]] = {}
+        self.makers: dict[str, TFNode] = {}
+        self.takers: dict[str, list[TFNode]] = {}
         for told in nodes:
             inputs = [str(one) for one in told.get("input", ()) if not str(one).startswith("^")]
             inputs = [one.removesuffix(":0") for one in inputs]
-            node = Node(str(told["name"]), str(told["op"]), tuple(inputs), told.get("attr", {}))
+            node = TFNode(str(told["name"]), str(told["op"]), tuple(inputs), told.get("attr", {}))
             self.makers[node.name] = node
             if node.op in PASSED and inputs[0] in self.arrays:
                 self.arrays[node.name] = self.arrays[inputs[0]]
@@ -160,7 +160,7 @@ class Graph:
                 for name in {*inputs} - self.arrays.keys():
                     self.takers.setdefault(name, []).append(node)
 
-    def array(self, node: Node, place: int) -> NDArray[Any]:
+    def array(self, node: TFNode, place: int) -> NDArray[Any]:
         """Return the array that a node takes in one place."""
         name = node.inputs[place] if place < len(node.inputs) else ""
         if name not in self.arrays:
@@ -170,7 +170,7 @@ class Graph:
             )
         return self.arrays[name]
 
-    def only_taker(self, name: str) -> Node | None:
+    def only_taker(self, name: str) -> TFNode | None:
         """Return the one node that takes a value; None at the end."""
         takers = self.takers.get(name, [])
         if len(takers) > 1:
@@ -179,7 +179,7 @@ class Graph:
         return takers[0] if takers else None
 
 
-def _follow(graph: Graph, most: int) -> LayerList:
+def _follow(graph: TFGraph, most: int) -> LayerList:
     """Follow a graph from its placeholder to the logits."""
     firsts = [node for node in graph.makers.values() if node.op == "Placeholder"]
     firsts = [node for node in firsts if graph.takers.get(node.name)]
@@ -214,7 +214,7 @@ def _follow(graph: Graph, most: int) -> LayerList:
     return layers
 
 
-def _padding(node: Node, zeros: tuple[int, int] = (0, 0)) -> Padding:
+def _padding(node: TFNode, zeros: tuple[int, int] = (0, 0)) -> Padding:
     told = node.setting("padding", "VALID")
     if told == "EXPLICIT":
         pads = node.setting("explicit_paddings", [])
@@ -226,7 +226,7 @@ def _padding(node: Node, zeros: tuple[int, int] = (0, 0)) -> Padding:
     return zeros if zeros != (0, 0) else told
 
 
-def _read_pads(graph: Graph, node: Node) -> tuple[int, int]:
+def _read_pads(graph: TFGraph, node: TFNode) -> tuple[int, int]:
     pads = graph.array(node, 1).tolist()
     outside = graph.array(node, 2).reshape(-1) if len(node.inputs) > 2 else np.zeros(1)
     if np.shape(pads) != (4, 2) or pads[0] + pads[3] != [0] * 4 or pads[1] != pads[2]:
@@ -236,14 +236,14 @@ def _read_pads(graph: Graph, node: Node) -> tuple[int, int]:
     return int(pads[1][0]), int(pads[1][1])
 
 
-def _convolution(graph: Graph, node: Node, layers: LayerList, zeros: tuple[int, int]) -> None:
+def _convolution(graph: TFGraph, node: TFNode, layers: LayerList, zeros: tuple[int, int]) -> None:
     kernel = graph.array(node, 1)
     _add_convolution(node, kernel, layers, zeros, layers.count_groups(kernel))
     _fused(graph, node, layers)
 
 
 def _add_convolution(
-    node: Node, kernel: NDArray[Any], layers: LayerList, zeros: tuple[int, int], groups: int
+    node: TFNode, kernel: NDArray[Any], layers: LayerList, zeros: tuple[int, int], groups: int
 ) -> None:
     if node.square("dilations") != 1 or node.setting("data_format", "NHWC") != "NHWC":
         raise RunError(f"{node.op} {node.name!r} has holes, or its channels first.")
@@ -252,7 +252,7 @@ def _add_convolution(
     )
 
 
-def _fused(graph: Graph, node: Node, layers: LayerList) -> None:
+def _fused(graph: TFGraph, node: TFNode, layers: LayerList) -> None:
     """Read what an optimiser has put into an operator."""
     for place, op in enumerate(node.setting("fused_ops", []), 2):
         if op == "BiasAdd":
@@ -261,7 +261,7 @@ def _fused(graph: Graph, node: Node, layers: LayerList) -> None:
             layers.add_activation(node.name, op.lower())
 
 
-def _read_halves(graph: Graph, node: Node, layers: LayerList, zeros: tuple[int, int]) -> Node:
+def _read_halves(graph: TFGraph, node: TFNode, layers: LayerList, zeros: tuple[int, int]) -> TFNode:
     """Read a convolution in two groups: the maps are split, each half has one, and both join."""
     axis = int(graph.array(node, 0).reshape(-1)[0])
     halves = [graph.only_taker(name) for name in (node.name, f"{node.name}:1")]
@@ -282,7 +282,7 @@ def _read_halves(graph: Graph, node: Node, layers: LayerList, zeros: tuple[int, 
     return join
 
 
-def _dense(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _dense(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     kernel = graph.array(node, 1)
     if node.setting("transpose_a", False):
         raise RunError(f"{node.op} {node.name!r} is transposed.")
@@ -290,13 +290,13 @@ def _dense(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
     _fused(graph, node, layers)
 
 
-def _pool(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _pool(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     kind: Literal["max", "average"] = "max" if node.op == "MaxPool" else "average"
     window, stride = node.square("ksize"), node.square("strides")
     layers.add_pool(node.name, window, stride, _padding(node), kind)
 
 
-def _lrn(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _lrn(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     """TensorFlow does not divide alpha by the window, and tells a radius."""
     size = 2 * int(node.setting("depth_radius", 5)) + 1
     alpha, beta, k = (
@@ -306,7 +306,7 @@ def _lrn(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
     layers.add(ir.make_norm(node.name, size, ir.round_float32(alpha * size), beta, k))
 
 
-def _reshape(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _reshape(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     """Lay the maps in a row; a reshape to what was the shape before changes nothing."""
     given = node.inputs[1] if len(node.inputs) > 1 else ""
     maker = graph.makers.get(given)
@@ -319,15 +319,15 @@ def _reshape(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
     layers.flatten()
 
 
-def _bias(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _bias(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     layers.add_bias(graph.array(node, 1))
 
 
-def _activation(graph: Graph, node: Node, layers: LayerList, _: object) -> None:
+def _activation(graph: TFGraph, node: TFNode, layers: LayerList, _: object) -> None:
     layers.add_activation(node.name, node.op.lower())
 
 
-_READERS: dict[str, Callable[[Graph, Node, LayerList, tuple[int, int]], None]] = {
+_READERS: dict[str, Callable[[TFGraph, TFNode, LayerList, tuple[int, int]], None]] = {
     **dict.fromkeys(("Conv2D", "_FusedConv2D"), _convolution),
     **dict.fromkeys(("MatMul", "_FusedMatMul"), _dense),
     **dict.fromkeys(("BiasAdd", "Add", "AddV2"), _bias),

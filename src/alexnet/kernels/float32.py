@@ -204,7 +204,7 @@ class WinogradConv2d(nn.Conv2d):
         assert self.bias is not None
         side, padding = self.kernel_size[0], int(self.padding[0])
         down, across = _count_tiles(side, padding, input)
-        height, width = (n + 2 * padding - side + 1 for n in input.shape[2:])
+        height, width = _output_size(side, padding, input)
         tile = OUTPUTS[side] + side - 1
         gain = side**2 * height * width / (tile**2 * down * across)
         few = input.shape[0] * down * across < MIN_TILES or gain < MIN_GAIN
@@ -246,10 +246,16 @@ def _float32_matrices(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return a.contiguous(), g.contiguous(), b.contiguous()
 
 
+def _output_size(side: int, padding: int, images: Tensor) -> tuple[int, int]:
+    """Return the height and the width of what comes of images."""
+    height, width = (length + 2 * padding - side + 1 for length in images.shape[2:])
+    return height, width
+
+
 def _count_tiles(side: int, padding: int, images: Tensor) -> tuple[int, int]:
     """Return how many tiles cover the height of what comes of images, and its width."""
-    down, across = (-(-(n + 2 * padding - side + 1) // OUTPUTS[side]) for n in images.shape[2:])
-    return down, across
+    height, width = _output_size(side, padding, images)
+    return -(-height // OUTPUTS[side]), -(-width // OUTPUTS[side])
 
 
 def _images_together(side: int, padding: int, images: Tensor, outputs: int) -> int:
@@ -280,8 +286,7 @@ def _check_float32(*tensors: Tensor) -> None:
 
 
 def _empty_output(x: Tensor, bias: Tensor, side: int, padding: int) -> Tensor:
-    height, width = (length + 2 * padding - side + 1 for length in x.shape[2:])
-    shape = (x.shape[0], len(bias), height, width)
+    shape = (x.shape[0], len(bias), *_output_size(side, padding, x))
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
 
 

@@ -150,7 +150,6 @@ class _Training:
         self.micro = MicroBatch(None if execution.micro_batch == AUTO else execution.micro_batch)
         self.planned = 0  # times
         self.tracker: Tracker | None = None  # of the process that writes
-        self.complained = False
 
     @property
     def total(self) -> int:
@@ -267,9 +266,8 @@ class _Training:
         """Yield what is worth a remark after so many steps."""
         if report := self.micro.take_report():
             yield monitor.Notice(report)
-        if self.tracker and self.tracker.complaint and not self.complained:
-            self.complained = True
-            yield monitor.Notice(f"{self.tracker.complaint} metrics.jsonl has them all.")
+        if self.tracker and (complaint := self.tracker.take_complaint()):
+            yield monitor.Notice(f"{complaint} metrics.jsonl has them all.")
         if taken == TRAFFIC_STEPS and self.context.world_size > 1:
             layout = self.state.layout
             sent = layout.activations.sent / taken + layout.gradients

@@ -17,7 +17,8 @@ PROJECT = "alexnet"  # the project, or experiment, that runs are gathered in
 class Tracker(Protocol):
     """Takes the numbers of a training."""
 
-    complaint: str  # why it takes no more of them
+    def take_complaint(self) -> str:
+        """Return why it takes no more of them, once."""
 
     def add(self, step: int, **numbers: float) -> None:
         """Add a point to each curve."""
@@ -63,8 +64,6 @@ def _describe(folder: Path) -> tuple[str, dict[str, Any]]:
 class TensorBoard:
     """Writes into the run's folder; without TensorBoard installed it writes nothing."""
 
-    complaint = ""  # a full disk ends the training, as it does for checkpoints
-
     def __init__(self, folder: Path, done: int) -> None:
         self._writer: Any = None
         self._folder = folder
@@ -72,6 +71,10 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder), purge_step=done + 1)  # type: ignore[no-untyped-call]
+
+    def take_complaint(self) -> str:
+        """Return nothing: a full disk ends the training, as it does for checkpoints."""
+        return ""
 
     def add(self, step: int, **numbers: float) -> None:
         """Add a point to each curve."""
@@ -90,16 +93,23 @@ class _Guarded:
     """A tracker that may fail, as one with a server does, without ending the training."""
 
     def __init__(self, name: str, tracker: "Wandb | Mlflow | Trackio") -> None:
-        self._name, self._tracker, self.complaint = name, tracker, ""
+        self._name, self._tracker, self._complaint = name, tracker, ""
+        self._failed = False
+
+    def take_complaint(self) -> str:
+        """Return why it failed, once."""
+        complaint, self._complaint = self._complaint, ""
+        return complaint
 
     def add(self, step: int, **numbers: float) -> None:
         """Add a point to each curve, unless it has failed before."""
-        if self.complaint:
+        if self._failed:
             return
         try:
             self._tracker.add(step, **numbers)
         except Exception as error:
-            self.complaint = f"{self._name} takes no more numbers ({str(error)[:300]})."
+            self._failed = True
+            self._complaint = f"{self._name} takes no more numbers ({str(error)[:300]})."
 
     def close(self) -> None:
         """End, as well as it can."""
