@@ -116,7 +116,7 @@ def test_a_run_ends_with_its_schedule_and_its_test(photographs, tmp_path, enviro
     assert (run / "test.json").is_file()
     assert follows_its_schedule(run)
     state = newest_state(run)
-    assert state["spent"] > 1
+    assert state["spent"] > 0
     again = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert newest_state(run) == state
     assert "top-1" in again.stdout
@@ -134,7 +134,7 @@ def test_a_run_that_was_stopped_has_what_is_left_of_its_budget(photographs, tmp_
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     spent = newest_state(run)["spent"]
-    assert spent > 1
+    assert spent > 0
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert newest_state(run)["spent"] > spent
     assert follows_its_schedule(run)
