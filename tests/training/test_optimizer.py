@@ -1,6 +1,8 @@
 """The paper's rule, number by number, and its schedules."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -81,8 +83,8 @@ def test_groups_are_weights_and_biases_with_conv1_apart():
 
     network = build(replace(NETWORK, num_classes=2), None)
     optimizer = make_optimizer(network, PAPER)
-    sizes = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
-    decays = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
+    sizes = {group.name: len(group.parameters) for group in optimizer.groups}
+    decays = {group.name: group.weight_decay for group in optimizer.groups}
     assert sizes == {"weights": 7, "biases": 7, "conv1_weights": 1, "conv1_biases": 1}
     assert decays == {"weights": 5e-4, "biases": 0, "conv1_weights": 5e-4, "conv1_biases": 0}
 
@@ -96,7 +98,7 @@ def test_frozen_layers_are_in_no_group_and_nothing_moves_them():
     freeze(network, ["conv1", "fc64"])
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = make_optimizer(network, PAPER)
-    sizes = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
+    sizes = {group.name: len(group.parameters) for group in optimizer.groups}
     assert sizes == {"weights": 3, "biases": 3, "conv1_weights": 0, "conv1_biases": 0}
     for _ in range(3):
         network(torch.ones(2, 3, 32, 32)).square().sum().backward()
@@ -177,3 +179,24 @@ def test_a_layer_may_have_a_decay_of_its_own():
 def test_a_decay_below_0_is_refused():
     with pytest.raises(ConfigError, match="fc6"):
         PAPER.with_(weight_decays=(LayerDecay(name="fc6", decay=-1.0),))
+
+
+STEP = """
+import sys, torch
+from alexnet.fused import fuse
+from alexnet.network import build
+from alexnet.recipes import FAST
+from alexnet.training.optimizer import Rates, make_optimizer, update
+from alexnet.variants import PAPER, narrow
+network = build(narrow(PAPER, 2))
+optimizer = make_optimizer(network, FAST)
+fuse(network)(torch.randn(2, 3, 227, 227)).square().mean().backward()
+update(optimizer, Rates(1e-3, 1e-3, 1e-3, 1e-3), FAST)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_step_loads_no_compiler():
+    """`torch.optim` and the operators of `torch.library` would: seconds of every start."""
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

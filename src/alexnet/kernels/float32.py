@@ -156,9 +156,9 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:  # a convolution again, with the filters turned and transposed
         turned = weight.flip(2, 3).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
         no_bias = weight.new_zeros(len(turned))
-        for_x = winograd_conv2d(gradient, turned, no_bias, side - 1 - padding, groups)
+        for_x = call(winograd_conv2d, gradient, turned, no_bias, side - 1 - padding, groups)
     if ctx.needs_input_grad[1]:
-        for_weight = winograd_filter_gradient(x, gradient, side, padding, groups)
+        for_weight = call(winograd_filter_gradient, x, gradient, side, padding, groups)
     if ctx.needs_input_grad[2]:
         for_bias = gradient.sum((0, 2, 3))
     return for_x, for_weight, for_bias, None, None

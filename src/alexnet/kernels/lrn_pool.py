@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alexnet.kernels.native import CPP_DTYPES, address, channels_last, compile_kernel
+from alexnet.kernels.native import CPP_DTYPES, address, call, channels_last, compile_kernel
 
 TRITON = torch.version.hip is None and importlib.util.find_spec("triton") is not None
 GROUP = 8  # channels that a lane has: 16 bytes of bfloat16
@@ -107,7 +107,7 @@ def _save_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
     (x,) = ctx.saved_tensors
-    return lrn_pool_backward(gradient, x, *ctx.settings), None, None, None
+    return call(lrn_pool_backward, gradient, x, *ctx.settings), None, None, None
 
 
 lrn_pool.register_autograd(_differentiate, setup_context=_save_input)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet.files import cache_folder, lock, sha256
 
@@ -122,11 +122,33 @@ def _run(command: list[str]) -> str:
 def call(operator: Any, *arguments: Any) -> Tensor:
     """Call a `torch.library.custom_op`, past PyTorch where it has nothing to trace.
 
-    Its first call through PyTorch imports the compiler, which takes a second of a short process.
+    Its first call through PyTorch imports the compiler: 2.6 s, and 150 MB that stay.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    # Graphs are made with tensors of other classes, which have no numbers.
+    plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+    if torch.compiler.is_compiling() or not plain:
         return operator(*arguments)  # type: ignore[no-any-return]
-    return operator._init_fn(*arguments)  # type: ignore[no-any-return]
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+        return operator._init_fn(*arguments)  # type: ignore[no-any-return]
+    if operator._backward_fn is None:
+        return operator(*arguments)  # type: ignore[no-any-return]  # which says so when it is asked
+    return _Untraced.apply(*arguments, operator)  # type: ignore[no-any-return]
+
+
+class _Untraced(torch.autograd.Function):
+    """An operator, its last input, with the gradient that was registered for it."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *arguments, ctx.operator = inputs
+        output: Tensor = ctx.operator._init_fn(*arguments)
+        ctx.operator._setup_context_fn(ctx, tuple(arguments), output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.operator._backward_fn(ctx, *gradients), None
 
 
 def channels_last(x: Tensor) -> Tensor:

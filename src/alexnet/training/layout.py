@@ -49,11 +49,11 @@ class Exchange(nn.Module):
         super().__init__()
         self.gather = partial(group.all_gather, dim=dim)
         self.scatter = partial(group.reduce_scatter, dim=dim)
+        self.run_collective = _end_graphs_at(run_collective)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # graphs end where processes meet
     def forward(self, part: Tensor) -> Tensor:
         """Join ``(N, C, ...)`` of each process."""
-        return run_collective(part, self.gather, self.scatter)
+        return self.run_collective(part, self.gather, self.scatter)
 
 
 class SharedOutput(nn.Module):
@@ -72,12 +72,21 @@ class SharedOutput(nn.Module):
         if layout == "hybrid":
             self.sum = partial(group.reduce_scatter, dim=0)
             self.sum_backward = partial(group.all_gather, dim=0)
+        self.run_collective = _end_graphs_at(run_collective)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, units: Tensor) -> Tensor:
         """Sum the logits over the parts of the units, in the bias's type: wider than bfloat16."""
         part = F.linear(units, self.weight).to(self.bias.dtype)
-        return run_collective(part, self.sum, self.sum_backward) + self.bias
+        return self.run_collective(part, self.sum, self.sum_backward) + self.bias
+
+
+def _end_graphs_at(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep a function out of compiled graphs: where processes meet, each ends.
+
+    Said here and not by a decorator, which would load PyTorch's compiler for every training.
+    """
+    disabled: Callable[..., Tensor] = torch.compiler.disable(function)
+    return disabled
 
 
 class DividedNetwork(nn.Sequential):

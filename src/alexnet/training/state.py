@@ -20,7 +20,13 @@ from alexnet.predictor import Predictor
 from alexnet.training.checkpoint import Checkpoint, CheckpointWriter, copy_to_host, load_newest
 from alexnet.training.distributed import DistributedContext
 from alexnet.training.layout import Layout, LayoutName, lay_out
-from alexnet.training.optimizer import last_rates, make_optimizer, momentum_buffers, resume
+from alexnet.training.optimizer import (
+    MomentumSGD,
+    last_rates,
+    make_optimizer,
+    momentum_buffers,
+    resume,
+)
 from alexnet.training.run import Run
 
 EVALUATION_BATCH = 64  # images; ten crops of each are taken one after another
@@ -54,7 +60,7 @@ class TrainState:
     context: DistributedContext
     network: AlexNet  # whole; where the processes divide it, only to be tested
     layout: Layout
-    optimizer: torch.optim.SGD
+    optimizer: MomentumSGD
     normalise: Normaliser
     device: Device
     dtype: torch.dtype  # of the matrix products
@@ -151,9 +157,9 @@ def restore(
 ) -> tuple[TrainState, Checkpoint, str]:
     """Return the network as the newest checkpoint has it, or with its initial weights.
 
-    With it come the checkpoint, of step 0 where there is none, and why steps are slower than they
-    could be, or nothing. The mean image is the run's, not the data's: one that begins with another
-    run's weights has the mean of the images that these were trained on.
+    With it come the checkpoint without its tensors, of step 0 where there is none, and why steps
+    are slower than they could be, or nothing. The mean image is the run's, not the data's: one that
+    begins with another run's weights has the mean of the images that these were trained on.
 
     Raises `RunError` when the run has checkpoints and none of them is good, or one of another
     network, or has lost the weights that it is to begin with.
@@ -206,7 +212,7 @@ def restore(
         dtype,
         history,
     )
-    return state, start, complaint
+    return state, replace(start, weights={}, momentum_buffers={}), complaint  # 500 MB fewer
 
 
 def _check_fast_form(device: Device, dtype: torch.dtype) -> tuple[bool, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alexnet.device import Device, HostCopy, is_out_of_memory
 from alexnet.errors import TrainingError
 from alexnet.recipes import Recipe
-from alexnet.training.optimizer import Rates, update
+from alexnet.training.optimizer import MomentumSGD, Rates, update
 from alexnet.training.randomness import seed_dropout, step_seed
 
 IGNORE_INDEX = -100  # the label of an image that only fills a place, as in `cross_entropy`
@@ -115,7 +115,7 @@ def check_finite(loss: float) -> str:
 
 def train(
     replica: Replica,
-    optimizer: torch.optim.SGD,
+    optimizer: MomentumSGD,
     batches: Iterable[LocalBatch],
     recipe: Recipe,
     rates: Callable[[int], Rates],
@@ -141,7 +141,7 @@ def train(
         metrics = compute_gradients(replica, batch, micro, recipe, seed, dtype)
         loss, correct = metrics.wait().tolist()  # while the device is at the gradients
         if refused := check_loss(loss):
-            optimizer.zero_grad(set_to_none=True)
+            replica.network.zero_grad(set_to_none=True)
         else:
             update(optimizer, now, recipe)
         yield Step(number, loss, int(correct), batch.batch_size, now.weights, refused)
