@@ -197,6 +197,27 @@ def read_or_die(piece: FileSlice) -> bytes:
     return read_file(piece)
 
 
+SCRIPT = """
+import sys
+from alexnet.data.prepare import Options, open_or_prepare
+print("begun", flush=True)
+data = open_or_prepare(sys.argv[1], Options(size=16), workers=2)
+print(len(data.train))
+"""
+
+
+def test_a_script_without_a_guard_prepares_once(photographs, tmp_path):
+    """Workers are spawned; the user's script is not to begin anew in each."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, photographs], capture_output=True, text=True,
+        env={**os.environ, "ALEXNET_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    images = len(open_source(photographs).splits["train"])
+    assert (done.stdout.split(), done.stderr) == (["begun", str(images)], "")
+
+
 @pytest.mark.slow  # processes are started, and killed
 def test_an_image_that_kills_its_process_is_left_out_and_its_neighbours_are_not(
     photographs, tmp_path

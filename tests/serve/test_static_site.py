@@ -1,6 +1,7 @@
 """The page without a server: its folder behind a plain file server, in a real browser."""
 
 import base64
+import contextlib
 import functools
 import http.server
 import threading
@@ -65,23 +66,30 @@ def address(tmp_path_factory, model):
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def page(address):
+@contextlib.contextmanager
+def opened(address, *flags):
+    """Open the page in a browser of its own; what it asks of elsewhere fails the test."""
+
     def is_elsewhere(url: str) -> bool:
         return not url.startswith((address, "blob:", "data:"))
 
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         page, strayed = browser.new_page(viewport={"width": 1280, "height": 800}), []
         page.on("console", lambda said: strayed.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: strayed.append(str(error)))
         page.on("request", lambda one: strayed.append(one.url) if is_elsewhere(one.url) else None)
         page.goto(address)
         expect(page.locator("#about")).to_contain_text("20 classes", timeout=60_000)
-
         yield page
         assert not strayed
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    with opened(address) as page:
+        yield page
 
 
 def answer(page, file, views):
@@ -96,18 +104,34 @@ def answer(page, file, views):
     )
 
 
+def assert_ranks_as_predict_does(page, model, file, views):
+    found = answer(page, file, views)["predictions"][0]
+    wanted = model.in_float32.predict(file, top=20, crops=views)
+    assert [one["name"] for one in found[:5]] == [one.name for one in wanted[:5]], file
+    chances = {one.name: one.probability for one in wanted}
+    off = max(abs(one["probability"] - chances[one["name"]]) for one in found)
+    assert off < 1e-2, (file, views)
+
+
+class TestWithAGPU:
+    """Chromium's WebGPU, which SwiftShader computes on the processor; before the other browser."""
+
+    pytestmark = in_browser
+
+    def test_the_page_ranks_as_predict_does(self, address, model, photographs):
+        with opened(address, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as page:
+            expect(page.locator("#about")).to_contain_text("WebGPU")
+            for file in (photographs[2], photographs[-1]):
+                assert_ranks_as_predict_does(page, model, file, views=1)
+
+
 class TestInTheBrowser:
     pytestmark = in_browser
 
     def test_the_page_ranks_as_predict_does(self, page, model, photographs):
         for file in photographs:
             for views in (1, 10):
-                found = answer(page, file, views)["predictions"][0]
-                wanted = model.in_float32.predict(file, top=20, crops=views)
-                assert [one["name"] for one in found[:5]] == [one.name for one in wanted[:5]], file
-                chances = {one.name: one.probability for one in wanted}
-                off = max(abs(one["probability"] - chances[one["name"]]) for one in found)
-                assert off < 1e-2, (file, views)
+                assert_ranks_as_predict_does(page, model, file, views)
 
     def test_what_it_shows_is_the_answer(self, page, model, photographs):
         page.set_input_files("#choose", photographs[2])

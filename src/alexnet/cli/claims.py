@@ -54,8 +54,8 @@ def claims(
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
         is downloaded; the scale imagenet has no default.
     scale
-        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night:
-        all of it, long enough to overfit, ten hours. cifar: CIFAR-10 at the schedules of 2012.
+        small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night: a
+        quarter of it, learned by heart, ten hours. cifar: CIFAR-10 at the schedules of 2012.
         imagenet: the full network, as run in 2012.
     seeds
         Runs of each arm. small, imagenet: 3; night, cifar: 5.

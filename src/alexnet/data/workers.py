@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
+from typing import Any, TypeVar
 
 from alexnet.errors import AlexNetError
 
@@ -22,10 +25,33 @@ class LostWorkerError(AlexNetError):
     """A task whose worker died each time that it was tried."""
 
 
+class _WorkerProcess(SpawnProcess):
+    """A fresh process that does not run the user's script again, as spawned ones do.
+
+    A script without `if __name__ == "__main__"` would begin its preparation anew in each worker.
+    """
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # of no file: nothing to run
+        try:
+            return SpawnProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of fresh processes, which end when this one does, however it ends."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    """Return a pool of fresh processes, which end when this one does, however it ends.
+
+    They import what their work is made of, and nothing of the script that asked for them. Spawned,
+    since a fork would copy the threads' locks.
+    """
+    return ProcessPoolExecutor(workers, mp_context=_WorkerContext(), initializer=_follow_parent)
 
 
 def run_in_processes(
