@@ -81,6 +81,22 @@ def test_gradients_at_every_edge(side, padding, groups):
             assert (found - right).abs().max() < 2e-5 * right.abs().max()
 
 
+def test_one_image_is_convolved_as_by_the_plain_layer():
+    """By oneDNN too, with filters that it has laid out before: a copy has its own."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(96, 96, 3, padding=1)
+    fast = faster_layer(plain)
+    for size in (13, 11, 13):
+        x = torch.randn(1, 96, size, size).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            wanted = plain(x)
+            torch.testing.assert_close(fast(x), wanted, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(deepcopy(fast)(x), wanted, rtol=1e-5, atol=1e-5)
+    assert len(fast.packed) == 2
+    x.requires_grad_()
+    assert torch.autograd.grad(fast(x).sum(), x)[0].shape == x.shape
+
+
 def gradients(layer, x, out):
     x = x.clone().requires_grad_()
     return torch.autograd.grad(layer(x), (x, layer.weight, layer.bias), out)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from alexnet.claims.checks import make_checks
-from alexnet.claims.claim import Check, Claim, varied_fields
-from alexnet.claims.scales import SMALL, Scale, halve, make_arm, merge_towers
+from alexnet.claims.claim import Arm, Check, Claim, varied_fields
+from alexnet.claims.scales import SMALL, Scale, Setup, halve, make_arm, merge_towers
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.spec import PixelFormat
 from alexnet.variants import PAPER, with_lrn, without_layer, without_overlap
@@ -271,10 +271,16 @@ def towers(scale: Scale) -> tuple[Claim, ...]:
 
 def dropout(scale: Scale) -> tuple[Claim, ...]:
     """Section 4.2."""
-    trained = scale.dropout
-    none = replace(trained.spec, dropout=replace(trained.spec.dropout, rate=0.0))
-    half_of_all = replace(trained.spec, dropout=replace(trained.spec.dropout, rate=0.5))
-    without, with_it = make_arm("none", trained, none), make_arm("0.5", trained, half_of_all)
+    constant = "At a constant rate, so that no schedule decides when either arm converges."
+
+    def make_arms(setup: Setup, suffix: str = "") -> tuple[Arm, Arm]:
+        none, half = (
+            replace(setup.spec, dropout=replace(setup.spec.dropout, rate=rate))
+            for rate in (0.0, 0.5)
+        )
+        return make_arm(f"none{suffix}", setup, none), make_arm(f"0.5{suffix}", setup, half)
+
+    without, with_it = make_arms(scale.dropout)
     base = Claim(
         name="dropout",
         group="dropout",
@@ -285,7 +291,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         second=with_it,
         switch="the dropout rate",
         varied=frozenset({"spec.dropout.rate"}),
-        note="At a constant rate, so that no schedule decides when either arm converges.",
+        note="" if scale.dropout.recipe.milestones else constant,
     )
     gap = replace(
         base,
@@ -295,6 +301,8 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         measure="gap",
         measure_text="test error less training error, both without dropout",
     )
+    if scale.dropout_steps != scale.dropout:
+        without, with_it = make_arms(scale.dropout_steps, " at a constant rate")
     steps = replace(
         base,
         name="dropout-steps",
@@ -308,6 +316,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         ratio=True,
         paper_effect=2.0,
         min_effect=1.5,
+        note=constant,
     )
     return base, gap, steps
 

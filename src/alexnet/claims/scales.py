@@ -1,9 +1,9 @@
 """The sizes at which the claims can be run, each a value: what networks, on how much, how long.
 
-`small` fits into an hour or so on two processor cores, `night` into ten: a quarter of CIFAR-10, long
-enough that networks know it by heart. `cifar` is CIFAR-10 at the schedules of 2012, `imagenet` the full
-network on ImageNet or any prepared photographs: both want a GPU. The networks that have no name of
-their own come first: small, halved, four layers deep.
+`small` fits into an hour or so on two processor cores, `night` into ten: a quarter of CIFAR-10,
+long enough that networks know it by heart. `cifar` is CIFAR-10 at the schedules of 2012, `imagenet`
+the full network on ImageNet or any prepared photographs: both want a GPU. The networks that have no
+name of their own come first: small, halved, four layers deep.
 """
 
 import math
@@ -108,7 +108,8 @@ class Scale:
     plain: Setup  # in which LRN, overlap, augmentation and colour noise are switched
     five: Setup  # of five convolutions: everything else is switched in it
     printed: Spec  # the same with the .01 that the paper prints for every weight
-    dropout: Setup  # at a constant rate, or the schedule would say when either arm converges
+    dropout: Setup
+    dropout_steps: Setup  # at a constant rate, or the schedule would say when either arm converges
     four: Setup  # of Figure 1: no regularisation at all
     learning_rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
     trial_epochs: float | None  # of the runs that choose it; None: to their end
@@ -177,6 +178,7 @@ SMALL = Scale(
     five=Setup(_FIVE, _SMALL),
     printed=shrink(_PAPER_10),
     dropout=Setup(_FIVE, _SMALL.with_(milestones=(), validate_every=1)),
+    dropout_steps=Setup(_FIVE, _SMALL.with_(milestones=(), validate_every=1)),
     four=Setup(
         FOUR_LAYERS,
         _SMALL.with_(milestones=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
@@ -201,6 +203,8 @@ _NIGHT_WIDE = shrink(
     .with_layers("conv3", "conv4", out_channels=256)
 )  # fmt: skip
 _NIGHT_FIVE = replace(_NIGHT_WIDE, dropout=replace(_NIGHT_WIDE.dropout, rate=0.0))
+# Units enough to learn the images by heart.
+_NIGHT_UNITS = _NIGHT_WIDE.with_layers("fc6", "fc7", units=1024)
 _NIGHT = _with_milestones(
     PAPER_RECIPE, 0.75, 0.92,
     name="night", epochs=24, batch_size=128, log_every=10,
@@ -228,11 +232,8 @@ NIGHT = replace(
         ),
         dropout=_NIGHT_FIVE.dropout,
     ),
-    # Units enough to learn the images by heart.
-    dropout=Setup(
-        _NIGHT_WIDE.with_layers("fc6", "fc7", units=1024),
-        _NIGHT_BARE.with_(lr=0.005, milestones=(), validate_every=2),
-    ),
+    dropout=Setup(_NIGHT_UNITS, _NIGHT_BARE),
+    dropout_steps=Setup(_NIGHT_UNITS, _NIGHT_BARE.with_(lr=0.005, milestones=(), validate_every=2)),
     four=Setup(
         replace(FOUR_LAYERS, image_size=24),  # the centre: half the work
         _NIGHT_BARE.with_(
@@ -265,6 +266,7 @@ CIFAR_FULL = replace(
     five=Setup(_WIDE, _CIFAR_FIVE),
     printed=shrink(_PAPER_10, width=2),
     dropout=Setup(_WIDE, _CIFAR_FIVE.with_(milestones=())),
+    dropout_steps=Setup(_WIDE, _CIFAR_FIVE.with_(milestones=())),
     four=Setup(
         FOUR_LAYERS,
         _with_milestones(
@@ -292,6 +294,7 @@ IMAGENET = Scale(
     five=_FULL,
     printed=AS_RUN.with_layers(*STRONGER, std=0.01),
     dropout=Setup(AS_RUN, _CONSTANT),
+    dropout_steps=Setup(AS_RUN, _CONSTANT),
     four=Setup(
         replace(AS_RUN, dropout=replace(AS_RUN.dropout, rate=0.0)), _CONSTANT.with_(**_BARE)
     ),

@@ -36,7 +36,7 @@ MIN_TILES = 16  # of all images; fewer take as long as their transformed filters
 MIN_CHANNELS = 48  # of a group; with fewer, transforms take longer than the products that they save
 MIN_GAIN = 2.0  # products of the plain layer for each: few where tiles reach far over a small map
 UNITS = 4  # that are computed together
-ROWS = (2, 64)  # images, from and to, of which `FewRowsLinear` is faster than the plain layer
+MAX_ROWS = 64  # images; of more, `FewRowsLinear` is slower than the plain layer
 
 
 class WinogradArguments(ctypes.Structure):
@@ -192,8 +192,9 @@ class WinogradConv2d(nn.Conv2d):
             conv.in_channels, conv.out_channels, side, padding=padding, groups=conv.groups,
             device="meta",
         )  # fmt: skip
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias, self.frozen = conv.weight, conv.bias, frozen
         self.filters = transform_filters(conv.weight, conv.groups) if frozen else None
+        self.packed: dict[torch.Size, Tensor] = {}  # by what they are applied to
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, M, H', W')``, channels-last.
@@ -209,10 +210,34 @@ class WinogradConv2d(nn.Conv2d):
         gain = side**2 * height * width / (tile**2 * down * across)
         few = input.shape[0] * down * across < MIN_TILES or gain < MIN_GAIN
         if few or input.dtype != torch.float32:
-            return super().forward(channels_last(input))
+            return self._convolve_plainly(channels_last(input))
         if self.filters is None:
             return call(winograd_conv2d, input, self.weight, self.bias, padding, self.groups)
         return call(winograd, input, self.filters, self.bias, side, padding, self.groups)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "packed": {}}  # what is in oneDNN's order cannot be copied
+
+    def _convolve_plainly(self, input: Tensor) -> Tensor:
+        """Convolve by oneDNN, with filters in its own order, if they stay as they are.
+
+        PyTorch would bring them into that order at every call: a third of the time of one image. It
+        has these two operators for the compiler, which packs the constants of a frozen graph.
+        """
+        learns = torch.is_grad_enabled() and input.requires_grad
+        packs = (
+            self.frozen and input.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        )
+        if learns or not packs:
+            return super().forward(input)
+        how = list(self.padding), list(self.stride), list(self.dilation), self.groups
+        if input.shape not in self.packed:
+            self.packed[input.shape] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                self.weight.to_mkldnn(), *how, list(input.shape)
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            input, self.packed[input.shape], self.bias, *how, "none", [], ""
+        )
 
 
 def has_winograd_form(layer: nn.Module) -> bool:
@@ -316,7 +341,7 @@ class FewRowsLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, inputs)`` to ``(N, units)``; what is no float32 by the plain layer."""
         fits = input.dtype == torch.float32 and input.shape[1:] == (self.in_features,)
-        if fits and ROWS[0] <= input.shape[0] <= ROWS[1]:
+        if fits and 0 < input.shape[0] <= MAX_ROWS:
             return call(few_rows_linear, input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 
