@@ -1,7 +1,8 @@
 """Portable ONNX files: are they the network, and how fast is each form of LRN?
 
 ``PYTHONPATH=src:. python benchmarks/portable.py parity|speed|weights OUT.json [NETWORK...]``
-with ``WIDTH=narrow`` before it for channels and units a sixteenth of the networks' own.
+with ``WIDTH=narrow`` before it for channels and units a sixteenth of their own, ``ROUNDS=3`` for
+fewer rounds than seven, ``PROGRAMS="opencv openvino"`` for some of the programs.
 
 ``parity`` compares every named network in ONNX Runtime, OpenVINO, OpenCV and onnxruntime-web's
 WebAssembly, each with the form that is fastest there. ``speed`` times LRN's operator and the forms
@@ -27,6 +28,7 @@ from alexnet.interop.portable import (
     FASTEST,
     ConvolvedLRN,
     PooledLRN,
+    PooledOrConvolvedLRN,
     SlicedLRN,
     insert_stored,
     store_weights,
@@ -36,11 +38,12 @@ from alexnet.variants import NETWORKS, network_named
 from tests.interop.conftest import model_of, narrow
 from tests.interop.runtimes import RUNTIMES, Web, find_onnxruntime_web
 
-FORMS = {"operator": None, "convolution": ConvolvedLRN, "slices": SlicedLRN, "pool": PooledLRN}
+FORMS = {"operator": None, "by size": PooledOrConvolvedLRN, "convolution": ConvolvedLRN,
+         "slices": SlicedLRN, "pool": PooledLRN}  # fmt: skip
 WIDTH = narrow if os.environ.get("WIDTH") == "narrow" else network_named
-ROUNDS, BATCHES = 3, (1, 64)
+ROUNDS, BATCHES = int(os.environ.get("ROUNDS", "7")), (1, 64)
 WEB = "onnxruntime-web"
-PROGRAMS = (*RUNTIMES, WEB)
+PROGRAMS = os.environ.get("PROGRAMS", " ".join([*RUNTIMES, WEB])).split()
 
 
 def write(model: Predictor, form: str, folder: Path) -> Path:
@@ -82,11 +85,13 @@ def measure_speeds(names: list[str], folder: Path) -> list[dict]:
         images = generate_images(model.resize_to, max(BATCHES))
         pixels = model.in_float32.centre_crops(images).contiguous()
         files = {form: write(model, form, folder) for form in FORMS}
-        for program, load in RUNTIMES.items():
-            loaded = {form: load(path) for form, path in files.items()}
+        for program in [one for one in RUNTIMES if one in PROGRAMS]:
+            loaded = {form: RUNTIMES[program](path) for form, path in files.items()}
             for batch in BATCHES:
                 rows += summarise(name, program, batch, rounds_of(loaded, pixels[:batch]))
             del loaded
+        if WEB not in PROGRAMS:
+            continue
         with Web(dist, folder, *files.values()) as web:
             for batch in (1, 10):
                 web.time(pixels[:batch])

@@ -1,12 +1,13 @@
 """LRN alone, as ONNX's operator and in the forms without it, in four runtimes.
 
-``PYTHONPATH=src:. python benchmarks/portable_lrn.py`` prints for conv1's and conv2's sizes the
-milliseconds of eight images: one thread, the processor's time, rounds that take each form in turn,
-median and all of them; and how far each is from the formula in float64. The graphs are those that
-`alexnet.interop.portable` makes.
+``PYTHONPATH=src:. python benchmarks/portable_lrn.py [96x45 ...]`` prints for conv1's and conv2's
+sizes, or for those of so many channels and pixels of a side, the milliseconds of eight images: one
+thread, the processor's time, rounds that take each form in turn, median and all of them; and how
+far each is from the formula in float64. The graphs are those that `alexnet.interop.portable` makes.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -155,5 +156,6 @@ def measure(channels: int, side: int, folder: Path) -> None:
 if __name__ == "__main__":
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        for channels, side in SIZES:
+        asked = [tuple(map(int, one.split("x"))) for one in sys.argv[1:]]
+        for channels, side in asked or SIZES:
             measure(channels, side, Path(temporary))

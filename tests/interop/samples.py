@@ -23,7 +23,9 @@ import torch
 
 from alexnet.interop.export import build_onnx
 from alexnet.interop.imports import WeightsFormat, import_file, read_mean, read_weights_file
+from alexnet.interop.portable import insert_stored, store_weights
 from alexnet.interop.weights import export_safetensors
+from alexnet.predictor import Predictor
 from tests.interop.caffe_files import alexnet, blob, caffemodel, prototxt
 from tests.interop.conftest import model_of, narrow
 from tests.interop.convnet_files import checkpoint, one_tower, pickled, two_towers
@@ -78,6 +80,7 @@ def originals() -> dict[str, bytes]:
         "onnx, the zoo's": zoo(divisor=16, classes=CLASSES).SerializeToString(),
         "onnx, of PyTorch": exported(by_torchvision((8, 12, 16, 16, 16), 24, CLASSES)),
         "onnx, own": build_onnx(own, "pixels").SerializeToString(),
+        "onnx, own in int8": _own_in_int8(own),
         "dictionary": dictionary(_dictionary_layers()),
         "keras": keras_file(tensorflow_alexnet(lrn=False)),
         "keras, h5": keras_file(tensorflow_alexnet(lrn=False), h5=True),
@@ -86,6 +89,12 @@ def originals() -> dict[str, bytes]:
         "cuda-convnet, one tower": checkpoint(one_tower(divisor=16, classes=CLASSES)),
         "cuda-convnet, two towers": checkpoint(two_towers(divisor=16, classes=CLASSES)),
     }
+
+
+def _own_in_int8(model: Predictor) -> bytes:
+    proto = build_onnx(model, "pixels", "onnxruntime")
+    insert_stored(proto.graph, store_weights(model.network, "int8"))
+    return proto.SerializeToString()
 
 
 def _dictionary_layers() -> dict[str, Any]:

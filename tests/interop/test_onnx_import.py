@@ -1,5 +1,7 @@
 """ONNX graphs in, against ONNX Runtime: the zoo's networks, and this project's own files again."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,7 @@ from alexnet.api import load
 from alexnet.errors import ConfigError, RunError
 from alexnet.interop.export import build_onnx
 from alexnet.interop.imports import PEEKED, detect_format, import_file
+from alexnet.interop.portable import insert_stored, store_weights
 from alexnet.variants import NETWORKS
 from tests.interop.onnx_files import by_onnxruntime, exported, pool_before_norm, with_view, zoo
 from tests.interop.test_weights import by_torchvision
@@ -61,19 +64,32 @@ def test_the_zoos_caffenet_has_its_pools_before_its_norms(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "kind", "form"),
     [
-        ("paper", "pixels"), ("as_run", "images"), ("caffe", "images"), ("torchvision", "images"),
-        ("cifar_quick", "pixels"),
+        ("paper", "pixels", "without its spec"), ("as_run", "images", "without its spec"),
+        ("caffe", "images", None), ("torchvision", "images", "without its spec"),
+        ("cifar_quick", "pixels", "without its spec"), ("as_run", "images", "onnxruntime"),
+        ("cifar_local", "pixels", None),
+        pytest.param("cifar_local", "images", "openvino", marks=pytest.mark.slow),  # to be traced
     ],
 )  # fmt: skip
-def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, kind, tmp_path):
-    model = models[name]
-    (tmp_path / "net.onnx").write_bytes(build_onnx(model, kind).SerializeToString())
-    import_file(tmp_path / "net.onnx", tmp_path / "run")
+def test_own_files_come_back_bit_for_bit_with_their_preprocessing(
+    models, name, kind, form, tmp_path
+):
+    model, before = models[name], form == "without its spec"  # as files of 0.1 were
+    proto = build_onnx(model, kind, None if before else form)
+    if before:
+        (spec,) = [one for one in proto.metadata_props if one.key == "spec"]
+        proto.metadata_props.remove(spec)
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    made = import_file(tmp_path / "net.onnx", tmp_path / "run")
     again = load(tmp_path / "run", device=CPU)
     state, other = model.network.state_dict(), again.network.state_dict()
-    assert [*other] == [name.replace("fc64", "fc4").replace("fc10", "fc5") for name in state]
+    if before:  # layers have the names of their places
+        state = {k.replace("fc64", "fc4").replace("fc10", "fc5"): v for k, v in state.items()}
+    else:
+        assert replace(made.run.config.spec, pixels=model.spec.pixels) == model.spec
+    assert [*other] == [*state]
     assert all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
     assert (again.classes, again.resize_to) == (model.classes, model.resize_to)
     pixels = torch.rand(2, 3, model.spec.image_size, model.spec.image_size) * 255
@@ -82,6 +98,28 @@ def test_own_files_come_back_bit_for_bit_with_their_preprocessing(models, name, 
     with torch.inference_mode():
         ours, theirs = model.network(pixels), again.network(pixels)
     assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_own_weights_of_fewer_bytes_come_back_as_readers_compute_with_them(
+    models, weights, tmp_path
+):
+    model, path = models["single"], tmp_path / "net.onnx"
+    stored, proto = store_weights(model.network, weights), build_onnx(model, "pixels", "web")
+    insert_stored(proto.graph, stored)
+    path.write_bytes(proto.SerializeToString())
+    made = import_file(path, tmp_path / "run")
+    assert f"{weights}, made float32" in made.found
+    network = load(tmp_path / "run", device=CPU).network
+    for name, weight in stored.items():
+        assert torch.equal(network.get_parameter(name), weight.restore())
+    for part in (".stored", ".scale")[: 1 + (weights == "int8")]:
+        damaged = onnx.load_from_string(path.read_bytes())
+        (tensor,) = [t for t in damaged.graph.initializer if t.name == f"network.fc8.weight{part}"]
+        tensor.CopyFrom(numpy_helper.from_array(np.ones((3, 1), np.float32), tensor.name))
+        (tmp_path / "other.onnx").write_bytes(damaged.SerializeToString())
+        with pytest.raises(RunError, match=rf"fc8.weight{part}' is \(3, 1\)"):
+            import_file(tmp_path / "other.onnx", tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ["caffe", "torchvision", "paper"])

@@ -72,6 +72,17 @@ def test_a_browser_without_a_gpu_computes_the_networks(models, tmp_path):
         assert found.holds, name
 
 
+# Two norms each: on maps of 55 x 55 and, in two towers, 27 x 27; of 27 x 27 and 13 x 13.
+@pytest.mark.parametrize(("name", "pooled"), [("paper", 1), ("caffenet", 2)])
+def test_the_form_for_onnx_runtime_goes_by_the_size_of_a_map(models, name, pooled, tmp_path):
+    model, path = models[name], tmp_path / "net.onnx"
+    images = generate_images(model.resize_to, 3)
+    assert export_onnx(model, path, images, "", portable_for="onnxruntime").parity.holds
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("AveragePool") == pooled
+    assert kinds.count("Conv") == 5 + 2 - pooled
+
+
 @pytest.mark.parametrize("form", [ConvolvedLRN, SlicedLRN, PooledLRN])
 @pytest.mark.parametrize(
     ("norm", "towers"),

@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
@@ -354,7 +354,7 @@ def build_onnx(model: Predictor, kind: InputKind, portable_for: Runtime | None =
         node.ClearField("metadata_props")
     if portable_for is not None:
         declare_portable(proto)
-    for key, value in describe_model(model, kind).items():
+    for key, value in {**describe_model(model, kind), "spec": asdict(model.spec)}.items():
         proto.metadata_props.add(
             key=key, value=value if isinstance(value, str) else json.dumps(value)
         )

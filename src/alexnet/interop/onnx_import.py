@@ -1,7 +1,8 @@
 """ONNX's graphs -> spec and weights: the zoo's bvlcalexnet and caffenet, and this project's own.
 
 A graph is followed from its input to its logits; what each operator computes goes into the list of
-layers that every reader makes. Nothing of a file is run, and nothing outside of it is opened.
+layers that every reader makes. An own file has its spec in the metadata and its weights under their
+names. Nothing of a file is run, and nothing outside of it is opened.
 """
 
 import base64
@@ -12,23 +13,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet.bounds import check_message, check_shape, parse_json, read_bytes
+from alexnet.config import from_json
 from alexnet.errors import RunError, import_extra
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.caffe import IMAGENET_MEAN
-from alexnet.spec import DropoutSpec, PixelFormat
+from alexnet.interop.weights import find_shapes
+from alexnet.spec import DropoutSpec, PixelFormat, Spec
 from alexnet.variants import CAFFE, TORCHVISION
 
 Node = Any  # `onnx.NodeProto`
-BEFORE = ("Slice", "Transpose", "Mul", "Sub", "Div")  # preprocessing inside of an export
+BEFORE = ("Slice", "Transpose", "Cast", "Mul", "Sub", "Div")  # preprocessing inside of an export
 MAX_OPERATORS = 1000  # on the way from the pixels to the logits
 FLATTENING = ("Flatten", "Reshape", "Squeeze")
 OF_MAPS, OF_ROWS = ("Conv", "LRN", "MaxPool", "AveragePool", "Split"), ("Gemm", "MatMul")
+INT8 = 3
 # Bytes of a number, by the types that weights and sizes have.
 ITEMS = {1: 4, 6: 4, 7: 8, 10: 2, 11: 8, 16: 2}
-CONVERTED = {10: "float16", 11: "float64", 16: "bfloat16"}
+CONVERTED = {INT8: "int8", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
 def read_onnx(path: Path) -> ir.ImportedNetwork:
@@ -40,9 +46,14 @@ def read_onnx(path: Path) -> ir.ImportedNetwork:
     told = {entry.key: entry.value for entry in model.metadata_props}
     about = parse_json(told["preprocessing"]) if "preprocessing" in told else None
     graph = Graph(model.graph)
-    layers, mean = _follow(graph, 2 * len(data), own=about is not None)
-    image = graph.image or (about and int(about["crop"]))
-    network, weights = ir.assemble_network(layers, PixelFormat(), image)
+    start, mean = (graph.first, None) if about is None else _pass_preprocessing(graph)
+    if about is not None and "spec" in told:
+        network = from_json(Spec, parse_json(told["spec"]))
+        weights = _read_named(graph, network, len(data))
+    else:
+        layers = _follow(graph, start, 2 * len(data))
+        image = graph.image or (about and int(about["crop"]))
+        network, weights = ir.assemble_network(layers, PixelFormat(), image)
     producer = model.producer_name or "an unnamed program"
     converted = " and ".join(sorted(graph.converted))
     found: tuple[str, ...] = (f"ONNX graph {model.graph.name!r} of {producer}",)
@@ -97,20 +108,24 @@ class Graph:
 
     def array(self, node: Node, place: int) -> NDArray[Any]:
         """Return the array that a node takes in one place, whose numbers must be in the file."""
-        from onnx import numpy_helper
-
         name = node.input[place] if place < len(node.input) else ""
         if name not in self.tensors:
             raise RunError(
                 f"{node.op_type} {node.name!r} takes {name!r}, which is no array in the file.",
                 "Expected weights as initializers.",
             )
+        return self.read(name)
+
+    def read(self, name: str, sizes: Mapping[int, int] = ITEMS) -> NDArray[Any]:
+        """Return an array of the file, of a type whose numbers take so many bytes."""
+        from onnx import numpy_helper
+
         tensor = self.tensors[name]
         if tensor.data_location or tensor.external_data:  # the library would open that file
             raise RunError(f"{name!r} lies in another file.", "Write the model as one file.")
-        if tensor.data_type not in ITEMS:
+        if tensor.data_type not in sizes:
             raise RunError(f"{name!r} is an array of type {tensor.data_type}.", "Expected float32.")
-        count = len(tensor.raw_data) // ITEMS[tensor.data_type]
+        count = len(tensor.raw_data) // sizes[tensor.data_type]
         lists = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.int32_data)
         check_shape(name, tensor.dims, count or max(map(len, lists)))
         if tensor.data_type in CONVERTED:
@@ -173,24 +188,56 @@ def setting(node: Node, name: str, default: Any = None) -> Any:
     return default
 
 
-def _follow(
-    graph: Graph, most: int, *, own: bool
-) -> tuple[list[ir.ImportedLayer], NDArray[np.float32] | None]:
-    """Follow a graph from its input to the logits; return its layers, and a mean before them."""
-    current = graph.first
+def _pass_preprocessing(graph: Graph) -> tuple[str, NDArray[np.float32] | None]:
+    """Return what an own file's network takes, and a mean that was taken off before it."""
+    current, mean = graph.first, None
+    for _ in range(MAX_OPERATORS):
+        takers = graph.after(current)
+        if not takers or takers[0].op_type not in BEFORE:
+            break
+        if takers[0].op_type == "Sub":
+            mean = graph.array(takers[0], 1).astype(np.float32)
+        current = takers[0].output[0]
+    return current, mean
+
+
+def _read_named(graph: Graph, spec: Spec, most: int) -> dict[str, Tensor]:
+    """Read the weights of a file that says what its network is, whatever its operators are.
+
+    Those of fewer bytes lie beside their scales (`portable.insert_stored`).
+    """
+    shapes, weights = find_shapes(spec), {}
+    if sum(map(math.prod, shapes.values())) > most:
+        raise RunError("Its layers have more numbers than the file.")
+    for name, shape in shapes.items():
+        whole, stored, scale = (f"network.{name}{part}" for part in ("", ".stored", ".scale"))
+        given = whole if whole in graph.tensors else stored
+        if given not in graph.tensors:
+            raise RunError(f"It has no {whole!r}, which its network needs.")
+        values = graph.read(given, {**ITEMS, INT8: 1}).astype(np.float32)
+        if values.shape != shape:
+            raise RunError(f"{given!r} is {values.shape}; its network needs {shape}.")
+        if given == stored and scale in graph.tensors:
+            factors = graph.read(scale)
+            if factors.size != shape[0]:
+                raise RunError(f"{scale!r} is {factors.shape}; {given!r} is {shape}.")
+            values *= factors.reshape(-1, *[1] * (len(shape) - 1))
+        if not np.isfinite(values).all():
+            raise RunError(f"{whole!r} has numbers that are not finite.")
+        weights[name] = torch.from_numpy(values)
+    return weights
+
+
+def _follow(graph: Graph, current: str, most: int) -> list[ir.ImportedLayer]:
+    """Follow a graph from what the network takes to the logits; return its layers."""
     layers: list[ir.ImportedLayer] = []
-    mean: NDArray[np.float32] | None = None
     flat = False  # whether the maps have been laid in one row
     for _ in range(MAX_OPERATORS):
         takers = graph.after(current)
         if not takers or takers[0].op_type == "Softmax":
-            return layers, mean
+            return layers
         node, kind = takers[0], takers[0].op_type
-        if own and not layers and kind in BEFORE:
-            if kind == "Sub":
-                mean = graph.array(node, 1).astype(np.float32)
-            current = node.output[0]
-        elif kind == "Add" and layers and isinstance(layers[-1], ir.FullyConnected):
+        if kind == "Add" and layers and isinstance(layers[-1], ir.FullyConnected):
             bias = graph.other(node, current).astype(np.float32).reshape(-1)
             layers[-1], current = replace(layers[-1], bias=bias), node.output[0]
         elif kind in FLATTENING:

@@ -31,6 +31,7 @@ from alexnet.spec import LRN
 
 WRITTEN_OPSET = 18  # the oldest that PyTorch's exporter writes
 PORTABLE_OPSET = 13  # of 2020: ONNX Runtime 1.6, TensorRT 8, OpenCV 4.5.2
+POOLED_BELOW = 2048  # numbers of a row, for which ONNX Runtime's vectorised pool has a buffer
 
 
 class ConvolvedLRN(LocalResponseNorm):
@@ -70,6 +71,17 @@ class PooledLRN(LocalResponseNorm):
         padded = F.pad(rows, (0, 0, before, size - 1 - before))
         mean = F.avg_pool2d(padded, (size, 1), stride=1).reshape(-1, *x.shape[1:])
         return _divide(x, self.norm.k + self.norm.alpha * mean, self.norm)
+
+
+class PooledOrConvolvedLRN(PooledLRN):
+    """`PooledLRN` on small maps, however many channels, and `ConvolvedLRN` on large ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``."""
+        if x[0, 0].numel() < POOLED_BELOW:
+            return super().forward(x)
+        result: Tensor = ConvolvedLRN(self.norm, self.groups)(x)
+        return result
 
 
 def _divide(x: Tensor, base: Tensor, norm: LRN) -> Tensor:
@@ -142,7 +154,7 @@ class ExplicitPool(nn.Module):
 
 # Which form of LRN is the fastest there: benchmarks/results/2026-11-29_portable.
 FASTEST: Mapping[Runtime, type[LocalResponseNorm]] = {
-    "onnxruntime": ConvolvedLRN,
+    "onnxruntime": PooledOrConvolvedLRN,
     "openvino": SlicedLRN,
     "opencv": PooledLRN,
     "web": SlicedLRN,
