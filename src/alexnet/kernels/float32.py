@@ -36,7 +36,7 @@ MIN_TILES = 16  # of all images; fewer take as long as their transformed filters
 MIN_CHANNELS = 48  # of a group; with fewer, transforms take longer than the products that they save
 MIN_GAIN = 2.0  # products of the plain layer for each: few where tiles reach far over a small map
 UNITS = 4  # that are computed together
-MAX_ROWS = 64  # images; of more, `FewRowsLinear` is slower than the plain layer
+FEW_IMAGES = 64  # at most: of more, `FewRowsLinear` is slower than the plain layer
 
 
 class WinogradArguments(ctypes.Structure):
@@ -341,7 +341,7 @@ class FewRowsLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, inputs)`` to ``(N, units)``; what is no float32 by the plain layer."""
         fits = input.dtype == torch.float32 and input.shape[1:] == (self.in_features,)
-        if fits and 0 < input.shape[0] <= MAX_ROWS:
+        if fits and 0 < input.shape[0] <= FEW_IMAGES:
             return call(few_rows_linear, input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 

@@ -28,7 +28,7 @@ class Rates:
 
 
 @dataclass(slots=True)
-class Group:
+class ParameterGroup:
     """Parameters that have a learning rate and a weight decay in common."""
 
     name: str  # a field of `Rates`
@@ -43,12 +43,12 @@ class MomentumSGD:
     Making any optimizer of that loads PyTorch's compiler: 2.6 s, and 150 MB that stay.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[ParameterGroup]) -> None:
         self.groups = tuple(groups)
         self.buffers: dict[nn.Parameter, Tensor] = {}  # of those that were updated
 
     @torch.no_grad()
-    def step(self, group: Group, rate: float, momentum: float) -> None:
+    def step(self, group: ParameterGroup, rate: float, momentum: float) -> None:
         """Update the parameters of a group that have a gradient."""
         group.lr = rate
         learning = [one for one in group.parameters if one.grad is not None]
@@ -90,7 +90,10 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> MomentumSGD:
         key = (f"conv1_{group}" if layer == "conv1" else group), decay
         groups.setdefault(key, []).append(parameter)
     return MomentumSGD(
-        [Group(name, decay, members, recipe.lr) for (name, decay), members in groups.items()]
+        [
+            ParameterGroup(name, decay, members, recipe.lr)
+            for (name, decay), members in groups.items()
+        ]
     )
 
 
