@@ -10,11 +10,15 @@ import argparse
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -31,12 +35,22 @@ def serving(run: Path) -> Iterator[str]:
     try:
         for line in server.stdout or ():
             if found := re.search(r"http://[^\s/]+", line):
+                wait_for(found[0])
                 yield found[0] + "/"
                 return
         raise SystemExit(f"{run} was not served.")
     finally:
         server.terminate()
         server.wait()
+
+
+def wait_for(address: str) -> None:
+    """Wait until the server has looked at its training images."""
+    for _ in range(600):
+        with suppress(OSError), urlopen(f"{address}/v1/exciting?layer=conv1&unit=0"):
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"{address} does not answer.")
 
 
 @contextmanager
@@ -69,7 +83,8 @@ def main() -> None:
 
         def take(name: str, page: Page) -> None:
             page.wait_for_timeout(500)  # transitions
-            page.screenshot(path=given.out / f"serve-{name}.png")
+            picture = Image.open(BytesIO(page.screenshot())).convert("RGB").quantize(256)
+            picture.save(given.out / f"serve-{name}.png", optimize=True)
 
         with opened(browser, address, given.photograph, **DESKTOP) as page:
             show(page, "network")
