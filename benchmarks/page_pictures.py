@@ -7,19 +7,15 @@ convolutions. Each picture is of one panel; what a panel shows is waited for, no
 """
 
 import argparse
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serve_load import started
 
 CHROMIUM = Path("/usr/bin/chromium")
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
@@ -30,27 +26,12 @@ DARK = {"color_scheme": "dark"}
 @contextmanager
 def serving(run: Path) -> Iterator[str]:
     """Serve a run on a free port of this machine; give the page's address."""
-    command = [sys.executable, "-m", "alexnet", "serve", str(run), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server, port = started(run, 1)
     try:
-        for line in server.stdout or ():
-            if found := re.search(r"http://[^\s/]+", line):
-                wait_for(found[0])
-                yield found[0] + "/"
-                return
-        raise SystemExit(f"{run} was not served.")
+        yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
         server.wait()
-
-
-def wait_for(address: str) -> None:
-    """Wait until the server has looked at its training images."""
-    for _ in range(600):
-        with suppress(OSError), urlopen(f"{address}/v1/exciting?layer=conv1&unit=0"):
-            return
-        time.sleep(0.5)
-    raise SystemExit(f"{address} does not answer.")
 
 
 @contextmanager

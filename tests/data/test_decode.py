@@ -107,7 +107,7 @@ def png_bomb(side: int) -> bytes:
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
-    """Scenario 17: under 50 MB and 50 ms; not the many seconds that decoding takes."""
+    """Scenario 17: under 50 MB and 50 ms; the time is doubled for a busy machine."""
     bomb, small = tmp_path / "bomb.png", tmp_path / "small.png"
     bomb.write_bytes(png_bomb(30_000))
     small.write_bytes(saved(photograph(), "PNG"))
@@ -116,7 +116,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
         [sys.executable, "-c", BOMB, bomb, small], capture_output=True, text=True, check=True
     )
     seconds, megabytes, *message = done.stdout.split()
-    assert float(seconds) < 1
+    assert float(seconds) < 0.1
     assert float(megabytes) < 50
     assert "more pixels" in " ".join(message)
 

@@ -291,7 +291,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         second=with_it,
         switch="the dropout rate",
         varied=frozenset({"spec.dropout.rate"}),
-        note="" if scale.dropout.recipe.milestones else constant,
+        note="" if scale.dropout_steps else constant,
     )
     gap = replace(
         base,
@@ -301,7 +301,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         measure="gap",
         measure_text="test error less training error, both without dropout",
     )
-    if scale.dropout_steps != scale.dropout:
+    if scale.dropout_steps:
         without, with_it = make_arms(scale.dropout_steps, " at a constant rate")
     steps = replace(
         base,

@@ -108,8 +108,8 @@ class Scale:
     plain: Setup  # in which LRN, overlap, augmentation and colour noise are switched
     five: Setup  # of five convolutions: everything else is switched in it
     printed: Spec  # the same with the .01 that the paper prints for every weight
-    dropout: Setup
-    dropout_steps: Setup  # at a constant rate, or the schedule would say when either arm converges
+    dropout: Setup  # at a constant rate where `dropout_steps` is none
+    dropout_steps: Setup | None = None  # at one: a schedule would say when either arm converges
     four: Setup  # of Figure 1: no regularisation at all
     learning_rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
     trial_epochs: float | None  # of the runs that choose it; None: to their end
@@ -178,7 +178,6 @@ SMALL = Scale(
     five=Setup(_FIVE, _SMALL),
     printed=shrink(_PAPER_10),
     dropout=Setup(_FIVE, _SMALL.with_(milestones=(), validate_every=1)),
-    dropout_steps=Setup(_FIVE, _SMALL.with_(milestones=(), validate_every=1)),
     four=Setup(
         FOUR_LAYERS,
         _SMALL.with_(milestones=(), epochs=25, batch_size=128, validate_every=25, **_BARE),
@@ -266,7 +265,6 @@ CIFAR_FULL = replace(
     five=Setup(_WIDE, _CIFAR_FIVE),
     printed=shrink(_PAPER_10, width=2),
     dropout=Setup(_WIDE, _CIFAR_FIVE.with_(milestones=())),
-    dropout_steps=Setup(_WIDE, _CIFAR_FIVE.with_(milestones=())),
     four=Setup(
         FOUR_LAYERS,
         _with_milestones(
@@ -294,7 +292,6 @@ IMAGENET = Scale(
     five=_FULL,
     printed=AS_RUN.with_layers(*STRONGER, std=0.01),
     dropout=Setup(AS_RUN, _CONSTANT),
-    dropout_steps=Setup(AS_RUN, _CONSTANT),
     four=Setup(
         replace(AS_RUN, dropout=replace(AS_RUN.dropout, rate=0.0)), _CONSTANT.with_(**_BARE)
     ),

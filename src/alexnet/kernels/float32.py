@@ -192,7 +192,7 @@ class WinogradConv2d(nn.Conv2d):
             conv.in_channels, conv.out_channels, side, padding=padding, groups=conv.groups,
             device="meta",
         )  # fmt: skip
-        self.weight, self.bias, self.frozen = conv.weight, conv.bias, frozen
+        self.weight, self.bias = conv.weight, conv.bias
         self.filters = transform_filters(conv.weight, conv.groups) if frozen else None
         self.packed: dict[torch.Size, Tensor] = {}  # by what they are applied to
 
@@ -225,10 +225,9 @@ class WinogradConv2d(nn.Conv2d):
         has these two operators for the compiler, which packs the constants of a frozen graph.
         """
         learns = torch.is_grad_enabled() and input.requires_grad
-        packs = (
-            self.frozen and input.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        )
-        if learns or not packs:
+        frozen = self.filters is not None and not learns
+        has_onednn = torch.backends.mkldnn.is_available()
+        if not frozen or not has_onednn or input.dtype != torch.float32:
             return super().forward(input)
         how = list(self.padding), list(self.stride), list(self.dilation), self.groups
         if input.shape not in self.packed:

@@ -127,13 +127,17 @@ def call(operator: Any, *arguments: Any) -> Tensor:
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     # Graphs are made with tensors of other classes, which have no numbers.
     plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-    if torch.compiler.is_compiling() or not plain:
-        return operator(*arguments)  # type: ignore[no-any-return]
-    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
-        return operator._init_fn(*arguments)  # type: ignore[no-any-return]
-    if operator._backward_fn is None:
-        return operator(*arguments)  # type: ignore[no-any-return]  # which says so when it is asked
-    return _Untraced.apply(*arguments, operator)  # type: ignore[no-any-return]
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    has_no_gradient = (
+        learns and operator._backward_fn is None
+    )  # which PyTorch says when it is asked
+    if torch.compiler.is_compiling() or not plain or has_no_gradient:
+        result = operator(*arguments)
+    elif learns:
+        result = _Untraced.apply(*arguments, operator)
+    else:
+        result = operator._init_fn(*arguments)
+    return result  # type: ignore[no-any-return]
 
 
 class _Untraced(torch.autograd.Function):

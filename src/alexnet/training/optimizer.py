@@ -51,15 +51,15 @@ class MomentumSGD:
     def step(self, group: ParameterGroup, rate: float, momentum: float) -> None:
         """Update the parameters of a group that have a gradient."""
         group.lr = rate
-        learning = [one for one in group.parameters if one.grad is not None]
-        for parameter in learning:
+        gradients = {one: one.grad for one in group.parameters if one.grad is not None}
+        for parameter in gradients:
             if parameter not in self.buffers:
                 self.buffers[parameter] = torch.zeros_like(parameter)
-        if learning:
+        if gradients:
             torch._fused_sgd_(
-                list[Tensor](learning),
-                [one.grad for one in learning if one.grad is not None],
-                [self.buffers[one] for one in learning],
+                [*gradients],
+                [*gradients.values()],
+                [self.buffers[one] for one in gradients],
                 weight_decay=group.weight_decay,
                 momentum=momentum,
                 lr=rate,
