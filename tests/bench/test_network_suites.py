@@ -9,6 +9,7 @@ import torch
 from alexnet.bench import cases, network_suites
 from alexnet.bench.cases import Suite, list_limit_cases, make_cases, matmul_name
 from alexnet.bench.network_suites import (
+    build_compiled_network,
     build_plain_network,
     build_torchvision_network,
     draw_pixels,
@@ -60,10 +61,10 @@ def test_torchvisions_form_is_its_layer_list():
 @pytest.mark.parametrize(
     ("make", "peers"),
     [
-        (make_train_suite, {"eager-float32", "eager-autocast", "eager-torchvision"}),
+        (make_train_suite, {"compiled", "eager-float32", "eager-torchvision"}),
         (
             make_infer_suite,
-            {"eager-float32", "onnxruntime-float32", "openvino-best"},
+            {"compiled", "eager-float32", "onnxruntime-float32", "openvino-best"},
         ),
         (
             make_infer_1_suite,
@@ -78,7 +79,8 @@ def test_every_case_of_the_network_runs(make, peers, tmp_path, uncompiled):
     assert names[0] == "ours"
     assert peers <= set(names)
     timed, ready = make_cases(
-        [one for one in found.cases if one.name != "openvino-best"], found.settings
+        [one for one in found.cases if one.name not in ("compiled", "openvino-best")],
+        found.settings,
     )
     slow = {name for name in names if "autocast" in name and not FAST_BFLOAT16}
     assert ready.missing.keys() == slow
@@ -142,6 +144,26 @@ def test_nothing_runs_in_a_type_that_the_processor_has_to_emulate(tmp_path, monk
         assert timed.keys() | ready.missing.keys() == {peer.name for peer in peers}
         assert ready.missing.keys() == {name for name in ready.missing if "autocast" in name}
         assert all("has no fast bfloat16" in why for why in ready.missing.values())
+
+
+@pytest.mark.slow  # it compiles a network forward and backward
+def test_the_compiled_peer_is_the_same_network(tmp_path):
+    at = settings(tmp_path)
+    network = build_compiled_network(at.device, TINY)
+    plain = build_plain_network(TINY)
+    plain.load_state_dict(network.state_dict())
+    pixels = draw_pixels(at, TINY)
+    assert torch.allclose(network.eval()(pixels), plain.eval()(pixels), atol=1e-5)
+    (case,) = (one for one in make_train_suite(at).cases if one.name == "compiled")
+    case.make(at).call()
+
+
+def test_there_is_no_compiled_peer_without_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setattr(Device, "can_compile", lambda self: (False, "No compiler."))
+    for make in (make_train_suite, make_infer_suite, make_infer_1_suite):
+        timed, ready = make_cases(make(settings(tmp_path)).cases[1:2], settings(tmp_path))
+        assert not timed
+        assert ready.missing == {"compiled": "No compiler."}
 
 
 def test_there_is_no_processor_runtime_beside_a_gpu(tmp_path):

@@ -3,8 +3,9 @@
 Ours runs with freed memory kept in the process (`device.keep_freed_memory`), as `alexnet train`
 does. The eager peers are what users of PyTorch usually write; they run as their users have them,
 and once more with memory kept, marked ``-kept``, so that what the memory is worth can be told from
-what the network is worth. ONNX Runtime and OpenVINO run the network that `alexnet export --to onnx`
-writes, each as its own guide says, with as many threads as ours.
+what the network is worth; and compiled by ``torch.compile``, in our type. ONNX Runtime and OpenVINO
+run the network that `alexnet export --to onnx` writes, each as its own guide says, with as many
+threads as ours.
 """
 
 import itertools
@@ -25,13 +26,14 @@ from alexnet.bench.cases import (
     Case,
     Suite,
     TimedCall,
+    UnsuitableError,
     dtype_name,
     require_fast,
     time_round,
 )
 from alexnet.data.augment import Normaliser, augment
 from alexnet.data.statistics import Statistics
-from alexnet.device import CudaGraphRunner
+from alexnet.device import CudaGraphRunner, Device
 from alexnet.errors import ConfigError, TrainingError, import_extra
 from alexnet.fused import fuse, fuse_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm
@@ -57,14 +59,16 @@ def make_train_suite(settings: BenchSettings) -> Suite:
     """Return whole training steps: forward, backward, update."""
     first = next(layer for layer in settings.spec.layers() if layer.kind == "conv")
     macs = 3 * settings.spec.macs - first.macs  # the images need no gradient
-    cases = (Case("ours", time_our_step, keeps_memory=True), *list_eager_cases(time_eager_step))
+    eager = list_eager_cases(time_eager_step, settings)
+    cases = (Case("ours", time_our_step, keeps_memory=True), *eager)
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=2 * macs / 1e9)
 
 
 def make_infer_suite(settings: BenchSettings) -> Suite:
     """Return inference on a batch, pixels to logits."""
     ours = Case("ours", time_our_inference, keeps_memory=True)
-    cases = (ours, *list_eager_cases(time_eager_inference), *list_runtime_cases(settings))
+    eager = list_eager_cases(time_eager_inference, settings)
+    cases = (ours, *eager, *list_runtime_cases(settings))
     gflop = 2 * settings.spec.macs / 1e9
     return Suite(settings=settings, unit="images/s", cases=cases, gflop=gflop)
 
@@ -101,12 +105,17 @@ def make_lrn_suite(settings: BenchSettings) -> Suite:
 
 
 def list_eager_cases(
-    make: Callable[[MakeNetwork, torch.dtype, BenchSettings], TimedCall],
+    make: Callable[[MakeNetwork, torch.dtype, BenchSettings], TimedCall], settings: BenchSettings
 ) -> tuple[Case, ...]:
-    """Return the eager peers of a step: float32 and autocast, each with memory kept too."""
+    """Return the eager peers of a step: float32 and autocast, each with memory kept too.
+
+    Before them stands the same network compiled, in the type that ours has.
+    """
+    compiled = partial(build_compiled_network, settings.device)
     float32 = partial(make, build_plain_network, torch.float32)
     autocast = partial(make, build_plain_network, torch.bfloat16)
     return (
+        Case("compiled", partial(make, compiled, settings.dtype)),
         Case("eager-float32", float32),
         Case("eager-autocast", autocast),
         Case("eager-float32-kept", float32, keeps_memory=True),
@@ -142,6 +151,19 @@ def build_plain_network(spec: Spec) -> AlexNet:
             setattr(network, name, build_plain_lrn(module.norm))
         elif isinstance(module, Dropout):
             setattr(network, name, nn.Dropout(module.rate))
+    return network
+
+
+def build_compiled_network(device: Device, spec: Spec) -> AlexNet:
+    """Return the plain network as ``torch.compile`` makes it when it is first called.
+
+    `UnsuitableError` where the compiler does not work.
+    """
+    works, complaint = device.can_compile()
+    if not works:
+        raise UnsuitableError(complaint)
+    network = build_plain_network(spec)
+    network.compile(dynamic=False)
     return network
 
 

@@ -108,6 +108,8 @@ def lrn(scale: Scale) -> tuple[Claim, ...]:
         paper_effect=0.014,
     )
     local = scale.with_lrn
+    if scale.without_lrn is None or local is None:
+        return (base,)
     of_local = [conv.name for conv in local.spec.convs]
     first, second = make_arm("as without", scale.without_lrn), make_arm("as with", local)
     confounded = replace(
@@ -280,7 +282,9 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         )
         return make_arm(f"none{suffix}", setup, none), make_arm(f"0.5{suffix}", setup, half)
 
-    without, with_it = make_arms(scale.dropout)
+    setup = scale.dropout
+    at_constant_rate = setup.recipe.schedule == "milestones" and not setup.recipe.milestones
+    without, with_it = make_arms(setup)
     base = Claim(
         name="dropout",
         group="dropout",
@@ -291,7 +295,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
         second=with_it,
         switch="the dropout rate",
         varied=frozenset({"spec.dropout.rate"}),
-        note="" if scale.dropout_steps else constant,
+        note=constant if at_constant_rate else "",
     )
     gap = replace(
         base,
@@ -303,6 +307,8 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
     )
     if scale.dropout_steps:
         without, with_it = make_arms(scale.dropout_steps, " at a constant rate")
+    elif not at_constant_rate:
+        return base, gap
     steps = replace(
         base,
         name="dropout-steps",
@@ -371,6 +377,7 @@ def colour(scale: Scale) -> tuple[Claim, ...]:
     literal = replace(
         base,
         name="pca-eigenvalues",
+        group="pca-eigenvalues",
         section="4.1, facts 4",
         sentence="The axes' lengths are the eigenvalues, as printed, not their roots, as run.",
         paper="no number; the source of 2012 used standard deviations",

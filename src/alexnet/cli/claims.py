@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 def claims(
     *names: str,
     data: str | None = None,
-    scale: Literal["small", "night", "cifar", "imagenet"] = "small",
+    scale: Literal["small", "night", "cifar", "imagenet", "imagenette"] = "small",
     seeds: int | None = None,
     budget: str | None = None,
     out: Path = Path("claims"),
@@ -47,18 +47,19 @@ def claims(
     Parameters
     ----------
     names
-        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, pca-copied,
-        depth, towers, init, alive, counts, dropout-identity; by default all. augment also asks its
-        networks of several seeds together.
+        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, pca-eigenvalues,
+        pca-copied, depth, towers, init, alive, counts, dropout-identity; by default all. augment
+        also asks its networks of several seeds together.
     data
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
-        is downloaded; the scale imagenet has no default.
+        is downloaded; the scales imagenet and imagenette have no default.
     scale
         small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night: a
         quarter of it, learned by heart, ten hours. cifar: CIFAR-10 at the schedules of 2012.
-        imagenet: the full network, as run in 2012.
+        imagenet: the full network, as run in 2012. imagenette: the same network on some ten
+        thousand photographs.
     seeds
-        Runs of each arm. small, imagenet: 3; night, cifar: 5.
+        Runs of each arm. small, imagenet, imagenette: 3; night, cifar: 5.
     budget
         Take as many seeds, and if need be as large a part of the epochs, as are expected to fit
         into so long: 30m, 2h.
