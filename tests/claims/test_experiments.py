@@ -100,7 +100,8 @@ def test_the_confounded_pair_is_the_four_things_of_2012():
 def test_every_claim_of_the_document_is_there_at_every_scale(scale):
     wanted = {
         "relu", "lrn", "lrn-order", "lrn-span", "lrn-alpha", "overlap", "dropout", "augment",
-        "pca", "pca-eigenvalues", "pca-copied", "depth", "towers", "init", "alive", "counts", "dropout-identity",
+        "pca", "pca-eigenvalues", "pca-copied", "depth", "towers", "init", "alive",
+        "counts", "dropout-identity",
     }  # fmt: skip
     assert {claim.group for claim in make_claims_and_checks(scale)} == wanted
     names = [claim.name for claim in make_claims_and_checks(scale)]
