@@ -1,12 +1,13 @@
 """What a GPU says of the kernels, a training step and one image; each line as soon as it is known.
 
-    python benchmarks/gpu.py [--batch 512] [--seconds 1]
+    python benchmarks/gpu.py [--batch 512] [--seconds 0.4]
 
 The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
 normalisation and pooling (`kernels/lrn_pool.py`), forward and backward, in copies of its
-input, sizes of conv1 and conv2; whole steps, ours and the eager network under autocast (`alexnet
-bench train` compares them in turn, with all their peers); one image with kernels started one by
-one and replayed. Medians. The last line is all of it as JSON.
+input, sizes of conv1 and conv2; whole steps in turn, ours, from bytes, and the eager network in
+float32, under autocast, and compiled under autocast (`alexnet bench train` compares the same, each
+in a process of its own, which takes minutes); one image with kernels started one by one and
+replayed. Medians. The last line is all of it as JSON.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from triton.testing import do_bench
 
 from alexnet.bench.cases import BenchSettings, TimedCall
 from alexnet.bench.network_suites import (
+    build_compiled_network,
     build_plain_network,
     draw_pixels,
     time_eager_step,
@@ -36,7 +38,8 @@ from alexnet.network import build
 from alexnet.variants import network_named
 
 GPU = torch.device("cuda")
-TURNS = 3
+TURNS = 5
+QUEUED = 10  # steps that a GPU is given before it is waited for
 SCALE, K = 1e-4, 2.0
 
 
@@ -72,20 +75,22 @@ def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
     return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
 
 
-def rate(timed: TimedCall, seconds: float) -> float:
-    """Return images a second, the median of some turns; the GPU is waited for after each."""
-    for _ in range(3):
-        timed.call()
-    torch.cuda.synchronize()
-    times = []
-    for _ in range(TURNS):
-        calls, begun = 0, time.perf_counter()
-        while time.perf_counter() - begun < seconds / TURNS:
+def rates(steps: dict[str, TimedCall], seconds: float) -> dict[str, list[float]]:
+    """Return images a second of each, in every turn; the GPU is waited for at its end."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for timed in steps.values():
+        for _ in range(5):  # programs are compiled in the first, memory is taken
             timed.call()
-            calls += 1
+    for name in [*steps] * TURNS:
+        calls, begun = 0, time.perf_counter()
         torch.cuda.synchronize()
-        times.append((time.perf_counter() - begun) / calls)
-    return timed.amount / statistics.median(times)
+        while time.perf_counter() - begun < seconds:
+            for _ in range(QUEUED):
+                steps[name].call()
+            calls += QUEUED
+            torch.cuda.synchronize()
+        found[name].append(steps[name].amount * calls / (time.perf_counter() - begun))
+    return found
 
 
 def one_image(settings: BenchSettings) -> dict[str, float]:
@@ -112,7 +117,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=0.4)
     asked = parser.parse_args()
     found: dict[str, object] = {"device": Device(GPU).name, "torch": torch.__version__}
 
@@ -124,17 +129,25 @@ def main() -> None:
     for maps, side in ((96, 55), (256, 27)):
         for window in (1, 3):
             told(f"pass of {maps} maps, window {window}", passes(asked.batch, maps, side, window))
-    steps = {
+    half = torch.bfloat16
+    makers = {
         "ours": time_our_step,
-        "eager-autocast": partial(time_eager_step, build_plain_network, torch.bfloat16),
+        "eager-autocast": partial(time_eager_step, build_plain_network, half),
+        "eager-float32": partial(time_eager_step, build_plain_network, torch.float32),
+        "compiled-autocast": partial(
+            time_eager_step, partial(build_compiled_network, Device(GPU)), half
+        ),
     }
     spec, scratch = network_named("single"), Path(gettempdir())
     batch = BenchSettings(
         spec=spec, batch_size=asked.batch, device=Device(GPU), dtype=torch.bfloat16,
         scratch=scratch,
     )  # fmt: skip
-    for name, make in steps.items():
-        told(f"{name}, images/s", rate(make(batch), asked.seconds))
+    turns = rates({name: make(batch) for name, make in makers.items()}, asked.seconds)
+    for name, each in turns.items():
+        told(f"{name}, images/s", statistics.median(each))
+        over = [ours / theirs for ours, theirs in zip(turns["ours"], each, strict=True)]
+        told(f"ours over {name}", [statistics.median(over), min(over), max(over)])
     told("one image, ms", one_image(replace(batch, batch_size=1)))
     print(json.dumps(found))
 

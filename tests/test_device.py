@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from alexnet import device as device_module
-from alexnet.device import MAX_RECORDED, CopyStream, CudaGraphRunner, Device, is_out_of_memory
+from alexnet.device import (
+    MAX_RECORDED,
+    CopyStream,
+    CudaGraphRunner,
+    Device,
+    describe_machine,
+    is_out_of_memory,
+)
 from alexnet.errors import ConfigError
 
 CPU = Device(torch.device("cpu"))
@@ -242,6 +249,14 @@ def test_on_mps_nothing_is_compiled(pretend):
 )
 def test_want_of_memory_is_recognised_on_every_device(error, is_one):
     assert is_out_of_memory(error) == is_one
+
+
+def test_a_machine_is_named_by_what_computes(pretend, monkeypatch):
+    monkeypatch.setattr(device_module, "processor_name", lambda: "A processor")
+    pretend()
+    assert describe_machine().startswith("A processor, ")
+    pretend("cuda")
+    assert describe_machine().startswith("A cuda cuda:0 beside A processor, ")
 
 
 def test_without_a_gpu_a_function_runs_as_it_is():

@@ -486,3 +486,9 @@ def processor_name() -> str:
 def describe_processor() -> str:
     """Return the processor's name and number of cores."""
     return f"{processor_name()}, {os.cpu_count()} cores"
+
+
+def describe_machine() -> str:
+    """Return what computes here: the GPU with the processor beside it, or the processor alone."""
+    best = Device.best()
+    return describe_processor() if best.is_cpu else f"{best.name} beside {describe_processor()}"

@@ -80,6 +80,25 @@ def test_of_two_lines_of_a_run_the_newer_counts(tmp_path):
     assert [one.measures["gap"] for one in read_results(file)] == [0.5]
 
 
+def test_what_an_older_line_alone_has_measured_stays(tmp_path):
+    """A network that one claim asks for its gap and a later one for its views is one run."""
+    file = tmp_path / "results.jsonl"
+    append_result(file, result(measures={"test_error": 0.5, "gap": 0.25}, seconds=60.0))
+    append_result(file, result(measures={"test_error": 0.5, "test_error_10_views": 0.4}))
+    append_result(file, result(seed=1, measures={"test_error": 0.75}))
+    first, other = read_results(file)
+    assert first.measures == {"test_error": 0.5, "gap": 0.25, "test_error_10_views": 0.4}
+    assert first.seconds == 61.5
+    assert other.measures == {"test_error": 0.75}
+
+
+def test_a_measure_that_is_made_again_is_not_kept_twice(tmp_path):
+    file = tmp_path / "results.jsonl"
+    append_result(file, result(measures={"test_error": 0.5}, censored=(), failed="It diverged."))
+    append_result(file, result(measures={"test_error": 0.25, "gap": 0.125}, censored=()))
+    assert read_results(file) == [result(measures={"test_error": 0.25, "gap": 0.125}, censored=())]
+
+
 def test_lines_of_another_version_are_passed_over(tmp_path):
     file = tmp_path / "results.jsonl"
     append_result(file, result())

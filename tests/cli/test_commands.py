@@ -11,8 +11,10 @@ from PIL import Image
 
 import alexnet
 from alexnet.cli import main
+from alexnet.cli.common import parse_duration
 from alexnet.cli.console import Console
 from alexnet.cli.train import TrainRequest, check_size, open_run, prepared_size
+from alexnet.errors import ConfigError
 from alexnet.variants import network_named
 from tests.conftest import QUICK, damaged
 
@@ -282,6 +284,7 @@ def odd_test(trained, tmp_path):
         (("train", "elpv", "--lr", "fast"), 2, "float"),
         (("train", "elpv", "--batch-size", "100000000000000"), 1, "batch_size is 100000000000000."),
         (("train", "elpv", "--max-time", "nan"), 1, "'nan' is no duration"),
+        (("train", "elpv", "--max-time", "30m1h"), 1, "Write it like 90s, 30m, 4h or 1h30m."),
         (("train", "elpv", "--timeout", "1e300"), 1, "timeout is 1e+300. It must be 1 to"),
         (("train", "elpv", "--set", "network.fc6.units=-1"), 1, "units is -1."),
         (("train", "elpv", "--set", "network.fc6.name=conv1"), 1, "have the same number"),
@@ -543,3 +546,17 @@ def test_a_closed_output_takes_all(environment, closed):
     done = subprocess.run(asked, shell=True, env=environment, capture_output=True, check=False)
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5h", 5400), ("1h30m", 5400), ("9m30s", 570), ("2d12h", 216000)],
+)
+def test_a_duration_is_read_as_it_is_written(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "1h-5m", "1..5h", "1m30", "-1", "inf", "1h1h"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ConfigError, match="is no duration"):
+        parse_duration(text)

@@ -278,7 +278,10 @@ def append_result(path: Path, result: RunResult) -> None:
 
 
 def read_results(path: Path) -> list[RunResult]:
-    """Return the results of a file, none where there is none; the newest of each key.
+    """Return the results of a file, none where there is none; one of each key, the newest.
+
+    What only an older line of its run has measured stays: a later claim asked for other measures of
+    the same run.
 
     Lines that are cut short are passed over, and so are those of a version whose networks or
     recipes have fields that this one lacks: it cannot repeat them. Keys are made anew, so that a
@@ -293,5 +296,19 @@ def read_results(path: Path) -> list[RunResult]:
         except (ValueError, AlexNetError):
             continue
         key = run_key(result.spec, result.recipe, str(result.data.get("fingerprint")))
-        found[key] = replace(result, key=key)
+        result = replace(result, key=key)
+        found[key] = _add_measures(found[key], result) if key in found else result
     return list(found.values())
+
+
+def _add_measures(older: RunResult, newer: RunResult) -> RunResult:
+    """Return the newer of two results of a run, with what the older alone has measured."""
+    if older.measures.keys() <= newer.measures.keys():
+        return newer
+    kept = tuple(name for name in older.censored if name not in newer.measures)
+    return replace(
+        newer,
+        measures={**older.measures, **newer.measures},
+        censored=(*kept, *newer.censored),
+        seconds=round(older.seconds + newer.seconds, 1),  # the newer went on from a checkpoint
+    )

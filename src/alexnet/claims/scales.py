@@ -308,9 +308,9 @@ IMAGENET = Scale(
 # once, faster than photographs are decoded. How it was chosen: docs/claims.md.
 _IMAGENETTE = Setup(
     SINGLE,
-    _with_milestones(
-        PAPER_RECIPE, 25 / 90, 51 / 90, 79 / 90,
-        name="imagenette", epochs=60, checkpoint_every=100_000, validate_every=60,
+    PAPER_RECIPE.with_(
+        name="imagenette", epochs=50, schedule="one-cycle", lr_inside_velocity=False,
+        checkpoint_every=100_000, validate_every=50,
     ),
 )  # fmt: skip
 IMAGENETTE = replace(
@@ -324,7 +324,7 @@ IMAGENETTE = replace(
     dropout=_IMAGENETTE,
     four=Setup(
         replace(SINGLE, dropout=replace(SINGLE.dropout, rate=0.0)),
-        _IMAGENETTE.recipe.with_(milestones=(), **_BARE),
+        _IMAGENETTE.recipe.with_(**_BARE),
     ),
     without_lrn=None,
     with_lrn=None,

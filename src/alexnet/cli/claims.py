@@ -181,7 +181,7 @@ def make_grid_config(
 ) -> "GridConfig":
     """Gather how the runs are made."""
     from alexnet.claims.grid import GridConfig, default_workers
-    from alexnet.device import Device, describe_processor
+    from alexnet.device import Device, describe_machine
     from alexnet.training.run import software_versions
 
     gpu = not Device.best().is_cpu
@@ -193,7 +193,7 @@ def make_grid_config(
         workers=workers or default_workers(threads),
         threads=threads,
         executor=executor,
-        machine=describe_processor(),
+        machine=describe_machine(),
         versions=software_versions(),
         say=say,
         report=console.grid,

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,11 +186,16 @@ def parse_units(text: str) -> list[int]:
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in seconds: 90, 90s, 30m, 4h or 2d."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    """Return a duration in seconds: 90, 90s, 30m, 4h, 2d or, the larger unit first, 1h30m."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    parts = re.fullmatch("".join(rf"(?:([\d.]+){unit})?" for unit in units), text)
     seconds = math.nan
-    with contextlib.suppress(ValueError, IndexError):
-        seconds = float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    with contextlib.suppress(ValueError):
+        if parts and text:
+            counts = zip(parts.groups(), units.values(), strict=True)
+            seconds = sum(float(count) * unit for count, unit in counts if count)
+        else:
+            seconds = float(text)
     if not 0 <= seconds < math.inf:
-        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m or 4h.")
+        raise ConfigError(f"{text!r} is no duration.", "Write it like 90s, 30m, 4h or 1h30m.")
     return seconds
