@@ -144,7 +144,8 @@ FAST = PAPER.with_(
 
 # `fast` in larger batches, which a GPU needs to be busy: twice the paper's batch at twice its rate,
 # which matched in 2012 (facts 3b); the rate rises to that over the schedule's warm-up. Linear in
-# `fast`'s own batch it would be 0.04. No training was made with it yet.
+# `fast`'s own batch it would be 0.04. One training was made with it, and cut off before its test
+# (benchmarks/results/2026-11-29_imagenette).
 FAST_GPU = FAST.with_(name="fast-gpu", batch_size=256, lr=0.02)
 
 # For the CIFAR networks on CIFAR-10, in minutes on a laptop. Their weights start from pixels of
