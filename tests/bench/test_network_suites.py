@@ -61,14 +61,14 @@ def test_torchvisions_form_is_its_layer_list():
 @pytest.mark.parametrize(
     ("make", "peers"),
     [
-        (make_train_suite, {"compiled", "eager-float32", "eager-torchvision"}),
+        (make_train_suite, {"compiled", "eager-float32", "eager-autocast", "eager-torchvision"}),
         (
             make_infer_suite,
             {"compiled", "eager-float32", "onnxruntime-float32", "openvino-best"},
         ),
         (
             make_infer_1_suite,
-            {"eager-float32", "eager-autocast", "onnxruntime-float32"},
+            {"compiled", "eager-float32", "eager-autocast", "onnxruntime-float32"},
         ),
         (make_lrn_suite, {"torch", "copy"}),
     ],
@@ -151,6 +151,8 @@ def test_the_compiled_peer_is_the_same_network(tmp_path):
     at = settings(tmp_path)
     network = build_compiled_network(at.device, TINY)
     plain = build_plain_network(TINY)
+    assert network._compiled_call_impl is not None
+    assert plain._compiled_call_impl is None
     plain.load_state_dict(network.state_dict())
     pixels = draw_pixels(at, TINY)
     assert torch.allclose(network.eval()(pixels), plain.eval()(pixels), atol=1e-5)

@@ -89,14 +89,16 @@ def test_what_an_older_line_alone_has_measured_stays(tmp_path):
     first, other = read_results(file)
     assert first.measures == {"test_error": 0.5, "gap": 0.25, "test_error_10_views": 0.4}
     assert first.seconds == 61.5
+    assert first.censored == ("epochs_to_25",)
     assert other.measures == {"test_error": 0.75}
 
 
-def test_a_measure_that_is_made_again_is_not_kept_twice(tmp_path):
+def test_of_a_run_that_failed_and_was_made_again_nothing_stays(tmp_path):
+    """A gap of chance would hide that the gap was never measured."""
     file = tmp_path / "results.jsonl"
-    append_result(file, result(measures={"test_error": 0.5}, censored=(), failed="It diverged."))
-    append_result(file, result(measures={"test_error": 0.25, "gap": 0.125}, censored=()))
-    assert read_results(file) == [result(measures={"test_error": 0.25, "gap": 0.125}, censored=())]
+    append_result(file, result(measures={"test_error": 0.9, "gap": 0.0}, failed="It diverged."))
+    append_result(file, result(measures={"test_error": 0.25}))
+    assert read_results(file) == [result(measures={"test_error": 0.25})]
 
 
 def test_lines_of_another_version_are_passed_over(tmp_path):

@@ -196,7 +196,7 @@ class RunResult:
     spec: Spec
     recipe: Recipe  # its seed is `seed`
     data: dict[str, str | int]  # name, fingerprint, train and test images
-    seconds: float  # of the attempt that finished it
+    seconds: float  # of the attempt that finished it; read from several lines, of all of these
     machine: str
     versions: dict[str, str]
     commit: str
@@ -303,12 +303,12 @@ def read_results(path: Path) -> list[RunResult]:
 
 def _add_measures(older: RunResult, newer: RunResult) -> RunResult:
     """Return the newer of two results of a run, with what the older alone has measured."""
-    if older.measures.keys() <= newer.measures.keys():
+    if older.failed:  # its measures are those of a network that guesses
         return newer
-    kept = tuple(name for name in older.censored if name not in newer.measures)
+    kept = (name for name in older.censored if name not in newer.measures)
     return replace(
         newer,
         measures={**older.measures, **newer.measures},
-        censored=(*kept, *newer.censored),
+        censored=tuple(dict.fromkeys((*kept, *newer.censored))),
         seconds=round(older.seconds + newer.seconds, 1),  # the newer went on from a checkpoint
     )

@@ -325,7 +325,8 @@ def _compare_with_paper(finding: Finding) -> str:
     claim, (low, high) = finding.claim, finding.comparison.interval
     if claim.paper_effect is None or math.isnan(low):
         return ""
-    paper = f"The paper's {format_paper_effect(claim)} lie"
+    said = format_paper_effect(claim)
+    paper = f"The paper's {said} {'lies' if said.startswith('1 ') else 'lie'}"
     if claim.paper_effect < low:
         return f"{paper} below the interval: here the effect is larger."
     if claim.paper_effect > high:

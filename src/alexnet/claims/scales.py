@@ -2,9 +2,9 @@
 
 `small` fits into an hour or so on two processor cores, `night` into ten: a quarter of CIFAR-10,
 long enough that networks know it by heart. `cifar` is CIFAR-10 at the schedules of 2012, `imagenet`
-the full network on ImageNet or any prepared photographs, `imagenette` the same on some ten thousand
-photographs: these want a GPU. The networks that have no name of their own come first: small,
-halved, four layers deep.
+the full network on ImageNet or any prepared photographs, `imagenette` the one of one tower on some
+ten thousand photographs: these want a GPU. The networks that have no name of their own come first:
+small, halved, four layers deep.
 """
 
 import math
@@ -110,8 +110,8 @@ class Scale:
     five: Setup  # of five convolutions: everything else is switched in it
     printed: Spec  # the same with the .01 that the paper prints for every weight
     dropout: Setup  # at a constant rate where `dropout_steps` is none
-    dropout_steps: Setup | None = None  # at one: a schedule would say when either arm converges;
-    # none, and `dropout` not at one either: not asked
+    dropout_steps: Setup | None = None  # at one, for the passes until an arm converges; None: they
+    # are asked of `dropout` where its rate is constant, else not at all
     four: Setup  # of Figure 1: no regularisation at all
     learning_rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
     trial_epochs: float | None  # of the runs that choose it; None: to their end
@@ -317,6 +317,7 @@ IMAGENETTE = replace(
     IMAGENET,
     name="imagenette",
     description="the full-size network on some ten thousand photographs; wants a GPU",
+    data="imagenette",
     raw=True,
     plain=_IMAGENETTE,
     five=replace(_IMAGENETTE, spec=PAPER.with_layers(*STRONGER, std=0.03)),
@@ -324,7 +325,7 @@ IMAGENETTE = replace(
     dropout=_IMAGENETTE,
     four=Setup(
         replace(SINGLE, dropout=replace(SINGLE.dropout, rate=0.0)),
-        _IMAGENETTE.recipe.with_(**_BARE),
+        _IMAGENETTE.recipe.with_(schedule="milestones", **_BARE),
     ),
     without_lrn=None,
     with_lrn=None,

@@ -52,12 +52,12 @@ def claims(
         also asks its networks of several seeds together.
     data
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
-        is downloaded; the scales imagenet and imagenette have no default.
+        is downloaded, and imagenette at that scale; the scale imagenet has no default.
     scale
         small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night: a
         quarter of it, learned by heart, ten hours. cifar: CIFAR-10 at the schedules of 2012.
-        imagenet: the full network, as run in 2012. imagenette: the same network on some ten
-        thousand photographs.
+        imagenet: the full network, as run in 2012. imagenette: `single`, on some ten thousand
+        photographs.
     seeds
         Runs of each arm. small, imagenet, imagenette: 3; night, cifar: 5.
     budget

@@ -226,7 +226,8 @@ class WinogradConv2d(nn.Conv2d):
         """
         learns = torch.is_grad_enabled() and input.requires_grad
         frozen = self.filters is not None and not learns and input.dtype == torch.float32
-        # The compiler cannot look into the last of these, which it does not meet in bfloat16.
+        # Asked last: the compiler cannot trace this call, and in bfloat16, which it compiles, it
+        # never comes to it.
         if not (frozen and torch.backends.mkldnn.is_available()):
             return super().forward(input)
         how = list(self.padding), list(self.stride), list(self.dilation), self.groups

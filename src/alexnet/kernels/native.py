@@ -128,9 +128,7 @@ def call(operator: Any, *arguments: Any) -> Tensor:
     # Graphs are made with tensors of other classes, which have no numbers.
     plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    has_no_gradient = (
-        learns and operator._backward_fn is None
-    )  # which PyTorch says when it is asked
+    has_no_gradient = learns and operator._backward_fn is None  # PyTorch says so, once asked
     if torch.compiler.is_compiling() or not plain or has_no_gradient:
         result = operator(*arguments)
     elif learns:
