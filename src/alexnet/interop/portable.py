@@ -34,17 +34,32 @@ PORTABLE_OPSET = 13  # of 2020: ONNX Runtime 1.6, TensorRT 8, OpenCV 4.5.2
 POOLED_BELOW = 2048  # numbers of a row, for which ONNX Runtime's vectorised pool has a buffer
 
 
-class ConvolvedLRN(LocalResponseNorm):
+class PortableLRN(LocalResponseNorm):
+    """LRN of so many channels, in operators that every reader has."""
+
+    def __init__(self, norm: LRN, towers: int, channels: int) -> None:
+        super().__init__(norm, towers)
+        self.channels = channels
+
+
+class ConvolvedLRN(PortableLRN):
     """The sum over neighbouring channels as a 1x1 convolution, alpha in its weight, k its bias."""
+
+    def __init__(self, norm: LRN, towers: int, channels: int) -> None:
+        super().__init__(norm, towers, channels)
+        band = make_band(torch.empty(1, channels), norm, self.groups) * (norm.alpha / norm.size)
+        # Made in `forward` they would be operators of the file: those of a large band are not
+        # folded into a constant, and OpenCV 4 does not read them.
+        self.register_buffer("band", band)
+        self.register_buffer("bias", torch.full((channels,), float(norm.k)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)``."""
-        band = make_band(x, self.norm, self.groups) * (self.norm.alpha / self.norm.size)
-        bias = torch.full((x.shape[1],), float(self.norm.k))
-        return _divide(x, F.conv2d(x * x, band, bias, groups=self.groups), self.norm)
+        energy = F.conv2d(x * x, self.band, self.bias, groups=self.groups)  # type: ignore[arg-type]
+        return _divide(x, energy, self.norm)
 
 
-class SlicedLRN(LocalResponseNorm):
+class SlicedLRN(PortableLRN):
     """The sum over neighbouring channels as a sum of shifted slices."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +76,7 @@ class SlicedLRN(LocalResponseNorm):
         return _divide(x, self.norm.k + self.norm.alpha / size * energy, self.norm)
 
 
-class PooledLRN(LocalResponseNorm):
+class PooledLRN(PortableLRN):
     """The sum over neighbouring channels as an average pool, for which they become rows."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,11 +91,15 @@ class PooledLRN(LocalResponseNorm):
 class PooledOrConvolvedLRN(PooledLRN):
     """`PooledLRN` on small maps, however many channels, and `ConvolvedLRN` on large ones."""
 
+    def __init__(self, norm: LRN, towers: int, channels: int) -> None:
+        super().__init__(norm, towers, channels)
+        self.convolved = ConvolvedLRN(norm, towers, channels)
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)``."""
         if x[0, 0].numel() < POOLED_BELOW:
             return super().forward(x)
-        result: Tensor = ConvolvedLRN(self.norm, self.groups)(x)
+        result: Tensor = self.convolved(x)
         return result
 
 
@@ -153,7 +172,7 @@ class ExplicitPool(nn.Module):
 
 
 # Which form of LRN is the fastest there: benchmarks/results/2026-11-29_portable.
-FASTEST: Mapping[Runtime, type[LocalResponseNorm]] = {
+FASTEST: Mapping[Runtime, type[PortableLRN]] = {
     "onnxruntime": PooledOrConvolvedLRN,
     "openvino": SlicedLRN,
     "opencv": PooledLRN,
@@ -161,11 +180,14 @@ FASTEST: Mapping[Runtime, type[LocalResponseNorm]] = {
 }
 
 
-def make_portable(network: nn.Sequential, lrn: type[LocalResponseNorm]) -> None:
+def make_portable(network: nn.Sequential, lrn: type[PortableLRN]) -> None:
     """Put the plain forms in the place of layers that a reader may lack, LRN's as given."""
+    channels = 0  # that come out of the last layer of weights
     for name, layer in network.named_children():
+        if isinstance(layer, nn.Conv2d | LocallyConnected2d):
+            channels = layer.weight.shape[0]
         if isinstance(layer, LocalResponseNorm):
-            network.set_submodule(name, lrn(layer.norm, layer.groups))
+            network.set_submodule(name, lrn(layer.norm, layer.groups, channels))
         elif isinstance(layer, WithinChannelResponseNorm):
             network.set_submodule(name, PaddedWithinChannelLRN(layer.norm))
         elif isinstance(layer, LocallyConnected2d):
