@@ -93,7 +93,9 @@ def test_each_form_is_the_formula(form, norm, towers):
     torch.testing.assert_close(form(norm, towers, 24)(x), local_response_norm(x, norm, towers))
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "opencv", "web"])
+@pytest.mark.parametrize(
+    "runtime", ["onnxruntime", *(pytest.param(one, marks=slow) for one in ("openvino", "opencv"))]
+)
 def test_at_full_width_nothing_is_computed_that_is_known(runtime):
     """The exporter folds small constants alone: 256 channels have a band that it would leave."""
     spec = network_named("single").with_layers("fc6", "fc7", units=16)
