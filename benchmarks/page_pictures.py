@@ -58,6 +58,7 @@ def main() -> None:
     for name in ("run", "photograph", "out"):
         parser.add_argument(name, type=Path)
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright, serving(given.run) as address:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
