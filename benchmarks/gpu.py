@@ -1,6 +1,6 @@
 """What a GPU says of the kernels, a training step and one image; each line as soon as it is known.
 
-    python benchmarks/gpu.py [--batch 512] [--seconds 0.4]
+    python benchmarks/gpu.py [--batch 512]
 
 The limits first: an 8192-cube bfloat16 product and a copy of 1 GB. Then the pass of bias, ReLU,
 normalisation and pooling (`kernels/lrn_pool.py`), forward and backward, in copies of its
@@ -23,7 +23,7 @@ from tempfile import gettempdir
 import torch
 from triton.testing import do_bench
 
-from alexnet.bench.cases import BenchSettings, TimedCall
+from alexnet.bench.cases import BenchSettings, TimedCall, time_round
 from alexnet.bench.network_suites import (
     build_compiled_network,
     build_plain_network,
@@ -39,7 +39,6 @@ from alexnet.variants import network_named
 
 GPU = torch.device("cuda")
 TURNS = 5
-QUEUED = 10  # steps that a GPU is given before it is waited for
 SCALE, K = 1e-4, 2.0
 
 
@@ -75,21 +74,14 @@ def passes(batch: int, maps: int, side: int, window: int) -> dict[str, float]:
     return {"copy_ms": copy, "forward": forward / copy, "backward": backward / copy}
 
 
-def rates(steps: dict[str, TimedCall], seconds: float) -> dict[str, list[float]]:
-    """Return images a second of each, in every turn; the GPU is waited for at its end."""
+def rates(steps: dict[str, TimedCall]) -> dict[str, list[float]]:
+    """Return images a second of each in every turn, after one that does not count."""
     found: dict[str, list[float]] = {name: [] for name in steps}
-    for timed in steps.values():
-        for _ in range(5):  # programs are compiled in the first, memory is taken
-            timed.call()
-    for name in [*steps] * TURNS:
-        calls, begun = 0, time.perf_counter()
-        torch.cuda.synchronize()
-        while time.perf_counter() - begun < seconds:
-            for _ in range(QUEUED):
-                steps[name].call()
-            calls += QUEUED
-            torch.cuda.synchronize()
-        found[name].append(steps[name].amount * calls / (time.perf_counter() - begun))
+    for turn in range(TURNS + 1):
+        for name, timed in steps.items():
+            rate = timed.amount / time_round(timed, Device(GPU))
+            if turn:
+                found[name].append(rate)
     return found
 
 
@@ -117,7 +109,6 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=0.4)
     asked = parser.parse_args()
     found: dict[str, object] = {"device": Device(GPU).name, "torch": torch.__version__}
 
@@ -143,10 +134,12 @@ def main() -> None:
         spec=spec, batch_size=asked.batch, device=Device(GPU), dtype=torch.bfloat16,
         scratch=scratch,
     )  # fmt: skip
-    turns = rates({name: make(batch) for name, make in makers.items()}, asked.seconds)
+    turns = rates({name: make(batch) for name, make in makers.items()})
+    ours = turns.pop("ours")
+    told("ours, images/s", statistics.median(ours))
     for name, each in turns.items():
         told(f"{name}, images/s", statistics.median(each))
-        over = [ours / theirs for ours, theirs in zip(turns["ours"], each, strict=True)]
+        over = [mine / theirs for mine, theirs in zip(ours, each, strict=True)]
         told(f"ours over {name}", [statistics.median(over), min(over), max(over)])
     told("one image, ms", one_image(replace(batch, batch_size=1)))
     print(json.dumps(found))

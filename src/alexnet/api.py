@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Literal
 
 from alexnet.errors import ConfigError
 from alexnet.spec import Spec
-from alexnet.variants import network_named, with_input, without_layer, without_lrn, without_overlap
+from alexnet.variants import (
+    network_named,
+    with_dropout,
+    with_input,
+    without_layer,
+    without_lrn,
+    without_overlap,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +69,7 @@ def switched(
     if activation is not None:
         chosen = replace(chosen, activation=activation)
     if dropout is not None:
-        chosen = replace(chosen, dropout=replace(chosen.dropout, rate=dropout))
+        chosen = with_dropout(chosen, rate=dropout)
     if not lrn:
         chosen = without_lrn(chosen)
     if not overlapping:

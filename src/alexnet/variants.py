@@ -184,6 +184,11 @@ def with_lrn(spec: Spec, **changes: Any) -> Spec:
     return replace(spec, convs=convs)
 
 
+def with_dropout(spec: Spec, **changes: Any) -> Spec:
+    """Return the network with its dropout changed: ``rate=0.0`` is none."""
+    return replace(spec, dropout=replace(spec.dropout, **changes))
+
+
 def without_overlap(spec: Spec) -> Spec:
     """Return the network with 2/2 pooling, padded so that every later layer keeps its size.
 

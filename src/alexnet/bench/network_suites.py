@@ -45,7 +45,7 @@ from alexnet.spec import LRN, Spec
 from alexnet.training.optimizer import learning_rates_at, make_optimizer
 from alexnet.training.randomness import sample_params
 from alexnet.training.trainer import LocalBatch, Replica, train
-from alexnet.variants import TORCHVISION
+from alexnet.variants import TORCHVISION, with_dropout
 
 PREPARED_MARGIN = 29  # pixels a side that prepared images have more than crops: 256 and 227
 ANOTHER_NETWORK = "another network: 64-192-384-256-256 maps, no LRN, 224 pixels"
@@ -145,7 +145,7 @@ def build_plain_network(spec: Spec) -> AlexNet:
     PyTorch's window cannot stop at a tower, so this is a peer for networks of one tower. Its
     dropout is the inverted one.
     """
-    network = build(replace(spec, dropout=replace(spec.dropout, form="inverted")))
+    network = build(with_dropout(spec, form="inverted"))
     for name, module in list(network.named_children()):
         if isinstance(module, LocalResponseNorm):
             setattr(network, name, build_plain_lrn(module.norm))

@@ -11,7 +11,7 @@ from alexnet.claims.claim import Arm, Check, Claim, varied_fields
 from alexnet.claims.scales import SMALL, Scale, Setup, halve, make_arm, merge_towers
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.spec import PixelFormat
-from alexnet.variants import PAPER, with_lrn, without_layer, without_overlap
+from alexnet.variants import PAPER, with_dropout, with_lrn, without_layer, without_overlap
 
 COMMON_STDEV = 74.0  # grey levels: of ImageNet's red channel; division by it is the usual scaling
 
@@ -65,20 +65,19 @@ def relu(scale: Scale) -> Claim:
         if scale.trial_epochs
         else "the fewest passes"
     )
-    which, what = (
-        "A four-layer network",
-        (
+    if scale.four.spec.dense:
+        subject, origin = "The whole network", "The paper's number is of four layers, on CIFAR-10."
+    else:
+        subject = "A four-layer network"
+        origin = (
             "The paper does not say which network; this is cuda-convnet's layers-19pct, three "
             "convolutions and the output, without weight decay."
-        ),
-    )
-    if scale.four.spec.dense:
-        which, what = "The whole network", "The paper's number is of four layers, on CIFAR-10."
+        )
     return Claim(
         name="relu",
         group="relu",
         section="3.1, Figure 1",
-        sentence=f"{which} with ReLUs reaches 25 % training error six times sooner than the same "
+        sentence=f"{subject} with ReLUs reaches 25 % training error six times sooner than the same "
         "network with tanh units, each at its own best rate and without regularisation.",
         paper="6 times sooner, CIFAR-10",
         first=first,
@@ -92,7 +91,7 @@ def relu(scale: Scale) -> Claim:
         paper_effect=6.0,
         min_effect=3.0,
         all_images=True,
-        note=f"{what} Error as trained, mean over the last epoch's updates. Each arm's rate is "
+        note=f"{origin} Error as trained, mean over the last epoch's updates. Each arm's rate is "
         f"that with {chosen_by} of runs with another seed.",
     )
 
@@ -283,10 +282,7 @@ def dropout(scale: Scale) -> tuple[Claim, ...]:
     constant = "At a constant rate, so that no schedule decides when either arm converges."
 
     def make_arms(setup: Setup, suffix: str = "") -> tuple[Arm, Arm]:
-        none, half = (
-            replace(setup.spec, dropout=replace(setup.spec.dropout, rate=rate))
-            for rate in (0.0, 0.5)
-        )
+        none, half = (with_dropout(setup.spec, rate=rate) for rate in (0.0, 0.5))
         return make_arm(f"none{suffix}", setup, none), make_arm(f"0.5{suffix}", setup, half)
 
     setup = scale.dropout

@@ -16,7 +16,16 @@ from alexnet.recipes import AS_RUN as AS_RUN_RECIPE
 from alexnet.recipes import PAPER as PAPER_RECIPE
 from alexnet.recipes import LayerDecay, Recipe
 from alexnet.spec import Conv, Dense, Spec
-from alexnet.variants import AS_RUN, CIFAR_LOCAL, CIFAR_QUICK, PAPER, SINGLE, narrow, without_lrn
+from alexnet.variants import (
+    AS_RUN,
+    CIFAR_LOCAL,
+    CIFAR_QUICK,
+    PAPER,
+    SINGLE,
+    narrow,
+    with_dropout,
+    without_lrn,
+)
 
 # Figure 1's "four-layer convolutional network" is given nowhere; the nearest that 2012 left is
 # layers-19pct of cuda-convnet, three convolutions and the output (facts 6).
@@ -203,7 +212,7 @@ _NIGHT_WIDE = shrink(
     _SOURCE_10.with_layers("conv1", out_channels=128)
     .with_layers("conv3", "conv4", out_channels=256)
 )  # fmt: skip
-_NIGHT_FIVE = replace(_NIGHT_WIDE, dropout=replace(_NIGHT_WIDE.dropout, rate=0.0))
+_NIGHT_FIVE = with_dropout(_NIGHT_WIDE, rate=0.0)
 # Units enough to learn the images by heart.
 _NIGHT_UNITS = _NIGHT_WIDE.with_layers("fc6", "fc7", units=1024)
 _NIGHT = _with_milestones(
@@ -294,9 +303,7 @@ IMAGENET = Scale(
     five=_FULL,
     printed=AS_RUN.with_layers(*STRONGER, std=0.01),
     dropout=Setup(AS_RUN, _CONSTANT),
-    four=Setup(
-        replace(AS_RUN, dropout=replace(AS_RUN.dropout, rate=0.0)), _CONSTANT.with_(**_BARE)
-    ),
+    four=Setup(with_dropout(AS_RUN, rate=0.0), _CONSTANT.with_(**_BARE)),
     learning_rates=(0.001, 0.003, 0.01, 0.03),
     trial_epochs=None,
     relu_epochs=None,
@@ -324,7 +331,7 @@ IMAGENETTE = replace(
     printed=PAPER,
     dropout=_IMAGENETTE,
     four=Setup(
-        replace(SINGLE, dropout=replace(SINGLE.dropout, rate=0.0)),
+        with_dropout(SINGLE, rate=0.0),
         _IMAGENETTE.recipe.with_(schedule="milestones", **_BARE),
     ),
     without_lrn=None,

@@ -35,11 +35,10 @@ POOLED_BELOW = 2048  # numbers of a row, for which ONNX Runtime's vectorised poo
 
 
 class PortableLRN(LocalResponseNorm):
-    """LRN of so many channels, in operators that every reader has."""
+    """LRN in operators that every reader has; `channels` is for the forms with weights."""
 
     def __init__(self, norm: LRN, towers: int, channels: int) -> None:
         super().__init__(norm, towers)
-        self.channels = channels
 
 
 class ConvolvedLRN(PortableLRN):
