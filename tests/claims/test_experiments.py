@@ -103,6 +103,8 @@ def test_every_claim_of_the_document_is_there_at_every_scale(scale):
         "pca", "pca-eigenvalues", "pca-copied", "depth", "towers", "init", "alive",
         "counts", "dropout-identity",
     }  # fmt: skip
+    if scale.without_lrn is not None:
+        wanted.add("lrn-confounded")
     assert {claim.group for claim in make_claims_and_checks(scale)} == wanted
     names = [claim.name for claim in make_claims_and_checks(scale)]
     assert len(set(names)) == len(names)
@@ -120,6 +122,7 @@ def test_claims_are_asked_for_by_name_or_group():
     assert [c.name for c in select_claims(claims, ["depth"])] == [
         "depth-conv3", "depth-conv4", "depth-conv5",
     ]  # fmt: skip
+    assert [c.name for c in select_claims(claims, ["lrn"])] == ["lrn"]  # of five features one
     assert [c.name for c in select_claims(claims, ["depth-conv4", "counts"])] == [
         "depth-conv4",
         "counts",

@@ -121,6 +121,7 @@ def lrn(scale: Scale) -> tuple[Claim, ...]:
     confounded = replace(
         base,
         name="lrn-confounded",
+        group="lrn-confounded",
         first=first,
         second=second,
         varied=varied_fields(first, second),
@@ -146,6 +147,7 @@ def lrn(scale: Scale) -> tuple[Claim, ...]:
     clean = replace(
         base,
         name="lrn-local",
+        group="lrn-confounded",  # whose clean form it is
         sentence="In the 11 % network, local response normalisation alone lowers the test error.",
         paper="no number of its own: the clean form of 13 % to 11 %",
         first=make_arm("without LRN", local, local.spec.with_layers(*of_local, norm=None)),

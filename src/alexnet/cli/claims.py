@@ -47,9 +47,9 @@ def claims(
     Parameters
     ----------
     names
-        relu, lrn, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca, pca-eigenvalues,
-        pca-copied, depth, towers, init, alive, counts, dropout-identity; by default all. augment
-        also asks its networks of several seeds together.
+        relu, lrn, lrn-confounded, lrn-order, lrn-span, lrn-alpha, overlap, dropout, augment, pca,
+        pca-eigenvalues, pca-copied, depth, towers, init, alive, counts, dropout-identity; by
+        default all. augment also asks its networks of several seeds together.
     data
         A prepared data set, or any source that `alexnet prepare` takes. cifar10 by default, which
         is downloaded, and imagenette at that scale; the scale imagenet has no default.
