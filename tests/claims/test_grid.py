@@ -11,7 +11,14 @@ import pytest
 
 from alexnet.claims.claim import read_results
 from alexnet.claims.experiments import make_claims
-from alexnet.claims.grid import PLANS_FILE, GridConfig, lock_results, plan_grid, take_part
+from alexnet.claims.grid import (
+    PLANS_FILE,
+    GridConfig,
+    list_tasks,
+    lock_results,
+    plan_grid,
+    take_part,
+)
 from alexnet.claims.scales import SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
@@ -217,6 +224,20 @@ def test_without_a_budget_the_seeds_are_those_asked_for(config):
     assert claims[0].first.recipe == overlap.first.recipe
     assert claims[0].first.spec.num_classes == 2
     assert cost.images == 8 * overlap.first.recipe.epochs * 36
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_what_a_begun_run_has_behind_it_is_not_counted_again(config, share):
+    """At 1 it is trained, and asked for another measure of the same network."""
+    (overlap,) = (claim for claim in make_claims(SMALL) if claim.name == "overlap")
+    claims, _, ((_, whole),) = plan_grid([overlap], 2, None, config)
+    begun, *_ = list_tasks(claims, 2, config)
+    begun.folder.mkdir(parents=True)
+    epochs = share * begun.recipe.epochs
+    (begun.folder / "metrics.jsonl").write_text(json.dumps({"epoch": epochs, "loss": 1.0}) + "\n")
+    _, _, ((_, left),) = plan_grid([overlap], 2, None, config)
+    assert left.runs == whole.runs
+    assert left.images == whole.images - epochs * 36
 
 
 @pytest.fixture

@@ -560,19 +560,20 @@ def _keep_plan(
 def estimate_cost(
     tasks: Sequence[RunTask], speeds: Mapping[Spec, Speed], workers: int, data: PreparedData
 ) -> Cost:
-    """Return what runs cost at measured speeds."""
-    seconds = 0.0
+    """Return what is left to do of runs, begun or not, at measured speeds."""
+    seconds = images = 0.0
     for task in tasks:
         speed, recipe = speeds[task.spec], task.recipe
-        steps = Order.of(recipe, task.images).steps(task.expected_epochs)
-        tests = task.expected_epochs // recipe.validate_every + 1
+        epochs = max(0.0, task.expected_epochs - _last_epoch(task.folder / "metrics.jsonl"))
+        steps = Order.of(recipe, task.images).steps(epochs)
+        tests = epochs // recipe.validate_every + 1
+        images += epochs * task.images
         if any(name.endswith("views") for name in task.measures):
             tests += recipe.test_crops
         if "gap" in task.measures:
             tests += task.images / len(data.held_out)
         saves = 1 + steps // recipe.checkpoint_every
         seconds += speed.start + steps * speed.step + tests * speed.test + saves * SAVE_SECONDS
-    images = sum(task.expected_epochs * task.images for task in tasks)
     return Cost(len(tasks), images, seconds / workers)
 
 
