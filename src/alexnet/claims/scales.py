@@ -124,7 +124,7 @@ class Scale:
     four: Setup  # of Figure 1: no regularisation at all
     learning_rates: tuple[float, ...]  # among which each arm of Figure 1 has its own best
     trial_epochs: float | None  # of the runs that choose it; None: to their end
-    relu_epochs: float | None  # that ReLU needed there (benchmarks/results/claims); None: unknown
+    relu_epochs: float | None  # that ReLU needed there (results/2026-11-26_claims); None: unknown
     without_lrn: Setup | None  # the 13 % of the paper's note on LRN, without it
     with_lrn: Setup | None  # the 11 %, with it and with everything else that changed
 
