@@ -129,6 +129,7 @@ def test_a_killed_rank_is_replaced_and_the_training_ends_the_same(
     assert weights(run) == weights(of_two)
 
 
+@pytest.mark.usefixtures("of_two")  # whose kernels are compiled: that alone can take 3 s
 def test_a_hanging_rank_is_named_and_nobody_is_left(photographs, tmp_path, environment):
     """Scenario 6: stopped, not dead. 3 s without progress, and at most 10 s more."""
     run = tmp_path / "run"
