@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
+from alexnet.claims import grid
 from alexnet.claims.claim import read_results
 from alexnet.claims.experiments import make_claims
 from alexnet.claims.grid import (
     PLANS_FILE,
     GridConfig,
+    Speed,
     list_tasks,
     lock_results,
     plan_grid,
@@ -238,6 +240,26 @@ def test_what_a_begun_run_has_behind_it_is_not_counted_again(config, share):
     _, _, ((_, left),) = plan_grid([overlap], 2, None, config)
     assert left.runs == whole.runs
     assert left.images == whole.images - epochs * 36
+
+
+def test_a_budget_is_laid_out_by_whole_runs(config, monkeypatch):
+    """Seeds that fit are counted by what a run costs, not by what is left of the first."""
+    claims = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
+    # Measured speeds would move the choice from one call to the next.
+    speed = Speed(start=0.0, step=1.0, test=1.0)
+    monkeypatch.setattr(grid, "measure_speeds", lambda tasks, _: {t.spec: speed for t in tasks})
+    _, _, ((_, a_seed),) = plan_grid(claims, 1, None, config)
+    within = 3.5 * a_seed.seconds
+    asked, seeds, ((_, whole),) = plan_grid(claims, 4, within, config)
+    assert seeds == 3
+    for task in list_tasks(asked, 1, config):
+        task.folder.mkdir(parents=True)
+        line = json.dumps({"epoch": task.recipe.epochs, "loss": 1.0})
+        (task.folder / "metrics.jsonl").write_text(line + "\n")
+    (config.out / PLANS_FILE).unlink()
+    _, seeds, ((_, left),) = plan_grid(claims, 4, within, config)
+    assert seeds == 3
+    assert left.seconds < whole.seconds
 
 
 @pytest.fixture

@@ -285,7 +285,7 @@ def _reporting(
         done, running = whole - sum(map(estimate_work, waiting)), []
         for task in waiting:
             epochs = task.recipe.epochs
-            epoch = min(_last_epoch(task.folder / "metrics.jsonl"), epochs)
+            epoch = min(_epochs_done(task), epochs)
             if epoch:
                 done += estimate_work(task) * epoch / epochs
                 running.append(
@@ -314,8 +314,9 @@ def _reporting(
             thread.join()
 
 
-def _last_epoch(metrics: Path) -> float:
+def _epochs_done(task: RunTask) -> float:
     """Return how far the log of a run is, in epochs; 0 where there is none."""
+    metrics = task.folder / "metrics.jsonl"
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - TAIL))
@@ -531,7 +532,7 @@ def plan_grid(
     costs = []
     for claim in chain(*split_by_order(chosen)):
         left = [
-            task
+            replace(task, expected_epochs=max(0.0, task.expected_epochs - _epochs_done(task)))
             for task in unfinished_tasks(list_tasks([claim], seeds, config), known)
             if task.key not in counted
         ]
@@ -560,20 +561,19 @@ def _keep_plan(
 def estimate_cost(
     tasks: Sequence[RunTask], speeds: Mapping[Spec, Speed], workers: int, data: PreparedData
 ) -> Cost:
-    """Return what is left to do of runs, begun or not, at measured speeds."""
-    seconds = images = 0.0
+    """Return what runs cost at measured speeds."""
+    seconds = 0.0
     for task in tasks:
         speed, recipe = speeds[task.spec], task.recipe
-        epochs = max(0.0, task.expected_epochs - _last_epoch(task.folder / "metrics.jsonl"))
-        steps = Order.of(recipe, task.images).steps(epochs)
-        tests = epochs // recipe.validate_every + 1
-        images += epochs * task.images
+        steps = Order.of(recipe, task.images).steps(task.expected_epochs)
+        tests = task.expected_epochs // recipe.validate_every + 1
         if any(name.endswith("views") for name in task.measures):
             tests += recipe.test_crops
         if "gap" in task.measures:
             tests += task.images / len(data.held_out)
         saves = 1 + steps // recipe.checkpoint_every
         seconds += speed.start + steps * speed.step + tests * speed.test + saves * SAVE_SECONDS
+    images = sum(task.expected_epochs * task.images for task in tasks)
     return Cost(len(tasks), images, seconds / workers)
 
 
