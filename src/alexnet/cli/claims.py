@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet.cli.common import require_counts
+from alexnet.cli.common import parse_duration, require_counts
 from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def claims(
     from alexnet.claims.scales import find_scale
 
     require_counts(seeds=seeds, workers=workers, most=1000)
+    within = parse_duration(budget) if budget else None  # refused before images are prepared
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if list:
@@ -109,7 +110,7 @@ def claims(
             )
             notes.insert(0, describe_setting(asked, config))
             wanted, results = run_claims(
-                wanted, seeds or asked.seeds, budget, config, say, dry_run=dry_run
+                wanted, seeds or asked.seeds, within, config, say, dry_run=dry_run
             )
             if not dry_run and (found := ask_networks_together(wanted, results, config)):
                 wanted = (*wanted, found)
@@ -217,7 +218,7 @@ def describe_setting(scale: "Scale", config: "GridConfig") -> str:
 def run_claims(
     wanted: "Sequence[Claim | Check]",
     seeds: int,
-    budget: str | None,
+    within: float | None,
     config: "GridConfig",
     say: Say,
     *,
@@ -228,10 +229,8 @@ def run_claims(
 
     from alexnet.claims.claim import Claim
     from alexnet.claims.grid import Cost, plan_grid, run_grid
-    from alexnet.cli.common import parse_duration
 
     claims = [claim for claim in wanted if isinstance(claim, Claim)]
-    within = parse_duration(budget) if budget else None
     say(f"data     {config.data.manifest.describe()}")
     claims_then, seeds, costs = plan_grid(claims, seeds, within, config)
     left = sum((cost for _, cost in costs), Cost(0, 0, 0))
