@@ -101,6 +101,21 @@ def summarize(result: Evaluation) -> dict[str, object]:
     }
 
 
+def rank_classes(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Return probabilities, the highest first, and the numbers of their classes.
+
+    Of equal ones the class that comes first is first, as for `Tensor.argmax`. `Tensor.topk` and a
+    plain `Tensor.sort` take equals in any order, and a network that is sure of itself has many: a
+    probability below 1e-45 is 0 in float32.
+
+    Parameters
+    ----------
+    probabilities : Tensor
+        ``(..., classes)``.
+    """
+    return probabilities.sort(dim=-1, descending=True, stable=True)
+
+
 def evaluate(
     predict: Probabilities,
     batches: Iterable[Batch],
@@ -115,7 +130,7 @@ def evaluate(
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     in_top5 = 0
     for batch in batches:
-        ranked = predict(batch.images).topk(min(5, len(classes))).indices.cpu()
+        ranked = rank_classes(predict(batch.images))[1][:, :5].cpu()
         labels = batch.labels
         confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
         in_top5 += int((ranked == labels[:, None]).sum())

@@ -24,7 +24,7 @@ from alexnet.data.loader import Batch, ImageSplit, evaluation_batches, sample_ev
 from alexnet.data.statistics import Statistics
 from alexnet.device import CudaGraphRunner, Device, Precision
 from alexnet.errors import ConfigError, DataError, did_you_mean
-from alexnet.evaluation import Evaluation, evaluate
+from alexnet.evaluation import Evaluation, evaluate, rank_classes
 from alexnet.fused import fuse, prepare_for_inference
 from alexnet.layers import Dropout, LocalResponseNorm, WithinChannelResponseNorm
 from alexnet.network import AlexNet, build
@@ -145,7 +145,7 @@ class Predictor:
             while some := list(islice(rest, PHOTOGRAPHS_AT_ONCE)):
                 load = decoders.map if len(some) > 1 else map
                 pixels = torch.from_numpy(np.stack([*load(self.load_pixels, some)]))
-                ranked = self.probabilities(pixels, crops).sort(1, descending=True)
+                ranked = rank_classes(self.probabilities(pixels, crops))
                 for chances, labels in zip(*(found.tolist() for found in ranked), strict=True):
                     yield [
                         Prediction(names[label], chance, self.classes[label])

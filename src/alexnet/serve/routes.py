@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alexnet import __version__
 from alexnet.errors import ConfigError, did_you_mean
+from alexnet.evaluation import rank_classes
 from alexnet.explain import METHODS
 from alexnet.explain.attribution import find_class
 from alexnet.features import last_hidden
@@ -352,7 +353,7 @@ async def metrics(service: Serving) -> Response:
 
 
 def _rank(served: Model, probabilities: Tensor, top: int) -> list[Prediction]:
-    chances, numbers = probabilities.sort(descending=True)
+    chances, numbers = rank_classes(probabilities)
     return [
         Prediction(served.networks.class_names[number], chance, served.predictor.classes[number])
         for chance, number in zip(chances.tolist()[:top], numbers.tolist(), strict=False)
