@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet.claims.claim import varied_fields
-from alexnet.claims.experiments import make_claims, make_claims_and_checks, select_claims
+from alexnet.claims.experiments import depth, make_claims, make_claims_and_checks, select_claims
 from alexnet.claims.grid import split_by_order
 from alexnet.claims.scales import (
     CIFAR_FULL,
@@ -115,6 +115,13 @@ def test_the_last_epoch_is_tested(scale, claim):
     """The test error that counts is that of the end."""
     for arm in (claim.first, claim.second):
         assert arm.recipe.epochs % arm.recipe.validate_every == 0
+
+
+@pytest.mark.parametrize(("scale", "alike"), [("night", {"conv4", "conv5"}), ("small", set())])
+def test_a_claim_says_where_another_compares_the_same_networks(scale, alike):
+    notes = {claim.switch: claim.note for claim in depth(SCALES[scale])}
+    assert {name for name, note in notes.items() if note} == alike
+    assert all("conv4" in notes[name] or "conv5" in notes[name] for name in alike)
 
 
 def test_claims_are_asked_for_by_name_or_group():

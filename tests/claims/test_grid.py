@@ -19,9 +19,10 @@ from alexnet.claims.grid import (
     list_tasks,
     lock_results,
     plan_grid,
+    scale_epochs,
     take_part,
 )
-from alexnet.claims.scales import SMALL
+from alexnet.claims.scales import NIGHT, SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
 from tests.processes import alive, until, workers
@@ -163,6 +164,31 @@ def test_runs_that_are_there_are_not_made_again(photographs, undisturbed, enviro
     assert (undisturbed / "results.jsonl").read_bytes() == before
     (claim,) = json.loads(done.stdout)["claims"]
     assert (claim["name"], claim["seeds"]) == ("overlap", 2)
+
+
+@LONG
+def test_runs_of_another_length_are_other_runs(photographs, undisturbed, tmp_path, environment):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        asked(photographs, out, "overlap", "--epochs-factor", 0.25, "--json"),
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {run.recipe.epochs for run in read_results(out / "results.jsonl")} == {2.0}
+    assert not table(out).keys() & table(undisturbed).keys()
+    report = (out / "report.md").read_text()
+    assert "Runs take 0.25 times the epochs of the scale." in report
+    assert "--epochs-factor 0.25" in report
+
+
+def test_the_last_epoch_of_another_length_is_tested():
+    for factor in (0.1, 0.4, 3):
+        for claim in scale_epochs(make_claims(NIGHT), factor):
+            for arm in (claim.first, claim.second):
+                assert arm.recipe.epochs % arm.recipe.validate_every == 0
+    (thrice, *_), (once, *_) = scale_epochs(make_claims(NIGHT), 3), make_claims(NIGHT)
+    assert thrice.first.recipe.epochs == 3 * once.first.recipe.epochs
+    assert thrice.first.recipe.milestones == once.first.recipe.milestones
 
 
 def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):

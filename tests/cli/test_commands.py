@@ -285,6 +285,7 @@ def odd_test(trained, tmp_path):
         (("train", "elpv", "--batch-size", "100000000000000"), 1, "batch_size is 100000000000000."),
         (("train", "elpv", "--max-time", "nan"), 1, "'nan' is no duration"),
         (("claims", "lrn", "--budget", "soon", "--data", "nowhere"), 1, "'soon' is no duration"),
+        (("claims", "lrn", "--epochs-factor", "0"), 1, "0 times the epochs cannot be trained"),
         (("train", "elpv", "--max-time", "30m1h"), 1, "Write it like 90s, 30m, 4h or 1h30m."),
         (("train", "elpv", "--timeout", "1e300"), 1, "timeout is 1e+300. It must be 1 to"),
         (("train", "elpv", "--set", "network.fc6.units=-1"), 1, "units is -1."),

@@ -10,7 +10,7 @@ from alexnet.claims.checks import make_checks
 from alexnet.claims.claim import Arm, Check, Claim, varied_fields
 from alexnet.claims.scales import SMALL, Scale, Setup, halve, make_arm, merge_towers
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.spec import PixelFormat
+from alexnet.spec import Conv, PixelFormat, Spec
 from alexnet.variants import PAPER, with_dropout, with_lrn, without_layer, without_overlap
 
 COMMON_STDEV = 74.0  # grey levels: of ImageNet's red channel; division by it is the usual scaling
@@ -228,22 +228,36 @@ def overlap(scale: Scale) -> Claim:
 def depth(scale: Scale) -> tuple[Claim, ...]:
     """Section 7."""
     five = scale.five
+    shorter = {name: without_layer(five.spec, name) for name in ("conv3", "conv4", "conv5")}
 
     def without(name: str) -> Claim:
+        alike = [
+            other
+            for other, spec in shorter.items()
+            if other != name and _renumber(spec) == _renumber(shorter[name])
+        ]
         return Claim(
             name=f"depth-{name}",
             group="depth",
             section="7",
             sentence=f"Without {name} the test error is higher.",
             paper="about 2 points top-1 for any middle layer, ILSVRC",
-            first=make_arm(f"without {name}", five, without_layer(five.spec, name)),
+            first=make_arm(f"without {name}", five, shorter[name]),
             second=make_arm("whole", five),
             switch=name,
             varied=frozenset({"spec.convs"}),
             paper_effect=0.02,
+            note=f"At this scale the network without {alike[0]} is the same one: count it once."
+            if alike
+            else "",
         )
 
-    return tuple(without(name) for name in ("conv3", "conv4", "conv5"))
+    return tuple(map(without, shorter))
+
+
+def _renumber(spec: Spec) -> tuple[Conv, ...]:
+    """Return the convolutions of a network, numbered anew."""
+    return tuple(replace(conv, name=f"conv{n}") for n, conv in enumerate(spec.convs, 1))
 
 
 def towers(scale: Scale) -> tuple[Claim, ...]:

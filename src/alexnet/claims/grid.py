@@ -524,7 +524,7 @@ def plan_grid(
     if seconds is not None:
         fixed, a_seed = cost(trials).seconds, cost(one).seconds
         seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, fixed, a_seed))
-        claims = shorten_epochs(claims, share) if share < 1 else claims
+        claims = scale_epochs(claims, share) if share < 1 else claims
         trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
     known = read_results(config.out / FILE)
     chosen = claims if unfinished_tasks(trials, known) else choose_learning_rates(claims, known)
@@ -603,12 +603,15 @@ def fit_budget(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]
     return MIN_SEEDS, share
 
 
-def shorten_epochs(claims: Iterable[Claim], share: float) -> tuple[Claim, ...]:
-    """Return claims whose runs have a share of their epochs; schedules keep their proportions."""
+def scale_epochs(claims: Iterable[Claim], factor: float) -> tuple[Claim, ...]:
+    """Return claims whose runs take so many times their epochs; schedules keep their proportions.
 
-    def shorten(_: Claim, arm: Arm) -> Arm:
-        epochs = max(MIN_EPOCHS, round(arm.recipe.epochs * share))
+    A run has 2 epochs at least. Where the last one would not be tested any more, every one is.
+    """
+
+    def scaled(_: Claim, arm: Arm) -> Arm:
+        epochs = max(MIN_EPOCHS, round(arm.recipe.epochs * factor))
         often = 1.0 if epochs % arm.recipe.validate_every else arm.recipe.validate_every
         return replace(arm, recipe=arm.recipe.with_(epochs=epochs, validate_every=often))
 
-    return map_arms(claims, shorten)
+    return map_arms(claims, scaled)

@@ -26,6 +26,7 @@ def claims(
     data: str | None = None,
     scale: Literal["small", "night", "cifar", "imagenet", "imagenette"] = "small",
     seeds: int | None = None,
+    epochs_factor: float = 1.0,
     budget: str | None = None,
     out: Path = Path("claims"),
     workers: int | None = None,
@@ -60,6 +61,9 @@ def claims(
         photographs.
     seeds
         Runs of each arm. small, imagenet, imagenette: 3; night, cifar: 5.
+    epochs_factor
+        Train every run so many times as long as the scale says, 0.1 to 100: whether an effect is
+        missing because the training was short.
     budget
         Take as many seeds, and if need be as large a part of the epochs, as are expected to fit
         into so long: 30m, 2h.
@@ -87,8 +91,19 @@ def claims(
 
     require_counts(seeds=seeds, workers=workers, most=1000)
     within = parse_duration(budget) if budget else None  # refused before images are prepared
+    if not 0.1 <= epochs_factor <= 100:
+        raise ConfigError(
+            f"{epochs_factor:g} times the epochs cannot be trained.", "Give 0.1 to 100."
+        )
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
+    if epochs_factor != 1:
+        from alexnet.claims.grid import scale_epochs
+
+        wanted = tuple(
+            scale_epochs([one], epochs_factor)[0] if isinstance(one, Claim) else one
+            for one in wanted
+        )
     if list:
         print(
             json_format.dumps({"claims": describe_claims(wanted)}) if json else format_list(wanted)
@@ -108,7 +123,7 @@ def claims(
             config = make_grid_config(
                 prepared, out, workers, threads, cluster_executor, console, say
             )
-            notes.insert(0, describe_setting(asked, config))
+            notes.insert(0, describe_setting(asked, config, epochs_factor))
             wanted, results = run_claims(
                 wanted, seeds or asked.seeds, within, config, say, dry_run=dry_run
             )
@@ -117,7 +132,8 @@ def claims(
     if dry_run:
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, budget, out)])
+    flags = list_flags(data, scale, seeds, epochs_factor, budget, out)
+    command = shlex.join(["alexnet", "claims", *flags])
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
@@ -135,10 +151,22 @@ def _on_standard_error(text: str) -> None:
 
 
 def list_flags(
-    data: str | None, scale: str, seeds: int | None, budget: str | None, out: Path
+    data: str | None,
+    scale: str,
+    seeds: int | None,
+    epochs_factor: float,
+    budget: str | None,
+    out: Path,
 ) -> list[str]:
     """Return the flags that repeat a command, but for the names of claims."""
-    given = {"--data": data, "--seeds": seeds, "--budget": budget, "--out": out}
+    factor = f"{epochs_factor:g}" if epochs_factor != 1 else None
+    given = {
+        "--data": data,
+        "--seeds": seeds,
+        "--epochs-factor": factor,
+        "--budget": budget,
+        "--out": out,
+    }
     words = ["--scale", scale]
     for flag, value in given.items():
         words += [flag, str(value)] if value is not None else []
@@ -202,11 +230,13 @@ def make_grid_config(
     )
 
 
-def describe_setting(scale: "Scale", config: "GridConfig") -> str:
+def describe_setting(scale: "Scale", config: "GridConfig", epochs_factor: float) -> str:
     """Say in some sentences what everything was run on."""
     whole = ""
     if config.whole and len(config.whole.train) > len(config.data.train):
         whole = f" Figure 1 alone is of all {len(config.whole.train):,}."
+    if epochs_factor != 1:
+        whole += f" Runs take {epochs_factor:g} times the epochs of the scale."
     return (
         f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
         f"{len(config.data.train):,} training and {len(config.data.held_out):,} test "
