@@ -6,6 +6,7 @@ of restarts, give the same bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,8 @@ from safetensors.numpy import load_file, save
 
 from alexnet.errors import DataError
 from alexnet.files import atomic_write
+
+PAIRS = tuple(combinations_with_replacement(range(3), 2))  # of channels, each once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,13 @@ class PixelSums:
         # pixels and a row of 258 squares.
         dtype = np.float32 if size <= 258 else np.float64
         total, products = np.zeros((3, size, size), dtype), np.zeros((3, 3), np.int64)
+        channels, planes = np.empty((3, size, size), np.uint8), np.empty((3, size, size), dtype)
         for image in images:
-            planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=dtype)
+            for channel in range(3):  # as bytes, converted then: twice as fast as at once
+                channels[channel] = image[:, :, channel]
+            planes[:] = channels
             total += planes
-            for i, j in zip(*np.triu_indices(3), strict=True):
+            for i, j in PAIRS:
                 products[i, j] += int(np.vecdot(planes[i], planes[j]).sum(dtype=np.float64))
         lower = np.tril_indices(3, -1)
         products[lower] = products.T[lower]
