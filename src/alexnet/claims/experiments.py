@@ -231,11 +231,12 @@ def depth(scale: Scale) -> tuple[Claim, ...]:
     shorter = {name: without_layer(five.spec, name) for name in ("conv3", "conv4", "conv5")}
 
     def without(name: str) -> Claim:
-        alike = [
+        twins = (
             other
             for other, spec in shorter.items()
             if other != name and _renumber(spec) == _renumber(shorter[name])
-        ]
+        )
+        twin = next(twins, None)
         return Claim(
             name=f"depth-{name}",
             group="depth",
@@ -247,8 +248,8 @@ def depth(scale: Scale) -> tuple[Claim, ...]:
             switch=name,
             varied=frozenset({"spec.convs"}),
             paper_effect=0.02,
-            note=f"At this scale the network without {alike[0]} is the same one: count it once."
-            if alike
+            note=f"At this scale the network without {twin} is the same one: count it once."
+            if twin
             else "",
         )
 

@@ -232,15 +232,15 @@ def make_grid_config(
 
 def describe_setting(scale: "Scale", config: "GridConfig", epochs_factor: float) -> str:
     """Say in some sentences what everything was run on."""
-    whole = ""
+    apart = ""
     if config.whole and len(config.whole.train) > len(config.data.train):
-        whole = f" Figure 1 alone is of all {len(config.whole.train):,}."
+        apart = f" Figure 1 alone is of all {len(config.whole.train):,}."
     if epochs_factor != 1:
-        whole += f" Runs take {epochs_factor:g} times the epochs of the scale."
+        apart += f" Runs take {epochs_factor:g} times the epochs of the scale."
     return (
         f"Scale {scale.name}: {scale.description}. Data {config.data.manifest.name}: "
         f"{len(config.data.train):,} training and {len(config.data.held_out):,} test "
-        f"images, prepared at {scale.image_size} pixels.{whole} At another scale than the paper's "
+        f"images, prepared at {scale.image_size} pixels.{apart} At another scale than the paper's "
         "an effect may be smaller, larger or absent: a verdict is on the claim at this scale."
     )
 
