@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -230,61 +231,75 @@ def test_the_whole_grid_in_miniature(photographs, tmp_path, environment):
 def test_a_budget_chooses_seeds_and_epochs_once(config):
     """What was chosen is kept, so that the same command goes on with the same grid."""
     overlap = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
-    first = plan_grid(overlap, 4, 20.0, config)
+    (first,), _ = plan_grid(overlap, 20.0, config)
     kept = json.loads((config.out / PLANS_FILE).read_text())
     (chosen,) = kept.values()
-    assert first[1] == chosen[0] >= 2
+    assert first.seeds == chosen[0] >= 2
     (name,) = kept
     (config.out / PLANS_FILE).write_text(json.dumps({name: [3, 0.5]}))
-    claims, seeds, ((_, cost),) = plan_grid(overlap, 4, 20.0, config)
-    assert seeds == 3
+    claims, ((_, cost),) = plan_grid(overlap, 20.0, config)
+    assert claims[0].seeds == 3
     assert claims[0].first.recipe.epochs == overlap[0].first.recipe.epochs / 2
     assert cost.runs == 6
     with pytest.raises(ConfigError, match="too short for these claims"):
-        plan_grid(overlap, 4, 0.01, config)
+        plan_grid(overlap, 0.01, config)
 
 
 def test_without_a_budget_the_seeds_are_those_asked_for(config):
     (overlap,) = (claim for claim in make_claims(SMALL) if claim.name == "overlap")
-    claims, seeds, ((name, cost),) = plan_grid([overlap], 4, None, config)
+    claims, ((name, cost),) = plan_grid([replace(overlap, seeds=4)], None, config)
     assert name == "overlap"
-    assert (seeds, cost.runs) == (4, 8)
+    assert (claims[0].seeds, cost.runs) == (4, 8)
     assert claims[0].first.recipe == overlap.first.recipe
     assert claims[0].first.spec.num_classes == 2
     assert cost.images == 8 * overlap.first.recipe.epochs * 36
+
+
+def test_a_claim_has_as_many_seeds_as_it_asks_for(config):
+    """A run that two of them share is made for the one that asks for more."""
+    claims = {claim.name: claim for claim in make_claims(SMALL)}
+    few, many = replace(claims["overlap"], seeds=2), replace(claims["pca"], seeds=4)
+    planned, costs = plan_grid([few, many], None, config)
+    assert [(name, cost.runs) for name, cost in costs] == [("overlap", 4), ("pca", 6)]
+    tasks = list_tasks(planned, config)
+    assert [task.recipe.seed for task in tasks] == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
+    assert not any("overlap/3/2" in task.arms for task in tasks if task.recipe.seed >= 2)
+    night = {claim.name: claim.seeds for claim in make_claims(NIGHT)}
+    assert (night["lrn"], night["pca"], night["dropout"]) == (5, 10, 12)
+    assert NIGHT.more_seeds.keys() <= night.keys()
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_what_a_begun_run_has_behind_it_is_not_counted_again(config, share):
     """At 1 it is trained, and asked for another measure of the same network."""
     (overlap,) = (claim for claim in make_claims(SMALL) if claim.name == "overlap")
-    claims, _, ((_, whole),) = plan_grid([overlap], 2, None, config)
-    begun, *_ = list_tasks(claims, 2, config)
+    claims, ((_, whole),) = plan_grid([overlap], None, config)
+    begun, *_ = list_tasks(claims, config)
     begun.folder.mkdir(parents=True)
     epochs = share * begun.recipe.epochs
     (begun.folder / "metrics.jsonl").write_text(json.dumps({"epoch": epochs, "loss": 1.0}) + "\n")
-    _, _, ((_, left),) = plan_grid([overlap], 2, None, config)
+    _, ((_, left),) = plan_grid([overlap], None, config)
     assert left.runs == whole.runs
     assert left.images == whole.images - epochs * 36
 
 
 def test_a_budget_is_laid_out_by_whole_runs(config, monkeypatch):
     """Seeds that fit are counted by what a run costs, not by what is left of the first."""
-    claims = [claim for claim in make_claims(SMALL) if claim.name == "overlap"]
+    claims = [replace(c, seeds=1) for c in make_claims(SMALL) if c.name == "overlap"]
     # Measured speeds would move the choice from one call to the next.
     speed = Speed(start=0.0, step=1.0, test=1.0)
     monkeypatch.setattr(grid, "measure_speeds", lambda tasks, _: {t.spec: speed for t in tasks})
-    _, _, ((_, a_seed),) = plan_grid(claims, 1, None, config)
+    _, ((_, a_seed),) = plan_grid(claims, None, config)
     within = 3.5 * a_seed.seconds
-    asked, seeds, ((_, whole),) = plan_grid(claims, 4, within, config)
-    assert seeds == 3
-    for task in list_tasks(asked, 1, config):
+    (asked,), ((_, whole),) = plan_grid(claims, within, config)
+    assert asked.seeds == 3
+    for task in list_tasks([replace(asked, seeds=1)], config):
         task.folder.mkdir(parents=True)
         line = json.dumps({"epoch": task.recipe.epochs, "loss": 1.0})
         (task.folder / "metrics.jsonl").write_text(line + "\n")
     (config.out / PLANS_FILE).unlink()
-    _, seeds, ((_, left),) = plan_grid(claims, 4, within, config)
-    assert seeds == 3
+    (asked,), ((_, left),) = plan_grid(claims, within, config)
+    assert asked.seeds == 3
     assert left.seconds < whole.seconds
 
 

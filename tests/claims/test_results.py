@@ -165,7 +165,7 @@ def test_each_arm_gets_the_rate_that_was_soonest():
 
 def test_arms_that_are_the_same_run_are_made_once(config):
     same = [NamedArm("a/x", "test_error", RELU.first), NamedArm("b/y", "gap", RELU.first)]
-    (task,) = make_tasks(same, [0], config)
+    (task,) = make_tasks(same, 0, config)
     assert task.arms == ("a/x", "b/y")
     assert task.measures == {"test_error", "gap"}
     known = result(key=task.key, measures={"test_error": 0.5})
@@ -185,10 +185,10 @@ def test_a_claim_on_all_images_is_run_on_all_of_them(config, prepared):
         NamedArm("a/x", "test_error", RELU.first, all_images=True),
         NamedArm("b/y", "gap", RELU.first),
     ]
-    first, second = make_tasks(arms, [0], replace(config, whole=whole))
+    first, second = make_tasks(arms, 0, replace(config, whole=whole))
     assert first.key == run_key(RELU.first.spec, RELU.first.recipe, "whole")
     assert second.key != first.key
-    assert len(make_tasks(arms, [0], config)) == 1  # nothing but all of them to be had
+    assert len(make_tasks(arms, 0, config)) == 1  # nothing but all of them to be had
 
 
 @pytest.fixture

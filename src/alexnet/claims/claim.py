@@ -74,6 +74,7 @@ class Claim:
     ratio: bool = False  # compared as first / second; else as first - second
     paper_effect: float | None = None  # 0.014 for 1.4 points, 6.0 for six times; None: no number
     min_effect: float | None = None  # at which it holds in size too; None: any above 0
+    seeds: int = 3  # runs of each arm: seeds 0, 1, 2
     all_images: bool = False  # trained on all images, whatever part of them the scale takes
     confounded: bool = False  # more than the switch differs, as it did in the paper
     note: str = ""  # what confounds it, or how this scale departs from the paper

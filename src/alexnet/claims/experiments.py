@@ -18,7 +18,7 @@ COMMON_STDEV = 74.0  # grey levels: of ImageNet's red channel; division by it is
 
 def make_claims(scale: Scale = SMALL) -> tuple[Claim, ...]:
     """Return every claim that is trained for, in the order of a report."""
-    return (
+    claims = (
         relu(scale),
         *lrn(scale),
         *lrn_as_printed(scale),
@@ -30,6 +30,9 @@ def make_claims(scale: Scale = SMALL) -> tuple[Claim, ...]:
         *towers(scale),
         *initial_weights(scale),
         *units_alive(scale),
+    )
+    return tuple(
+        replace(claim, seeds=scale.more_seeds.get(claim.name, scale.seeds)) for claim in claims
     )
 
 

@@ -93,25 +93,25 @@ class GridConfig:
 
 
 def run_grid(
-    claims: Iterable[Claim], seeds: int, config: GridConfig
+    claims: Iterable[Claim], config: GridConfig
 ) -> tuple[tuple[Claim, ...], list[RunResult]]:
     """Make every run that claims need, and that is not there yet.
 
-    The networks get the number of classes of the data, the seeds are 0 to ``seeds - 1``. Returns
-    the claims as they were run, each arm with its best learning rate; and the results of all their
-    runs, those that chose a rate too. Raises `RunError` when another command is at work in the
-    folder; `LostWorkerError` when the same run ends its process again and again.
+    The networks get the number of classes of the data. Returns the claims as they were run, each
+    arm with its best learning rate; and the results of all their runs, those that chose a rate too.
+    Raises `RunError` when another command is at work in the folder; `LostWorkerError` when the same
+    run ends its process again and again.
     """
     claims = with_num_classes(claims, len(config.data.classes))
     ran: dict[str, Claim] = {}
     with lock_results(config.out), _stop_workers_on_signal():
         for some in split_by_order(claims):
-            tried = _make_runs(make_tasks(iter_trials(some), [TUNING_SEED], config), config)
+            tried = _make_runs(make_tasks(iter_trials(some), TUNING_SEED, config), config)
             some = choose_learning_rates(some, tried)
-            _make_runs(make_tasks(iter_arms(some), range(seeds), config), config)
+            _make_runs(make_compared_tasks(some, config), config)
             ran |= {claim.name: claim for claim in some}
     claims = tuple(ran[claim.name] for claim in claims)
-    return claims, results_of(list_tasks(claims, seeds, config), read_results(config.out / FILE))
+    return claims, results_of(list_tasks(claims, config), read_results(config.out / FILE))
 
 
 def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
@@ -123,11 +123,21 @@ def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Cl
     )
 
 
-def list_tasks(claims: Iterable[Claim], seeds: int, config: GridConfig) -> list[RunTask]:
+def list_tasks(claims: Iterable[Claim], config: GridConfig) -> list[RunTask]:
     """Return all runs of claims whose rates are chosen, those that chose them first."""
     claims = tuple(claims)
-    trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
-    return [*trials, *make_tasks(iter_arms(claims), range(seeds), config)]
+    trials = make_tasks(iter_trials(claims), TUNING_SEED, config)
+    return [*trials, *make_compared_tasks(claims, config)]
+
+
+def make_compared_tasks(claims: Iterable[Claim], config: GridConfig) -> list[RunTask]:
+    """Return the runs that claims compare: every claim's first seed, then every one's second."""
+    claims = tuple(claims)
+    return [
+        task
+        for seed in range(max((claim.seeds for claim in claims), default=0))
+        for task in make_tasks(iter_arms(c for c in claims if c.seeds > seed), seed, config)
+    ]
 
 
 def map_arms(claims: Iterable[Claim], change: Callable[[Claim, Arm], Arm]) -> tuple[Claim, ...]:
@@ -168,30 +178,28 @@ def iter_trials(claims: Iterable[Claim]) -> Iterator[NamedArm]:
             yield replace(one, name=f"{one.name} at {lr:g}", arm=trial)
 
 
-def make_tasks(arms: Iterable[NamedArm], seeds: Iterable[int], config: GridConfig) -> list[RunTask]:
-    """Return the runs of some arms with some seeds, each once, whoever asks for it."""
-    arms = list(arms)
+def make_tasks(arms: Iterable[NamedArm], seed: int, config: GridConfig) -> list[RunTask]:
+    """Return the runs of some arms with a seed, each once, whoever asks for it."""
     found: dict[str, RunTask] = {}
-    for seed in seeds:
-        for one in arms:
-            spec, recipe = one.arm.spec, one.arm.recipe.with_(seed=seed)
-            data = config.whole if one.all_images and config.whole else config.data
-            key = run_key(spec, recipe, data.manifest.fingerprint)
-            known = found.get(key)
-            found[key] = RunTask(
-                key=key,
-                arms=(*(known.arms if known else ()), one.name),
-                spec=spec,
-                recipe=recipe,
-                measures=(known.measures if known else frozenset()) | {one.measure},
-                data=data.root.resolve(),
-                images=len(data.train),
-                folder=(config.out / RUNS / key).resolve(),
-                expected_epochs=min(one.arm.expected_epochs or recipe.epochs, recipe.epochs),
-                threads=config.threads,
-                machine=config.machine,
-                versions=dict(config.versions),
-            )
+    for one in arms:
+        spec, recipe = one.arm.spec, one.arm.recipe.with_(seed=seed)
+        data = config.whole if one.all_images and config.whole else config.data
+        key = run_key(spec, recipe, data.manifest.fingerprint)
+        known = found.get(key)
+        found[key] = RunTask(
+            key=key,
+            arms=(*(known.arms if known else ()), one.name),
+            spec=spec,
+            recipe=recipe,
+            measures=(known.measures if known else frozenset()) | {one.measure},
+            data=data.root.resolve(),
+            images=len(data.train),
+            folder=(config.out / RUNS / key).resolve(),
+            expected_epochs=min(one.arm.expected_epochs or recipe.epochs, recipe.epochs),
+            threads=config.threads,
+            machine=config.machine,
+            versions=dict(config.versions),
+        )
     return list(found.values())
 
 
@@ -503,9 +511,9 @@ def _measure(tasks: Iterable[RunTask], workers: int) -> dict[Spec, Speed]:
 
 
 def plan_grid(
-    claims: Iterable[Claim], seeds: int, seconds: float | None, config: GridConfig
-) -> tuple[tuple[Claim, ...], int, tuple[tuple[str, Cost], ...]]:
-    """Return the claims and seeds that are to be run, and what is left to do for each, in order.
+    claims: Iterable[Claim], seconds: float | None, config: GridConfig
+) -> tuple[tuple[Claim, ...], tuple[tuple[str, Cost], ...]]:
+    """Return the claims as they are to be run, and what is left to do for each, in order.
 
     A run that two claims share is counted for the one that comes first.
 
@@ -514,8 +522,8 @@ def plan_grid(
     the machine seems to be the next time.
     """
     claims = with_num_classes(claims, len(config.data.classes))
-    trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
-    one = make_tasks(iter_arms(claims), [0], config)
+    trials = make_tasks(iter_trials(claims), TUNING_SEED, config)
+    one = make_tasks(iter_arms(claims), 0, config)
     speeds = measure_speeds([*trials, *one], config.workers)
 
     def cost(tasks: Sequence[RunTask]) -> Cost:
@@ -524,8 +532,9 @@ def plan_grid(
     if seconds is not None:
         fixed, a_seed = cost(trials).seconds, cost(one).seconds
         seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, fixed, a_seed))
+        claims = tuple(replace(claim, seeds=seeds) for claim in claims)
         claims = scale_epochs(claims, share) if share < 1 else claims
-        trials = make_tasks(iter_trials(claims), [TUNING_SEED], config)
+        trials = make_tasks(iter_trials(claims), TUNING_SEED, config)
     known = read_results(config.out / FILE)
     chosen = claims if unfinished_tasks(trials, known) else choose_learning_rates(claims, known)
     counted: set[str] = set()
@@ -533,12 +542,12 @@ def plan_grid(
     for claim in chain(*split_by_order(chosen)):
         left = [
             replace(task, expected_epochs=max(0.0, task.expected_epochs - _epochs_done(task)))
-            for task in unfinished_tasks(list_tasks([claim], seeds, config), known)
+            for task in unfinished_tasks(list_tasks([claim], config), known)
             if task.key not in counted
         ]
         counted |= {task.key for task in left}
         costs.append((claim.name, cost(left)))
-    return claims, seeds, tuple(costs)
+    return claims, tuple(costs)
 
 
 def _keep_plan(
