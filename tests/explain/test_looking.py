@@ -15,9 +15,10 @@ from alexnet.errors import ConfigError
 from alexnet.explain.adversarial import fool
 from alexnet.explain.attribution import plain_network
 from alexnet.explain.checks import correlate_maps, order_curves, redraw_from_the_top, run_checks
-from alexnet.explain.compare import align, centre, compare, find_rdm
+from alexnet.explain.compare import align, centre, compare, find_rdm, multiply_rows
 from alexnet.explain.deconvnet import project
 from alexnet.explain.optimise import Ascent, raise_channel, raise_direction, raise_unit
+from alexnet.explain.ranks import correlate_ranks
 from alexnet.explain.sheets import project_patches
 from alexnet.features import SampledSplit, top_activating
 from alexnet.variants import PAPER
@@ -234,6 +235,39 @@ def test_ranks_correlate_as_spearman_says():
     expected = spearmanr(np.abs(a).ravel(), np.abs(b).ravel()).statistic
     assert correlate_maps(a, b) == pytest.approx(expected, abs=1e-6)
     assert correlate_maps(a, np.zeros_like(a)) == 0
+
+
+@pytest.mark.parametrize("zeros", [0.1, 0.6, 0.9])
+def test_maps_that_are_mostly_zero_do_not_agree_on_their_zeros(zeros):
+    """What is left of two maps after a ReLU; ranks by place gave .7 at nine tenths."""
+    draws = np.random.default_rng(3)
+    both = draws.random((2, 24, 24)) * (draws.random((2, 24, 24)) >= zeros)
+    found = correlate_maps(*both.astype(np.float32))
+    assert found == pytest.approx(spearmanr(*both.reshape(2, -1)).statistic, abs=1e-6)
+    assert abs(found) < 0.1
+
+
+def test_dead_layers_are_like_nothing():
+    draws = np.random.default_rng(4)
+    live, dead = draws.random(190), np.ones(190)
+    rounded = np.round(live, 1)
+    expected = spearmanr(live, rounded).statistic
+    found = correlate_ranks([live, dead], [live, rounded, dead])
+    np.testing.assert_allclose(found, [[1, expected, 0], [0, 0, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("common", [0, 30, 3000])
+def test_what_all_images_share_hides_nothing_of_what_tells_them_apart(common):
+    """An untrained layer: at 3000 all but a ten-millionth of the squares is the same vector."""
+    draws = np.random.default_rng(5)
+    rows = (common + draws.random((40, 500))).astype(np.float32)
+    found, sums = multiply_rows(rows)
+    exact = rows.astype(np.float64)
+    centred = exact - exact.mean(0)
+    # Products are 9e6 at most and float64 has 2e-16 of that, some tens of times; float32 has 0.5.
+    np.testing.assert_allclose(centre(found), centred @ centred.T / 500, rtol=0, atol=1e-7)
+    distances = find_rdm(found, sums)
+    np.testing.assert_allclose(distances, pdist(exact, "correlation"), rtol=0, atol=1e-5)
 
 
 def test_the_plain_network_is_the_network(paper, large):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alexnet.data.decode import ImageLike
 from alexnet.explain.attribution import Explanation, explain_all, find_class, make_question
+from alexnet.explain.ranks import correlate_ranks
 from alexnet.network import init_layer
 from alexnet.predictor import Predictor
 from alexnet.spec import Conv, Dense
@@ -185,10 +186,7 @@ def redraw_from_the_top(predictor: Predictor) -> Iterator[tuple[str, Predictor]]
 
 def correlate_maps(one: Map, other: Map) -> float:
     """Return Spearman's correlation of the sizes of two maps; 0 where one is the same all over."""
-    ranks = [np.abs(found).ravel().argsort(kind="stable").argsort() for found in (one, other)]
-    if any(np.ptp(found) == 0 for found in (one, other)):
-        return 0.0
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    return float(correlate_ranks(np.abs(one).reshape(1, -1), np.abs(other).reshape(1, -1))[0, 0])
 
 
 def points_into(explanation: Explanation, box: PhotographBox) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import ConfigError, did_you_mean
+from alexnet.explain.ranks import correlate_ranks
 from alexnet.features import (
     NamedImages,
-    StoredFeatures,
     extract,
     layer_names,
     receptive_field,
@@ -73,7 +73,7 @@ def compare(
             report(before + done, 2 * total)
 
         stored = extract(predictor, split, kept, folder / str(number), report=told)
-        products = {name: multiply_rows(stored, name) for name in wanted}
+        products = {name: multiply_rows(stored.array(name)) for name in wanted}
         grams.append([centre(gram) for gram, _ in products.values()])
         rdms.append(np.stack([find_rdm(*pair) for pair in products.values()]).astype(np.float32))
         names.append(tuple(wanted))
@@ -98,18 +98,21 @@ def stages(predictor: Predictor) -> list[str]:
     return [names[after - 1] for after in (*starts[1:], len(names) - 1)] + [names[-1]]
 
 
-def multiply_rows(stored: StoredFeatures, layer: str) -> tuple[Matrix, Matrix]:
+def multiply_rows(activations: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
     """Return the products of all images' activations with each other, ``(N, N)``, and their sums.
 
-    Divided by the numbers of a layer, so that layers of any size have one scale.
+    `activations` are a layer's, ``(N, *shape)``, and may be memory-mapped: they are read in parts.
+    Divided by the numbers of a layer, so that layers of any size have one scale. In float64: all
+    images share most of an untrained layer's activations, and what tells them apart is what is left
+    once that is taken off.
     """
-    rows = stored.array(layer).reshape(len(stored), -1)
+    rows = activations.reshape(len(activations), -1)
     gram, sums = np.zeros((len(rows), len(rows))), np.zeros(len(rows))
-    width = max(1, READ_BYTES // (4 * len(rows)))
+    width = max(1, READ_BYTES // (8 * len(rows)))
     for first in range(0, rows.shape[1], width):
-        part = np.ascontiguousarray(rows[:, first : first + width])
+        part = rows[:, first : first + width].astype(np.float64)
         gram += part @ part.T
-        sums += part.sum(1, dtype=np.float64)
+        sums += part.sum(1)
     return gram / rows.shape[1], sums / rows.shape[1]
 
 
@@ -133,17 +136,6 @@ def find_rdm(gram: Matrix, means: Matrix) -> Matrix:
     covariance = gram - np.outer(means, means)
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 1e-30))
     return (1 - covariance / np.outer(deviation, deviation))[np.triu_indices(len(gram), 1)]
-
-
-def correlate_ranks(one: NDArray[np.float32], other: NDArray[np.float32]) -> Matrix:
-    """Return Spearman's correlation of every row of one with every row of the other."""
-    ranked = []
-    for rows in (one, other):
-        ranks = rows.argsort(1, kind="stable").argsort(1).astype(np.float32)
-        ranks -= ranks.mean(1, keepdims=True)
-        ranked.append(ranks / np.linalg.norm(ranks, axis=1, keepdims=True))
-    correlated: Matrix = (ranked[0] @ ranked[1].T).astype(np.float64)
-    return correlated
 
 
 def compare_weights(one: AlexNet, other: AlexNet) -> dict[str, float]:
