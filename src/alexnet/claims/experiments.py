@@ -60,9 +60,10 @@ def relu(scale: Scale) -> Claim:
     """Section 3.1 and Figure 1."""
     tanh = replace(scale.four.spec, activation="tanh")
     arms = (make_arm("tanh", scale.four, tanh), make_arm("ReLU", scale.four))
-    more = {"learning_rates": scale.learning_rates, "trial_epochs": scale.trial_epochs}
-    first, second = (replace(arm, **more) for arm in arms)  # type: ignore[arg-type]
-    second = replace(second, expected_epochs=scale.relu_epochs)
+    first, second = (replace(arm, trial_epochs=scale.trial_epochs) for arm in arms)
+    rates = scale.learning_rates
+    first = replace(first, learning_rates=scale.tanh_learning_rates or rates)
+    second = replace(second, learning_rates=rates, expected_epochs=scale.relu_epochs)
     chosen_by = (
         f"the lowest training error after {scale.trial_epochs:g} passes"
         if scale.trial_epochs
