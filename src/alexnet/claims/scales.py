@@ -1,6 +1,6 @@
 """The sizes at which the claims can be run, each a value: what networks, on how much, how long.
 
-`small` fits into an hour or so on two processor cores, `night` into ten: a quarter of CIFAR-10,
+`small` fits into an hour or so on two processor cores, `night` into a night: a quarter of CIFAR-10,
 long enough that networks know it by heart. `cifar` is CIFAR-10 at the schedules of 2012, `imagenet`
 the full network on ImageNet or any prepared photographs, `imagenette` the one of one tower on some
 ten thousand photographs: these want a GPU. The networks that have no name of their own come first:
@@ -233,7 +233,7 @@ _NIGHT_LOCAL = _with_milestones(
 NIGHT = replace(
     SMALL,
     name="night",
-    description="a quarter of CIFAR-10, learned by heart; ten hours on two cores",
+    description="a quarter of CIFAR-10, learned by heart; a night on two cores",
     num_images=(12_500, 10_000),
     seeds=5,
     # By what the pairs of the first seeds differed in: with so many, half of the interval is

@@ -56,7 +56,7 @@ def claims(
         is downloaded, and imagenette at that scale; the scale imagenet has no default.
     scale
         small (default): a part of CIFAR-10, narrow networks, an hour or so on two cores. night: a
-        quarter of it, learned by heart, ten hours. cifar: CIFAR-10 at the schedules of 2012.
+        quarter of it, learned by heart, in a night. cifar: CIFAR-10 at the schedules of 2012.
         imagenet: the full network, as run in 2012. imagenette: `single`, on some ten thousand
         photographs.
     seeds
