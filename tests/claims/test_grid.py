@@ -192,6 +192,33 @@ def test_the_last_epoch_of_another_length_is_tested():
     assert thrice.first.recipe.milestones == once.first.recipe.milestones
 
 
+def test_a_report_of_what_is_there_trains_nothing(photographs, undisturbed, environment):
+    """Beside a command at work; of claims whose runs are there, and of those that have none."""
+    before = (undisturbed / "results.jsonl").read_bytes()
+    with lock_results(undisturbed):
+        done = subprocess.run(
+            asked(photographs, undisturbed, *FEW, "towers", "relu", "--report-only", "--json"),
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (undisturbed / "results.jsonl").read_bytes() == before
+    seeds = {claim["name"]: claim["seeds"] for claim in json.loads(done.stdout)["claims"]}
+    assert seeds == {"overlap": 2, "lrn-alpha": 2, "towers": 0, "towers-full": 0, "relu": 0}
+    assert "no finished pair of runs" in (undisturbed / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(["--budget", "1h"], "nothing is planned"), (["--dry-run"], "nothing is planned"),
+     ([], "has no results.jsonl")],
+)  # fmt: skip
+def test_what_cannot_be_reported_is_said_before_anything_is_read(more, told, command, tmp_path):
+    done = command("claims", "overlap", "--report-only", "--out", tmp_path, *more)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
 def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):
     with lock_results(undisturbed):
         second = subprocess.run(

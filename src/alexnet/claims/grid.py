@@ -114,6 +114,23 @@ def run_grid(
     return claims, results_of(list_tasks(claims, config), read_results(config.out / FILE))
 
 
+def gather_results(
+    claims: Iterable[Claim], config: GridConfig
+) -> tuple[tuple[Claim, ...], list[RunResult]]:
+    """Return what `run_grid` would, of the runs that are there; nothing is trained.
+
+    Arms whose learning rate is not chosen yet have no runs.
+    """
+    known = read_results(config.out / FILE)
+    claims = tuple(
+        claim
+        if unfinished_tasks(make_tasks(iter_trials([claim]), TUNING_SEED, config), known)
+        else choose_learning_rates([claim], known)[0]
+        for claim in with_num_classes(claims, len(config.data.classes))
+    )
+    return claims, results_of(list_tasks(claims, config), known)
+
+
 def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
     """Return the claims that are run first, those on what made the network win, and the others."""
     claims = tuple(claims)

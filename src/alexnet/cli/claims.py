@@ -35,6 +35,7 @@ def claims(
     note: list[str] | None = None,
     list: bool = False,
     dry_run: bool = False,
+    report_only: bool = False,
     json: bool = False,
 ) -> int:
     """Run the paper's claims as experiments and say, with statistics, which of them hold.
@@ -82,10 +83,13 @@ def claims(
         Print the claims of the scale, what is varied and how they are judged; run nothing.
     dry_run
         Measure this machine's speed, print the expected cost, run nothing.
+    report_only
+        Train nothing; write the report of the runs that are there, which another command may be
+        adding to.
     json
         Print one JSON object and nothing else.
     """
-    from alexnet.claims.claim import Check, Claim
+    from alexnet.claims.claim import FILE, Check, Claim
     from alexnet.claims.experiments import make_claims_and_checks, select_claims
     from alexnet.claims.report import find_missing_library, judge_claim, write_report
     from alexnet.claims.scales import find_scale
@@ -96,6 +100,12 @@ def claims(
         raise ConfigError(
             f"{epochs_factor:g} times the epochs cannot be trained.", "Give 0.1 to 100."
         )
+    if report_only and (budget or dry_run):
+        raise ConfigError(
+            "With --report-only nothing is planned or trained.", "Leave out --budget and --dry-run."
+        )
+    if report_only and not (out / FILE).is_file():
+        raise ConfigError(f"{str(out)!r} has no {FILE}.", "Give the --out that the runs went to.")
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if seeds or epochs_factor != 1:
@@ -108,6 +118,7 @@ def claims(
     notes = [*(note or [])]
     results: Sequence[RunResult] = ()
     if any(isinstance(claim, Claim) for claim in wanted):
+        from alexnet.claims.grid import gather_results
         from alexnet.cli.console import Console
         from alexnet.cli.prepare import connect_cluster
 
@@ -120,7 +131,13 @@ def claims(
                 prepared, out, workers, threads, cluster_executor, console, say
             )
             notes.insert(0, describe_setting(asked, config, epochs_factor))
-            wanted, results = run_claims(wanted, within, config, say, dry_run=dry_run)
+            trained = [claim for claim in wanted if isinstance(claim, Claim)]
+            done, results = (
+                gather_results(trained, config) if report_only
+                else run_claims(trained, within, config, say, dry_run=dry_run)
+            )  # fmt: skip
+            by_name = {claim.name: claim for claim in done}
+            wanted = tuple(by_name.get(claim.name, claim) for claim in wanted)
             if not dry_run and (found := ask_networks_together(wanted, results, config)):
                 wanted = (*wanted, found)
     if dry_run:
@@ -258,20 +275,18 @@ def describe_setting(scale: "Scale", config: "GridConfig", epochs_factor: float)
 
 
 def run_claims(
-    wanted: "Sequence[Claim | Check]",
+    claims: "Sequence[Claim]",
     within: float | None,
     config: "GridConfig",
     say: Say,
     *,
     dry_run: bool,
-) -> "tuple[tuple[Claim | Check, ...], list[RunResult]]":
-    """Say what it will cost, run what is trained, and return it as it was run."""
+) -> "tuple[Sequence[Claim], list[RunResult]]":
+    """Say what it will cost, train, and return the claims as they were run."""
     from itertools import accumulate
 
-    from alexnet.claims.claim import Claim
     from alexnet.claims.grid import Cost, plan_grid, run_grid
 
-    claims = [claim for claim in wanted if isinstance(claim, Claim)]
     say(f"data     {config.data.manifest.describe()}")
     planned, costs = plan_grid(claims, within, config)
     left = sum((cost for _, cost in costs), Cost(0, 0, 0))
@@ -285,11 +300,7 @@ def run_claims(
     few, many = min(c.seeds for c in planned), max(c.seeds for c in planned)
     seeds = f"{few} seeds" if few == many else f"{few} to {many} seeds"
     say(f"{len(claims)} claims, {seeds}, {config.workers} runs at once: {left} left")
-    if dry_run:
-        return tuple(wanted), []
-    done, results = run_grid(planned, config)
-    by_name = {claim.name: claim for claim in done}
-    return tuple(by_name.get(claim.name, claim) for claim in wanted), results
+    return (planned, []) if dry_run else run_grid(planned, config)
 
 
 def ask_networks_together(
