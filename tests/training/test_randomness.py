@@ -28,7 +28,7 @@ PARAMS = {
     (): "8b0af496ffe3a617",
     (("centred", True),): "83b7c1124af22255",
     (("mirror", False),): "a9ff375dce75941e",
-    (("crop_area", 0.35),): "b79d11f997f6e189",
+    (("crop_area", 0.35),): "b8ee96ca63cc0506",  # since 2026-11-30: before, AMD and Intel differed
 }
 MASKS = "976852d5c4f5e11d"
 

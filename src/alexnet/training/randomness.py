@@ -141,8 +141,11 @@ def sample_params(
     if crop_area is None:
         return AugmentParams(offsets, mirrored, noise)
     share = torch.rand(images, generator=generator) * (1 - crop_area) + crop_area
-    aspect = ASPECT ** (torch.rand(images, generator=generator) * 2 - 1)
-    half = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1).clamp(max=1)
+    # Powers and roots in float64, then rounded: in float32 their last bit depends on the processor.
+    exponent = torch.rand(images, generator=generator) * 2 - 1
+    aspect = (ASPECT ** exponent.double()).float()
+    areas = torch.stack([share * aspect, share / aspect], 1)
+    half = areas.double().sqrt().float().clamp(max=1)
     centre = (torch.rand(images, 2, generator=generator) * 2 - 1) * (1 - half)
     return AugmentParams(offsets, mirrored, noise, torch.cat([centre, half], 1))
 
