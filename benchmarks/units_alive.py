@@ -12,10 +12,8 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from alexnet.claims.runs import count_active
 from alexnet.claims.scales import NIGHT
-from alexnet.data.loader import evaluation_batches
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.network import build
 from alexnet.predictor import assemble
@@ -26,13 +24,8 @@ from alexnet.variants import network_named
 def shares(spec: Spec, data: PreparedData, seed: int) -> tuple[float, float]:
     """Return the shares of units that no image activates, and that every image does, in percent."""
     predictor = assemble(spec, build(spec, seed).state_dict(), data.statistics, data.classes)
-    active = [
-        predictor.activations(batch.images, ["relu6"])["relu6"] > 0
-        for batch in evaluation_batches(data.held_out, batch_size=128)
-    ]
-    of_images = torch.cat(active).float().mean(0)
-    never, always = ((of_images == end).float().mean() for end in (0, 1))
-    return 100 * float(never), 100 * float(always)
+    never, always = count_active(predictor, data.held_out, "relu6")
+    return 100 * never, 100 * always
 
 
 def main() -> None:

@@ -122,13 +122,20 @@ def gather_results(
     Arms whose learning rate is not chosen yet have no runs.
     """
     known = read_results(config.out / FILE)
-    claims = tuple(
+    claims = _choose_known_rates(with_num_classes(claims, len(config.data.classes)), known, config)
+    return claims, results_of(list_tasks(claims, config), known)
+
+
+def _choose_known_rates(
+    claims: Iterable[Claim], known: Sequence[RunResult], config: GridConfig
+) -> tuple[Claim, ...]:
+    """Return claims with their best learning rates, where the runs that choose them are there."""
+    return tuple(
         claim
         if unfinished_tasks(make_tasks(iter_trials([claim]), TUNING_SEED, config), known)
         else choose_learning_rates([claim], known)[0]
-        for claim in with_num_classes(claims, len(config.data.classes))
+        for claim in claims
     )
-    return claims, results_of(list_tasks(claims, config), known)
 
 
 def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
@@ -551,9 +558,8 @@ def plan_grid(
         seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, fixed, a_seed))
         claims = tuple(replace(claim, seeds=seeds) for claim in claims)
         claims = scale_epochs(claims, share) if share < 1 else claims
-        trials = make_tasks(iter_trials(claims), TUNING_SEED, config)
     known = read_results(config.out / FILE)
-    chosen = claims if unfinished_tasks(trials, known) else choose_learning_rates(claims, known)
+    chosen = _choose_known_rates(claims, known, config)
     counted: set[str] = set()
     costs = []
     for claim in chain(*split_by_order(chosen)):

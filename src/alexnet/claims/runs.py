@@ -230,14 +230,19 @@ def measure_units(run: Run, data: PreparedData) -> dict[str, float]:
         if predictor is None:  # it diverged before it was saved
             found |= {"never_active": math.nan, "always_active": math.nan}
             continue
-        active = [
-            predictor.activations(batch.images, [layer])[layer] > 0
-            for batch in evaluation_batches(data.held_out, batch_size=256)
-        ]
-        share = torch.cat(active).float().mean(0)  # of the images, by unit
-        found[f"never_active{ending}"] = float((share == 0).float().mean())
-        found[f"always_active{ending}"] = float((share == 1).float().mean())
+        never, always = count_active(predictor, data.held_out, layer)
+        found |= {f"never_active{ending}": never, f"always_active{ending}": always}
     return found
+
+
+def count_active(predictor: Predictor, split: Split, layer: str) -> tuple[float, float]:
+    """Return the shares of a layer's units that no image activates, and that every image does."""
+    active = [
+        predictor.activations(batch.images, [layer])[layer] > 0
+        for batch in evaluation_batches(split, batch_size=256)
+    ]
+    share = torch.cat(active).float().mean(0)  # of the images, by unit
+    return float((share == 0).float().mean()), float((share == 1).float().mean())
 
 
 def _error_on(split: Split, predictor: Predictor) -> float:
