@@ -109,7 +109,8 @@ def figure_1_results(random: np.random.Generator, seeds: int = 5) -> list[RunRes
     for arm, tried in ((TANH, (37.0, 38.5, 40.0)), (RELU, (12.0, 7.0, 9.0))):
         for lr, epochs in zip(arm.learning_rates, tried, strict=True):
             tuned = replace(arm, recipe=arm.recipe.with_(lr=lr))
-            made.append(result(tuned, TUNING_SEED, (), epochs_to_25=epochs))
+            short = (CurvePoint(epoch=1, loss=1.0, train_error=epochs / 100),)
+            made.append(result(tuned, TUNING_SEED, short, epochs_to_25=epochs))
     return made
 
 

@@ -130,9 +130,10 @@ def test_runs_that_diverged_are_counted_and_said_to_be():
 
 def test_learning_rates_that_were_tried_are_told_apart_from_the_runs_compared():
     finding = judge_claim(FIGURE_1, figure_1_results(np.random.default_rng(7)))
-    assert [(name, rate, value.value) for name, rate, value in finding.trials] == [
-        ("tanh", 0.001, 37.0), ("tanh", 0.004, 38.5), ("tanh", 0.016, 40.0),
-        ("ReLU", 0.001, 12.0), ("ReLU", 0.004, 7.0), ("ReLU", 0.016, 9.0),
+    assert report.tabulate_trials(finding)[1] == [
+        ("tanh", "0.001", "37", "37.00 %"), ("tanh", "0.004", "38.5", "38.50 %"),
+        ("tanh", "0.016", "40", "40.00 %"), ("ReLU", "0.001", "12", "12.00 %"),
+        ("ReLU", "0.004", "7", "7.00 %"), ("ReLU", "0.016", "9", "9.00 %"),
     ]  # fmt: skip
     assert finding.comparison.seeds == 5
     said = report.describe_switch(finding)

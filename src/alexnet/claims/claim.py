@@ -206,6 +206,11 @@ class RunResult:
     censored: tuple[str, ...] = ()  # measures that the run ended before: the true value is larger
     failed: str = ""  # why training could not go on; the network then counts as one that guesses
 
+    @property
+    def last_train_error(self) -> float:
+        """The training error of the last epoch, 0 to 1; 1 where the run has no curve."""
+        return self.curve[-1].train_error if self.curve else 1.0
+
     def measurement(self, name: str) -> Measurement:
         """Return a measure, NaN where the run has none of it."""
         return Measurement(self.measures.get(name, float("nan")), censored=name in self.censored)

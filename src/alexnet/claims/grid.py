@@ -289,8 +289,7 @@ def choose_learning_rates(
         name = claim.measure_of(arm)
 
         def rank(result: RunResult) -> tuple[bool, float, float]:
-            last = result.curve[-1].train_error if result.curve else 1.0
-            return bool(result.failed), result.measures[name], last
+            return bool(result.failed), result.measures[name], result.last_train_error
 
         best = min(trial_results(arm, results), key=rank)
         return replace(arm, recipe=arm.recipe.with_(lr=best.recipe.lr))

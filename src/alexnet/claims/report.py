@@ -52,7 +52,7 @@ class Finding:
     comparison: Comparison
     first: dict[int, RunResult]
     second: dict[int, RunResult]
-    trials: tuple[tuple[str, float, Measurement], ...]  # arm, learning rate, what it gave
+    trials: tuple[tuple[Arm, RunResult], ...]  # the runs that tried an arm's learning rates
 
     @property
     def arms(self) -> tuple[tuple[Arm, dict[int, RunResult]], ...]:
@@ -72,11 +72,11 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
     Raises `MissingExtraError` when SciPy is not installed.
     """
     arms = claim.first, claim.second
-    trials = {
-        (arm.name, run.recipe.lr): run.measurement(claim.measure_of(arm))
+    trials = tuple(
+        (arm, run)
         for arm in arms
         for run in sorted(trial_results(arm, results), key=lambda run: run.recipe.lr)
-    }
+    )
     first, second = (measurements_by_seed(claim, arm, results) for arm in arms)
     return Finding(
         claim=claim,
@@ -89,7 +89,7 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
         ),
         first=results_by_seed(claim.first, results),
         second=results_by_seed(claim.second, results),
-        trials=tuple((*key, value) for key, value in trials.items()),
+        trials=trials,
     )
 
 
@@ -387,7 +387,7 @@ def describe_switch(finding: Finding) -> str:
     """Return in words what differs, and the learning rates where each arm has its own."""
     text = f"Differs: {finding.claim.switch.rstrip('.')}."
     for arm, _ in finding.arms:
-        rates = [lr for name, lr, _ in finding.trials if name == arm.name]
+        rates = [run.recipe.lr for tried, run in finding.trials if tried is arm]
         if rates:
             end = arm.recipe.lr in (min(rates), max(rates))
             text += (
@@ -439,13 +439,14 @@ def tabulate_values(finding: Finding) -> Table:
 
 
 def tabulate_trials(finding: Finding) -> Table:
-    """Return the table of learning rates that were tried."""
+    """Return the table of learning rates that were tried, with both of what they are chosen by."""
     claim = finding.claim
-    rows: list[tuple[str, ...]] = [
-        (name, f"{lr:g}", format_measurement(value, claim.is_fraction))
-        for name, lr, value in finding.trials
-    ]
-    return ("Arm", "Learning rate", claim.measure_title), rows
+    rows: list[tuple[str, ...]] = []
+    for arm, run in finding.trials:
+        measured = format_measurement(run.measurement(claim.measure_of(arm)), claim.is_fraction)
+        last = format_number(run.last_train_error, is_fraction=True)
+        rows.append((arm.name, f"{run.recipe.lr:g}", measured, last))
+    return ("Arm", "Learning rate", claim.measure_title, "Training error of the last pass"), rows
 
 
 def describe_runs(runs: Sequence[RunResult]) -> str:
