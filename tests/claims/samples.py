@@ -33,14 +33,14 @@ FIGURE_1 = Claim(
     paper="6 times, a four-layer network on CIFAR-10",
     first=TANH, second=RELU, switch="the activation", varied=frozenset({"spec.activation"}),
     measure="epochs_to_25", measure_text="passes over the images until 25 % training error",
-    is_fraction=False, ratio=True, paper_effect=6.0, min_effect=3.0,
+    is_fraction=False, ratio=True, paper_effect=6.0, min_effect=3.0, seeds=5,
 )  # fmt: skip
 LRN = Claim(
     name="lrn", group="lrn", section="3.3",
     sentence="Local response normalisation lowers the test error.",
     paper="13 % to 11 % on CIFAR-10, with three other things changed",
     first=WITHOUT, second=WITH, switch="the normalisation of conv1 and conv2",
-    varied=frozenset({"spec.convs.norm"}), paper_effect=0.02, min_effect=0.01,
+    varied=frozenset({"spec.convs.norm"}), paper_effect=0.02, min_effect=0.01, seeds=5,
 )  # fmt: skip
 CONFOUNDED = replace(
     LRN, name="lrn-confounded", first=DECAYED, confounded=True,

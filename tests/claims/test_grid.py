@@ -11,21 +11,27 @@ from dataclasses import replace
 import pytest
 
 from alexnet.claims import grid
-from alexnet.claims.claim import read_results
+from alexnet.claims.claim import TUNING_SEED, append_result, read_results
 from alexnet.claims.experiments import make_claims
 from alexnet.claims.grid import (
+    MAX_SEEDS,
     PLANS_FILE,
     GridConfig,
     Speed,
+    apply_budget,
+    gather_results,
     list_tasks,
     lock_results,
     plan_grid,
+    recall_budget,
     scale_epochs,
     take_part,
+    with_num_classes,
 )
 from alexnet.claims.scales import NIGHT, SMALL
 from alexnet.data.sources import open_source
 from alexnet.errors import ConfigError
+from tests.claims.samples import result
 from tests.processes import alive, until, workers
 
 pytestmark = pytest.mark.long  # whole grids, some of them killed
@@ -209,8 +215,9 @@ def test_a_report_of_what_is_there_trains_nothing(photographs, undisturbed, envi
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [(["--budget", "1h"], "nothing is planned"), (["--dry-run"], "nothing is planned"),
-     ([], "has no results.jsonl")],
+    [(["--budget", "1h"], "has no results.jsonl"), (["--dry-run"], "nothing is planned"),
+     ([], "has no results.jsonl"), (["--budget", "1h", "--seeds", 3], "chooses the seeds"),
+     (["--budget", "1h", "--epochs-factor", 2], "chooses the seeds")],
 )  # fmt: skip
 def test_what_cannot_be_reported_is_said_before_anything_is_read(more, told, command, tmp_path):
     done = command("claims", "overlap", "--report-only", "--out", tmp_path, *more)
@@ -328,6 +335,80 @@ def test_a_budget_is_laid_out_by_whole_runs(config, monkeypatch):
     (asked,), ((_, left),) = plan_grid(claims, within, config)
     assert asked.seeds == 3
     assert left.seconds < whole.seconds
+
+
+def test_a_budget_holds_where_the_runs_that_choose_a_rate_keep_their_length(config, monkeypatch):
+    """Those of `relu` take 3 passes, whatever part of 45 the others have."""
+    (relu,) = (claim for claim in make_claims(SMALL) if claim.name == "relu")
+    speed = Speed(start=0.0, step=10.0, test=0.0)
+    monkeypatch.setattr(grid, "measure_speeds", lambda tasks, _: {t.spec: speed for t in tasks})
+    _, ((_, two_seeds),) = plan_grid([replace(relu, seeds=2)], None, config)
+    for share in (0.5, 0.7, 0.9):
+        within = share * two_seeds.seconds
+        (asked,), ((_, cost),) = plan_grid([relu], within, config)
+        assert asked.seeds == 2
+        assert 0.8 * within < cost.seconds <= within
+        assert asked.first.trial_epochs == relu.first.trial_epochs
+        (config.out / PLANS_FILE).unlink()
+
+
+def test_a_plan_is_not_taken_for_other_runs_of_the_same_claims(config):
+    """Another scale, another length, other images: each has a plan of its own."""
+    kept = {}
+    for claims in (make_claims(SMALL), make_claims(NIGHT), scale_epochs(make_claims(SMALL), 2)):
+        some = [claim for claim in claims if claim.name == "overlap"]
+        assert recall_budget(some, 3600, config) is None
+        (asked,), _ = plan_grid(some, 3600, config)
+        seeds, share = kept[asked.first.recipe.epochs] = recall_budget(some, 3600, config)
+        assert (asked,) == apply_budget(with_num_classes(some, 2), seeds, share)
+    assert len(json.loads((config.out / PLANS_FILE).read_text())) == len(kept) == 3
+    assert recall_budget(some, 1800, config) is None
+
+
+def test_a_rate_is_chosen_by_runs_of_the_same_images(config):
+    """Results of two data sets in one file: the other's best rate is not this one's."""
+    (relu,) = (claim for claim in make_claims(SMALL) if claim.name == "relu")
+    (relu,) = with_num_classes([relu], 2)
+    made = [
+        result(replace(arm, recipe=arm.trial_recipe(lr)), TUNING_SEED, (), epochs_to_25=lr * sign)
+        for arm in (relu.first, relu.second)
+        for sign in (-1, 1)
+        for lr in arm.learning_rates
+    ]  # the largest rate is best of the first, the smallest of the second
+    prints = ["another", config.data.manifest.fingerprint]
+    half = len(relu.first.learning_rates)
+    for number, one in enumerate(made):
+        data = {**one.data, "fingerprint": prints[number // half % 2]}
+        append_result(config.out / "results.jsonl", replace(one, data=data))
+    (chosen,), _ = gather_results([relu], config)
+    assert chosen.first.recipe.lr == min(relu.first.learning_rates)
+    assert chosen.second.recipe.lr == min(relu.second.learning_rates)
+
+
+@LONG
+def test_a_report_of_a_budget_is_of_what_it_chose(photographs, tmp_path, environment):
+    """The same budget finds its runs again; without it they are said to be there."""
+    out = tmp_path / "out"
+    words = [*map(str, (*CLAIMS, "overlap", "--data", photographs, "--out", out, "--workers", 2))]
+
+    def asks(*more):
+        return subprocess.run([*words, *more], env=environment, capture_output=True, text=True)
+
+    plan = asks("--dry-run", "--json", "--budget", "1h")
+    assert plan.returncode == 0, plan.stderr
+    assert json.loads(plan.stdout)["runs"] == 2 * MAX_SEEDS
+    (name,) = json.loads((out / PLANS_FILE).read_text())
+    (out / PLANS_FILE).write_text(json.dumps({name: [2, 0.1]}))
+    done = asks("--json", "--budget", "1h")
+    assert done.returncode == 0, done.stderr
+    assert "--seeds 2 --epochs-factor 0.1" in (out / "report.md").read_text()
+    again = asks("--json", "--budget", "1h", "--report-only")
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    other = asks("--report-only")
+    assert "4 of the 4 runs in results.jsonl are not asked for" in other.stdout + other.stderr
+    unknown = asks("--budget", "2h", "--report-only")
+    assert unknown.returncode == 1
+    assert "this budget has begun" in unknown.stderr
 
 
 @pytest.fixture

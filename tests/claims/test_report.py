@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from alexnet.claims import plots, report
-from alexnet.claims.claim import Claim, RunResult
+from alexnet.claims.claim import TUNING_SEED, Claim, RunResult
 from alexnet.claims.report import judge_claim, tabulate_changes, write_report
 from alexnet.claims.verdict import Measurement, Verdict
 from alexnet.config import from_json
@@ -140,6 +140,43 @@ def test_learning_rates_that_were_tried_are_told_apart_from_the_runs_compared():
     assert "tanh: 0.001, its best of 0.001, 0.004, 0.016, at an end of them." in said
     assert "ReLU: 0.004, its best of 0.001, 0.004, 0.016." in said
     assert "best" not in report.describe_switch(judge_claim(FIGURE_1, []))
+
+
+def test_a_rate_is_not_said_to_be_chosen_before_all_are_tried():
+    results = figure_1_results(np.random.default_rng(7))
+    tanh = [run for run in results if run.seed == TUNING_SEED and run.spec == FIGURE_1.first.spec]
+    said = report.describe_switch(judge_claim(FIGURE_1, tanh[:2]))
+    assert said.endswith("Learning rate of tanh: not chosen yet, tried so far: 0.001, 0.004.")
+
+
+def test_seeds_that_another_claim_asked_of_a_shared_arm_are_not_this_ones():
+    """Nothing of it is missing, and its pictures and hours are of the runs that it compares."""
+    results = paired(WITHOUT, WITH, 0.03, np.random.default_rng(0))
+    finding = judge_claim(replace(LRN, seeds=3), [run for run in results if run.seed < 3] + [
+        run for run in results if run.seed >= 3 and run.spec == WITH.spec])  # fmt: skip
+    assert (finding.comparison.seeds, finding.comparison.left_out) == (3, ())
+    assert not list(report.list_cautions(finding))
+    assert len(finding.runs) == 6
+    missing = judge_claim(LRN, [run for run in results if run.spec == WITH.spec or run.seed < 3])
+    assert missing.comparison.left_out == (3, 4)
+
+
+def test_what_was_not_seen_is_said_from_end_to_end():
+    """Runs that leave harm possible, and not the paper's effect, say both."""
+    first, second = (dict(enumerate(values)) for values in ((0.10, 0.12, 0.09), (0.12, 0.12, 0.12)))
+    results = [
+        result(arm, seed, (), test_error=values[seed])
+        for arm, values in ((WITHOUT, first), (WITH, second))
+        for seed in values
+    ]
+    finding = judge_claim(replace(LRN, seeds=3, paper_effect=0.04), results)
+    said = report.explain_verdict(finding)
+    assert "An effect of −5.46 to 2.13 points is not ruled out." in said
+    assert said.endswith("above the interval: here the effect is smaller, if there is one.")
+    alike = [replace(run, measures={"test_error": 0.2}) for run in results]
+    said = report.explain_verdict(judge_claim(replace(LRN, seeds=3), alike))
+    assert said.startswith("All pairs differ by the same number")
+    assert "paper" not in said
 
 
 def test_changes_are_one_row_for_a_part_that_one_arm_lacks():

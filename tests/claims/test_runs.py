@@ -1,17 +1,19 @@
 """What a run's log comes to, on logs short enough to work out by hand."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from alexnet.claims.ensembles import compare_sizes
+from alexnet.claims.ensembles import check_ensemble, compare_sizes
 from alexnet.claims.runs import learning_curve, measure_log, measure_units, measures_of_chance
 from alexnet.claims.scales import SMALL
 from alexnet.network import build
 from alexnet.training.checkpoint import Checkpoint
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run, RunConfig
+from tests.claims.samples import WITH, result
 
 RECIPE = SMALL.five.recipe.with_(epochs=4, batch_size=10, log_every=1)
 ORDER = Order(images=25, batch_size=10, seed=0)  # two and a half steps an epoch
@@ -45,27 +47,37 @@ def test_a_curve_is_the_mean_of_each_epoch_and_its_test():
 def test_25_percent_is_reached_where_the_last_epochs_updates_have_it():
     """Steps 8 and 9: .3 and .2, whose mean is .25; a step before, .3."""
     lines = steps(0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.3, 0.3, 0.2, 0.1)
-    found, censored = measure_log(lines, (), ORDER, RECIPE)
+    found, censored = measure_log(lines, ORDER, RECIPE)
     assert found["epochs_to_25"] == pytest.approx(9 / 2.5)
     assert censored == ()
 
 
 def test_a_run_that_does_not_get_there_is_a_bound():
-    found, censored = measure_log(steps(0.9, 0.8, 0.7, 0.3), (), ORDER, RECIPE)
+    found, censored = measure_log(steps(0.9, 0.8, 0.7, 0.3), ORDER, RECIPE)
     assert found["epochs_to_25"] == 4
     assert censored == ("epochs_to_25",)
 
 
 def test_one_good_step_is_no_epoch():
-    found, _ = measure_log(steps(0.0), (), ORDER, RECIPE)
+    found, _ = measure_log(steps(0.0), ORDER, RECIPE)
     assert found["epochs_to_25"] == 4
 
 
 def test_convergence_is_within_two_points_of_the_lowest():
     lines = steps(*[0.5] * 10) + validations(s3=0.6, s5=0.52, s8=0.505, s10=0.53)
-    found, _ = measure_log(lines, tuple(learning_curve(lines, ORDER)), ORDER, RECIPE)
+    found, _ = measure_log(lines, ORDER, RECIPE)
     assert found["epochs_to_converge"] == 2  # .52, with .505 the lowest
     assert found["test_error"] == pytest.approx(0.53)
+
+
+def test_a_test_counts_where_nothing_of_its_epoch_was_logged():
+    """With fewer steps an epoch than between two lines of the log there is no point of a curve."""
+    lines = steps(0.5, first=10) + validations(s3=0.6, s5=0.51, s8=0.505, s10=0.5)
+    assert [point.epoch for point in learning_curve(lines, ORDER)] == [4]
+    found, _ = measure_log(lines, ORDER, RECIPE)
+    assert found["epochs_to_converge"] == 2
+    assert found["test_error"] == pytest.approx(0.5)
+    assert measure_log(validations(s3=0.6), ORDER, RECIPE)[0]["test_error"] == pytest.approx(0.6)
 
 
 def test_a_diverged_run_has_every_measure_of_one_that_guesses():
@@ -89,6 +101,25 @@ def test_networks_that_are_wrong_in_different_places_help_each_other():
     assert check.rows[2].ours == check.rows[3].ours == "0.00%"
     assert not check.rows[1].agrees
     assert check.rows[2].agrees
+
+
+@pytest.mark.parametrize("left", ["no folder", "no checkpoint", "diverged"])
+def test_runs_that_are_not_trained_to_their_end_here_are_not_asked(left, prepared, tmp_path):
+    """Merged lines of another machine, a run that was begun, one that guesses: three of a kind."""
+    runs = {
+        seed: result(WITH, seed, (), test_error=0.2) for seed in range(2)
+    }  # whose folders would be opened
+    for run in runs.values():
+        (tmp_path / run.key).mkdir()
+        (tmp_path / run.key / "test.json").write_text("{}")
+    if left == "no folder":
+        shutil.rmtree(tmp_path / runs[0].key)
+    elif left == "no checkpoint":
+        (tmp_path / runs[0].key / "test.json").unlink()
+        (tmp_path / runs[0].key / "config.json").write_text("{}")
+    else:
+        runs[0] = replace(runs[0], failed="The loss is no number at step 12.")
+    assert check_ensemble(runs, tmp_path, prepared) is None
 
 
 def test_units_that_are_never_and_always_active_are_counted(prepared, tmp_path):

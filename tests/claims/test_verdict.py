@@ -77,7 +77,7 @@ def test_pairs_are_matched_by_seed_not_by_order():
     second = {0: Measurement(0.20), 1: Measurement(0.21), 2: Measurement(0.22)}
     found = compare(first, second)
     assert [seed for seed, _, _ in found.pairs] == [0, 1, 2]
-    assert found.interval == pytest.approx((0.1, 0.1))
+    assert found.effect == pytest.approx(0.1)
 
 
 def test_seeds_without_a_number_in_both_arms_are_left_out_and_named():
@@ -102,7 +102,6 @@ def test_verdicts_are_those_of_the_written_rule():
     assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.5) is Verdict.HOLDS
     assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.6) is Verdict.DIRECTION
     assert decide_verdict(1.5, -0.1, 3.1, min_effect=1.0) is Verdict.NOT_SEEN
-    assert decide_verdict(0.0, 0.0, 0.0, min_effect=None) is Verdict.NOT_SEEN
     assert decide_verdict(-1.5, -2.9, -0.1, min_effect=1.0) is Verdict.REVERSED
     assert decide_verdict(1.5, math.nan, math.nan, min_effect=1.0) is Verdict.TOO_FEW
 
@@ -128,7 +127,27 @@ def test_half_of_the_interval_is_the_smallest_effect_that_is_seen(errors):
     ratio = compare(arm(first), arm(second), ratio=True)
     moved = compare(arm(first / ratio.effect * ratio.half_width), arm(second), ratio=True)
     assert moved.interval[0] == pytest.approx(1, rel=1e-12)
-    assert math.isinf(compare(arm([4, 5], {0}), arm([1, 2])).half_width)
+    assert math.isinf(compare(arm([4, 6], {0}), arm([1, 2])).half_width)
+    for ratio in (False, True):  # the same, open below
+        open_below = compare(arm([4, 5, 4.5]), arm([8, 7, 8], {0}), ratio=ratio)
+        assert math.isinf(open_below.half_width)
+        assert math.isfinite(open_below.interval[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ratio"),
+    [
+        ([16, 16], [12, 12], True),  # passes until converged, tested every second pass
+        ([0, 0, 0, 0], [0, 0, 0, 0], False),  # units that are never active
+        ([0.4, 0.5, 0.6], [0.3, 0.4, 0.5], False),  # alike but for the last bit
+    ],
+)
+def test_pairs_that_differ_by_the_same_number_have_no_spread_to_judge_by(first, second, ratio):
+    found = compare(arm(first), arm(second), ratio=ratio, min_effect=None, relevant=10)
+    assert found.verdict is Verdict.NOT_SEEN
+    assert found.is_unlimited
+    assert math.isinf(found.half_width)
+    assert not compare(arm([*first, 17]), arm([*second, 11]), ratio=False).is_unlimited
 
 
 def test_a_ratio_is_held_against_min_effect_on_its_own_scale():

@@ -13,6 +13,7 @@ from alexnet.data.shards import PreparedData
 from alexnet.predictor import Ensemble, ask_together, fit_weights
 from alexnet.training.run import Run
 
+MOST = 10  # networks: all their 2 ** MOST - 1 choices are tested
 PAPER_ERRORS = "40.7 % alone, 38.1 % of 5: 2.6 points less, ILSVRC-2012"
 
 
@@ -24,8 +25,9 @@ def check_ensemble(runs: Mapping[int, RunResult], folder: Path, data: PreparedDa
     runs : mapping of int to RunResult
         The finished runs of one arm, by seed.
     folder : Path
-        That of the runs, each named by its key. A run whose folder is not there, because another
-        machine made it, is left out.
+        That of the runs, each named by its key. Left out are runs that diverged, and those that
+        were not trained and tested to their end in this folder, because another machine made them.
+        Of more than ten the first ten are asked.
     data : PreparedData
         Whose held-out images are tested, one crop each.
 
@@ -34,7 +36,11 @@ def check_ensemble(runs: Mapping[int, RunResult], folder: Path, data: PreparedDa
     Check or None
         None where fewer than two networks are there.
     """
-    there = [runs[seed] for seed in sorted(runs) if (folder / runs[seed].key).is_dir()]
+    there = [
+        run
+        for _, run in sorted(runs.items())
+        if not run.failed and (folder / run.key / "test.json").is_file()
+    ][:MOST]
     if len(there) < 2:
         return None
     together = ask_together([Run.open(folder / run.key).predictor() for run in there])

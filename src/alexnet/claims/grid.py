@@ -6,13 +6,16 @@ that was killed, whatever part of it, is run again and ends with the same table.
 """
 
 import contextlib
+import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -59,6 +62,7 @@ STEPS = 16  # timed, after a first one, or fewer in `PROBE_SECONDS`
 PROBE_SECONDS = 20.0
 MIN_SEEDS, MAX_SEEDS = 2, 10  # a verdict needs two
 MIN_EPOCHS = 2
+MIN_SHARE, MAX_SHARE = 10, 99  # percent of the epochs that a budget takes, where it takes a part
 SLOW_STEP = 0.5  # seconds
 SAVE_SECONDS = 0.05  # a checkpoint of a small network
 PLANS_FILE = "plans.json"  # what fitted into which budget
@@ -130,12 +134,14 @@ def _choose_known_rates(
     claims: Iterable[Claim], known: Sequence[RunResult], config: GridConfig
 ) -> tuple[Claim, ...]:
     """Return claims with their best learning rates, where the runs that choose them are there."""
-    return tuple(
-        claim
-        if unfinished_tasks(make_tasks(iter_trials([claim]), TUNING_SEED, config), known)
-        else choose_learning_rates([claim], known)[0]
-        for claim in claims
-    )
+
+    def choose(claim: Claim) -> Claim:
+        trials = make_tasks(iter_trials([claim]), TUNING_SEED, config)
+        if unfinished_tasks(trials, known):
+            return claim
+        return choose_learning_rates([claim], results_of(trials, known))[0]
+
+    return tuple(map(choose, claims))
 
 
 def split_by_order(claims: Iterable[Claim]) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
@@ -545,18 +551,25 @@ def plan_grid(
     the machine seems to be the next time.
     """
     claims = with_num_classes(claims, len(config.data.classes))
-    trials = make_tasks(iter_trials(claims), TUNING_SEED, config)
-    one = make_tasks(iter_arms(claims), 0, config)
-    speeds = measure_speeds([*trials, *one], config.workers)
+
+    def tasks_of_a_seed(share: float) -> tuple[list[RunTask], list[RunTask]]:
+        some = scale_epochs(claims, share)
+        trials = make_tasks(iter_trials(some), TUNING_SEED, config)
+        return trials, make_tasks(iter_arms(some), 0, config)
 
     def cost(tasks: Sequence[RunTask]) -> Cost:
         return estimate_cost(tasks, speeds, config.workers, config.data)
 
+    def estimate(share: float) -> tuple[float, float]:
+        trials, one = tasks_of_a_seed(share)
+        return cost(trials).seconds, cost(one).seconds
+
+    speeds = measure_speeds(chain(*tasks_of_a_seed(1)), config.workers)
     if seconds is not None:
-        fixed, a_seed = cost(trials).seconds, cost(one).seconds
-        seeds, share = _keep_plan(config.out, claims, seconds, fit_budget(seconds, fixed, a_seed))
-        claims = tuple(replace(claim, seeds=seeds) for claim in claims)
-        claims = scale_epochs(claims, share) if share < 1 else claims
+        known_plan = recall_budget(claims, seconds, config)
+        seeds, share = known_plan or fit_budget(seconds, estimate)
+        _keep_plan(config.out, _name_plan(claims, seconds, config), (seeds, share))
+        claims = apply_budget(claims, seeds, share)
     known = read_results(config.out / FILE)
     chosen = _choose_known_rates(claims, known, config)
     counted: set[str] = set()
@@ -572,21 +585,43 @@ def plan_grid(
     return claims, tuple(costs)
 
 
-def _keep_plan(
-    out: Path, claims: Iterable[Claim], seconds: float, chosen: tuple[int, float]
-) -> tuple[int, float]:
-    """Return what was chosen for these claims and this time before, or keep what is now."""
-    what = f"{seconds:g} s: {' '.join(claim.name for claim in claims)}"
+def apply_budget(claims: Iterable[Claim], seeds: int, share: float) -> tuple[Claim, ...]:
+    """Return claims with so many seeds and such a share of their epochs."""
+    return tuple(replace(claim, seeds=seeds) for claim in scale_epochs(claims, share))
+
+
+def recall_budget(
+    claims: Iterable[Claim], seconds: float, config: GridConfig
+) -> tuple[int, float] | None:
+    """Return the seeds and the share of the epochs that were chosen for these runs and this time.
+
+    None where no command with this budget has begun in the folder.
+    """
+    claims = with_num_classes(claims, len(config.data.classes))
+    found = _read_plans(config.out).get(_name_plan(claims, seconds, config))
+    return (int(found[0]), float(found[1])) if found else None
+
+
+def _name_plan(claims: Iterable[Claim], seconds: float, config: GridConfig) -> str:
+    """Return what names a plan: the time, the claims, and which runs they are at full length."""
+    claims = tuple(claims)
+    keys = " ".join(task.key for task in make_tasks(iter_arms(claims), 0, config))
+    runs = hashlib.sha256(keys.encode()).hexdigest()[:16]
+    return f"{seconds:g} s: {' '.join(claim.name for claim in claims)}, {runs}"
+
+
+def _read_plans(out: Path) -> dict[str, Any]:
     file = out / PLANS_FILE
-    plans = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if what not in plans:
-        plans[what] = chosen
-        with translate_os_error(out):
-            out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(plans, indent=1), encoding="utf-8")
-    seeds, share = plans[what]
-    return int(seeds), float(share)
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _keep_plan(out: Path, name: str, chosen: tuple[int, float]) -> None:
+    """Write down what was chosen."""
+    plans = _read_plans(out) | {name: chosen}
+    with translate_os_error(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / PLANS_FILE) as temporary:
+        temporary.write_text(json.dumps(plans, indent=1), encoding="utf-8")
 
 
 def estimate_cost(
@@ -608,41 +643,56 @@ def estimate_cost(
     return Cost(len(tasks), images, seconds / workers)
 
 
-def fit_budget(seconds: float, fixed: float, a_seed: float) -> tuple[int, float]:
+def fit_budget(
+    seconds: float, estimate: Callable[[float], tuple[float, float]]
+) -> tuple[int, float]:
     """Return how many seeds fit into a time, and the share of the epochs where even two do not.
 
-    `fixed` seconds are expected of the runs that choose learning rates, `a_seed` of every arm with
-    one seed. Raises `ConfigError` when a tenth of the epochs would still be too long.
+    `estimate` gives, for a share of the epochs, the seconds that the runs take which choose
+    learning rates, and those of every arm with one seed. Shares are whole percents. Raises
+    `ConfigError` when a tenth of the epochs would still be too long.
 
     Examples
     --------
-    >>> fit_budget(1800, fixed=300, a_seed=300)
+    >>> fit_budget(1800, lambda share: (300, 300 * share))
     (5, 1.0)
-    >>> fit_budget(450, fixed=300, a_seed=300)
-    (2, 0.5)
+    >>> fit_budget(450, lambda share: (300, 300 * share))
+    (2, 0.25)
     """
+    fixed, a_seed = estimate(1.0)
     seeds = int((seconds - fixed) / a_seed) if a_seed else MAX_SEEDS
     if seeds >= MIN_SEEDS:
         return min(seeds, MAX_SEEDS), 1.0
-    share = seconds / (fixed + MIN_SEEDS * a_seed)
-    if share < 0.1:
-        needed = (fixed + MIN_SEEDS * a_seed) / 600
+
+    def needed(percent: int) -> float:
+        fixed, a_seed = estimate(percent / 100)
+        return fixed + MIN_SEEDS * a_seed
+
+    percents = range(MAX_SHARE, MIN_SHARE - 1, -1)
+    place = bisect_left(percents, True, key=lambda percent: needed(percent) <= seconds)
+    if place == len(percents):
         raise ConfigError(
-            f"A budget of {seconds / 60:,.0f} minutes is too short for these claims.",
-            f"Give {needed:,.0f} minutes or more, or name fewer claims.",
+            f"A budget of {seconds / 60:,.3g} minutes is too short for these claims.",
+            f"Give {math.ceil(needed(MIN_SHARE) / 60):,} minutes or more, or name fewer claims.",
         )
-    return MIN_SEEDS, share
+    return MIN_SEEDS, percents[place] / 100
 
 
 def scale_epochs(claims: Iterable[Claim], factor: float) -> tuple[Claim, ...]:
     """Return claims whose runs take so many times their epochs; schedules keep their proportions.
 
-    A run has 2 epochs at least. Where the last one would not be tested any more, every one is.
+    A run has 2 epochs at least. Where the last one would not be tested any more, tests come as much
+    sooner as it takes. Runs that choose a learning rate keep a length that the scale gives them
+    (`trial_epochs`).
     """
+    if factor == 1:
+        return tuple(claims)
 
     def scaled(_: Claim, arm: Arm) -> Arm:
         epochs = max(MIN_EPOCHS, round(arm.recipe.epochs * factor))
-        often = 1.0 if epochs % arm.recipe.validate_every else arm.recipe.validate_every
-        return replace(arm, recipe=arm.recipe.with_(epochs=epochs, validate_every=often))
+        every = arm.recipe.validate_every
+        if epochs % every:
+            every = max(n for n in range(1, max(2, math.ceil(every))) if epochs % n == 0)
+        return replace(arm, recipe=arm.recipe.with_(epochs=epochs, validate_every=float(every)))
 
     return map_arms(claims, scaled)

@@ -67,17 +67,22 @@ class Finding:
 
 
 def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
-    """Return what the results say about a claim.
+    """Return what the results say about a claim, of the seeds that it asks for.
 
     Raises `MissingExtraError` when SciPy is not installed.
     """
     arms = claim.first, claim.second
+
+    def asked(of_arm: dict[int, Any]) -> dict[int, Any]:
+        """Leave out the seeds that another claim asked an arm for that both share."""
+        return {seed: one for seed, one in of_arm.items() if seed < claim.seeds}
+
     trials = tuple(
         (arm, run)
         for arm in arms
         for run in sorted(trial_results(arm, results), key=lambda run: run.recipe.lr)
     )
-    first, second = (measurements_by_seed(claim, arm, results) for arm in arms)
+    first, second = (asked(measurements_by_seed(claim, arm, results)) for arm in arms)
     return Finding(
         claim=claim,
         comparison=compare(
@@ -87,8 +92,8 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
             min_effect=claim.min_effect,
             relevant=claim.relevant_effect,
         ),
-        first=results_by_seed(claim.first, results),
-        second=results_by_seed(claim.second, results),
+        first=asked(results_by_seed(claim.first, results)),
+        second=asked(results_by_seed(claim.second, results)),
         trials=trials,
     )
 
@@ -220,10 +225,9 @@ def format_interval(finding: Finding) -> str:
     claim, (low, high) = finding.claim, finding.comparison.interval
     if math.isnan(low):
         return "none"
-    open_below = low == (0 if claim.ratio else -math.inf)
-    if open_below and math.isinf(high):
+    if finding.comparison.is_unlimited:
         return "without limits"
-    if open_below:
+    if finding.comparison.is_open_below:
         return f"{format_amount(high, claim)} or less"
     if math.isinf(high):
         return f"{format_amount(low, claim)} or more"
@@ -288,7 +292,7 @@ def _min_effect(claim: Claim) -> str:
 def explain_verdict(finding: Finding) -> str:
     """Return why the verdict is what it is, and where the paper's number lies."""
     claim, comparison = finding.claim, finding.comparison
-    high, claimed = comparison.interval[1], "The whole interval is on the side that is claimed"
+    claimed = "The whole interval is on the side that is claimed"
     match comparison.verdict:
         case Verdict.HOLDS:
             reason = f"{claimed}{_size(claim)}."
@@ -309,28 +313,38 @@ def explain_verdict(finding: Finding) -> str:
                 f"an effect here is {format_amount(comparison.largest, claim)} at most."
             )
         case Verdict.NOT_SEEN:
-            reason = (
-                f"The interval contains {int(claim.ratio)}: these runs cannot tell the effect from "
-                "chance. "
-            ) + (
-                f"An effect of up to {format_amount(high, claim)} is not ruled out."
-                if math.isfinite(high)
-                else "They were stopped too early to say how large it may be."
-            )
+            reason = _explain_unseen(finding)
     return f"{reason} {_compare_with_paper(finding)}".strip()
+
+
+def _explain_unseen(finding: Finding) -> str:
+    """Return why runs cannot tell an effect from chance, and what they leave possible."""
+    comparison = finding.comparison
+    if comparison.is_unlimited and not any(comparison.censored):
+        return (
+            "All pairs differ by the same number, as measures that are counted in steps may: they "
+            "show no spread, so nothing says how far the next pair would be from it."
+        )
+    reason = f"The interval contains {int(comparison.ratio)}: these runs cannot tell the effect "
+    if math.isinf(comparison.interval[1]):
+        return f"{reason}from chance. They were stopped too early to say how large it may be."
+    return f"{reason}from chance. An effect of {format_interval(finding)} is not ruled out."
 
 
 def _compare_with_paper(finding: Finding) -> str:
     """Return where the paper's number lies, seen from the interval; empty where there is none."""
     claim, (low, high) = finding.claim, finding.comparison.interval
-    if claim.paper_effect is None or math.isnan(low):
+    if claim.paper_effect is None or math.isnan(low) or finding.comparison.is_unlimited:
         return ""
     said = format_paper_effect(claim)
     paper = f"The paper's {said} {'lies' if said.startswith('1 ') else 'lie'}"
     if claim.paper_effect < low:
         return f"{paper} below the interval: here the effect is larger."
     if claim.paper_effect > high:
-        return f"{paper} above the interval: here the effect is smaller."
+        unseen = finding.comparison.verdict in (Verdict.NO_LARGER, Verdict.NOT_SEEN)
+        return (
+            f"{paper} above the interval: here the effect is smaller{', if there is one' * unseen}."
+        )
     return f"{paper} inside the interval."
 
 
@@ -340,8 +354,8 @@ def list_cautions(finding: Finding) -> Iterator[tuple[str, str]]:
     if claim.confounded:
         yield (
             "Confounded.",
-            "More than the switch differs between these two, as it did in the paper. What is "
-            "measured here cannot be put down to the switch alone.",
+            "More than one thing differs between these two. What is measured here cannot be put "
+            "down to one of them alone.",
         )
     for (arm, runs), count in zip(finding.arms, comparison.censored, strict=True):
         of = f"of {comparison.seeds} runs of {arm.name}"
@@ -389,11 +403,14 @@ def describe_switch(finding: Finding) -> str:
     for arm, _ in finding.arms:
         rates = [run.recipe.lr for tried, run in finding.trials if tried is arm]
         if rates:
-            end = arm.recipe.lr in (min(rates), max(rates))
-            text += (
-                f" Learning rate of {arm.name}: {arm.recipe.lr:g}, its best of "
-                f"{', '.join(f'{lr:g}' for lr in rates)}{', at an end of them' * end}."
+            tried = ", ".join(f"{lr:g}" for lr in rates)
+            end = ", at an end of them" * (arm.recipe.lr in (min(rates), max(rates)))
+            chosen = (
+                f"{arm.recipe.lr:g}, its best of {tried}{end}"
+                if {*arm.learning_rates} <= {*rates}
+                else f"not chosen yet, tried so far: {tried}"
             )
+            text += f" Learning rate of {arm.name}: {chosen}."
     return text
 
 

@@ -76,7 +76,7 @@ def execute_task(task: RunTask) -> RunResult:
         tested, failed = {}, error.what
     lines = run.read_metrics()
     curve = tuple(learning_curve(lines, order))
-    measures, censored = measure_log(lines, curve, order, recipe)
+    measures, censored = measure_log(lines, order, recipe)
     measures |= tested
     if failed:
         counts = data.manifest.class_counts[data.held_out.name]
@@ -172,28 +172,33 @@ def learning_curve(lines: Iterable[dict[str, float]], order: Order) -> Iterator[
     """Yield a run's learning curve: the means over each epoch's updates, and its test."""
     losses: defaultdict[int, list[float]] = defaultdict(list)
     errors: defaultdict[int, list[float]] = defaultdict(list)
-    tests: dict[int, float] = {}
+    lines = list(lines)
+    tests = _test_errors(lines)
     for line in lines:
-        if "val_top1" in line:
-            tests[int(line["epoch"] + 1e-3)] = 1 - line["val_top1"]
-        elif line.get("loss") is not None:
+        if "val_top1" not in line and line.get("loss") is not None:
             epoch = int((line["step"] - 1) / order.steps_per_epoch) + 1
             losses[epoch].append(line["loss"])
             errors[epoch].append(1 - line["train_top1"])
     for epoch in sorted(losses):
-        test = tests.get(epoch)
         yield CurvePoint(
             epoch=epoch,
             loss=round(fmean(losses[epoch]), 5),
             train_error=round(fmean(errors[epoch]), 6),
-            test_error=None if test is None else round(test, 6),
+            test_error=tests.get(epoch),
         )
 
 
+def _test_errors(lines: Iterable[dict[str, float]]) -> dict[int, float]:
+    """Return the errors of a log's tests, by the epoch at whose end they were made."""
+    tests = (line for line in lines if "val_top1" in line)
+    return {int(line["epoch"] + 1e-3): round(1 - line["val_top1"], 6) for line in tests}
+
+
 def measure_log(
-    lines: Iterable[dict[str, float]], curve: Iterable[CurvePoint], order: Order, recipe: Recipe
+    lines: Iterable[dict[str, float]], order: Order, recipe: Recipe
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return what can be measured on a run's log, and which of it the run ended before."""
+    lines = list(lines)
     found: dict[str, float] = {"epochs_to_25": float(recipe.epochs)}
     censored: tuple[str, ...] = ("epochs_to_25",)
     recent: deque[float] = deque(maxlen=_lines_per_epoch(order, recipe))
@@ -202,8 +207,7 @@ def measure_log(
         if _has_reached_target(recent):
             found["epochs_to_25"], censored = step / order.steps_per_epoch, ()
             break
-    tests = [(point.epoch, point.test_error) for point in curve if point.test_error is not None]
-    if tests:
+    if tests := sorted(_test_errors(lines).items()):
         lowest = min(error for _, error in tests)
         found["test_error"] = tests[-1][1]
         near = (epoch for epoch, error in tests if error <= lowest + CONVERGED)

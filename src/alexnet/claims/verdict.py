@@ -18,6 +18,7 @@ from alexnet.errors import MissingExtraError
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 2  # one pair has no spread, so it has no interval either
+SAME = 1e-9  # differences of measures with six digits that are no farther apart are the same
 
 
 class Verdict(StrEnum):
@@ -60,13 +61,25 @@ class Comparison:
         return len(self.pairs)
 
     @property
+    def is_open_below(self) -> bool:
+        """Whether nothing is known of how small the true effect may be."""
+        return self.interval[0] == (0 if self.ratio else -math.inf)
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether nothing is known of the true effect at all."""
+        return self.is_open_below and math.isinf(self.interval[1])
+
+    @property
     def half_width(self) -> float:
         """The smallest effect that these pairs could have shown: half of the interval.
 
         A quotient where the effect is one. Infinite where a side is open, NaN without an interval.
         """
         low, high = self.interval
-        return math.sqrt(high / low) if self.ratio and low else (high - low) / 2
+        if self.ratio:
+            return math.sqrt(high / low) if low else math.inf
+        return (high - low) / 2
 
     @property
     def largest(self) -> float:
@@ -164,8 +177,9 @@ def decide_verdict(
     - *reversed*: the whole interval is below 0.
     - *no effect larger than x*: the interval holds 0, and neither of its ends reaches `relevant`,
       the effect that the paper has or that would matter. x is the farther end: here the effect is
-      that small or absent. (Pairs that differ by nothing at all measured nothing.)
+      that small or absent.
     - *not seen at this scale*: the interval holds 0 and reaches farther: these runs could not tell.
+      So it is where all pairs differ by the same number (see `confidence_interval`).
 
     Where there is no effect at all, 5 in 100 intervals miss 0 by chance: half of them say that the
     claim holds, half *reversed*. All numbers are logarithms for a ratio.
@@ -177,14 +191,20 @@ def decide_verdict(
         return Verdict.HOLDS if large else Verdict.DIRECTION
     if high < 0:
         return Verdict.REVERSED
-    small = relevant is not None and max(-low, high) < relevant and low < high
+    small = relevant is not None and max(-low, high) < relevant
     return Verdict.NO_LARGER if small else Verdict.NOT_SEEN
 
 
 def confidence_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
+    """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values.
+
+    Values that are all the same have an interval without ends: passes are counted in steps, and
+    units are whole, so that two pairs are often alike by chance, and show no spread to judge by.
+    """
     if len(values) < MIN_SEEDS:
         return math.nan, math.nan
+    if np.ptp(values) <= SAME:
+        return -math.inf, math.inf
     mean = float(values.mean())
     reach = t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean - reach, mean + reach

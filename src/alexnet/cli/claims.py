@@ -3,7 +3,8 @@
 import json as json_format
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from alexnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from alexnet.claims.claim import Check, Claim, RunResult
-    from alexnet.claims.grid import GridConfig
+    from alexnet.claims.grid import Cost, GridConfig
     from alexnet.claims.report import Finding
     from alexnet.claims.scales import Scale
     from alexnet.cli.console import Console
@@ -85,27 +86,19 @@ def claims(
         Measure this machine's speed, print the expected cost, run nothing.
     report_only
         Train nothing; write the report of the runs that are there, which another command may be
-        adding to.
+        adding to. Give what it was given: names, --scale, --seeds, --epochs-factor, --budget.
     json
         Print one JSON object and nothing else.
     """
     from alexnet.claims.claim import FILE, Check, Claim
     from alexnet.claims.experiments import make_claims_and_checks, select_claims
-    from alexnet.claims.report import find_missing_library, judge_claim, write_report
+    from alexnet.claims.grid import recall_budget
+    from alexnet.claims.report import judge_claim, write_report
     from alexnet.claims.scales import find_scale
 
     require_counts(seeds=seeds, workers=workers, most=1000)
     within = parse_duration(budget) if budget else None  # refused before images are prepared
-    if not 0.1 <= epochs_factor <= 100:
-        raise ConfigError(
-            f"{epochs_factor:g} times the epochs cannot be trained.", "Give 0.1 to 100."
-        )
-    if report_only and (budget or dry_run):
-        raise ConfigError(
-            "With --report-only nothing is planned or trained.", "Leave out --budget and --dry-run."
-        )
-    if report_only and not (out / FILE).is_file():
-        raise ConfigError(f"{str(out)!r} has no {FILE}.", "Give the --out that the runs went to.")
+    check_together(out / FILE, seeds, epochs_factor, within, dry_run, report_only)
     asked = find_scale(scale)
     wanted = select_claims(make_claims_and_checks(asked), names)
     if seeds or epochs_factor != 1:
@@ -117,34 +110,25 @@ def claims(
         return 0
     notes = [*(note or [])]
     results: Sequence[RunResult] = ()
-    if any(isinstance(claim, Claim) for claim in wanted):
-        from alexnet.claims.grid import gather_results
-        from alexnet.cli.console import Console
-        from alexnet.cli.prepare import connect_cluster
-
-        with Console() as console, connect_cluster(cluster) as cluster_executor:
-            say = _on_standard_error if json else console.say
-            if missing := find_missing_library():
-                say(f"{missing} The runs need none of it.")
-            prepared = prepare_images(wanted, asked, data, console, say)
-            config = make_grid_config(
-                prepared, out, workers, threads, cluster_executor, console, say
-            )
-            notes.insert(0, describe_setting(asked, config, epochs_factor))
-            trained = [claim for claim in wanted if isinstance(claim, Claim)]
-            done, results = (
-                gather_results(trained, config) if report_only
-                else run_claims(trained, within, config, say, dry_run=dry_run)
-            )  # fmt: skip
-            by_name = {claim.name: claim for claim in done}
-            wanted = tuple(by_name.get(claim.name, claim) for claim in wanted)
-            if not dry_run and (found := ask_networks_together(wanted, results, config)):
-                wanted = (*wanted, found)
+    costs: Sequence[tuple[str, Cost]] = ()
+    trained = [claim for claim in wanted if isinstance(claim, Claim)]
+    if trained:
+        with open_grid(trained, asked, data, out, workers, threads, cluster, json) as config:
+            if dry_run:
+                _, costs = plan_claims(trained, within, config, by_claim=True)
+            else:
+                done, results = answer_claims(trained, within, config, report_only=report_only)
+                together = ask_networks_together(done, results, config)
+                wanted = (*replace_by_name(wanted, done), *together)
+                if within and (chosen := recall_budget(trained, within, config)):
+                    seeds, epochs_factor = chosen
+                notes.insert(0, describe_setting(asked, config, epochs_factor))
     if dry_run:
+        if json:
+            print(json_format.dumps(list_costs(costs)))
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    flags = list_flags(data, scale, seeds, epochs_factor, budget, out)
-    command = shlex.join(["alexnet", "claims", *flags])
+    command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, epochs_factor, out)])
     findings = [judge_claim(claim, results) for claim in wanted if isinstance(claim, Claim)]
     made = [claim for claim in wanted if isinstance(claim, Check)]
     print(
@@ -184,7 +168,6 @@ def list_flags(
     scale: str,
     seeds: int | None,
     epochs_factor: float,
-    budget: str | None,
     out: Path,
 ) -> list[str]:
     """Return the flags that repeat a command, but for the names of claims."""
@@ -193,7 +176,6 @@ def list_flags(
         "--data": data,
         "--seeds": seeds,
         "--epochs-factor": factor,
-        "--budget": budget,
         "--out": out,
     }
     words = ["--scale", scale]
@@ -202,8 +184,58 @@ def list_flags(
     return words
 
 
+def check_together(
+    file: Path,
+    seeds: int | None,
+    epochs_factor: float,
+    within: float | None,
+    dry_run: bool,
+    report_only: bool,
+) -> None:
+    """Raise `ConfigError` where what was asked for does not go together."""
+    if not 0.1 <= epochs_factor <= 100:
+        raise ConfigError(
+            f"{epochs_factor:g} times the epochs cannot be trained.", "Give 0.1 to 100."
+        )
+    if within and (seeds or epochs_factor != 1):
+        raise ConfigError(
+            "A budget chooses the seeds and the epochs itself.",
+            "Leave out --seeds and --epochs-factor.",
+        )
+    if report_only and dry_run:
+        raise ConfigError("With --report-only nothing is planned.", "Leave out --dry-run.")
+    if report_only and not file.is_file():
+        raise ConfigError(
+            f"{str(file.parent)!r} has no {file.name}.", "Give the --out that the runs went to."
+        )
+
+
+@contextmanager
+def open_grid(
+    wanted: "Sequence[Claim]",
+    scale: "Scale",
+    data: str | None,
+    out: Path,
+    workers: int | None,
+    threads: int | None,
+    cluster: str | None,
+    quiet: bool,
+) -> "Iterator[GridConfig]":
+    """Prepare the images, and yield with what the runs are made."""
+    from alexnet.claims.report import find_missing_library
+    from alexnet.cli.console import Console
+    from alexnet.cli.prepare import connect_cluster
+
+    with Console() as console, connect_cluster(cluster) as executor:
+        say = _on_standard_error if quiet else console.say
+        if missing := find_missing_library():
+            say(f"{missing} The runs need none of it.")
+        prepared = prepare_images(wanted, scale, data, console, say)
+        yield make_grid_config(prepared, out, workers, threads, executor, console, say)
+
+
 def prepare_images(
-    wanted: "Sequence[Claim | Check]",
+    wanted: "Sequence[Claim]",
     scale: "Scale",
     data: str | None,
     console: "Console",
@@ -212,7 +244,6 @@ def prepare_images(
     """Prepare the scale's images, and all of the source where a claim wants them."""
     from dataclasses import replace
 
-    from alexnet.claims.claim import Claim
     from alexnet.claims.grid import open_images
 
     where = data or scale.data
@@ -223,7 +254,7 @@ def prepare_images(
         )
     shown: dict[str, Any] = {"say": say, "report": console.prepared, "fetched": console.fetched}
     part = open_images(scale, where, **shown)
-    if scale.num_images is None or not any(isinstance(c, Claim) and c.all_images for c in wanted):
+    if scale.num_images is None or not any(claim.all_images for claim in wanted):
         return part, None
     return part, open_images(replace(scale, num_images=None), where, **shown)
 
@@ -274,48 +305,96 @@ def describe_setting(scale: "Scale", config: "GridConfig", epochs_factor: float)
     )
 
 
-def run_claims(
+def answer_claims(
+    claims: "Sequence[Claim]", within: float | None, config: "GridConfig", *, report_only: bool
+) -> "tuple[Sequence[Claim], list[RunResult]]":
+    """Make the runs that claims need, or take those that are there; return both as they were run.
+
+    Of runs that are there and are not asked for the number is said.
+    """
+    from alexnet.claims.claim import FILE, read_results
+    from alexnet.claims.grid import apply_budget, gather_results, recall_budget, run_grid
+
+    if not report_only:
+        planned, _ = plan_claims(claims, within, config)
+        return run_grid(planned, config)
+    if within:
+        chosen = recall_budget(claims, within, config)
+        if chosen is None:
+            raise ConfigError(
+                f"No command with these claims and this budget has begun in {str(config.out)!r}.",
+                "Give the names, the --scale and the --budget that it was given.",
+            )
+        claims = apply_budget(claims, *chosen)
+    done, results = gather_results(claims, config)
+    there = len(read_results(config.out / FILE))
+    if others := there - len(results):
+        config.say(
+            f"{others:,} of the {there:,} runs in {FILE} are not asked for: they are of other "
+            "claims, scales, seeds, lengths or images."
+        )
+    return done, results
+
+
+def replace_by_name(
+    wanted: "Sequence[Claim | Check]", done: "Sequence[Claim]"
+) -> "tuple[Claim | Check, ...]":
+    """Return what was asked for, with claims as they were run."""
+    by_name: dict[str, Claim | Check] = {claim.name: claim for claim in done}
+    return tuple(by_name.get(one.name, one) for one in wanted)
+
+
+def plan_claims(
     claims: "Sequence[Claim]",
     within: float | None,
     config: "GridConfig",
-    say: Say,
     *,
-    dry_run: bool,
-) -> "tuple[Sequence[Claim], list[RunResult]]":
-    """Say what it will cost, train, and return the claims as they were run."""
+    by_claim: bool = False,
+) -> "tuple[Sequence[Claim], Sequence[tuple[str, Cost]]]":
+    """Say what it will cost; return the claims as they are to be run, and the cost of each."""
     from itertools import accumulate
 
-    from alexnet.claims.grid import Cost, plan_grid, run_grid
+    from alexnet.claims.grid import Cost, plan_grid
 
-    say(f"data     {config.data.manifest.describe()}")
+    config.say(f"data     {config.data.manifest.describe()}")
     planned, costs = plan_grid(claims, within, config)
     left = sum((cost for _, cost in costs), Cost(0, 0, 0))
-    if dry_run:
+    if by_claim:
         hours = accumulate(cost.seconds / 3600 for _, cost in costs)
         for number, ((name, cost), end) in enumerate(zip(costs, hours, strict=True), start=1):
-            say(
+            config.say(
                 f"{number:3}  {name:20} {cost.runs:4} runs {cost.seconds / 3600:6.2f} h, "
                 f"done after {end:6.2f} h"
             )
     few, many = min(c.seeds for c in planned), max(c.seeds for c in planned)
     seeds = f"{few} seeds" if few == many else f"{few} to {many} seeds"
-    say(f"{len(claims)} claims, {seeds}, {config.workers} runs at once: {left} left")
-    return (planned, []) if dry_run else run_grid(planned, config)
+    config.say(f"{len(claims)} claims, {seeds}, {config.workers} runs at once: {left} left")
+    return planned, costs
+
+
+def list_costs(costs: "Sequence[tuple[str, Cost]]") -> dict[str, Any]:
+    """Return what is left to do as plain values."""
+    from dataclasses import asdict
+
+    rows = [{"name": name, **asdict(cost)} for name, cost in costs]
+    whole = {key: sum(row[key] for row in rows) for key in ("runs", "images", "seconds")}
+    return {"claims": rows, **whole}
 
 
 def ask_networks_together(
-    wanted: "Sequence[Claim | Check]", results: "Sequence[RunResult]", config: "GridConfig"
-) -> "Check | None":
+    claims: "Sequence[Claim]", results: "Sequence[RunResult]", config: "GridConfig"
+) -> "list[Check]":
     """Return what the networks of the claim on views give together, where they are there."""
-    from alexnet.claims.claim import Claim, results_by_seed
+    from alexnet.claims.claim import results_by_seed
     from alexnet.claims.ensembles import check_ensemble
     from alexnet.claims.grid import RUNS
 
-    for claim in wanted:
-        if isinstance(claim, Claim) and claim.name == "augment-views":
-            runs = results_by_seed(claim.second, results)
-            return check_ensemble(runs, config.out / RUNS, config.data)
-    return None
+    found = (
+        check_ensemble(results_by_seed(claim.second, results), config.out / RUNS, config.data)
+        for claim in claims
+        if claim.name == "augment-views"
+    )
+    return [check for check in found if check]
 
 
 def describe_claims(wanted: "Sequence[Claim | Check]") -> list[dict[str, Any]]:
