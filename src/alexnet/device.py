@@ -183,6 +183,11 @@ class Device:
         return self.type in STREAM_MODULES
 
     @property
+    def records_graphs(self) -> bool:
+        """Whether a network's kernels can be recorded and replayed as one, by a CUDA graph."""
+        return self.type == "cuda"
+
+    @property
     def collective_backend(self) -> str:
         """What `torch.distributed` uses for tensors on it and on the processor."""
         gpu = {"cuda": ",cuda:nccl", "xpu": ",xpu:xccl"}.get(self.type, "")

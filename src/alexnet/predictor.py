@@ -225,7 +225,7 @@ class Predictor:
         size.
         """
         self.check_size(data)
-        recorded = replace(self, cuda_graphs=True) if self.device.type == "cuda" else self
+        recorded = replace(self, cuda_graphs=True) if self.device.records_graphs else self
         labels = torch.tensor([self._label(name) for name in data.classes])
         batches = (
             Batch(batch.images, labels[batch.labels], batch.indices)

@@ -77,7 +77,7 @@ class Recipe:
 
     # What can go wrong.
     on_nan: Literal["stop", "skip"] = "stop"  # at a loss that is no number: end, or leave the
-    # batch out, up to ten in a row
+    # batch out; the tenth in a row ends it
     spike: float | None = None  # a loss so many times the median of the last 200 is treated the
     # same; None: no loss is too large
 

@@ -35,12 +35,13 @@ EXTRAS = {
 def summary(network: str = "single", *, set: list[str] | None = None, json: Json = False) -> None:
     """Print a network layer by layer, with the arithmetic written out.
 
-    Example: `alexnet summary paper --set classes=10`
+    Example: `alexnet summary paper --set num_classes=10`
 
     Parameters
     ----------
     network
-        single, paper, as_run, caffe, caffenet, torchvision, cifar_quick or cifar_local.
+        single, paper, as_run, as_run_six, as_run_apart, caffe, caffenet, torchvision, cifar_quick
+        or cifar_local.
     set
         A field of the network to change, NAME=VALUE: `towers=2`, `conv1.norm.k=1`. Repeatable.
     """

@@ -33,7 +33,8 @@ class TrainRequest:
     Parameters
     ----------
     network
-        single (default), paper, as_run, caffe, caffenet, torchvision, cifar_quick, cifar_local.
+        single (default), paper, as_run, as_run_six, as_run_apart, caffe, caffenet, torchvision,
+        cifar_quick, cifar_local.
     recipe
         fast (default), fast-gpu, paper, as_run, caffe or cifar.
     out
@@ -63,7 +64,7 @@ class TrainRequest:
     threads
         Processor threads. Every recipe: all.
     on_nan
-        stop (default), or skip a batch whose loss is no number, up to ten in a row.
+        stop (default), or skip a batch whose loss is no number; the tenth in a row ends it.
     set
         A field of the recipe to change, NAME=VALUE, or of the network, network.NAME=VALUE:
         `pca_jitter=0`, `network.conv1.norm.k=1`, `network.dropout.rate=0`. Repeatable.

@@ -155,10 +155,10 @@ def prepare(
 ) -> Manifest:
     """Make a prepared data set of a source, or finish one that was begun.
 
-    With more than one worker, processes are started that import the calling script anew: it should
-    do its own work below ``if __name__ == "__main__"``. Raises `DataError` when the folder holds
-    something else or the source has changed since, a class is left without a training image, there
-    are duplicates and may be none, or the disk is too small.
+    With more than one worker, processes are started, which import nothing of the calling script.
+    Raises `DataError` when the folder holds something else or the source has changed since, a class
+    is left without a training image, there are duplicates and may be none, or the disk is too
+    small.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ AUTO = -1  # of `Execution.micro_batch`: find the largest that fits before the f
 WAIT_STEPS = 200  # after which too much waiting for images is remarked on
 MAX_WAITING = 0.1  # share of the time
 TRAFFIC_STEPS = 20  # after which it is reported what the processes send each other
-MAX_REFUSED = 10  # losses in a row that may be refused
+MAX_REFUSED = 10  # losses in a row, of which the last ends the training
 STUCK_STEPS = 2000  # after which a loss that is still that of guessing is remarked on
 STUCK = (
     "The loss is still that of guessing. What has helped: biases of 1 in conv2, conv4, conv5, fc6 "
@@ -295,12 +295,13 @@ class _Training:
             images = [split.describe(int(index)) for index in self.order.indices(step.number - 1)]
             self.run.write_json(name, {"loss": repr(step.loss), "images": images})
         what = f"The loss {step.refused} at step {step.number}, at a learning rate of {step.lr:g}"
-        if self.recipe.on_nan == "stop" or history.refused >= MAX_REFUSED:
+        stops = self.recipe.on_nan == "stop"
+        if stops or history.refused >= MAX_REFUSED:
+            leave_out = " --set on_nan=skip leaves such a batch out." if stops else ""
             raise DivergedError(
                 f"{what}; the images of its batch are named in {str(self.run.folder / name)!r}.",
                 "Train again into another --out at a lower rate (--lr). Pixels that are not 0-255 "
-                "less the mean, and weights too large at the start, do this as well. "
-                "--set on_nan=skip leaves such a batch out.",
+                f"less the mean, and weights too large at the start, do this as well.{leave_out}",
             )
         return monitor.Notice(
             f"{what}; this batch is left out, its images are named beside the metrics."
