@@ -19,6 +19,7 @@ from alexnet.config import from_json
 from alexnet.errors import MissingExtraError
 from tests.claims.samples import (
     CONFOUNDED,
+    COUNTS,
     FIGURE_1,
     HOSTILE,
     LRN,
@@ -177,6 +178,16 @@ def test_what_was_not_seen_is_said_from_end_to_end():
     said = report.explain_verdict(judge_claim(replace(LRN, seeds=3), alike))
     assert said.startswith("All pairs differ by the same number")
     assert "paper" not in said
+
+
+def test_what_networks_give_together_is_not_called_exact(tmp_path):
+    several = replace(COUNTS, name="ensemble", is_exact=False)
+    for path in write_report([COUNTS, several], [], tmp_path):
+        text = path.read_text()
+        assert text.count("Computed here, not trained for.") == 1
+        assert text.count("other seeds would give other numbers") == 1
+    assert "| ensemble | stated | 1 of 2 agree | unknown |" in text
+    assert "| counts | stated | 1 of 2 agree | exact |" in text
 
 
 def test_changes_are_one_row_for_a_part_that_one_arm_lacks():

@@ -107,12 +107,13 @@ class CheckRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """A claim that is arithmetic: it needs no training and no statistics."""
+    """A claim without pairs of runs to compare: arithmetic, or what networks give together."""
 
     name: str
     section: str
     sentence: str
     rows: tuple[CheckRow, ...]
+    is_exact: bool = True  # False: measured once, on networks that other seeds would make anew
 
     @property
     def group(self) -> str:
