@@ -226,6 +226,14 @@ def test_what_cannot_be_reported_is_said_before_anything_is_read(more, told, com
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_plan_without_runs_says_so(command, tmp_path):
+    done = command("claims", "counts", "--dry-run", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (0, "Nothing to train: what was named is computed.\n")
+    done = command("claims", "counts", "--dry-run", "--json", "--out", tmp_path / "out")
+    assert json.loads(done.stdout)["runs"] == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_commands_do_not_share_a_folder(photographs, undisturbed, environment):
     with lock_results(undisturbed):
         second = subprocess.run(

@@ -126,6 +126,8 @@ def claims(
     if dry_run:
         if json:
             print(json_format.dumps(list_costs(costs)))
+        elif not trained:
+            print("Nothing to train: what was named is computed.")
         return 0
     out.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["alexnet", "claims", *list_flags(data, scale, seeds, epochs_factor, out)])
