@@ -388,7 +388,7 @@ def test_a_rate_is_chosen_by_runs_of_the_same_images(config):
     for number, one in enumerate(made):
         data = {**one.data, "fingerprint": prints[number // half % 2]}
         append_result(config.out / "results.jsonl", replace(one, data=data))
-    (chosen,), _ = gather_results([relu], config)
+    (chosen,), _ = gather_results([relu], read_results(config.out / "results.jsonl"), config)
     assert chosen.first.recipe.lr == min(relu.first.learning_rates)
     assert chosen.second.recipe.lr == min(relu.second.learning_rates)
 

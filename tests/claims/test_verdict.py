@@ -78,6 +78,7 @@ def test_pairs_are_matched_by_seed_not_by_order():
     found = compare(first, second)
     assert [seed for seed, _, _ in found.pairs] == [0, 1, 2]
     assert found.effect == pytest.approx(0.1)
+    assert found.interval == (-math.inf, math.inf)  # no pair differs from the others
 
 
 def test_seeds_without_a_number_in_both_arms_are_left_out_and_named():
@@ -102,6 +103,7 @@ def test_verdicts_are_those_of_the_written_rule():
     assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.5) is Verdict.HOLDS
     assert decide_verdict(1.5, 0.5, 2.5, min_effect=1.6) is Verdict.DIRECTION
     assert decide_verdict(1.5, -0.1, 3.1, min_effect=1.0) is Verdict.NOT_SEEN
+    assert decide_verdict(0.0, 0.0, 0.0, min_effect=None) is Verdict.NOT_SEEN
     assert decide_verdict(-1.5, -2.9, -0.1, min_effect=1.0) is Verdict.REVERSED
     assert decide_verdict(1.5, math.nan, math.nan, min_effect=1.0) is Verdict.TOO_FEW
 

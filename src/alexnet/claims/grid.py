@@ -43,7 +43,7 @@ from alexnet.data.samples import SampleIndex, Source
 from alexnet.data.shards import PreparedData, open_prepared
 from alexnet.data.workers import LostWorkerError, run_in_processes, run_on_executor
 from alexnet.errors import ConfigError, DataError, DivergedError, RunError
-from alexnet.files import atomic_write, lock, translate_os_error
+from alexnet.files import lock, translate_os_error, write_json
 from alexnet.recipes import MAX_COUNT
 from alexnet.spec import Spec
 from alexnet.training.distributed import DistributedContext
@@ -119,13 +119,12 @@ def run_grid(
 
 
 def gather_results(
-    claims: Iterable[Claim], config: GridConfig
+    claims: Iterable[Claim], known: Sequence[RunResult], config: GridConfig
 ) -> tuple[tuple[Claim, ...], list[RunResult]]:
-    """Return what `run_grid` would, of the runs that are there; nothing is trained.
+    """Return what `run_grid` would, of the runs that are `known`; nothing is trained.
 
     Arms whose learning rate is not chosen yet have no runs.
     """
-    known = read_results(config.out / FILE)
     claims = _choose_known_rates(with_num_classes(claims, len(config.data.classes)), known, config)
     return claims, results_of(list_tasks(claims, config), known)
 
@@ -566,10 +565,11 @@ def plan_grid(
 
     speeds = measure_speeds(chain(*tasks_of_a_seed(1)), config.workers)
     if seconds is not None:
-        known_plan = recall_budget(claims, seconds, config)
-        seeds, share = known_plan or fit_budget(seconds, estimate)
-        _keep_plan(config.out, _name_plan(claims, seconds, config), (seeds, share))
-        claims = apply_budget(claims, seeds, share)
+        plan = recall_budget(claims, seconds, config)
+        if plan is None:
+            plan = fit_budget(seconds, estimate)
+            _keep_plan(config.out, _name_plan(claims, seconds, config), plan)
+        claims = apply_budget(claims, *plan)
     known = read_results(config.out / FILE)
     chosen = _choose_known_rates(claims, known, config)
     counted: set[str] = set()
@@ -620,8 +620,7 @@ def _keep_plan(out: Path, name: str, chosen: tuple[int, float]) -> None:
     plans = _read_plans(out) | {name: chosen}
     with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out / PLANS_FILE) as temporary:
-        temporary.write_text(json.dumps(plans, indent=1), encoding="utf-8")
+    write_json(out / PLANS_FILE, plans)
 
 
 def estimate_cost(

@@ -72,17 +72,14 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
     Raises `MissingExtraError` when SciPy is not installed.
     """
     arms = claim.first, claim.second
-
-    def asked(of_arm: dict[int, Any]) -> dict[int, Any]:
-        """Leave out the seeds that another claim asked an arm for that both share."""
-        return {seed: one for seed, one in of_arm.items() if seed < claim.seeds}
-
+    # Of an arm that two claims share the other may have asked for more.
+    asked = [run for run in results if run.seed < claim.seeds]
     trials = tuple(
         (arm, run)
         for arm in arms
         for run in sorted(trial_results(arm, results), key=lambda run: run.recipe.lr)
     )
-    first, second = (asked(measurements_by_seed(claim, arm, results)) for arm in arms)
+    first, second = (measurements_by_seed(claim, arm, asked) for arm in arms)
     return Finding(
         claim=claim,
         comparison=compare(
@@ -92,8 +89,8 @@ def judge_claim(claim: Claim, results: Sequence[RunResult]) -> Finding:
             min_effect=claim.min_effect,
             relevant=claim.relevant_effect,
         ),
-        first=asked(results_by_seed(claim.first, results)),
-        second=asked(results_by_seed(claim.second, results)),
+        first=results_by_seed(claim.first, asked),
+        second=results_by_seed(claim.second, asked),
         trials=trials,
     )
 
@@ -325,10 +322,15 @@ def _explain_unseen(finding: Finding) -> str:
             "All pairs differ by the same number, as measures that are counted in steps may: they "
             "show no spread, so nothing says how far the next pair would be from it."
         )
-    reason = f"The interval contains {int(comparison.ratio)}: these runs cannot tell the effect "
-    if math.isinf(comparison.interval[1]):
-        return f"{reason}from chance. They were stopped too early to say how large it may be."
-    return f"{reason}from chance. An effect of {format_interval(finding)} is not ruled out."
+    left = (
+        "They were stopped too early to say how large it may be."
+        if math.isinf(comparison.interval[1])
+        else f"An effect of {format_interval(finding)} is not ruled out."
+    )
+    return (
+        f"The interval contains {int(comparison.ratio)}: these runs cannot tell the effect from "
+        f"chance. {left}"
+    )
 
 
 def _compare_with_paper(finding: Finding) -> str:
@@ -401,7 +403,7 @@ def describe_switch(finding: Finding) -> str:
     """Return in words what differs, and the learning rates where each arm has its own."""
     text = f"Differs: {finding.claim.switch.rstrip('.')}."
     for arm, _ in finding.arms:
-        rates = [run.recipe.lr for tried, run in finding.trials if tried is arm]
+        rates = [run.recipe.lr for of, run in finding.trials if of is arm]
         if rates:
             tried = ", ".join(f"{lr:g}" for lr in rates)
             end = ", at an end of them" * (arm.recipe.lr in (min(rates), max(rates)))

@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -168,11 +168,10 @@ def _has_reached_target(recent: deque[float]) -> bool:
     return len(recent) == recent.maxlen and sum(recent) / len(recent) <= TARGET_ERROR
 
 
-def learning_curve(lines: Iterable[dict[str, float]], order: Order) -> Iterator[CurvePoint]:
+def learning_curve(lines: Sequence[dict[str, float]], order: Order) -> Iterator[CurvePoint]:
     """Yield a run's learning curve: the means over each epoch's updates, and its test."""
     losses: defaultdict[int, list[float]] = defaultdict(list)
     errors: defaultdict[int, list[float]] = defaultdict(list)
-    lines = list(lines)
     tests = _test_errors(lines)
     for line in lines:
         if "val_top1" not in line and line.get("loss") is not None:
@@ -195,10 +194,9 @@ def _test_errors(lines: Iterable[dict[str, float]]) -> dict[int, float]:
 
 
 def measure_log(
-    lines: Iterable[dict[str, float]], order: Order, recipe: Recipe
+    lines: Sequence[dict[str, float]], order: Order, recipe: Recipe
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return what can be measured on a run's log, and which of it the run ended before."""
-    lines = list(lines)
     found: dict[str, float] = {"epochs_to_25": float(recipe.epochs)}
     censored: tuple[str, ...] = ("epochs_to_25",)
     recent: deque[float] = deque(maxlen=_lines_per_epoch(order, recipe))

@@ -328,11 +328,11 @@ def answer_claims(
                 "Give the names, the --scale and the --budget that it was given.",
             )
         claims = apply_budget(claims, *chosen)
-    done, results = gather_results(claims, config)
-    there = len(read_results(config.out / FILE))
-    if others := there - len(results):
+    known = read_results(config.out / FILE)
+    done, results = gather_results(claims, known, config)
+    if others := len(known) - len(results):
         config.say(
-            f"{others:,} of the {there:,} runs in {FILE} are not asked for: they are of other "
+            f"{others:,} of the {len(known):,} runs in {FILE} are not asked for: they are of other "
             "claims, scales, seeds, lengths or images."
         )
     return done, results
