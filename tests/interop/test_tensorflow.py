@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_a_sentence(change, sentence, tmp_path):
 def test_files_of_keras_compute_what_keras_does(functional, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
-    layers = []
+    layers, drawn = [], []
     for kind, told, arrays in alexnet(lrn=False):
         if kind == "Conv2D":
             said = {"groups": 1, **told}
@@ -185,6 +185,7 @@ def test_files_of_keras_compute_what_keras_does(functional, tmp_path, monkeypatc
             layers.append(keras.layers.Dense(arrays[0].shape[-1]))
         else:
             layers.append(getattr(keras.layers, kind)(**told))
+        drawn += arrays
     layers[-1:-1] = [keras.layers.Dropout(0.5)]
     layers.append(keras.layers.Softmax())
     if functional:
@@ -195,6 +196,7 @@ def test_files_of_keras_compute_what_keras_does(functional, tmp_path, monkeypatc
     else:
         model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers])
         plain = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers[:-1]])
+    model.set_weights(drawn)  # Keras's own differ from run to run, and its biases are all 0
     theirs = plain.predict(IMAGES, verbose=0)
     for name in ("net.keras", "net.h5"):
         model.save(tmp_path / name)
