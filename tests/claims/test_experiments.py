@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet.claims.claim import varied_fields
+from alexnet.claims.claim import run_key, varied_fields
 from alexnet.claims.experiments import depth, make_claims, make_claims_and_checks, select_claims
 from alexnet.claims.grid import split_by_order
 from alexnet.claims.scales import (
@@ -119,9 +119,12 @@ def test_the_last_epoch_is_tested(scale, claim):
 
 @pytest.mark.parametrize(("scale", "alike"), [("night", {"conv4", "conv5"}), ("small", set())])
 def test_a_claim_says_where_another_compares_the_same_networks(scale, alike):
-    notes = {claim.switch: claim.note for claim in depth(SCALES[scale])}
+    claims = depth(SCALES[scale])
+    notes = {claim.switch: claim.note for claim in claims}
     assert {name for name, note in notes.items() if note} == alike
     assert all("conv4" in notes[name] or "conv5" in notes[name] for name in alike)
+    trained = {run_key(claim.first.spec, claim.first.recipe, "data") for claim in claims}
+    assert len(trained) == (2 if alike else 3)  # the same network is trained once
 
 
 def test_claims_are_asked_for_by_name_or_group():

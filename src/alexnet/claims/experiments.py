@@ -235,29 +235,31 @@ def depth(scale: Scale) -> tuple[Claim, ...]:
     shorter = {name: without_layer(five.spec, name) for name in ("conv3", "conv4", "conv5")}
 
     def without(name: str) -> Claim:
-        twins = (
-            other
-            for other, spec in shorter.items()
-            if other != name and _renumber(spec) == _renumber(shorter[name])
-        )
-        twin = next(twins, None)
+        same = [other for other, spec in shorter.items() if _is_same(spec, shorter[name])]
+        twins = [other for other in same if other != name]
         return Claim(
             name=f"depth-{name}",
             group="depth",
             section="7",
             sentence=f"Without {name} the test error is higher.",
             paper="about 2 points top-1 for any middle layer, ILSVRC",
-            first=make_arm(f"without {name}", five, shorter[name]),
+            # The names of layers are part of a run's key: twins under one name are trained once.
+            first=make_arm(f"without {name}", five, shorter[same[0]]),
             second=make_arm("whole", five),
             switch=name,
             varied=frozenset({"spec.convs"}),
             paper_effect=0.02,
-            note=f"At this scale the network without {twin} is the same one: count it once."
-            if twin
+            note=f"At this scale the network without {twins[0]} is the same one: count it once."
+            if twins
             else "",
         )
 
     return tuple(map(without, shorter))
+
+
+def _is_same(one: Spec, other: Spec) -> bool:
+    """Return whether two networks differ in the names of their convolutions alone."""
+    return _renumber(one) == _renumber(other)
 
 
 def _renumber(spec: Spec) -> tuple[Conv, ...]:
