@@ -2,17 +2,20 @@
 # The table "LRN" of docs/elsewhere.md: what each library makes of size, alpha, beta and k, probed
 # from outside. Python 3.11 and Node, x86-64 with AVX2; versions below.
 #
-# Seen: TensorFlow and TensorFlow.js do not divide alpha by the window, all others do; of an even
-# window OpenVINO makes one that is nobody else's, and ONNX Runtime and OpenCV refuse it; OpenCV's
-# reader of Caffe's files drops k; types of 16 bits differ by library, and TensorFlow's float16 is
-# NaN on the values of raw pixels. Core ML's converter, which is run alone here, writes operators.
+# Seen: TensorFlow and TensorFlow.js do not divide alpha by the window, all others do; an even
+# window of one ONNX file is what the specification says in tract and tinygrad, another one in MNN,
+# a third one in OpenVINO, and refused by ONNX Runtime and OpenCV; OpenCV's reader of Caffe's files
+# drops k; types of 16 bits differ by library: on the values of raw pixels the squares overflow in
+# float16, which makes TensorFlow's NaN and zeros of tract's and tinygrad's. Core ML's converter, which is
+# run alone here, writes operators.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet numpy==2.4.6 torch==2.13.0 onnx==1.23.2 onnxruntime==1.32.0 \
     openvino==2026.4.1 opencv-python-headless==4.14.0.94 tensorflow-cpu==2.21.0 \
-    paddlepaddle==3.3.1 ncnn==1.0.20261020 coremltools==9.0
+    paddlepaddle==3.3.1 ncnn==1.0.20261020 coremltools==9.0 tract==0.23.9 MNN==3.6.1 \
+    tinygrad==0.14.0
 cd "$folder"
 npm install --silent --no-audit --no-fund @tensorflow/tfjs@4.22.0 >/dev/null
 cat > lrn.js <<'JS'
@@ -26,12 +29,14 @@ const answers = asked.map(({x, type, radius, alpha, beta, k}) => {
 });
 console.log('ANSWERS' + JSON.stringify(answers));
 JS
+export DEV=PYTHON  # tinygrad's, for which no compiler is needed
 export TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 GLOG_minloglevel=3 PYTHONWARNINGS=ignore
 cat > lrn.py <<'PY'
 import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes  # NumPy's bfloat16
 import numpy as np
@@ -80,6 +85,40 @@ def openvino(x, *numbers):
     given.data[:] = x.view(np.float16) if half else x
     request.infer(given)
     return request.get_output_tensor().data.view(x.dtype)
+
+
+def tract(x, *numbers):
+    import tract
+
+    Path("tract.onnx").write_bytes(onnx_file(x, *numbers))
+    model = tract.onnx().load("tract.onnx").into_model().into_runnable()
+    return model.run([x])[0].to_numpy()
+
+
+def tinygrad(x, *numbers):
+    from tinygrad import Tensor
+    from tinygrad.nn.onnx import OnnxRunner
+
+    if x.dtype == ml_dtypes.bfloat16:
+        raise NotAsked("its tensors are made of NumPy's own types")
+    Path("tinygrad.onnx").write_bytes(onnx_file(x, *numbers))
+    return OnnxRunner("tinygrad.onnx")({"x": Tensor(x)})["y"].numpy()
+
+
+def mnn(x, *numbers):
+    import MNN
+    from MNN import expr
+
+    if x.dtype != np.float32:
+        raise NotAsked("its expressions are of float32")
+    Path("mnn.onnx").write_bytes(onnx_file(x, *numbers))
+    words = ["--modelFile", "mnn.onnx", "--MNNModel", "lrn.mnn", "--bizCode", "lrn"]
+    program = Path(sys.executable).with_name("mnnconvert")
+    subprocess.run([program, "-f", "ONNX", *words], check=True, capture_output=True)
+    net = MNN.nn.load_module_from_file("lrn.mnn", ["x"], ["y"])
+    given = expr.const(x.copy(), list(x.shape), expr.NCHW)
+    y = net.forward(expr.convert(given, expr.NC4HW4))
+    return np.array(expr.convert(y, expr.NCHW).read())
 
 
 def opencv_onnx(x, *numbers):
@@ -223,6 +262,9 @@ EXPECTED = {
     "pytorch": ("1-5 / 5", "0-2 / 5", "2", "1-4 / 4", "refused", "refused"),
     "onnxruntime": ("1-5 / 5", "0-2 / 5", "2", "refused", "right", "refused"),
     "openvino": ("1-5 / 5", "0-2 / 5", "2", "2-4 / 4", "right", "right"),
+    "tract": ("1-5 / 5", "0-2 / 5", "2", "2-5 / 4", "right, at 300 wrong", "refused"),
+    "tinygrad": ("1-5 / 5", "0-2 / 5", "2", "2-5 / 4", "right, at 300 wrong", "not asked"),
+    "mnn": ("1-5 / 5", "0-2 / 5", "2", "1-4 / 4", "not asked", "not asked"),
     "opencv_onnx": ("1-5 / 5", "0-2 / 5", "2", "refused", "right", "refused"),
     "opencv_caffe": ("1-5 / 5", "0-2 / 5", "1", "refused", "right", "refused"),
     "tensorflow": ("1-5 / 1", "0-2 / 1", "2", "no word for it", "right, at 300 NaN", "refused"),
@@ -257,7 +299,8 @@ assert found == (
 PY
 # A process each: they bring protobuf, OpenMP and oneDNN of their own.
 failed=0
-for library in pytorch onnxruntime openvino opencv_onnx opencv_caffe tensorflow paddle ncnn tfjs; do
+for library in pytorch onnxruntime openvino tract tinygrad mnn opencv_onnx opencv_caffe tensorflow \
+    paddle ncnn tfjs; do
     "$folder/venv/bin/python" lrn.py "$library" 2>"$library.log" || { tail -n 1 "$library.log"; failed=1; }
 done
 "$folder/venv/bin/python" coreml.py 2>coreml.log || { tail -n 1 coreml.log; failed=1; }
