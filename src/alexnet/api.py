@@ -59,7 +59,7 @@ def switched(
     input
         An answer to '224 or 227?' (`variants.with_input`).
     without
-        A convolution to take out: ``"conv3"``, ``"conv4"`` or ``"conv5"``.
+        A convolution to take out, any but the first: ``"conv3"``.
     """
     chosen = network_named(name)
     if num_classes is not None:

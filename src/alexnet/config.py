@@ -110,8 +110,8 @@ def _spelled(kind: Any) -> str:
 def with_setting(value: T, path: str, text: str) -> T:
     """Return a copy of a value with one field, named by a dotted path, read from text.
 
-    Members of a tuple are named by their own ``name``: ``convs.conv1.norm.k``, or shorter
-    ``conv1.norm.k``. A field that is not there, or a text that does not fit, is a `ConfigError`.
+    Members of a tuple are named by their own ``name``: ``conv1.norm.k``. A field that is not there,
+    or a text that does not fit, is a `ConfigError`.
     """
     given, _, rest = path.partition(".")
     name, data = renamed(type(value), given, None if rest else _parsed(text))

@@ -11,6 +11,7 @@ from torch import Tensor
 from alexnet.data.loader import Batch
 
 Probabilities = Callable[[Tensor], Tensor]
+VIEWS = {1: "one view", 9: "nine views", 10: "ten views"}  # of an image, as people call them
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import ConfigError, did_you_mean
 from alexnet.layers import Dropout, LocallyConnected2d, LocalResponseNorm, WithinChannelResponseNorm
-from alexnet.spec import Conv, Dense, Pool, Spec, pool_name
+from alexnet.spec import Conv, Dense, Pool, Spec, layer_number, pool_name
 
 
 class AlexNet(nn.Sequential):
@@ -142,7 +142,7 @@ def make_conv_block(
     spec: Spec, conv: Conv, in_channels: int, out_size: int
 ) -> dict[str, nn.Module]:
     """Return a convolution and what follows it, named and in the spec's order."""
-    number = "".join(filter(str.isdigit, conv.name))
+    number = layer_number(conv.name)
     stages: dict[str, tuple[str, nn.Module]] = {
         "activation": (f"{spec.activation}{number}", make_activation(spec))
     }
@@ -188,7 +188,7 @@ def make_pool(pool: Pool) -> nn.Module:
 
 def make_dense_block(spec: Spec, name: str, inputs: int, units: int) -> dict[str, nn.Module]:
     """Return a hidden fully-connected layer, its activation and its dropout, named."""
-    number = "".join(filter(str.isdigit, name))
+    number = layer_number(name)
     block = {name: nn.Linear(inputs, units), f"{spec.activation}{number}": make_activation(spec)}
     if not spec.dropout.rate:
         return block

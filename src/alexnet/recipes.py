@@ -82,14 +82,14 @@ class Recipe:
     # same; None: no loss is too large
 
     # The machine.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the device has it
     compile: bool = True  # the fast form of the network, by torch.compile where that gains
     threads: int | None = None  # processor threads; None: all
     max_steps: int | None = None  # stop here, whatever `epochs` says
     checkpoint_every: int = 500  # steps
     log_every: int = 10  # steps
     validate_every: float = 1.0  # epochs
-    test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.iter_crops`)
+    test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.crop_offsets`)
 
     def __post_init__(self) -> None:
         require_whole(self, ["batch_size"], 1, MAX_BATCH)

@@ -14,6 +14,7 @@ from alexnet.config import require, require_whole
 from alexnet.errors import ConfigError, did_you_mean
 
 ConvStage = Literal["activation", "norm", "within_channel_lrn", "pool"]
+DEFAULT_ORDER: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
 MAX_CHANNELS = 1 << 20  # of a layer; also its units, or classes
 MAX_LENGTH = 4096  # on a side: of an image, a window, a stride
 MAX_PARAMETERS = 10**10  # 40 GB of float32
@@ -91,10 +92,10 @@ class Conv:
     norm: LRN | None = None
     within_channel_lrn: WithinChannelLRN | None = None
     pool: Pool | None = None
-    order: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
+    order: tuple[ConvStage, ...] = DEFAULT_ORDER
 
     def __post_init__(self) -> None:
-        _layer_number(self.name)
+        layer_number(self.name)
         require_whole(self, ["out_channels"], 1, MAX_CHANNELS)
         require_whole(self, ("kernel_size", "stride"), 1, MAX_LENGTH)
         require_whole(self, ("padding", "asymmetric_padding"), 0, MAX_LENGTH)
@@ -120,7 +121,7 @@ class Dense:
     bias: float | None = 1.0  # section 5: ones keep the ReLUs alive early on
 
     def __post_init__(self) -> None:
-        _layer_number(self.name)
+        layer_number(self.name)
         require_whole(self, ["units"], 1, MAX_CHANNELS)
         _check_initial(self, "std", "bias")
 
@@ -207,7 +208,7 @@ class Spec:
             raise ConfigError("A network needs at least one convolution.")
         named: dict[str, str] = {}  # by number
         for name in (*(layer.name for layer in self._weighted()), self.output_name):
-            if (number := _layer_number(name)) in named:
+            if (number := layer_number(name)) in named:
                 raise ConfigError(
                     f"The layers {named[number]!r} and {name!r} have the same number.",
                     "Give each its own: what follows a layer is called by it, as relu6 after fc6.",
@@ -373,7 +374,7 @@ def _check_initial(layer: "Conv | Dense | Spec", std: str, bias: str) -> None:
     require(layer, [bias], "a number")
 
 
-def _layer_number(name: str) -> str:
+def layer_number(name: str) -> str:
     """Return the number that a layer's name ends with."""
     if not (found := LAYER_NAME.fullmatch(name)):
         raise ConfigError(

@@ -277,6 +277,11 @@ def test_the_confusion_is_that_of_the_run_s_test_or_else_is_counted(trained, pho
         f"{n}" if n else "" for row in counts for n in row
     ]
     assert "ten views" in axes.get_title()
+    nine = Run.open(shutil.copytree(trained, tmp_path / "nine"))
+    told = json.loads((nine.folder / "test.json").read_text())
+    (nine.folder / "test.json").write_text(json.dumps(told | {"views": 9}))
+    (axes,) = draw_test_confusion(nine, model, open_prepared(run.config.data)).axes
+    assert "nine views" in axes.get_title()
     shutil.copytree(photographs / "train", tmp_path / "train")
     shutil.copytree(photographs / "train", tmp_path / "test")
     (axes,) = draw_test_confusion(

@@ -442,7 +442,8 @@ def test_what_cannot_be_served_is_said_before_anything_starts(command, trained, 
     for wrong in ({"workers": 0}, {"port": 70_000}):
         with pytest.raises(ConfigError):
             Address(**wrong)
-    with pytest.raises(ConfigError, match="--max-bytes"):
-        ServerSettings(max_bytes=0)
+    for wrong in ({"max_bytes": 0}, {"max_requests": 0}, {"batch_size": -1}, {"head_seconds": 0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is "):
+            ServerSettings(**wrong)
     done = command("serve", trained, "--max-pixels", "0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

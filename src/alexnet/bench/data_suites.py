@@ -19,7 +19,7 @@ from alexnet.data.decode import decode_jpeg, inspect_image, resize_and_crop
 from alexnet.data.loader import evaluation_batches
 from alexnet.data.prepare import Options, ShardTask, make_shard, prepare_image
 from alexnet.data.samples import SampleIndex
-from alexnet.data.shards import ShardInfo, Split
+from alexnet.data.shards import Split
 from alexnet.errors import DataError
 
 LOADED = 8192  # images of a round
@@ -137,8 +137,7 @@ def open_loaded_split(settings: BenchSettings) -> Split:
     samples = list_photographs(settings, LOADED)
     task = ShardTask(settings.scratch / "loader-00000.arrow", samples, Options())
     made = task.read_metadata()[1] if task.is_done() else make_shard(task)
-    info = ShardInfo(task.shard.name, made["images"], made["bytes"], made["sha256"])
-    return Split("loader", settings.scratch, (info,), 256, raw=False)
+    return Split("loader", settings.scratch, (task.describe_shard(made),), 256, raw=False)
 
 
 def _resize_shorter_side(image: Image.Image) -> Image.Image:

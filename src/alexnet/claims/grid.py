@@ -47,7 +47,7 @@ from alexnet.files import lock, translate_os_error, write_json
 from alexnet.recipes import MAX_COUNT
 from alexnet.spec import Spec
 from alexnet.training.distributed import DistributedContext
-from alexnet.training.fit import fit
+from alexnet.training.fit import fit, handle_signals
 from alexnet.training.monitor import Progressed
 from alexnet.training.randomness import Order
 from alexnet.training.run import Run
@@ -389,16 +389,8 @@ def _stop_workers_on_signal() -> Iterator[None]:
             process.terminate()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # no signals there
+    with handle_signals((signal.SIGINT, signal.SIGTERM), stop):
         yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def default_workers(threads: int | None) -> int:

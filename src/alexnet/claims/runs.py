@@ -23,7 +23,7 @@ from alexnet.evaluation import evaluate
 from alexnet.network import build
 from alexnet.predictor import Predictor, assemble
 from alexnet.recipes import Recipe
-from alexnet.spec import Spec
+from alexnet.spec import Spec, layer_number
 from alexnet.training.checkpoint import checkpoint_folders
 from alexnet.training.fit import fit
 from alexnet.training.monitor import Progressed, Stopped, Tested
@@ -223,7 +223,7 @@ def measures_of_chance(error: float, recipe: Recipe) -> dict[str, float]:
 def measure_units(run: Run, data: PreparedData) -> dict[str, float]:
     """Return the shares of first hidden units that no test image, and every one, activates."""
     spec = run.config.spec
-    layer = spec.activation + "".join(filter(str.isdigit, spec.dense[0].name))
+    layer = spec.activation + layer_number(spec.dense[0].name)
     trained = run.predictor() if checkpoint_folders(run.checkpoints) else None
     weights = build(spec, run.config.recipe.seed).state_dict()
     initial = assemble(spec, weights, data.statistics, data.classes)

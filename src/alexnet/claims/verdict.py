@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.errors import MissingExtraError
+from alexnet.errors import import_extra
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 2  # one pair has no spread, so it has no interval either
@@ -218,8 +218,5 @@ def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
     >>> [round(t_quantile(degrees), 3) for degrees in (1, 2, 4)]
     [12.706, 4.303, 2.776]
     """
-    try:
-        from scipy.special import stdtrit
-    except ImportError:
-        raise MissingExtraError("scipy", "claims", "Judging claims") from None
-    return float(stdtrit(degrees, (1 + confidence) / 2))
+    special = import_extra("scipy.special", "claims", "Judging claims")
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))

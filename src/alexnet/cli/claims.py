@@ -62,7 +62,7 @@ def claims(
         imagenet: the full network, as run in 2012. imagenette: `single`, on some ten thousand
         photographs.
     seeds
-        Runs of each arm. small, imagenet, imagenette: 3; cifar: 5; night: 5, and up to 14 where the
+        Runs of each arm. small, imagenet, imagenette: 3; cifar: 5; night: 5, and up to 22 where the
         seeds differ by more.
     epochs_factor
         Train every run so many times as long as the scale says, 0.1 to 100: whether an effect is

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from alexnet.claims.grid import GridProgress
     from alexnet.data.prepare import Progress
     from alexnet.evaluation import Evaluation
-    from alexnet.training.monitor import Event
+    from alexnet.training.monitor import Event, Progressed
 
 LINE_EVERY = 10.0  # seconds between plain lines
 
@@ -40,12 +39,7 @@ class Console:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -115,10 +109,7 @@ class Console:
             case events.Stopped(step):
                 self.say(f"Stopped and saved after step {step:,}; the same command goes on.")
 
-    def _progressed(self, event: "Event") -> None:
-        from alexnet.training import monitor as events
-
-        assert isinstance(event, events.Progressed)
+    def _progressed(self, event: "Progressed") -> None:
         number, steps_an_epoch = event.step.number, event.step.number / event.epoch
         text = (
             f"epoch {event.epoch:5.1f}  step {number:,}/{event.total:,}  loss {event.step.loss:.3f}"
@@ -150,13 +141,13 @@ class Console:
 
 def format_evaluation(split: str, result: "Evaluation") -> str:
     """Return a test result with its class names, a line a class."""
-    views = {1: "one view", 9: "nine views", 10: "ten views"}[result.crops]
     from alexnet.data.imagenet import describe_classes
+    from alexnet.evaluation import VIEWS
 
     names = describe_classes(result.classes)
     width = max(map(len, names))
     lines = [
-        f"{split}, {result.images:,} images, {views}: top-1 {result.top1:.4f}, "
+        f"{split}, {result.images:,} images, {VIEWS[result.crops]}: top-1 {result.top1:.4f}, "
         f"top-5 {result.top5:.4f} (the largest class alone: {result.majority:.4f})"
     ]
     for label, (_, images, share) in enumerate(result.by_class()):

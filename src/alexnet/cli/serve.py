@@ -64,7 +64,7 @@ def serve(
     max_pixels
         Of an image, at most.
     compile
-        Compile the network in the background, for a quarter more images a second.
+        Compile the network in the background, where that gains.
     """
     try:
         import fastapi  # noqa: F401

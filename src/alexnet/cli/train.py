@@ -54,9 +54,9 @@ class TrainRequest:
     seed
         Of the weights, the order, the crops and the dropout. Every recipe: 0.
     precision
-        auto (default) is bf16 where the processor has it, else fp32; weights are float32.
+        auto (default) is bf16 where the device has it, else fp32; weights are float32.
     compile
-        Fuse the network with torch.compile. Every recipe: yes.
+        The fast form of the network, by torch.compile where that gains. Every recipe: yes.
     max_steps
         Stop after so many steps, whatever the epochs. Every recipe: none.
     checkpoint_every
@@ -138,8 +138,9 @@ class TrainRequest:
         """Return what the run was begun with, if it is there."""
         from alexnet.training.run import Run
 
-        has_run = self.out and (self.out / "config.json").is_file()
-        return Run.open(self.out).config if self.out and has_run else None
+        if self.out is None or not (self.out / "config.json").is_file():
+            return None
+        return Run.open(self.out).config
 
     def plan(
         self, existing: "RunConfig | None", first: "Pretrained | None"

@@ -223,7 +223,7 @@ def _list_members(
         for member in tar:
             if member.offset_data + (0 if member.issparse() else member.size) > end:
                 break
-            path = _normalise(member.name)
+            path = _clean_path(member.name)
             if member.isreg():
                 found += 1
                 if member.issparse():
@@ -233,7 +233,7 @@ def _list_members(
             elif member.isdir():
                 contents.folders.append(f"{path}/")
             elif links is not None and member.islnk():
-                links[path] = _normalise(member.linkname)
+                links[path] = _clean_path(member.linkname)
             elif links is not None and member.issym():
                 links[path] = _locate_link(member.name, member.linkname)
         else:
@@ -265,7 +265,7 @@ def list_zip(file: Path) -> Contents:
         coded += not told
         if not slashes:  # as old programs of Windows wrote names
             text = text.replace("\\", "/")
-        name = _normalise(text)
+        name = _clean_path(text)
         piece = FileSlice(name, str(file), member.header_offset, member.compress_size)
         if text.endswith("/"):
             contents.folders.append(f"{name}/")
@@ -308,7 +308,7 @@ def _read_link(name: str, piece: FileSlice) -> str:
 def _locate_link(name: str, target: str) -> str:
     """Return the place in an archive that a symbolic link leads to; "" outside of it."""
     inside = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-    return "" if inside.startswith(("/", "..")) else _normalise(inside)
+    return "" if inside.startswith(("/", "..")) else _clean_path(inside)
 
 
 def _follow_links(contents: Contents, links: dict[str, str]) -> None:
@@ -446,5 +446,5 @@ def read_zip_member(piece: FileSlice) -> bytes:
     return data
 
 
-def _normalise(name: str) -> str:
+def _clean_path(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))

@@ -82,7 +82,7 @@ def _folder(name: str) -> Folder:
     return tuple(name.split("/")[:-1])
 
 
-def _normalise(name: str) -> str:
+def _compose(name: str) -> str:
     """Return a name in the one form of Unicode in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
@@ -239,7 +239,7 @@ def index_classes(contents: Contents, found: Grouped, images: Sequence[FileSlice
     spelled: dict[str, str] = {}
     for split in sorted(found, key=lambda split: split != "train"):
         for label in sorted(found[split]):
-            same = spelled.setdefault(_normalise(label), label)
+            same = spelled.setdefault(_compose(label), label)
             if same != label:
                 found[split][same] += found[split].pop(label)
     classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
@@ -283,12 +283,12 @@ def list_label_table(contents: Contents, table: FileSlice) -> Source:
     for number, piece in enumerate(images):
         path = PurePosixPath(piece.name)
         for called in (piece.name, str(path.with_suffix("")), path.name, path.stem):
-            where[_normalise(called)].add(number)
+            where[_compose(called)].add(number)
     layout = FolderLayout(_find_splits({f[0]: set() for p in images if (f := _folder(p.name))}))
     found = group_by_class(["train"])
     lines: dict[int, tuple[int, str]] = {}  # of images that are labelled: their line and label
     for line, (file, label, split) in _read_label_table(contents, table):
-        numbers = where.get(_normalise(file.removeprefix("./")))
+        numbers = where.get(_compose(file.removeprefix("./")))
         if not numbers or not label:
             why = f"has no label in {name}" if numbers else f"is named in {name} alone"
             contents.passed_over[why].append(file)

@@ -24,7 +24,7 @@ from alexnet.errors import DataError, ImageError
 
 AHEAD = 3  # batches, at least, that are decoded while the device works
 PIECE = 32  # images that a thread decodes in a row
-MAX_REPLACEMENTS = 999  # images in a row that are tried before their shard is given up
+MAX_REPLACEMENTS = 999  # images in a row that are tried before it is an error
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class Source:
 
     name: str
     classes: tuple[str, ...]  # folder names or wnids; `imagenet.describe_classes` shows them
-    splits: dict[str, SampleIndex]  # "train" and at least one of "val" and "test"
+    splits: dict[str, SampleIndex]  # by "train", "val", "test"; "all" where nothing is held out
     notes: tuple[str, ...] = ()  # what was decided on the way, for the user to read
     stamp: str = ""  # hash of the files' paths, sizes and times: changes when their content may
     passed_over: PassedOver = field(default_factory=dict)

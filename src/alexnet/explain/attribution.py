@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from alexnet.data.decode import ImageLike, box_in_photograph, resize_and_crop, to_rgb
 from alexnet.data.imagenet import describe_classes
-from alexnet.errors import ConfigError, MissingExtraError, did_you_mean
+from alexnet.errors import ConfigError, did_you_mean, import_extra
 from alexnet.features import receptive_field
 from alexnet.predictor import AS_TRAINED, Predictor, Switches
+from alexnet.spec import layer_number
 
 COVERED = 7  # squares along a side of the view: each half over the next
 PIECES = 7  # along a side that feature ablation covers one by one
@@ -173,7 +174,7 @@ def find_class(predictor: Predictor, label: str) -> int:
 def last_activation(predictor: Predictor) -> str:
     """Return the activation after the last convolution: relu5 in the networks of 2012."""
     spec = predictor.spec
-    return spec.activation + "".join(filter(str.isdigit, spec.convs[-1].name))
+    return spec.activation + layer_number(spec.convs[-1].name)
 
 
 def attribute(predictor: Predictor, question: Question, method: str) -> NDArray[np.float32]:
@@ -181,10 +182,7 @@ def attribute(predictor: Predictor, question: Question, method: str) -> NDArray[
     if method not in METHODS:
         raise ConfigError(f"No method is called {method!r}.", did_you_mean(method, METHODS))
     chosen = METHODS[method]
-    try:
-        from captum import attr
-    except ImportError:
-        raise MissingExtraError("captum", "explain", "Explaining a prediction") from None
+    attr = import_extra("captum.attr", "explain", "Explaining a prediction")
     if chosen.changes_relu and not any(isinstance(layer, nn.ReLU) for layer in question.network):
         raise ConfigError(
             f"{method} changes how ReLUs go backward, and network {predictor.spec.name!r} has none."

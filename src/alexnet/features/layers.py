@@ -10,7 +10,7 @@ from alexnet.errors import ConfigError, did_you_mean
 from alexnet.network import AlexNet
 from alexnet.old_names import renamed_layer
 from alexnet.predictor import Predictor
-from alexnet.spec import Spec, pool_name
+from alexnet.spec import Spec, layer_number, pool_name
 
 Shape = tuple[int, ...]
 UNNAMED = ("pad", "drop", "flatten")  # layers that move or scale numbers that have a name already
@@ -159,7 +159,7 @@ def _windows_until(spec: Spec, layer: str) -> Iterator[Window]:
         if conv.pool:
             known[pool_name(conv)] = conv.pool.kernel_size, conv.pool.stride, 0
         if norm := conv.within_channel_lrn:
-            number = "".join(filter(str.isdigit, conv.name))
+            number = layer_number(conv.name)
             known[f"within_channel_lrn{number}"] = norm.size, 1, norm.size // 2
     side = spec.image_size
     for name, shape in layer_shapes(spec).items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.data.shards import PreparedData
 from alexnet.errors import ConfigError, did_you_mean
-from alexnet.evaluation import summarize
+from alexnet.evaluation import VIEWS, summarize
 from alexnet.features.extraction import Report
 from alexnet.figures.charts import draw_confusion, draw_curves
 from alexnet.figures.examples import (
@@ -74,6 +74,6 @@ def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     own = data.manifest.fingerprint == run.config.data_fingerprint
     found: Any = (own and run.read_test()) or summarize(predictor.evaluate(data, crops=1))
-    views = "ten views" if found["views"] == 10 else "one view"
+    views = VIEWS[found["views"]]
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.bounds import MAX_LAYERS, MAX_LIST, list_stored, parse_json, read_bytes
-from alexnet.errors import MissingExtraError, RunError
+from alexnet.errors import RunError, import_extra
 from alexnet.interop import layer_ir as ir
 from alexnet.interop.tensorflow import LayerList, Padding, assemble_layers
 
@@ -29,10 +29,7 @@ SAVE = "In the program that made it: model.save('network.keras')."
 
 def read_keras(path: Path) -> ir.ImportedNetwork:
     """Read a network that ``model.save`` wrote: Keras 3's ``.keras``, or the older ``.h5``."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise MissingExtraError("h5py", "keras", "Reading Keras's files") from None
+    h5py = import_extra("h5py", "keras", "Reading Keras's files")
     data = read_bytes(path)
     if data.startswith(HDF5):
         with h5py.File(io.BytesIO(data), "r") as file:

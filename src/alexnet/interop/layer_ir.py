@@ -1,8 +1,8 @@
 """A network as any file lists it, one layer after the other -> a spec, and weights by its names.
 
-Caffe, ONNX and cuda-convnet differ in how they write their layers down, not in what the layers
-are. Each reader makes a list of the layers below. What AlexNet's family has no place for is
-refused here, for every kind of file, with the layer, its shape and what was expected.
+The formats differ in how they write their layers down, not in what the layers are. Each reader
+makes a list of the layers below. What AlexNet's family has no place for is refused here, for every
+kind of file, with the layer, its shape and what was expected.
 """
 
 import math
@@ -19,6 +19,7 @@ from alexnet.bounds import MAX_IMAGE, MAX_LAYERS
 from alexnet.config import differences
 from alexnet.errors import ConfigError, RunError
 from alexnet.spec import (
+    DEFAULT_ORDER,
     LRN,
     Conv,
     ConvStage,
@@ -32,7 +33,6 @@ from alexnet.spec import (
 )
 from alexnet.variants import NETWORKS
 
-DEFAULT_ORDER: tuple[ConvStage, ...] = ("activation", "norm", "within_channel_lrn", "pool")
 USUAL_IMAGES = (227, 224)  # without zeros around conv1's image, and with (facts 1c)
 # What may differ from a named network that is still recognised as that one.
 IGNORED = ("name", "num_classes", "pixels", "dropout", "output_std", "output_bias")
@@ -425,15 +425,18 @@ def _find_activation(steps: Sequence[Following]) -> Literal["relu", "tanh"]:
     return next(iter(kinds))
 
 
-def find_differences(known: Spec, spec: Spec) -> dict[str, tuple[Any, Any]]:
+def find_differences(
+    known: Spec, spec: Spec, ignored: tuple[str, ...] = IGNORED
+) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a network computes something else than a known one.
 
-    By path, ``conv1.norm.k``, each with the known one's value and the network's.
+    By path, ``conv1.norm.k``, each with the known one's value and the network's. `ignored` are the
+    beginnings of paths that do not count.
     """
     return {
         path.removeprefix("convs.").removeprefix("dense."): pair
         for path, pair in differences(known, spec).items()
-        if not path.startswith(IGNORED) and not path.endswith((".std", ".bias"))
+        if not path.startswith(ignored) and not path.endswith((".std", ".bias"))
     }
 
 

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alexnet.bounds import MAX_IMAGE, MAX_LAYERS, parse_json, read_safetensors_header
-from alexnet.config import differences, from_json
+from alexnet.config import from_json
 from alexnet.errors import ConfigError, RunError
 from alexnet.files import atomic_write
 from alexnet.interop.export import describe_model
-from alexnet.interop.layer_ir import ImportedNetwork, MeanColour
+from alexnet.interop.layer_ir import ImportedNetwork, MeanColour, find_differences
 from alexnet.interop.torch_files import SAVE_WEIGHTS, StoredTensor, as_text, read_torch_file
 from alexnet.network import AlexNet
 from alexnet.predictor import Predictor
@@ -198,9 +198,8 @@ def export_torchvision(model: Predictor, path: Path) -> None:
     A network that computes something else than torchvision's is a `ConfigError`.
     """
     apart = [
-        f"{path.removeprefix('convs.').removeprefix('dense.')} is {ours}, there {theirs}"
-        for path, (theirs, ours) in differences(TORCHVISION, model.spec).items()
-        if not path.startswith(HARMLESS) and not path.endswith((".std", ".bias"))
+        f"{path} is {ours}, there {theirs}"
+        for path, (theirs, ours) in find_differences(TORCHVISION, model.spec, HARMLESS).items()
     ]
     if apart:
         raise ConfigError(

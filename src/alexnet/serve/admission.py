@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from alexnet.config import require
 from alexnet.errors import (
     AlexNetError,
     ConfigError,
@@ -85,11 +86,11 @@ class ServerSettings:
     hosts: tuple[str, ...] = ()  # names it answers to, besides localhost and plain addresses
 
     def __post_init__(self) -> None:
-        positive = "max_bytes max_pixels max_images max_waiting decoders drain_seconds"
-        for name in positive.split():
-            if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is {getattr(self, name)}.", "It must be at least 1.")
+        limits = [name for name in ServerSettings.__slots__ if name.startswith("max_")]
+        counts = ["batch_size", "decoders", "slowest", "idle_seconds", "drain_seconds"]
+        require(self, [*limits, *counts], "at least 1", lambda number: number >= 1)
+        times = ["head_seconds", "body_seconds", "request_seconds"]
+        require(self, times, "more than 0", lambda seconds: seconds > 0)
         if not all(token and token == token.strip() for token in self.tokens):
             raise ConfigError("A token is empty.", "Give one, or leave it out for an open server.")
 

@@ -149,8 +149,8 @@ class Engine:
 class Networks:
     """A predictor as batch functions, and what its network consists of.
 
-    The functions of `probabilities` and `activations` are the same for the same arguments, so that
-    the engine runs requests together that ask for the same.
+    The functions of `probabilities`, `activations` and `attributions` are the same for the same
+    arguments, so that the engine runs requests together that ask for the same.
     """
 
     def __init__(self, predictor: Predictor) -> None:

@@ -10,10 +10,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from alexnet.config import require, require_whole
 from alexnet.data.shards import PreparedData
@@ -354,13 +355,21 @@ def catch_signals(max_time: float | None = None) -> Iterator[Callable[[], int]]:
         late = max_time is not None and time.monotonic() - begun > max_time
         return received[0] or (int(signal.SIGUSR1) if late else 0)
 
-    if threading.current_thread() is not threading.main_thread():  # no signals there
+    with handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), remember):
         yield stop_signal
+
+
+@contextlib.contextmanager
+def handle_signals(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, Any], None]
+) -> Iterator[None]:
+    """Handle signals within the block; outside the main thread there are none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, remember) for number in handled]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
-        yield stop_signal
+        yield
     finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)
+        for number, handled in zip(numbers, before, strict=True):
+            signal.signal(number, handled)

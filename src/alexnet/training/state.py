@@ -130,7 +130,7 @@ class TrainState:
         predict = self._predictor().probabilities
         (batch,) = islice(evaluation_batches(split, EVALUATION_BATCH, self.context.part), 1)
         seconds = []
-        for _ in range(2):  # the network is compiled in the first
+        for _ in range(2):  # the first also builds the fast form
             begun = time.monotonic()
             predict(batch.images, crops=1)
             seconds.append(time.monotonic() - begun)
