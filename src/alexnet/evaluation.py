@@ -72,9 +72,10 @@ class ClassSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What `summarize` returns, as a file of it is checked; with it the split that was tested."""
+    """What `summarize` returns, as a file of it is checked, with the split and the weights."""
 
     split: str
+    step: int | None = None  # of the weights; None in files of before 2026-11-30
     top1: float
     top5: float
     majority: float

@@ -63,7 +63,8 @@ def translate_os_error(path: Path) -> Iterator[None]:
     except OSError as error:
         if not _is_about(error, path):
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cut_short = "requested and" in str(error)  # NumPy's words for a short write
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or cut_short:
             free = free_bytes(path)
             raise AlexNetError(
                 f"The disk is full: {str(path)!r} could not be written, "

@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import alexnet
 from alexnet.cli import main
+from alexnet.cli.common import _photographs as photographs_named
 from alexnet.cli.common import parse_duration
 from alexnet.cli.console import Console
+from alexnet.cli.figures import name_file
 from alexnet.cli.train import TrainRequest, check_size, open_run, prepared_size
 from alexnet.errors import ConfigError
 from alexnet.variants import network_named
@@ -100,7 +103,7 @@ def test_evaluate_as_json(command, trained, views):
     assert found["classes"] == ["defective", "functional"]
     assert 0 <= found["top1"] <= found["top5"] == 1
     if views == 10:
-        assert found == json.loads((trained / "test.json").read_text())
+        assert found | {"step": 12} == json.loads((trained / "test.json").read_text())
 
 
 def test_evaluate_matches_classes_by_name(command, trained, photographs, tmp_path):
@@ -112,6 +115,30 @@ def test_evaluate_matches_classes_by_name(command, trained, photographs, tmp_pat
     whole = json.loads(command("evaluate", trained, "--json").stdout)
     assert part["confusion"][1] == whole["confusion"][1]
     assert part["confusion"][0] == [0, 0]
+
+
+def test_what_exists_is_no_pattern_whatever_it_is_called(photographs, tmp_path):
+    """Brackets are in the names that browsers give a second download."""
+    one = next(photographs.rglob("*.png"))
+    data = shutil.copytree(photographs, tmp_path / "photographs [2024]")
+    lone, archive = tmp_path / "cell[1].png", tmp_path / "cells[1].zip"
+    shutil.copy(one, lone)
+    archive.write_bytes(b"")
+    assert photographs_named([str(data)]) == []
+    assert photographs_named([str(archive)]) == []
+    assert photographs_named([str(lone)]) == [lone]
+    assert photographs_named([str(tmp_path / "*.png")]) == [lone]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("functional", "functional"), ("St. Bernard", "St. Bernard"), (12, "12"),
+        (Path("a/b.npy"), "b"), ("a/b", "a_b-07f4401c"), ("a_b", "a_b"), ("a:b", "a_b-3041a608"),
+    ],
+)  # fmt: skip
+def test_pictures_of_two_goals_have_two_names(value, name):
+    assert name_file(value) == name
 
 
 def test_predict_files_folders_and_patterns(command, trained, photographs, tmp_path):
@@ -319,6 +346,22 @@ def odd_test(trained, tmp_path):
         (("bench", "roofline", "--plot", "bench.png"), 1, "roofline is a table"),
         (("bench", "lrn", "--network", "torchvision"), 1, "has no LRN after conv1"),
         (("predct",), 2, "predict"),
+        (("visualise", "{trained}", "--class", "0", "--layer", "conv1"), 1, "Leave out --layer"),
+        (("visualise", "{trained}", "--layer", "conv1", "--caricature"), 1, "Give --photograph."),
+        (
+            ("visualise", "{trained}", "--layer", "conv1", "--unit", "1", "--diversity", "nan"),
+            1,
+            "A diversity of nan cannot be. Give 0 or more.",
+        ),
+        (("compare", "{trained}", "{trained}", "--count", "2"), 1, "compared on 3 images or more"),
+        (("compare", "{trained}", "{trained}", "{no_image}"), 1, "There are 1 images of"),
+        (
+            ("evaluate", "{trained}", "{trained}", "--weights", "1,1", "--fit-on", "train"),
+            1,
+            "--weights and --fit-on both weigh the networks. Give one.",
+        ),
+        (("explain", "{trained}", "{no_image}", "--boxes", "b.csv"), 1, "--boxes is for --check."),
+        (("explain", "{trained}", "{no_image}", "--check", "--fool", "pgd"), 1, "are two things"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_says_what_to_do(
@@ -337,6 +380,14 @@ def test_what_is_wrong_is_one_line_that_says_what_to_do(
         lines = done.stderr.strip().splitlines()  # what was done on the way, then what is wrong
         assert [line.startswith("alexnet: ") for line in lines].count(True) == 1
         assert lines[-1].startswith("alexnet: ")
+
+
+def test_boxes_that_belong_to_no_photograph_are_no_boxes(command, trained, photographs, tmp_path):
+    image = next((photographs / "test").rglob("*.png"))
+    (tmp_path / "boxes.csv").write_text(f"{image.name},0,0,9,9\n")  # its path is longer
+    done = command("explain", trained, image, "--check", "--boxes", tmp_path / "boxes.csv")
+    assert done.returncode == 1
+    assert "has a box for none of the photographs. Its paths are written as on the" in done.stderr
 
 
 def test_debug_adds_the_traceback(command):

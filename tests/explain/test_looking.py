@@ -1,6 +1,7 @@
 """Deconvnet, optimised images, fooling, checks and comparisons, each against what it must be."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from alexnet.explain.optimise import Ascent, raise_channel, raise_direction, rai
 from alexnet.explain.ranks import correlate_ranks
 from alexnet.explain.sheets import project_patches
 from alexnet.features import SampledSplit, top_activating
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.run import Run
 from alexnet.variants import PAPER
 from tests.features.conftest import model_of
 from tests.test_network import narrow
@@ -107,7 +110,7 @@ def test_the_score_is_the_networks_own_for_the_image_that_is_written(paper, larg
     np.testing.assert_allclose(found.scores, whole[:, 1].mean((1, 2)).detach(), rtol=1e-4)
 
 
-def test_dreams_caricatures_directions_and_diversity(paper, large):
+def test_dreams_caricatures_directions_and_diversity(paper, large, tmp_path):
     photograph = large.splits["train"].pixels(0)
     for objective in ("dream", "caricature"):
         ascent = Ascent(paper, large.statistics, "conv3", steps=6, photograph=photograph)
@@ -123,6 +126,11 @@ def test_dreams_caricatures_directions_and_diversity(paper, large):
         ascent.run(goal).images for goal in (raise_direction(direction), raise_channel(7))
     )
     assert np.abs(one.astype(int) - other).mean() < 1  # the direction of one channel is the channel
+
+    for wrong in (np.zeros(24), np.full(24, np.nan), np.append(np.ones(23), np.inf)):
+        np.save(tmp_path / "wrong.npy", wrong)
+        with pytest.raises(ConfigError, match="is no direction"):
+            ascent.choose(direction=tmp_path / "wrong.npy")
 
     def spread(diversity):
         many = Ascent(paper, large.statistics, "conv2", steps=20, count=3, diversity=diversity)
@@ -284,17 +292,28 @@ def test_the_commands_of_units_and_comparisons(command, trained, tmp_path):
         "fc10-class-defective": ("--class", "defective", "--count", 2, "--diversity", 0.1),
         "conv1-deconvnet": ("--layer", "conv1", "--units", "0-3", "--deconvnet"),
         "conv1-units-12-0-4": ("--layer", "conv1", "--units", "0-3"),
+        "conv1-units-12-0-4-2-0.5": (
+            *("--layer", "conv1", "--units", "0-3", "--count", 2, "--diversity", 0.5),
+        ),
     }.items():
         done = command("visualise", trained, *flags, *few)
         assert done.returncode == 0, done.stderr
         with Image.open(tmp_path / f"{name}.png") as image:
             assert np.ptp(np.array(image)) > 20, name
-    tile = tmp_path / "conv1-units-12-0-4" / "0002.png"
+    (tiles,) = tmp_path.glob(f"conv1-units-12-0-4-{'[0-9a-f]' * 12}")
+    tile, drawn = tiles / "0002.png", (tmp_path / "conv1-units-12-0-4.png").read_bytes()
     tile.unlink()  # as if stopped there: the others are not made again
-    kept = (tmp_path / "conv1-units-12-0-4" / "0001.png").stat().st_mtime_ns
-    command("visualise", trained, "--layer", "conv1", "--units", "0-3", *few)
+    kept = (tiles / "0001.png").stat().st_mtime_ns
+    again = ("--layer", "conv1", "--units", "0-3", *few)
+    command("visualise", trained, *again)
     assert tile.is_file()
-    assert (tmp_path / "conv1-units-12-0-4" / "0001.png").stat().st_mtime_ns == kept
+    assert (tiles / "0001.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "conv1-units-12-0-4.png").read_bytes() == drawn
+    run = Run.open(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    weights = {name: one.flip(0) for name, one in run.load_weights().weights.items()}
+    save_checkpoint(run.checkpoints, Checkpoint(12, weights))  # others, of the same step
+    command("visualise", run.folder, *again)
+    assert (tmp_path / "conv1-units-12-0-4.png").read_bytes() != drawn
     refused = command("visualise", trained, "--layer", "conv2", "--unit", 99)
     assert refused.returncode == 1
     assert "conv2 has no unit 99" in refused.stderr

@@ -45,6 +45,15 @@ def test_of_equal_images_the_first_is_named(quick, prepared):
         assert first.activation == second.activation
 
 
+def test_a_name_has_its_split_before_it_once(prepared):
+    """Class folders in train/ and test/ have it already."""
+    both = JoinedSplits([prepared.splits["train"], prepared.splits["test"]])
+    names = [both.path(number) for number in range(len(both))]
+    assert len(set(names)) == len(both) == 48
+    assert all(name.split("/")[0] in ("train", "test") for name in names)
+    assert all(name.split("/")[1] in ("defective", "functional") for name in names)
+
+
 def test_a_patch_is_what_the_unit_saw_and_alone_excites_it(paper, large):
     """Everything else painted grey, the unit answers the same."""
     split = large.splits["train"]

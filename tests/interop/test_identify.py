@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alexnet.cli.identify import _sentences
 from alexnet.cli.main import run
 from alexnet.interop.identify import KNOWN, identify
 from alexnet.interop.imports import import_file
+from alexnet.interop.model_folder import write
 from alexnet.network import build
-from alexnet.variants import CAFFE, CAFFENET, TORCHVISION, narrow, with_lrn
+from alexnet.variants import CAFFE, CAFFENET, PAPER, SINGLE, TORCHVISION, narrow, with_lrn
 from tests.interop.tensorflow_files import dictionary
 from tests.interop.test_tensorflow import pairs
 
@@ -60,6 +62,15 @@ def test_biases_tell_their_start_and_a_network_that_was_never_trained():
     assert said[2].startswith("1 of 6 filters")
 
 
+@pytest.mark.parametrize(
+    ("spec", "groups"), [(SINGLE, "none"), (PAPER, "conv2, conv4, conv5"), (TORCHVISION, "none")]
+)
+def test_groups_are_those_that_the_network_has(spec, groups):
+    """Layers of `single` can be in groups, and it has one tower."""
+    said = _sentences(spec, identify(spec, {}), ())
+    assert any(f", {groups} in two groups, " in line for line in said)
+
+
 def test_the_command_says_network_results_and_source(capsys, tmp_path):
     def here(*arguments):
         status = run([str(argument) for argument in arguments])
@@ -77,3 +88,7 @@ def test_the_command_says_network_results_and_source(capsys, tmp_path):
     assert status == 0
     assert "Nearest is Caffe's bvlc_alexnet." in printed
     assert "57.1 % top-1, 80.2 % top-5: centre crop" in printed
+    folder = write(tmp_path / "run", tmp_path / "folder")
+    again = printed.replace("a run", "a model folder of alexnet")
+    assert here("identify", folder) == (0, again)
+    assert here("identify", folder, "--as", "huggingface") == (0, again)

@@ -156,7 +156,7 @@ def test_before_its_first_step_it_predicts_what_the_first_network_does(trained, 
 def test_the_result_is_a_run_like_any_other(tuned, capsys):
     assert main.run(["evaluate", str(tuned), "--threads", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result == json.loads((tuned / "test.json").read_text())
+    assert result | {"step": 6} == json.loads((tuned / "test.json").read_text())
     data = open_prepared(Run.open(tuned).config.data)
     image = next(evaluation_batches(data.held_out, 1)).images[0].numpy()
     assert {place.label for place in load(tuned).predict(image)} == {"class0", "class1", "class2"}
@@ -173,6 +173,10 @@ def test_a_model_folder_is_begun_from_and_the_folder_s_place_stays_at_home(
     assert ours == others
     exported = json.loads((write(run, tmp_path / "again") / "config.json").read_text())
     assert exported["run"]["initial_weights"]["path"] == "model"
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "fine-tuned on" in card
+    assert "It began with the weights of `model` (sha256 `" in card
+    assert "began with" not in (folder / "README.md").read_text()
 
 
 def going_on(others, run, *more):
@@ -195,7 +199,8 @@ def test_killed_it_goes_on_bit_for_bit_without_the_first_run(
         process = subprocess.Popen(
             going_on(others, run, *begin), env=environment, stdout=subprocess.DEVNULL
         )
-        wanted, deadline = run / "checkpoints" / f"step-{step:08}", time.monotonic() + 60
+        wanted = run / "checkpoints" / f"step-{step:08}" if kill else run / "config.json"
+        deadline = time.monotonic() + 60
         while not wanted.exists() and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(draws.uniform(0, 0.05) if kill else 0)

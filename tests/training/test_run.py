@@ -12,17 +12,23 @@ import time
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from alexnet.cli.train import TrainRequest, open_run
 from alexnet.data.shards import open_prepared
 from alexnet.errors import RunError
 from alexnet.figures import draw_curves
 from alexnet.files import sha256
+from alexnet.interop.model_folder import write
 from alexnet.recipes import LayerDecay, Recipe
+from alexnet.training.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.fit import fit
 from alexnet.training.monitor import Notice
 from alexnet.training.run import FREE_TO_CHANGE, Run
+from alexnet.variants import SINGLE, with_dropout
 from tests.conftest import QUICK, damaged
 
 STEPS = 60
@@ -167,6 +173,62 @@ def test_every_setting_that_changes_the_result_is_refused_on_going_on(trained, t
     assert getattr(Run.open(tmp_path / "run").config.recipe, name) == getattr(changed, name)
 
 
+def test_a_network_that_takes_no_such_weights_leaves_the_run_as_it_was(trained, tmp_path):
+    """With --override; a rate or a dropout rate go on."""
+    run = Run.open(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    before, spec = (run.folder / "config.json").read_bytes(), run.config.spec
+    for other in (
+        replace(run.config, classes=("a", "b", "c"), spec=replace(spec, num_classes=3)),
+        replace(run.config, spec=spec.with_layers(spec.dense[0].name, units=7)),
+        replace(run.config, spec=SINGLE),
+    ):
+        with pytest.raises(RunError, match=r"cannot go on like this: The weights are of another"):
+            Run.start(run.folder, other, run.load_statistics(), override=True)
+        assert (run.folder / "config.json").read_bytes() == before
+    assert run.predictor().classes == ("defective", "functional")
+    other = replace(run.config, spec=with_dropout(spec, rate=0.25))
+    Run.start(run.folder, other, run.load_statistics(), override=True)
+    assert Run.open(run.folder).config.spec.dropout.rate == 0.25
+
+
+def test_a_folder_with_a_configuration_is_whole(trained, tmp_path, monkeypatch):
+    """Killed before it has one, it is begun again; what else lies there is not mixed in."""
+    run = Run.open(trained)
+    first = Checkpoint(3, run.load_weights().weights)
+
+    def begin():
+        return Run.start(tmp_path / "run", run.config, run.load_statistics(), first=first)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Run, "write_json", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            begin()
+    assert not (tmp_path / "run" / "config.json").exists()
+    other = {name: one + 1 for name, one in first.weights.items()}
+    save_checkpoint(tmp_path / "run" / "checkpoints", Checkpoint(3, other))  # of another file
+    assert torch.equal(begin().load_weights().weights["fc10.bias"], first.weights["fc10.bias"])
+    (tmp_path / "run" / "config.json").unlink()
+    save_checkpoint(tmp_path / "run" / "checkpoints", Checkpoint(4, other))
+    with pytest.raises(RunError, match=r"has checkpoints and no config\.json"):
+        begin()
+
+
+def test_classes_that_change_their_names_are_said(trained, photographs, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    for file in photographs.rglob("*.png"):
+        label = {"defective": "broken", "functional": "whole"}[file.parent.name]
+        folder = tmp_path / "data" / file.parent.parent.name / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    said = []
+    console = SimpleNamespace(say=said.append, prepared=lambda *_: None, fetched=lambda *_: None)
+    open_run(str(tmp_path / "data"), TrainRequest(out=tmp_path / "run", override=True), console)
+    renamed = (
+        "Classes are called otherwise from now on: 'defective' 'broken', 'functional' 'whole'."
+    )
+    assert renamed in said
+
+
 def test_a_difference_of_a_thousand_classes_is_told_in_a_line(trained):
     run = Run.open(trained)
     other = replace(run.config, classes=tuple(f"class {number}" for number in range(1000)))
@@ -246,9 +308,32 @@ def test_override_goes_on_with_another_rate(trained, command, tmp_path):
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     flags = ("--out", tmp_path / "run", "--lr", "0.0001", "--max-steps", 14)
     assert "or give --override" in command("train", *flags).stderr
-    done = command("train", *flags, "--override")
+    assert (tmp_path / "run" / "test.json").is_file()
+    stopped = command("train", *flags, "--override", "--max-time", "0.01s")
+    assert stopped.returncode == 75, stopped.stderr
+    assert not (tmp_path / "run" / "test.json").exists()  # it was of the weights before
+    done = command("train", *flags)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "run")[-1][0] == 14
+    assert Run.open(tmp_path / "run").read_test(14)["images"] == 12
+
+
+def test_a_test_is_of_the_weights_that_it_was_made_with(trained, tmp_path):
+    """One of before 2026-11-30 does not say of which."""
+    run = Run.open(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    tested = run.read_test(12)
+    assert tested["step"] == 12
+    assert run.read_test(13) is None
+    (newest,) = (run.checkpoints).glob("step-00000012")
+    save_checkpoint(run.checkpoints, Checkpoint(8, run.load_weights().weights))
+    (newest / "weights.safetensors").write_bytes(b"damaged")
+    assert run.load_weights().step == 8
+    card = (write(run.folder, tmp_path / "model") / "README.md").read_text()
+    assert "The run was not tested." in card
+    assert "model-index" not in card
+    del tested["step"]
+    run.write_json("test.json", tested)
+    assert run.read_test(8) == tested
 
 
 def test_the_configuration_tells_everything(trained):

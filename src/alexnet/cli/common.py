@@ -145,8 +145,7 @@ def _photographs(data: Sequence[str]) -> list[Path]:
     from alexnet.data.archives import reason_to_pass_over
     from alexnet.data.shards import is_prepared
 
-    if len(data) == 1 and not glob.has_magic(data[0]):
-        path = Path(data[0])
+    if len(data) == 1 and ((path := Path(data[0])).exists() or not glob.has_magic(data[0])):
         inside = path.iterdir() if path.is_dir() and not is_prepared(path) else (path,)
         if all(reason_to_pass_over(file.name) for file in inside if file.is_file()):
             return []

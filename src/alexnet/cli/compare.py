@@ -7,6 +7,8 @@ from typing import Literal
 from alexnet.cli.common import Json, RunFolder, Threads, find_images, load_predictor
 from alexnet.errors import ConfigError
 
+LEAST = 3  # images: of two there is one distance, which correlates with nothing
+
 
 def compare(
     run: RunFolder,
@@ -48,8 +50,10 @@ def compare(
     form
         png, svg or both.
     """
-    if count < 2:
-        raise ConfigError(f"--count is {count}.", "Networks are compared on 2 images or more.")
+    if count < LEAST:
+        raise ConfigError(
+            f"--count is {count}.", f"Networks are compared on {LEAST} images or more."
+        )
 
     import tempfile
     from dataclasses import asdict
@@ -69,11 +73,20 @@ def compare(
     again = images
     if both[0].resize_to != both[1].resize_to:
         again, _ = find_images(run, both[1], data, split)
+    if len(images) < LEAST:
+        raise ConfigError(
+            f"There are {len(images)} images of {images.name!r}.",
+            f"Networks are compared on {LEAST} or more.",
+        )
     images, again = SampledSplit(images, count), SampledSplit(again, count)
     out = out or run / f"compared-{other.resolve().name}"
     with translate_os_error(out):
         out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as folder, Console() as console:
+    with (
+        translate_os_error(out),
+        tempfile.TemporaryDirectory(dir=out) as folder,
+        Console() as console,
+    ):
         names = layers.split(",") if layers else ()
         found = compare_runs(
             both[0], both[1], (images, again), Path(folder), layers=names, report=console.extracted

@@ -63,6 +63,8 @@ def evaluate(
     runs, left = split_runs(run, more)
     if len(left) > 1 or (left and data):
         raise ConfigError(f"{left[0]!r} is no run.", "Name runs first, and one set of images last.")
+    if weights and fit_on:
+        raise ConfigError("--weights and --fit-on both weigh the networks.", "Give one.")
     named = left[0] if left else data
     predictors = [load_predictor(one, threads, precision) for one in runs]
     prepared, images = open_split(run, predictors[0], named, split)

@@ -65,6 +65,10 @@ def explain(
     """
     if not images:
         raise ConfigError("No image was named.", "Example: alexnet explain RUN photograph.jpg")
+    if boxes and not check:
+        raise ConfigError("--boxes is for --check.", "Give both.")
+    if check and fool:
+        raise ConfigError("--check and --fool are two things.", "Give one.")
     files = [file for name in images for file in find_files(name)]
 
     from alexnet.explain import METHODS
@@ -203,6 +207,11 @@ def _check(
         raise ConfigError(
             f"{str(boxes)!r} cannot be read ({error}).", "Its lines are PATH,LEFT,TOP,RIGHT,BOTTOM."
         ) from None
+    if boxes and not any(str(file) in known for file in files):
+        raise ConfigError(
+            f"{str(boxes)!r} has a box for none of the photographs.",
+            f"Its paths are written as on the command line: {str(files[0])!r}.",
+        )
     with Console() as console:
         found = run_checks(
             predictor, files, names, [known.get(str(file)) for file in files], console.drawn

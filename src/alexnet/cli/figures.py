@@ -1,5 +1,7 @@
 """``alexnet figures`` and ``alexnet visualise``: pictures of a run, and of its units."""
 
+import re
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,10 +58,12 @@ def figures(
         return
     predictor = load_predictor(run, threads)
     prepared = open_data(run, predictor, data)
-    names = only.split(",") if only else FIGURES
+    opened = Run.open(run)
+    trained_here = bool(opened.read_metrics())
+    names = only.split(",") if only else [n for n in FIGURES if n != "curves" or trained_here]
     with Console() as console:
         for path in draw_all(
-            Run.open(run), predictor, prepared, names=names, seed=seed, form=form,
+            opened, predictor, prepared, names=names, seed=seed, form=form,
             report=console.extracted,
         ):  # fmt: skip
             console.say(str(path))
@@ -134,16 +138,13 @@ def visualise(
     from alexnet.explain.attribution import find_class
     from alexnet.explain.optimise import Ascent
     from alexnet.explain.sheets import lay_out_sheet, make_tiles, project_patches
+    from alexnet.features.extraction import checksum
     from alexnet.files import atomic_write, translate_os_error
     from alexnet.training.run import Run
 
     goals = {"unit": unit, "channel": channel, "class": class_, "direction": direction}
     named = [name for name, value in goals.items() if value is not None]
-    if len(named) > 1 or (layer is None and class_ is None):
-        raise ConfigError(
-            "It is not clear what to visualise.",
-            "Give --class, or --layer with at most one of --unit, --channel and --direction.",
-        )
+    _check_goals(named, layer, caricature and photograph is None)
     predictor = load_predictor(run, threads).in_float32
     if class_ is not None:
         layer, unit = predictor.spec.output_name, find_class(predictor, class_)
@@ -168,19 +169,43 @@ def visualise(
             found = ascent.run(objective, seed)
             goal = named[0] if named else "caricature" if caricature else "dream"
             value = goals.get(goal)
-            name = f"{layer}-{goal}" + (f"-{Path(str(value)).stem}" if value is not None else "")
+            name = f"{layer}-{goal}" + (f"-{name_file(value)}" if value is not None else "")
             picture, scores = lay_out_sheet(found.images, count), found.scores
         else:
             name = f"{layer}-units-{predictor.step}-{seed}-{steps}"
-            (out / name).mkdir(exist_ok=True)
+            name += f"-{count}-{diversity:g}" if count > 1 else ""
+            kept = out / f"{name}-{checksum(predictor)[:12]}"  # other weights have the same step
+            kept.mkdir(exist_ok=True)
 
             def make(number: int) -> Pixels:
                 found = ascent.run(ascent.choose(number), seed + number)
                 return lay_out_sheet(found.images, count)
 
-            tiles = make_tiles(out / name, numbers, make, console.drawn)
+            tiles = make_tiles(kept, numbers, make, console.drawn)
             picture = lay_out_sheet(tiles, max(1, round(len(tiles) ** 0.5)))
         with atomic_write(out / f"{name}.png") as temporary:
             Image.fromarray(picture).save(temporary, "PNG")
         raised = f": {', '.join(f'{score:.4g}' for score in scores)}" if scores else ""
         console.say(f"{out / name}.png{raised}")
+
+
+def _check_goals(named: list[str], layer: str | None, is_of_nothing: bool) -> None:
+    """See that it is clear what to visualise."""
+    if len(named) > 1 or (layer is None and named != ["class"]):
+        raise ConfigError(
+            "It is not clear what to visualise.",
+            "Give --class, or --layer with at most one of --unit, --channel and --direction.",
+        )
+    if named == ["class"] and layer is not None:
+        raise ConfigError("A class is of the last layer.", "Leave out --layer, or --class.")
+    if is_of_nothing:
+        raise ConfigError("A caricature is of a photograph.", "Give --photograph.")
+
+
+def name_file(value: object) -> str:
+    """Return the part of a picture's name that says what it is of, a word of its own for each."""
+    if isinstance(value, Path):
+        return value.stem
+    text = str(value)
+    plain = re.sub(r"[^\w .,=()+-]", "_", text)[:100]
+    return plain if plain == text else f"{plain}-{zlib.crc32(text.encode()):08x}"

@@ -28,15 +28,20 @@ def identify(
     Parameters
     ----------
     file
-        Any weights that `alexnet import` takes, or a run's folder.
+        Any weights that `alexnet import` takes, or a run's folder or a model folder.
     form
         What the file is; by default what its content says.
     """
+    from alexnet.interop import model_folder
     from alexnet.interop.identify import identify as identify_network
     from alexnet.interop.imports import detect_format, read_weights_file
 
     found: tuple[str, ...] = ("a run",)
-    if (file / "config.json").is_file():
+    if form == "huggingface" or (file / model_folder.WEIGHTS).is_file():
+        read = model_folder.read(model_folder.fetch(str(file)))
+        spec, weights = read.config.spec, read.checkpoint.weights
+        found = ("a model folder of alexnet",)
+    elif (file / "config.json").is_file():
         from alexnet.api import load
 
         model = load(file, device="cpu")
@@ -72,7 +77,7 @@ def _sentences(spec: "Spec", identity: "Identity", found: tuple[str, ...]) -> li
 
     known, pixels = identity.known, spec.pixels
     widths = "-".join(str(conv.out_channels) for conv in spec.convs)
-    grouped = [conv.name for conv in spec.convs if conv.grouped]
+    grouped = [conv.name for conv in spec.convs if spec.groups(conv) == 2]
     norms = {conv.norm for conv in spec.convs if conv.norm}
     said = [*found, f"{'It is' if identity.is_exact else 'Nearest is'} {known.title}."]
     for name, (theirs, ours) in [*identity.apart.items()][:DIFFERENCES_SHOWN]:

@@ -232,6 +232,11 @@ def open_run(
     images = prepared.splits["train"].identity
     if existing and existing.made_with.get(TRAINING_IMAGES, images) != images:
         console.say("The training images are not those that this run has begun with.")
+    if existing and not first and request.override:
+        pairs = zip(existing.classes, prepared.classes, strict=False)
+        renamed = [f"{was!r} {now!r}" for was, now in pairs if was != now]
+        if renamed:
+            console.say(f"Classes are called otherwise from now on: {', '.join(renamed[:5])}.")
     origin = first.origin if first else existing.initial_weights if existing else None
     config = RunConfig(
         spec=replace(spec, num_classes=len(prepared.classes)),

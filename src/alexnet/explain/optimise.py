@@ -7,7 +7,7 @@ training set, seen a little moved and scaled at most steps (Olah and others, Fea
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,8 @@ class Ascent:
     ) -> None:  # fmt: skip
         if count < 1 or steps < 1:
             raise ConfigError(f"{count} images in {steps} steps cannot be.", "Give 1 or more.")
+        if not 0 <= diversity < inf:
+            raise ConfigError(f"A diversity of {diversity:g} cannot be.", "Give 0 or more.")
         (self.channels, *_) = select_layers(predictor.spec, [layer])[layer]
         self.layer, self._count, self._steps, self._diversity = layer, count, steps, diversity
         whole = plain_network(predictor)
@@ -138,6 +140,10 @@ class Ascent:
                 raise ConfigError(
                     f"{str(direction)!r} has the shape {tuple(vector.shape)}.",
                     f"{self.layer} takes ({self.channels},).",
+                )
+            if not 0 < float(vector.norm()) < inf:
+                raise ConfigError(
+                    f"{str(direction)!r} is no direction.", "Its numbers are finite, and not all 0."
                 )
             return raise_direction(vector)
         if caricature and self._start is not None:

@@ -128,7 +128,8 @@ class JoinedSplits:
     def path(self, index: int) -> str:
         """Return the split and the name of an image: ``train/cat/1.jpg``."""
         split, at = self._at(index)
-        return f"{split.name}/{split.path(at)}"
+        path = split.path(at)
+        return path if path.startswith(f"{split.name}/") else f"{split.name}/{path}"
 
     def describe(self, index: int) -> str:
         """Name an image for a message."""

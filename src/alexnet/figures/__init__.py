@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.data.shards import PreparedData
-from alexnet.errors import ConfigError, did_you_mean
+from alexnet.errors import ConfigError, RunError, did_you_mean
 from alexnet.evaluation import VIEWS, summarize
 from alexnet.features.extraction import Report
 from alexnet.figures.charts import draw_confusion, draw_curves
@@ -50,7 +50,7 @@ def draw_all(
     while their features are extracted. An unknown name is a `ConfigError`.
     """
     makers: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: draw_curves(run.read_metrics()),
+        "curves": lambda: draw_curves(read_curves(run)),
         "filters": lambda: draw_filters(predictor),
         "predictions": lambda: draw_predictions(predictor, data, seed),
         "neighbours": lambda: draw_neighbours(
@@ -70,10 +70,21 @@ def draw_all(
         yield from paths
 
 
+def read_curves(run: Run) -> list[dict[str, Any]]:
+    """Return a run's metrics; `RunError` where it was not trained here."""
+    if not (lines := run.read_metrics()):
+        raise RunError(
+            f"The run {str(run.folder)!r} has no curves: it has taken no step that was logged.",
+            "Ask for the other figures by --only.",
+        )
+    return lines
+
+
 def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":
     """Draw the confusion of the run's own test; on other data, test with the centre view first."""
     own = data.manifest.fingerprint == run.config.data_fingerprint
-    found: Any = (own and run.read_test()) or summarize(predictor.evaluate(data, crops=1))
+    known = run.read_test(predictor.step) if own else None
+    found: Any = known or summarize(predictor.evaluate(data, crops=1))
     views = VIEWS[found["views"]]
     title = f"{found['images']:,} held-out images, {views}: top-1 accuracy {found['top1']:.1%}"
     return draw_confusion(found["classes"], found["confusion"], title)

@@ -68,7 +68,7 @@ def write(run: str | Path, folder: str | Path) -> Path:
         made_with={key: opened.config.made_with.get(key, "") for key in kept},
     )
     model = config.predictor(checkpoint, statistics, device=torch.device("cpu"))
-    test = opened.read_test()
+    test = opened.read_test(checkpoint.step)
     with translate_os_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / WEIGHTS, checkpoint.weights, {"format": "pt"})
@@ -133,6 +133,7 @@ def write_card(config: RunConfig, step: int, test: Mapping[str, Any] | None) -> 
         spec=config.spec,
         recipe=recipe,
         origin=config.made_with.get(IMPORTED),
+        first=config.initial_weights,
         changed=[f"`{name}` {getattr(recipe, name)}" for name in changed],
         versions=[f"{_escape(k)} {_escape(v)}" for k, v in config.made_with.items() if v],
         step=step,

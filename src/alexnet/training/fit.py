@@ -118,6 +118,8 @@ def fit(
                     )
             if context.is_main:
                 run.drop_metrics_after(start.step)
+                if start.step < training.total:
+                    run.drop_test()
             if start.step < training.total and (
                 stopped := (yield from training.take_steps(stop_signal))
             ):
@@ -126,7 +128,8 @@ def fit(
         split = data.held_out  # everything is saved: a signal may end the test at once
         result = state.test(split, recipe.test_crops, watchdog.progressed)
         if context.is_main:
-            run.write_json("test.json", {"split": split.name, **summarize(result)})
+            about = {"split": split.name, "step": max(start.step, training.total)}
+            run.write_json("test.json", about | summarize(result))
         yield monitor.Tested(split.name, result)
 
 

@@ -143,14 +143,19 @@ class Run:
         what the network begins with, by default weights drawn from the seed. With `override` a run
         goes on that was asked something else; the weights it began with, and what it subtracts,
         stay. Before its first checkpoint this is not needed. Without, such a run is a `RunError`
-        with the differences; so is one that another process trains.
+        with the differences; so is one that another process trains, or whose weights do not fit.
+        Nothing is changed then. The configuration is written last, so that a folder that has one
+        is whole.
         """
         run = cls(Path(folder), config)
         with translate_os_error(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
         with run.lock(), translate_os_error(run.folder):
-            begun = bool(checkpoint_folders(run.checkpoints))
-            if (run.folder / "config.json").is_file():
+            has_config = (run.folder / "config.json").is_file()
+            begun = bool(checkpoint_folders(run.checkpoints)) and (has_config or first is None)
+            if first is not None and not has_config:
+                run._check_strays(first.step)
+            if has_config:
                 old = cls.open(run.folder).config
                 refused = _describe_changes(old, config)
                 if refused and not override and begun:
@@ -161,12 +166,35 @@ class Run:
                     )
                 if begun:
                     run.config = replace(config, initial_weights=old.initial_weights)
-            run.write_json("config.json", asdict(run.config))
+                    if refused:
+                        run._check_weights_fit()
             if not begun or not (run.folder / "statistics.safetensors").is_file():
                 statistics.save(run.folder / "statistics.safetensors")
             if first is not None and not begun:
                 save_checkpoint(run.checkpoints, first)
+            run.write_json("config.json", asdict(run.config))
         return run
+
+    def _check_strays(self, step: int) -> None:
+        """See that a folder without a configuration has no checkpoints of something else."""
+        folders = checkpoint_folders(self.checkpoints)
+        if any(int(folder.name.removeprefix("step-")) != step for folder in folders):
+            raise RunError(
+                f"{str(self.folder)!r} has checkpoints and no config.json.", "Choose another --out."
+            )
+
+    def _check_weights_fit(self) -> None:
+        """See that the configuration's network takes the newest weights; `RunError` if not."""
+        if (found := load_newest(self.checkpoints, with_state=False)) is None:
+            return
+        try:
+            build(self.config.spec, None).load_weights(found.weights)
+        except ConfigError as error:
+            raise RunError(
+                f"The run {str(self.folder)!r} cannot go on like this: {error.what}",
+                f"Choose another --out (--from {self.folder} begins with its weights), or leave "
+                "the network and the number of classes as they were.",
+            ) from error
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -263,10 +291,12 @@ class Run:
         lines = map(parse_metrics, path.read_bytes().splitlines() if path.is_file() else ())
         return [line for line in lines if line and isinstance(line.get("epoch"), int | float)]
 
-    def read_test(self) -> dict[str, Any] | None:
-        """Return what the test at the end wrote, `evaluation.summarize`; nothing before it.
+    def read_test(self, step: int) -> dict[str, Any] | None:
+        """Return what the test of the weights of a step wrote, `evaluation.summarize`.
 
-        A ``test.json`` that is not what a test writes is a `RunError`.
+        Nothing where these were not tested: newer weights, and older ones where the newest are
+        damaged, have another result. A ``test.json`` that is not what a test writes is a
+        `RunError`.
         """
         path = self.folder / "test.json"
         try:
@@ -279,7 +309,11 @@ class Run:
                 f"{str(path)!r} cannot be read: {error}",
                 f"Delete it, and test again: alexnet train --out {self.folder}",
             ) from None
-        return dict(content)
+        return dict(content) if content.get("step", step) == step else None
+
+    def drop_test(self) -> None:
+        """Drop the result of weights that a training leaves behind."""
+        (self.folder / "test.json").unlink(missing_ok=True)
 
     def drop_metrics_after(self, step: int) -> None:
         """Drop the metrics of steps that are about to be taken again."""
