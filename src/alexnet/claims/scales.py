@@ -246,7 +246,7 @@ NIGHT = replace(
         "dropout": 14,
         "dropout-gap": 14,
         "towers": 8,
-        "towers-full": 13,
+        "towers-full": 8,
         "lrn-alpha": 8,
         "init-pixels": 8,
         "init-both": 8,
