@@ -10,6 +10,7 @@ import pytest
 from alexnet.config import with_setting
 from alexnet.errors import ConfigError
 from alexnet.network import build
+from alexnet.recipes import PAPER as PAPER_RECIPE
 from alexnet.spec import LRN, Dense, DropoutSpec, PixelFormat, Pool, WithinChannelLRN
 from alexnet.variants import CIFAR_QUICK, NETWORKS, PAPER, SINGLE, TORCHVISION
 
@@ -123,9 +124,13 @@ NAN, INF = float("nan"), float("inf")
         (partial(replace, SINGLE.convs[0]), {"bias": NAN}),
         (partial(replace, SINGLE), {"image_size": 10**6}),
         (partial(replace, SINGLE), {"output_std": NAN}),
+        (LRN, {"span": "towers"}), (Pool, {"kind": "mean"}), (DropoutSpec, {"form": "2014"}),
+        (DropoutSpec, {"place": "both"}), (PixelFormat, {"channel_order": "rgb"}),
+        (partial(replace, SINGLE), {"activation": "gelu"}),
+        (PAPER_RECIPE.with_, {"precision": "fp16"}), (PAPER_RECIPE.with_, {"test_crops": 5}),
     ],
 )  # fmt: skip
-def test_a_number_that_cannot_be_is_refused_by_its_own_class(kind, wrong):
+def test_what_cannot_be_is_refused_by_its_own_class(kind, wrong):
     (field,) = wrong
     with pytest.raises(ConfigError, match=rf"^{field} is .*\. It must be "):
         kind(**wrong)

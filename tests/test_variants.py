@@ -127,6 +127,19 @@ def test_single_is_the_paper_in_one_tower_with_the_weights_of_the_source():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("activation", ["ReLU", "gelu", "linear", ""])
+def test_an_activation_is_one_of_two(activation):
+    with pytest.raises(ConfigError, match=rf"activation is '{activation}'. It must be one of"):
+        switched("single", activation=activation)
+
+
+@pytest.mark.parametrize("switch", ["lrn", "overlapping"])
+@pytest.mark.parametrize("given", ["off", 0, None])
+def test_a_switch_is_on_or_off(switch, given):
+    with pytest.raises(ConfigError, match=rf"{switch} is {given!r}. It must be True or False."):
+        switched("single", **{switch: given})
+
+
 def test_switches_combine():
     changed = replace(
         without_overlap(without_lrn(with_input(PAPER, "224-overhang"))), activation="tanh"

@@ -61,6 +61,9 @@ def switched(
     without
         A convolution to take out, any but the first: ``"conv3"``.
     """
+    for switch, given in {"lrn": lrn, "overlapping": overlapping}.items():
+        if not isinstance(given, bool):
+            raise ConfigError(f"{switch} is {given!r}.", "It must be True or False.")
     chosen = network_named(name)
     if num_classes is not None:
         chosen = replace(chosen, num_classes=num_classes)

@@ -4,6 +4,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -42,6 +43,20 @@ def require_whole(value: Any, names: Iterable[str], low: int, high: int) -> None
         f"a whole number, {low} to {high}",
         lambda number: isinstance(number, Integral) and low <= number <= high,
     )
+
+
+def require_choices(value: Any) -> None:
+    """See that fields that have a few choices hold one of them; for ``__post_init__``."""
+    for name, options in _find_choices(type(value)).items():  # type: ignore[arg-type]
+        if (given := getattr(value, name)) not in options:
+            raise ConfigError(f"{name} is {given!r}.", f"It must be one of {options}.")
+
+
+@cache
+def _find_choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """Return the choices of each field of a class whose type is a `Literal`."""
+    hints = get_type_hints(kind)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def from_json(kind: type[T], data: Any) -> T:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
-from alexnet.config import require, require_whole
+from alexnet.config import require, require_choices, require_whole
 from alexnet.errors import ConfigError, did_you_mean, find_named
 
 MAX_BATCH = 1 << 20  # images a step; the largest batches in print are of 2^16
@@ -92,6 +92,7 @@ class Recipe:
     test_crops: Literal[1, 9, 10] = 10  # of the test at the end (`augment.crop_offsets`)
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_whole(self, ["batch_size"], 1, MAX_BATCH)
         require_whole(self, ["threads"], 1, MAX_THREADS)
         require_whole(self, ["seed"], 0, 2**32 - 1)

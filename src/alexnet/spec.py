@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from alexnet.config import require, require_whole
+from alexnet.config import require, require_choices, require_whole
 from alexnet.errors import ConfigError, did_you_mean
 
 ConvStage = Literal["activation", "norm", "within_channel_lrn", "pool"]
@@ -43,6 +43,7 @@ class LRN:
     def __post_init__(self) -> None:
         require_whole(self, ["size"], 1, MAX_CHANNELS)
         require(self, ("alpha", "beta", "k"), "a number")
+        require_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         require_whole(self, ("kernel_size", "stride"), 1, MAX_LENGTH)
+        require_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +138,7 @@ class DropoutSpec:
 
     def __post_init__(self) -> None:
         require(self, ["rate"], "at least 0 and below 1", lambda number: 0 <= number < 1)
+        require_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +152,7 @@ class PixelFormat:
 
     def __post_init__(self) -> None:
         require(self, ("scale", "stdev"), "above 0", lambda number: number > 0)
+        require_choices(self)
         if isinstance(self.mean, tuple):
             require(self, ["mean"], "three numbers")
 
@@ -200,6 +204,7 @@ class Spec:
     def __post_init__(self) -> None:
         if self.towers not in (1, 2):
             raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
+        require_choices(self)
         require_whole(self, ["image_size"], 1, MAX_LENGTH)
         require_whole(self, ["in_channels"], 1, MAX_CHANNELS)
         require_whole(self, ["num_classes"], 0, MAX_CHANNELS)  # 0 leaves the last layer out

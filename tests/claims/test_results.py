@@ -73,6 +73,31 @@ def test_a_line_that_a_kill_cut_short_spoils_none_but_itself(tmp_path, kept):
     assert [one.seed for one in read_results(file)] == [*again, 2]
 
 
+def test_files_that_are_put_one_behind_another_lose_no_line(tmp_path):
+    """Also where a kill cut the first one's last line short."""
+    file, more = tmp_path / "results.jsonl", tmp_path / "more.jsonl"
+    for one, seeds in ((file, (0, 1)), (more, (2, 3))):
+        for seed in seeds:
+            append_result(one, result(seed=seed))
+    first, second = file.read_bytes().splitlines(keepends=True)
+    for kept in (1, 6, len(second) // 2, len(second) - 2, len(second) - 1):
+        file.write_bytes(first + second[:kept] + more.read_bytes())
+        found = [one.seed for one in read_results(file)]
+        assert found == [0, 2, 3], kept
+
+
+def test_a_run_that_is_there_twice_took_its_time_once(tmp_path):
+    """What went on from its checkpoint on the same machine took both times."""
+    file = tmp_path / "results.jsonl"
+    for _ in range(2):
+        append_result(file, result(seconds=60.0))
+    assert read_results(file)[0].seconds == 60.0
+    append_result(file, result(seconds=20.0, machine="another"))  # trained there once more
+    assert read_results(file)[0].seconds == 20.0
+    append_result(file, result(seconds=5.0, machine="another", measures={"gap": 0.5}))
+    assert read_results(file)[0].seconds == 25.0
+
+
 def test_of_two_lines_of_a_run_the_newer_counts(tmp_path):
     file = tmp_path / "results.jsonl"
     append_result(file, result(measures={"epochs_to_25": 1.0}))

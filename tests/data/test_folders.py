@@ -172,6 +172,12 @@ def test_a_table_says_the_splits_and_what_it_lacks_is_named(tmp_path):
         ("a,b\n0,bus\n", "no columns 'file' and 'label'"),
         ("file,label\n0,bus\n0,car\n", "labels '0' as 'bus' in line 2 and as 'car' in line 3"),
         ("file,label\n77,bus\n", "labels no image that is there"),
+        (
+            "file,label,split\n0,bus,Train\n0,bus,test\n",
+            "has '0' as 'train' in line 2 and as 'test' in line 3",
+        ),
+        ("file,label,split\n0,bus,holdout\n", "Line 2 of .* has the split 'holdout'"),
+        ("file,label,split\n0,bus,\nx/in/1,car,2\n", "Line 3 of .* has the split '2'"),
         ("file,label\n1.png,bus\n", "Line 2 .* may mean 2 files"),
     ],
 )

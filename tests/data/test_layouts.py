@@ -222,6 +222,37 @@ def test_parquet_gives_the_images_of_the_folders(photographs, tmp_path):
         assert ours == [(item.read(), item.label) for item in folders.splits[split]]
 
 
+def test_the_numbers_of_a_parquet_file_go_by_its_own_names(photographs, tmp_path):
+    huggingface(photographs, tmp_path, "train", names=("defective", "functional"))
+    huggingface(photographs, tmp_path, "test", names=("functional", "defective"))  # 0: functional
+
+    def names(split):
+        source = open_source(tmp_path)
+        return [source.classes[item.label] for item in source.splits[split]]
+
+    assert names("train") == ["defective"] * 18 + ["functional"] * 18
+    assert names("test") == ["functional"] * 6 + ["defective"] * 6
+    huggingface(photographs, tmp_path, "test", names=("defective", "third"))
+    with pytest.raises(DataError, match="Class 'third' of .* has no training image"):
+        names("test")
+    huggingface(photographs, tmp_path, "test", names=("functional",))
+    with pytest.raises(DataError, match=r"has a label 1 and names 1 classes"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[0.2, 0.7], [0.0, 1.5]])
+def test_a_label_of_parquet_is_a_whole_number(photographs, tmp_path, labels):
+    photograph = next(photographs.rglob("*.png")).read_bytes()
+    rows = [{"image": {"bytes": photograph, "path": ""}, "label": label} for label in labels]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="is no whole number"):
+        open_source(tmp_path)
+    for row, label in zip(rows, (0.0, 1.0), strict=True):
+        row["label"] = label
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    assert open_source(tmp_path).classes == ("0", "1")
+
+
 def test_parquet_without_a_label_or_an_image_column_is_refused(photographs, tmp_path):
     row = {"image": {"bytes": b"", "path": ""}, "label": -1}  # as hidden test labels are given
     for wrong, message in (

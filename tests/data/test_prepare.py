@@ -462,6 +462,22 @@ def test_duplicates_may_be_an_error_and_it_goes_on_with_keep(doubled, tmp_path):
     with pytest.raises(DataError, match=r"6 images in 3 groups.*report.json lists"):
         prepare(open_source(doubled), tmp_path / "out", SMALL, duplicates="error")
     assert prepare(open_source(doubled), tmp_path / "out", SMALL).counts["train"] == 38
+    with pytest.raises(DataError, match=r"6 images in 3 groups.*report.json lists"):  # finished
+        prepare(open_source(doubled), tmp_path / "out", SMALL, duplicates="error")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_finished_set_that_lost_a_part_is_not_taken_for_whole(photographs, tmp_path, split, lost):
+    source = open_source(photographs)
+    prepare(source, tmp_path / "out", SMALL)
+    shard = tmp_path / "out" / f"{split}-00000.arrow"
+    whole = shard.read_bytes()
+    shard.unlink() if lost else shard.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=rf"{split}-00000.arrow' is not there any more, or was cut"):
+        prepare(source, tmp_path / "out", SMALL)
+    shard.write_bytes(whole)
+    assert prepare(source, tmp_path / "out", SMALL).counts == {"train": 36, "test": 12}
 
 
 def test_near_duplicates_are_counted_on_request(doubled, tmp_path):

@@ -57,13 +57,14 @@ def test_a_packed_body_is_what_it_unpacks_to(server, photograph):
     ("encoding", "body", "status", "word"),
     [
         ("gzip", gzip.compress(bytes(20_000_001), mtime=0), 413, "larger"),
+        ("gzip", gzip.compress(bytes(27_000_054), mtime=0), 413, "larger"),  # a black BMP
         ("gzip", gzip.compress(b"abc", mtime=0)[:-4], 400, "gzip"),
         ("gzip", gzip.compress(b"abc", mtime=0) + b"more", 400, "gzip"),
         ("gzip", b"plain", 400, "gzip"),
         ("br", b"abc", 415, "'br'"),
         ("gzip, gzip", b"abc", 415, "'gzip, gzip'"),
     ],
-    ids=["too-large", "cut", "more", "plain", "br", "twice"],
+    ids=["too-large", "larger", "cut", "more", "plain", "br", "twice"],
 )
 def test_a_body_that_cannot_be_unpacked_is_refused_by_name(server, encoding, body, status, word):
     answer = server.post("/v1/predict", body, headers={"Content-Encoding": encoding})

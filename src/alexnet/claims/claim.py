@@ -24,6 +24,7 @@ from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 
 FILE = "results.jsonl"
+LINE_BEGINS = b'{"key": "'
 # Seed of the runs that choose an arm's learning rate. It is not among those that are compared, so
 # that the choice is not made by the results that it is judged by.
 TUNING_SEED = 1_000_000
@@ -298,6 +299,8 @@ def read_results(path: Path) -> list[RunResult]:
         return []
     found: dict[str, RunResult] = {}
     for line in path.read_bytes().splitlines():
+        # A line that was cut short ends in the next one where files were put one behind another.
+        line = line[max(0, line.rfind(LINE_BEGINS)) :]
         try:
             result = from_json(RunResult, json.loads(line))
         except (ValueError, AlexNetError):
@@ -310,12 +313,13 @@ def read_results(path: Path) -> list[RunResult]:
 
 def _add_measures(older: RunResult, newer: RunResult) -> RunResult:
     """Return the newer of two results of a run, with what the older alone has measured."""
-    if older.failed:  # its measures are those of a network that guesses
+    if older.failed or older == newer:  # measures of a network that guesses, or a line twice
         return newer
+    went_on = older.machine == newer.machine  # from a checkpoint, for another measure
     kept = (name for name in older.censored if name not in newer.measures)
     return replace(
         newer,
         measures={**older.measures, **newer.measures},
         censored=tuple(dict.fromkeys((*kept, *newer.censored))),
-        seconds=round(older.seconds + newer.seconds, 1),  # the newer went on from a checkpoint
+        seconds=round(newer.seconds + (older.seconds if went_on else 0.0), 1),
     )

@@ -229,6 +229,11 @@ def open_run(
         fetched=console.fetched,
     )
     check_size(prepared.manifest.size, spec, first)
+    if not prepared.manifest.options.get("exif", True):
+        console.say(
+            "The images were prepared as they lie (--no-exif). Photographs whose EXIF data turn "
+            "them are turned whenever the network is asked about them."
+        )
     images = prepared.splits["train"].identity
     if existing and existing.made_with.get(TRAINING_IMAGES, images) != images:
         console.say("The training images are not those that this run has begun with.")

@@ -286,7 +286,7 @@ def list_label_table(contents: Contents, table: FileSlice) -> Source:
             where[_compose(called)].add(number)
     layout = FolderLayout(_find_splits({f[0]: set() for p in images if (f := _folder(p.name))}))
     found = group_by_class(["train"])
-    lines: dict[int, tuple[int, str]] = {}  # of images that are labelled: their line and label
+    lines: dict[int, tuple[int, str, str]] = {}  # of images that are labelled: line, label, split
     for line, (file, label, split) in _read_label_table(contents, table):
         numbers = where.get(_compose(file.removeprefix("./")))
         if not numbers or not label:
@@ -300,15 +300,25 @@ def list_label_table(contents: Contents, table: FileSlice) -> Source:
                 f"{len(numbers)} files, {images[number].name!r} and another.",
                 "Write their paths from the table's folder.",
             )
-        if lines.setdefault(number, (line, label))[1] != label:
+        told = tell_split(split)
+        if split and not told:
             raise DataError(
-                f"{table.name!r} in {contents.name!r} labels {file!r} as "
-                f"{lines[number][1]!r} in line {lines[number][0]} and as {label!r} in line {line}.",
+                f"Line {line} of {table.name!r} in {contents.name!r} has the split {split!r}.",
+                "Call it train, val or test, or leave the column out.",
+            )
+        told = told or layout.place(_folder(images[number].name))[0] or "train"
+        first, *before = lines.setdefault(number, (line, label, told))
+        if before != [label, told]:
+            verb, was, now = "labels", before[0], label
+            if was == now:
+                verb, was, now = "has", before[1], told
+            raise DataError(
+                f"{table.name!r} in {contents.name!r} {verb} {file!r} as {was!r} in line {first} "
+                f"and as {now!r} in line {line}.",
                 "Keep one of them.",
             )
-        if lines[number][0] == line:
-            split = tell_split(split) or layout.place(_folder(images[number].name))[0] or "train"
-            found.setdefault(split, defaultdict(list))[label].append(images[number])
+        if first == line:
+            found.setdefault(told, defaultdict(list))[label].append(images[number])
     if not lines:
         raise DataError(
             f"{table.name!r} in {contents.name!r} labels no image that is there.",

@@ -202,7 +202,7 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
     (all below 0), as ImageNet's test split, is passed over.
     """
     rows: dict[str, list[tuple[FileSlice, Any]]] = defaultdict(list)
-    names: Sequence[str] | None = None
+    known: list[str] = []  # names of classes, of whatever file has them
     kinds: set[tuple[str, ...]] = set()
     notes: list[str] = []
     for file in files:
@@ -211,7 +211,9 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
         told = [split for split in (find_split(file.stem), *map(tell_split, folders)) if split]
         if told:
             column, given = _read_labels(file)
-            names = names or given
+            known += [name for name in given if name not in known] if known else given
+            if given != known[: len(given)]:  # numbers go by the names of their own file
+                column = [_find_number(label, given, known, file) for label in column]
             kinds.add(tuple(name for name in folders if not tell_split(name)))
             shown = inside.as_posix() if folders else file.stem
             rows[told[0]] += [
@@ -242,6 +244,7 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
         if without:
             notes.append(f"The {split} split has no labels: passed over.")
             del rows[split]
+    names: Sequence[str] | None = known or None
     labels = {label for pairs in rows.values() for _, label in pairs}
     if any(isinstance(label, str) for label in labels):
         names = sorted({str(label) for label in labels})
@@ -252,6 +255,17 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
     return _index_numbered(name, root, rows, read_parquet_row, notes, stamp, names)
 
 
+def _find_number(
+    label: int | str, given: Sequence[str], known: Sequence[str], file: Path
+) -> int | str:
+    """Return the number that a file's label has among the classes of all files."""
+    if isinstance(label, str) or label < 0:
+        return label
+    if label >= len(given):
+        raise DataError(f"{str(file)!r} has a label {label} and names {len(given)} classes.")
+    return known.index(given[label])
+
+
 def _open_parquet(file: str | Path) -> Any:
     import pyarrow.parquet  # slow to import, and seldom needed
 
@@ -260,8 +274,8 @@ def _open_parquet(file: str | Path) -> Any:
     return opened
 
 
-def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
-    """Return the labels of a file and, where its schema has them, the names of the classes.
+def _read_labels(file: Path) -> tuple[list[int | str], list[str]]:
+    """Return the labels of a file and the names of the classes, none where its schema has none.
 
     A label that is null is -1.
     """
@@ -269,7 +283,7 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
         table = _open_parquet(file)
         image, label = _find_columns(table)
         column = table.read([label]).column(label).to_pylist()
-        labels = [-1 if v is None else v if isinstance(v, str) else max(-1, int(v)) for v in column]
+        labels = [-1 if v is None else v if isinstance(v, str) else _whole(v) for v in column]
         metadata = table.metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         parts = [group.column(at) for group in groups for at in range(group.num_columns)]
@@ -282,7 +296,7 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
         )
         features = parse_json((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = features.get("info", {}).get("features", {}).get(label, {}).get("names")
-        names = [str(name) for name in names] if names else None
+        names = [str(name) for name in names or ()]
     except Exception as error:  # Arrow raises many types on broken files
         raise DataError(
             f"{str(file)!r} is not Parquet with the columns image and label "
@@ -294,6 +308,13 @@ def _read_labels(file: Path) -> tuple[list[int | str], Sequence[str] | None]:
             "Write their bytes into the column, or name the folder of the images.",
         )
     return labels, names
+
+
+def _whole(label: float) -> int:
+    """Return a label's number, -1 for all below 0; a ValueError where it is no whole number."""
+    if label != int(label):
+        raise ValueError(f"the label {label} is no whole number")
+    return max(-1, int(label))
 
 
 def _find_columns(table: Any) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import random
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -195,7 +195,7 @@ def prepare(
         "stamp": source.stamp,
     }
     if is_prepared(root):
-        return _accept_finished(root, identity)
+        return _accept_finished(root, identity, duplicates)
     alone = _claim(root, identity)
     tasks = _split_into_tasks(source, root, options)
     left = sum(len(task.samples) for task in tasks if not task.is_done())
@@ -210,11 +210,14 @@ def prepare(
     except FileNotFoundError:
         if not is_prepared(root):
             raise
-        return _accept_finished(root, identity)  # another preparation of this folder was faster
+        return _accept_finished(root, identity, duplicates)  # another one here was faster
 
 
-def _accept_finished(root: Path, identity: dict[str, Any]) -> Manifest:
-    """Return the manifest of a finished preparation; one of something else is refused."""
+def _accept_finished(root: Path, identity: dict[str, Any], duplicates: DuplicatePolicy) -> Manifest:
+    """Return the manifest of a finished preparation; one of something else is refused.
+
+    So is one that has lost a shard, or has duplicates where there may be none.
+    """
     manifest = open_prepared(root).manifest
     if manifest.fingerprint != identity["fingerprint"] or manifest.options != identity["options"]:
         raise DataError(
@@ -226,8 +229,28 @@ def _accept_finished(root: Path, identity: dict[str, Any]) -> Manifest:
             f"The files that {str(root)!r} was prepared from were changed or moved since.",
             "Delete it or choose another folder, to prepare them as they are now.",
         )
+    shards = [shard for listed in manifest.shards.values() for shard in listed]
+    for shard in shards:
+        path = root / shard.file
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise DataError(
+                f"{str(path)!r} is not there any more, or was cut short.",
+                "Delete its folder, and run the same command again.",
+            )
+    if duplicates == "error":
+        _refuse_duplicates(root, json.loads((root / REPORT).read_text("utf-8"))["duplicates"])
     _remove_leftovers(root)
     return manifest
+
+
+def _refuse_duplicates(root: Path, groups: Sequence[Mapping[str, Any]]) -> None:
+    """See that there are no duplicates, as a report lists them; `DataError` where there are."""
+    if groups:
+        raise DataError(
+            f"There are duplicates, {_describe_groups(groups)}: {root / REPORT} lists them.",
+            "Remove them from the source, or run again with --duplicates keep; or prepare into "
+            "another folder with --duplicates drop.",
+        )
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -457,13 +480,8 @@ def _finish(
         if names
     ]
     write_json(root / REPORT, report, suffix)
-    if groups and duplicates == "error":
-        raise DataError(
-            f"There are duplicates, {_describe_groups(report['duplicates'])}: {root / REPORT} "
-            "lists them.",
-            "Remove them from the source, or run again with --duplicates keep; or prepare into "
-            "another folder with --duplicates drop.",
-        )
+    if duplicates == "error":
+        _refuse_duplicates(root, report["duplicates"])
     for label, images in enumerate(counts.get("train", ())):
         if not images:
             raise DataError(
@@ -539,5 +557,5 @@ def describe_report(root: Path) -> list[str]:
     return [*lines, f"{root / REPORT} lists them."] if lines else []
 
 
-def _describe_groups(groups: list[dict[str, Any]]) -> str:
+def _describe_groups(groups: Sequence[Mapping[str, Any]]) -> str:
     return describe_duplicates([(c["split"], c["label"]) for c in g["images"]] for g in groups)

@@ -220,11 +220,13 @@ class HTTPExchange:
     def _decode(self, part: bytes, is_last: bool) -> bytes:
         """Unpack a part of a gzip file, to a byte past the limit at most."""
         assert self._gzip is not None
+        room = self._admission.settings.max_bytes - self._body
         try:
-            found = self._gzip.decompress(part, self._admission.settings.max_bytes - self._body + 1)
+            found = self._gzip.decompress(part, room + 1)
         except zlib.error:
             raise HTTPError(400, "The body is not the gzip that it is said to be.") from None
-        if self._gzip.unused_data or (is_last and not self._gzip.eof):
+        is_cut = is_last and not self._gzip.eof and len(found) <= room  # else it is too large
+        if self._gzip.unused_data or is_cut:
             raise HTTPError(400, "The body is more or less than one whole gzip file.")
         return found
 
