@@ -233,7 +233,7 @@ def test_the_numbers_of_a_parquet_file_go_by_its_own_names(photographs, tmp_path
     assert names("train") == ["defective"] * 18 + ["functional"] * 18
     assert names("test") == ["functional"] * 6 + ["defective"] * 6
     huggingface(photographs, tmp_path, "test", names=("defective", "third"))
-    with pytest.raises(DataError, match="Class 'third' of .* has no training image"):
+    with pytest.raises(DataError, match=r"Class 'third' of .* has no training image"):
         names("test")
     huggingface(photographs, tmp_path, "test", names=("functional",))
     with pytest.raises(DataError, match=r"has a label 1 and names 1 classes"):

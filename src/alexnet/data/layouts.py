@@ -212,8 +212,8 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
         if told:
             column, given = _read_labels(file)
             known += [name for name in given if name not in known] if known else given
-            if given != known[: len(given)]:  # numbers go by the names of their own file
-                column = [_find_number(label, given, known, file) for label in column]
+            if given:  # numbers go by the names of their own file
+                column = _renumber(column, given, known, file)
             kinds.add(tuple(name for name in folders if not tell_split(name)))
             shown = inside.as_posix() if folders else file.stem
             rows[told[0]] += [
@@ -255,15 +255,18 @@ def list_parquet(root: Path, files: Sequence[Path]) -> Source:
     return _index_numbered(name, root, rows, read_parquet_row, notes, stamp, names)
 
 
-def _find_number(
-    label: int | str, given: Sequence[str], known: Sequence[str], file: Path
-) -> int | str:
-    """Return the number that a file's label has among the classes of all files."""
-    if isinstance(label, str) or label < 0:
-        return label
-    if label >= len(given):
-        raise DataError(f"{str(file)!r} has a label {label} and names {len(given)} classes.")
-    return known.index(given[label])
+def _renumber(
+    labels: Sequence[int | str], given: Sequence[str], known: Sequence[str], file: Path
+) -> list[int | str]:
+    """Return the numbers that a file's labels have among the classes of all files."""
+    if given == known[: len(given)]:  # two of ImageNet's classes may have one name, and stay two
+        numbers = [*range(len(given))]
+    else:
+        numbers = [known.index(name) for name in given]
+    beyond = [label for label in labels if isinstance(label, int) and label >= len(given)]
+    if beyond:
+        raise DataError(f"{str(file)!r} has a label {beyond[0]} and names {len(given)} classes.")
+    return [numbers[x] if isinstance(x, int) and x >= 0 else x for x in labels]
 
 
 def _open_parquet(file: str | Path) -> Any:
