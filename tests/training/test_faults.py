@@ -168,6 +168,23 @@ def test_a_signal_to_any_rank_saves_and_stops_all(
     assert losses(run) == losses(of_two)
 
 
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_launcher_that_is_asked_to_end_does_when_all_have_saved(
+    photographs, tmp_path, environment, sent, status
+):
+    """It reads no results any more, and would kill after 30 seconds those who wait for that."""
+    run = tmp_path / "run"
+    launch = ("launch", "--processes", 2)
+    launcher = begun(command(photographs, run, 100_000, launch=launch), environment)
+    assert until(lambda: logged(run) >= 20, launcher)
+    launcher.send_signal(sent)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == status, output
+    assert "Stopped and saved after step" in output
+    assert "forcefully" not in output
+    assert newest(run) == logged(run)
+
+
 def test_usr1_and_the_end_of_its_time_ask_to_be_started_again(photographs, tmp_path, environment):
     run = tmp_path / "run"
     process = begun(command(photographs, run, 100_000), environment)

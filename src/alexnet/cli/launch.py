@@ -1,16 +1,22 @@
 """``alexnet launch``: several processes of one command, started again together when one is lost."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from alexnet.cli.common import require_counts
 from alexnet.errors import ConfigError, TrainingError
+
+SIGNALLED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # statuses of a command
+READ_SECONDS = 2.0  # in which the parent has read a result, unless it reads no more
 
 
 def launch(
@@ -76,7 +82,8 @@ def launch(
     )
     try:
         with _passed_on(signal.SIGUSR1):
-            statuses = elastic_launch(config, worker)(list(command))
+            stopped = multiprocessing.get_context("spawn").Value("i", 0)
+            statuses = elastic_launch(config, worker)(list(command), stopped, each)
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
@@ -88,15 +95,36 @@ def launch(
     return max(statuses.values())
 
 
-def worker(command: list[str]) -> int:
-    """Run a command in one process of several; what a restart can mend ends the process."""
+def worker(command: list[str], stopped: Any, workers: int) -> int:
+    """Run a command in one process of several; what a restart can mend ends the process.
+
+    `stopped` counts the processes of this machine, `workers` in all, that a signal has stopped. A
+    process that returns waits until its result is read. A parent that has the signal too reads
+    none, and would kill after 30 seconds what has saved long ago.
+    """
     from alexnet.cli.main import LOST, mend_streams, run
 
     mend_streams()
     status = run(command)
     if status == LOST:
         sys.exit(LOST)
+    if status in SIGNALLED:
+        with stopped.get_lock():
+            stopped.value += 1
+        threading.Thread(
+            target=_end_once_all_stopped, args=(stopped, workers, status), daemon=True
+        ).start()
     return status
+
+
+def _end_once_all_stopped(stopped: Any, workers: int, status: int) -> None:
+    """End this process when all have stopped and nobody reads that they have."""
+    while stopped.value < workers:
+        time.sleep(0.05)
+    time.sleep(READ_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextlib.contextmanager
