@@ -14,12 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexnet.claims.experiments import depth
-from alexnet.claims.grid import GridConfig, GridProgress, open_images, run_grid
+from alexnet.claims.grid import run_grid
 from alexnet.claims.report import judge_claim, write_report
 from alexnet.claims.scales import NIGHT, Scale
-from alexnet.cli.claims import format_table
-from alexnet.device import describe_machine
-from alexnet.training.run import software_versions
+from alexnet.cli.claims import format_table, open_grid
 
 
 def double(scale: Scale) -> Scale:
@@ -32,12 +30,6 @@ def double(scale: Scale) -> Scale:
     return replace(scale, image_size=2 * scale.image_size, five=replace(scale.five, spec=after))
 
 
-def show(progress: GridProgress) -> None:
-    """Print how far the runs are."""
-    minutes = progress.seconds_left / 60
-    print(f"{progress.finished} of {progress.runs} runs, {minutes:.0f} minutes left", flush=True)
-
-
 def main() -> None:
     """Make the runs that are not there yet, print the table and write the report."""
     parser = argparse.ArgumentParser()
@@ -48,17 +40,11 @@ def main() -> None:
     scale = double(NIGHT)
     claims = [replace(one, seeds=asked.seeds) for one in depth(scale) if one.name != "depth-conv5"]
     asked.out.mkdir(parents=True, exist_ok=True)
-    config = GridConfig(
-        data=open_images(scale, asked.source),
-        out=asked.out,
-        workers=2,
-        machine=describe_machine(),
-        versions=software_versions(),
-        say=lambda text: print(text, flush=True),
-        report=show,
-        report_every=60.0,
-    )
-    ran, results = run_grid(claims, config)
+    with open_grid(
+        claims, scale, str(asked.source), asked.out,
+        workers=None, threads=None, cluster=None, quiet=False,
+    ) as config:  # fmt: skip
+        ran, results = run_grid(claims, config)
     print(format_table([judge_claim(one, results) for one in ran], []))
     command = f"python benchmarks/depth_by_view.py {asked.source} {asked.out}"
     note = "The scale night, of images at twice the size: prepared at 64 pixels, in crops of 48."

@@ -202,8 +202,6 @@ class Spec:
     output_bias: float | None = 0.0
 
     def __post_init__(self) -> None:
-        if self.towers not in (1, 2):
-            raise ConfigError(f"towers is {self.towers}.", "It must be 1 or 2.")
         require_choices(self)
         require_whole(self, ["image_size"], 1, MAX_LENGTH)
         require_whole(self, ["in_channels"], 1, MAX_CHANNELS)

@@ -68,6 +68,10 @@ def test_predict_evaluate_figures_and_export_take_it_at_once(
     assert json.loads(tested)["images"] == 12, said
     status, _, said = here("figures", run, "--data", photographs)
     assert status == 0, said
+    assert not (run / "figures" / "curves.png").exists()
+    status, _, said = here("figures", run, "--data", photographs, "--only", "curves")
+    assert status == 1
+    assert "has no curves: it has taken no step that was logged." in said
     folder = run.parent / "folder"
     status, _, said = here("export", run, folder, "--to", "huggingface")
     assert status == 0, said

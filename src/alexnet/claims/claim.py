@@ -24,7 +24,7 @@ from alexnet.recipes import Recipe
 from alexnet.spec import Spec
 
 FILE = "results.jsonl"
-LINE_BEGINS = b'{"key": "'
+LINE_BEGINS = b'{"key": "'  # a `RunResult`, as `append_result` writes it
 # Seed of the runs that choose an arm's learning rate. It is not among those that are compared, so
 # that the choice is not made by the results that it is judged by.
 TUNING_SEED = 1_000_000

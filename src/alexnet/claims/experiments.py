@@ -235,7 +235,8 @@ def depth(scale: Scale) -> tuple[Claim, ...]:
     shorter = {name: without_layer(five.spec, name) for name in ("conv3", "conv4", "conv5")}
 
     def without(name: str) -> Claim:
-        same = [other for other, spec in shorter.items() if _is_same(spec, shorter[name])]
+        numbered = _renumber(shorter[name])
+        same = [other for other, spec in shorter.items() if _renumber(spec) == numbered]
         twins = [other for other in same if other != name]
         return Claim(
             name=f"depth-{name}",
@@ -255,11 +256,6 @@ def depth(scale: Scale) -> tuple[Claim, ...]:
         )
 
     return tuple(map(without, shorter))
-
-
-def _is_same(one: Spec, other: Spec) -> bool:
-    """Return whether two networks differ in the names of their convolutions alone."""
-    return _renumber(one) == _renumber(other)
 
 
 def _renumber(spec: Spec) -> tuple[Conv, ...]:

@@ -49,7 +49,7 @@ def figures(
     from alexnet.claims.claim import FILE as RESULTS
     from alexnet.claims.plots import save_figure_1
     from alexnet.cli.console import Console
-    from alexnet.figures import FIGURES, draw_all
+    from alexnet.figures import draw_all
     from alexnet.training.run import Run
 
     if (run / RESULTS).is_file():
@@ -58,12 +58,10 @@ def figures(
         return
     predictor = load_predictor(run, threads)
     prepared = open_data(run, predictor, data)
-    opened = Run.open(run)
-    trained_here = bool(opened.read_metrics())
-    names = only.split(",") if only else [n for n in FIGURES if n != "curves" or trained_here]
+    names = only.split(",") if only else None
     with Console() as console:
         for path in draw_all(
-            opened, predictor, prepared, names=names, seed=seed, form=form,
+            Run.open(run), predictor, prepared, names=names, seed=seed, form=form,
             report=console.extracted,
         ):  # fmt: skip
             console.say(str(path))

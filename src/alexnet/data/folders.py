@@ -308,15 +308,13 @@ def list_label_table(contents: Contents, table: FileSlice) -> Source:
             )
         told = told or layout.place(_folder(images[number].name))[0] or "train"
         first, *before = lines.setdefault(number, (line, label, told))
-        if before != [label, told]:
-            verb, was, now = "labels", before[0], label
-            if was == now:
-                verb, was, now = "has", before[1], told
-            raise DataError(
-                f"{table.name!r} in {contents.name!r} {verb} {file!r} as {was!r} in line {first} "
-                f"and as {now!r} in line {line}.",
-                "Keep one of them.",
-            )
+        for verb, was, now in zip(("labels", "has"), before, (label, told), strict=True):
+            if was != now:
+                raise DataError(
+                    f"{table.name!r} in {contents.name!r} {verb} {file!r} as {was!r} in line "
+                    f"{first} and as {now!r} in line {line}.",
+                    "Keep one of them.",
+                )
         if first == line:
             found.setdefault(told, defaultdict(list))[label].append(images[number])
     if not lines:

@@ -259,13 +259,12 @@ def _renumber(
     labels: Sequence[int | str], given: Sequence[str], known: Sequence[str], file: Path
 ) -> list[int | str]:
     """Return the numbers that a file's labels have among the classes of all files."""
-    if given == known[: len(given)]:  # two of ImageNet's classes may have one name, and stay two
-        numbers = [*range(len(given))]
-    else:
-        numbers = [known.index(name) for name in given]
     beyond = [label for label in labels if isinstance(label, int) and label >= len(given)]
     if beyond:
         raise DataError(f"{str(file)!r} has a label {beyond[0]} and names {len(given)} classes.")
+    if given == known[: len(given)]:  # two of ImageNet's classes may have one name, and stay two
+        return [*labels]
+    numbers = [known.index(name) for name in given]
     return [numbers[x] if isinstance(x, int) and x >= 0 else x for x in labels]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -229,8 +229,7 @@ def _accept_finished(root: Path, identity: dict[str, Any], duplicates: Duplicate
             f"The files that {str(root)!r} was prepared from were changed or moved since.",
             "Delete it or choose another folder, to prepare them as they are now.",
         )
-    shards = [shard for listed in manifest.shards.values() for shard in listed]
-    for shard in shards:
+    for shard in chain.from_iterable(manifest.shards.values()):
         path = root / shard.file
         if not path.is_file() or path.stat().st_size != shard.bytes:
             raise DataError(

@@ -39,18 +39,20 @@ def draw_all(
     predictor: Predictor,
     data: PreparedData,
     *,
-    names: Iterable[str] = FIGURES,
+    names: Iterable[str] | None = None,
     seed: int = 0,
     form: ImageFormat = "both",
     report: Report = lambda done, total: None,
 ) -> Iterator[Path]:
     """Draw `names` of `FIGURES` into the run's ``figures`` folder; yield the paths.
 
-    `seed` is of the choice of images. `report` is called with the training images done and all,
-    while their features are extracted. An unknown name is a `ConfigError`.
+    By default all that the run has: one that was imported has no curves. `seed` is of the choice of
+    images. `report` is called with the training images done and all, while their features are
+    extracted. An unknown name is a `ConfigError`, and curves that there are none of a `RunError`.
     """
+    lines = run.read_metrics()
     makers: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: draw_curves(read_curves(run)),
+        "curves": lambda: draw_curves(lines),
         "filters": lambda: draw_filters(predictor),
         "predictions": lambda: draw_predictions(predictor, data, seed),
         "neighbours": lambda: draw_neighbours(
@@ -58,26 +60,21 @@ def draw_all(
         ),
         "confusion": lambda: draw_test_confusion(run, predictor, data),
     }
-    wanted = list(names)
+    wanted = [n for n in FIGURES if n != "curves" or lines] if names is None else [*names]
     for name in wanted:
         if name not in makers:
             raise ConfigError(f"There is no figure {name!r}.", did_you_mean(name, makers))
+        if name == "curves" and not lines:
+            raise RunError(
+                f"The run {str(run.folder)!r} has no curves: it has taken no step that was logged.",
+                "Ask for the other figures by --only.",
+            )
     folder = run.folder / "figures"
     for name in wanted:
         with drawing_style(), translate_os_error(folder):
             folder.mkdir(exist_ok=True)
             paths = list(save(makers[name](), folder, name, form))
         yield from paths
-
-
-def read_curves(run: Run) -> list[dict[str, Any]]:
-    """Return a run's metrics; `RunError` where it was not trained here."""
-    if not (lines := run.read_metrics()):
-        raise RunError(
-            f"The run {str(run.folder)!r} has no curves: it has taken no step that was logged.",
-            "Ask for the other figures by --only.",
-        )
-    return lines
 
 
 def draw_test_confusion(run: Run, predictor: Predictor, data: PreparedData) -> "Figure":

@@ -50,7 +50,7 @@ def save_checkpoint(
     The `keep` newest stay, and that of step `best`, at which ``best`` points. A disk that is full
     or cannot be written to is an `AlexNetError`, and leaves older checkpoints untouched.
     """
-    final = _folder_of(folder, checkpoint.step)
+    final = checkpoint_folder(folder, checkpoint.step)
     part = folder / f".{final.name}.part"
     with translate_os_error(final):
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def save_checkpoint(
         fsync(folder)
     _link(folder / "latest", final)
     kept = checkpoint_folders(folder)[-keep:]
-    if best is not None and (at_best := _folder_of(folder, best)).is_dir():
+    if best is not None and (at_best := checkpoint_folder(folder, best)).is_dir():
         _link(folder / "best", at_best)
         kept.append(at_best)
     for old in checkpoint_folders(folder):
@@ -83,7 +83,8 @@ def save_checkpoint(
     return final
 
 
-def _folder_of(folder: Path, step: int) -> Path:
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies, or would."""
     return folder / f"step-{step:08}"
 
 

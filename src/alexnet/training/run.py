@@ -34,6 +34,7 @@ from alexnet.spec import Spec
 from alexnet.training.checkpoint import (
     WEIGHTS,
     Checkpoint,
+    checkpoint_folder,
     checkpoint_folders,
     load_newest,
     save_checkpoint,
@@ -177,8 +178,8 @@ class Run:
 
     def _check_strays(self, step: int) -> None:
         """See that a folder without a configuration has no checkpoints of something else."""
-        folders = checkpoint_folders(self.checkpoints)
-        if any(int(folder.name.removeprefix("step-")) != step for folder in folders):
+        own = checkpoint_folder(self.checkpoints, step)
+        if any(folder != own for folder in checkpoint_folders(self.checkpoints)):
             raise RunError(
                 f"{str(self.folder)!r} has checkpoints and no config.json.", "Choose another --out."
             )
@@ -394,7 +395,7 @@ class Pretrained:
     def from_run(cls, run: Run) -> Self:
         """Return the newest good weights of a run, and what belongs to them; `RunError` if none."""
         found = run.load_weights()
-        file = run.checkpoints / f"step-{found.step:08}" / WEIGHTS
+        file = checkpoint_folder(run.checkpoints, found.step) / WEIGHTS
         return cls.from_folder(run.folder, file, run.config, found, run.load_statistics())
 
     def same_classes(self, classes: tuple[str, ...]) -> bool:
